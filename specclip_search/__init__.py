@@ -1,0 +1,40 @@
+"""specclip-search: vector search and anomaly discovery for stellar spectra.
+
+Names are loaded when first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from .version import __version__
+
+_HOMES = {
+    "Atlas": "specclip_search.atlas",
+    "LAMOST_LRS": "specclip_search.modality",
+    "GAIA_XP": "specclip_search.modality",
+    "Modality": "specclip_search.modality",
+    "Spectrum": "specclip_search.spectrum",
+    "SpecclipError": "specclip_search.errors",
+    "read_spectrum": "specclip_search.readers",
+    "load_model": "training.model",
+    "similar": "queries.similar",
+    "anomalies": "queries.anomalies",
+    "emp_candidates": "queries.emp",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'specclip_search' has no attribute '{name}'")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,6 @@
+"""The atlas on disk: stages of whole-or-nothing Parquet shards."""
+
+from .atlas import Atlas, checked_name
+from .stage import Part, Stage
+
+__all__ = ["Atlas", "Part", "Stage", "checked_name"]

@@ -1,0 +1,179 @@
+"""The atlas: one directory that holds spectra, vectors, scores and catalogues of a survey."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AtlasError
+from ..version import __version__
+from .files import write_text
+from .stage import Stage
+
+if TYPE_CHECKING:
+    import duckdb
+
+FORMAT_VERSION = 1
+MARKER = "atlas.toml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Atlas:
+    """An atlas on disk.
+
+    Parameters
+    ----------
+    path
+        Folder that holds `atlas.toml`.
+
+    Raises
+    ------
+    AtlasError
+        If there is no atlas at `path`, or it was written by a newer version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        marker = self.path / MARKER
+        if not marker.is_file():
+            found = "a folder without atlas.toml" if self.path.is_dir() else "nothing of that name"
+            raise AtlasError(
+                f"No atlas at {self.path}: found {found}.",
+                "Check --atlas (or SPECCLIP_ATLAS); `specclip-search ingest` makes a new one, "
+                "`specclip-search demo` an example.",
+            )
+        self._check_format(_read_toml(marker))
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> Atlas:
+        """Open the atlas at `path`, making an empty one where there is none.
+
+        Raises
+        ------
+        AtlasError
+            If `path` is a file, or a folder that holds other things than an atlas.
+        """
+        folder = Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise AtlasError(f"{folder} is a file; an atlas is a folder.", "Name another folder.")
+        if not (folder / MARKER).exists():
+            others = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.exists() else []
+            if others:
+                raise AtlasError(
+                    f"{folder} is not empty and holds no atlas (found {', '.join(sorted(others)[:3])}).",
+                    "Name a new or empty folder for the atlas.",
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_toml(folder / MARKER, {"format_version": FORMAT_VERSION, "created_by": __version__})
+        return cls(folder)
+
+    def _check_format(self, content: dict[str, Any]) -> None:
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise AtlasError(
+                f"{self.path} has atlas format {version}; this version reads format {FORMAT_VERSION}.",
+                "Use the version of specclip-search that made it, or make the atlas anew.",
+            )
+
+    @property
+    def active_model(self) -> str | None:
+        """Name of the model whose vectors are searched by default; None before the first `embed`."""
+        return _read_toml(self.path / MARKER).get("active_model")
+
+    def use_model(self, name: str) -> None:
+        """Make `name` the active model."""
+        content = _read_toml(self.path / MARKER)
+        _write_toml(self.path / MARKER, content | {"active_model": checked_name(name, "model")})
+
+    def require_model(self, name: str | None = None) -> str:
+        """`name`, or else the active model; an AtlasError where there is neither."""
+        chosen = name or self.active_model
+        if chosen is None:
+            raise AtlasError(
+                f"{self.path} has no vectors yet, so no model is active.",
+                "Run `specclip-search embed` first, or name a model with --model.",
+            )
+        return checked_name(chosen, "model")
+
+    # -- stages -----------------------------------------------------------------------------
+
+    def spectra(self, modality: str) -> Stage:
+        return Stage(self.path / "spectra" / modality, f"{modality} spectra")
+
+    def rejected(self, modality: str) -> Stage:
+        return Stage(self.path / "rejected" / modality, f"rejected {modality} spectra")
+
+    def catalog(self, name: str) -> Stage:
+        return Stage(self.path / "catalogs" / checked_name(name, "catalogue"), f"catalogue '{name}'")
+
+    def vectors(self, model: str, modality: str) -> Stage:
+        return Stage(self.path / "vectors" / checked_name(model, "model") / modality, f"{modality} vectors of '{model}'")
+
+    def translations(self, model: str) -> Stage:
+        return Stage(self.path / "translations" / checked_name(model, "model"), f"translations of '{model}'")
+
+    def results(self, name: str) -> Stage:
+        return Stage(self.path / "results" / checked_name(name, "result"), f"results '{name}'")
+
+    def index_folder(self, model: str, modality: str) -> Path:
+        return self.path / "indexes" / checked_name(model, "model") / modality
+
+    def model_folder(self, model: str) -> Path:
+        return self.path / "models" / checked_name(model, "model")
+
+    # -- what there is ----------------------------------------------------------------------
+
+    def modalities(self) -> list[str]:
+        """Names of modalities with at least one committed shard of spectra."""
+        return [name for name in self._folders("spectra") if self.spectra(name).exists]
+
+    def catalogs(self) -> list[str]:
+        """Names of ingested catalogues."""
+        return [name for name in self._folders("catalogs") if self.catalog(name).exists]
+
+    def result_names(self) -> list[str]:
+        """Names of stored results."""
+        return [name for name in self._folders("results") if self.results(name).exists]
+
+    def models(self) -> list[str]:
+        """Names of models kept in the atlas."""
+        return [name for name in self._folders("models") if (self.model_folder(name) / "model.toml").exists()]
+
+    def _folders(self, kind: str) -> list[str]:
+        folder = self.path / kind
+        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
+    def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+        """Run SQL over views of every stage; see `queries.sql`. Returns a DuckDB relation."""
+        from importlib import import_module
+
+        return import_module("queries.sql").run(self, statement, parameters)
+
+    def __repr__(self) -> str:
+        return f"Atlas({str(self.path)!r})"
+
+
+def checked_name(name: str, what: str) -> str:
+    """`name` if it can safely be a folder's name, else an AtlasError."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise AtlasError(
+            f"'{name}' cannot be the name of a {what}.",
+            "Use letters, digits, '_', '-' and '.', beginning with a letter or digit, at most 64 characters.",
+        )
+    return name
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AtlasError(f"{path} is not valid TOML ({error}).", "Restore it from a copy, or make the atlas anew.") from error
+
+
+def _write_toml(path: Path, content: dict[str, Any]) -> None:
+    import tomli_w
+
+    write_text(path, tomli_w.dumps(content))

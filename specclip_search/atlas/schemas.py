@@ -1,0 +1,85 @@
+"""Columns of the atlas's own tables, with units and meaning carried in the Parquet fields."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def described(name: str, kind: pa.DataType, description: str, unit: str = "", ucd: str = "") -> pa.Field:
+    """An Arrow field whose metadata say what it is; exports and DESCRIBE read them back."""
+    metadata = {"description": description}
+    if unit:
+        metadata["unit"] = unit
+    if ucd:
+        metadata["ucd"] = ucd
+    return pa.field(name, kind, metadata=metadata)
+
+
+SPEC_ID = described("spec_id", pa.int64(), "key of the spectrum: LAMOST obsid or Gaia source_id", ucd="meta.id;meta.main")
+SOURCE_ID = described("source_id", pa.int64(), "Gaia source_id of the star; null where unknown", ucd="meta.id")
+RELEASE = described("release", pa.string(), "data release the spectrum comes from")
+
+_COMMON = [
+    SPEC_ID,
+    SOURCE_ID,
+    RELEASE,
+    described("source", pa.string(), "file the spectrum was read from, with #row inside a table"),
+    described("simulated", pa.bool_(), "true where the spectrum is simulated, not observed"),
+    described("ra", pa.float64(), "right ascension, ICRS", "deg", "pos.eq.ra;meta.main"),
+    described("dec", pa.float64(), "declination, ICRS", "deg", "pos.eq.dec;meta.main"),
+    described("snr", pa.float32(), "signal to noise a pixel: LRS g band, XP median", ucd="stat.snr"),
+]
+
+_EXTRAS = {
+    "lamost_lrs": [
+        *(described(f"snr{band}", pa.float32(), f"signal to noise in the {band} band", ucd="stat.snr") for band in "ugriz"),
+        described("z", pa.float32(), "redshift from the survey's header; c*z is the radial velocity", ucd="src.redshift"),
+        described("object_class", pa.string(), "class from the survey's header", ucd="src.class"),
+        described("subclass", pa.string(), "subclass from the survey's header", ucd="src.spType"),
+        described("lmjd", pa.int32(), "local modified Julian day of the observation", "d", "time.epoch"),
+        described("planid", pa.string(), "plate plan"),
+        described("spid", pa.int16(), "spectrograph number"),
+        described("fiberid", pa.int16(), "fibre number"),
+        described("fibermask", pa.int16(), "the survey's fibre mask; 0 is good", ucd="meta.code.qual"),
+        described("uid", pa.string(), "the survey's identifier that groups visits of one star", ucd="meta.id"),
+    ],
+    "gaia_xp": [
+        described("scale", pa.float32(), "flux at 550 nm that the spectrum was divided by", "W m-2 nm-1", "phot.flux.density"),
+    ],
+}
+
+_QUALITY = [
+    described("good_fraction", pa.float32(), "fraction of good pixels in the model's window", ucd="meta.code.qual"),
+    described("n_repaired", pa.int16(), "masked pixels in the window that were interpolated over", ucd="meta.number"),
+    described("n_clipped", pa.int16(), "pixels in the window without positive continuum (LRS) or flux (XP)", ucd="meta.number"),
+]
+
+REJECTED = pa.schema(
+    [
+        described("source", pa.string(), "file, with #row inside a table"),
+        described("spec_id", pa.int64(), "key of the spectrum, where it could be read", ucd="meta.id;meta.main"),
+        RELEASE,
+        described("reason", pa.string(), "reason code", ucd="meta.code.error"),
+        described("message", pa.string(), "what was expected and what was found"),
+    ]
+)
+
+
+def spectra_schema(modality: str, size: int) -> pa.Schema:
+    """Columns of `spectra/<modality>` for spectra of `size` grid points."""
+    flux = described("flux", pa.list_(pa.float32(), size), "the model's input on the modality's grid")
+    error = described("error", pa.list_(pa.float16(), size), "1 sigma of flux, same units; inf where a pixel says nothing")
+    return pa.schema([*_COMMON, *_EXTRAS[modality], *_QUALITY, flux, error])
+
+
+def vectors_schema(dim: int) -> pa.Schema:
+    """Columns of `vectors/<model>/<modality>` for vectors of `dim` numbers."""
+    return pa.schema(
+        [
+            SPEC_ID,
+            SOURCE_ID,
+            RELEASE,
+            described("vector", pa.list_(pa.float16(), dim), "shared vector of unit length"),
+            described("norm", pa.float32(), "length of the vector before it was made unit"),
+        ]
+    )

@@ -1,0 +1,82 @@
+"""What can go wrong, in words a user can act on.
+
+Every message has three parts: what was expected, what was found, what to do.
+The command line turns any of these into one line and an exit code; nothing
+below it prints.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class SpecclipError(Exception):
+    """Base of all errors raised on purpose.
+
+    Parameters
+    ----------
+    message
+        What was expected and what was found.
+    hint
+        What to do about it; shown on a line of its own.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class AtlasError(SpecclipError):
+    """The atlas folder is missing, damaged, locked or of another version."""
+
+
+class CheckpointError(SpecclipError):
+    """A model file or folder cannot be used."""
+
+
+class VectorIndexError(SpecclipError):
+    """An index is missing, stale or cannot be built."""
+
+
+class QueryError(SpecclipError):
+    """A search, score or SQL request cannot be answered as asked."""
+
+
+class MissingExtra(SpecclipError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed.",
+            f"Install it with: pip install 'specclip-search[{extra}]'",
+        )
+
+
+class Reason(StrEnum):
+    """Why a spectrum was set aside; stored in the `reason` column of `rejected/`."""
+
+    UNREADABLE = "unreadable"
+    LAYOUT_UNKNOWN = "layout_unknown"
+    NO_COVERAGE = "no_coverage"
+    NOT_MONOTONIC = "not_monotonic"
+    TOO_FEW_GOOD_PIXELS = "too_few_good_pixels"
+    FLAT_OR_ZERO = "flat_or_zero"
+    NOT_FINITE = "not_finite"
+    CONTINUUM_NOT_POSITIVE = "continuum_not_positive"
+    NO_FLUX_AT_550NM = "no_flux_at_550nm"
+    MISSING_BP_OR_RP = "missing_bp_or_rp"
+    DUPLICATE_KEY = "duplicate_key"
+
+
+class SpectrumError(SpecclipError):
+    """A spectrum cannot be read or used; carries the reason code it is set aside with."""
+
+    def __init__(self, reason: Reason, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason

@@ -1,0 +1,88 @@
+"""Keys of spectra and stars: 64-bit integers from end to end, and how they are written as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import QueryError
+
+INT64_MAX = 2**63 - 1
+_PREFIX_TO_MODALITY = {"lamost": "lamost_lrs", "gaia": "gaia_xp"}
+_MODALITY_TO_PREFIX = {name: prefix for prefix, name in _PREFIX_TO_MODALITY.items()}
+
+ACCEPTANCE_SPLIT = 9
+VALIDATION_SPLIT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SpectrumKey:
+    """A spectrum's name: its modality and its 64-bit id within that modality."""
+
+    modality: str
+    spec_id: int
+
+    def __str__(self) -> str:
+        return f"{_MODALITY_TO_PREFIX.get(self.modality, self.modality)}:{self.spec_id}"
+
+
+def parse_key(text: str) -> SpectrumKey:
+    """Parse `lamost:101001` or `gaia:5853418002145112704`.
+
+    Raises
+    ------
+    QueryError
+        If the text is not `<survey>:<64-bit integer>`.
+    """
+    prefix, colon, digits = text.strip().partition(":")
+    modality = _PREFIX_TO_MODALITY.get(prefix.lower(), prefix.lower())
+    known = ", ".join(f"{p}:<id>" for p in _PREFIX_TO_MODALITY)
+    if not colon or modality not in _MODALITY_TO_PREFIX:
+        raise QueryError(
+            f"'{text}' is not a spectrum key; expected one of {known}.",
+            "A LAMOST obsid is written lamost:101001, a Gaia source_id gaia:5853418002145112704.",
+        )
+    return SpectrumKey(modality, parse_int64(digits, what=f"the id of '{text}'"))
+
+
+def parse_int64(value: Any, what: str = "id") -> int:
+    """Turn text or an integer into a non-negative 64-bit integer; floats are refused.
+
+    Raises
+    ------
+    QueryError
+        If the value is a float, not a whole number, or outside 0 .. 2**63-1.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace")
+    if isinstance(value, str):
+        value = value.strip()
+        if not (value.isascii() and value.isdigit()):
+            raise QueryError(
+                f"{what} must be a whole number; found '{value}'.",
+                "Give the id's digits in full, without a point or an exponent.",
+            )
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise QueryError(
+            f"{what} must be a 64-bit integer; found {type(value).__name__} {value!r}.",
+            "A float cannot hold a Gaia source_id exactly; keep ids as integers or text.",
+        )
+    number = int(value)
+    if not 0 <= number <= INT64_MAX:
+        raise QueryError(
+            f"{what} must lie between 0 and 2**63-1; found {number}.",
+            "Check that the id was copied whole.",
+        )
+    return number
+
+
+def split_of(source_id: np.ndarray | int) -> np.ndarray:
+    """Split number 0-9 of a star: 0-7 train, 8 validation, 9 acceptance.
+
+    Acceptance stars are never used for training, tuning or thresholds. The split goes by
+    star: `(source_id >> 7) % 10`.
+    """
+    return (np.asarray(source_id, dtype=np.int64) >> 7) % 10

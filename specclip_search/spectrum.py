@@ -1,0 +1,37 @@
+"""One observed spectrum, as a reader returns it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(slots=True)
+class Spectrum:
+    """A spectrum as it was observed: nothing normalised, nothing resampled.
+
+    Attributes
+    ----------
+    wavelength
+        (P,) float64, strictly increasing; vacuum Angstrom for LAMOST LRS, nm for Gaia XP.
+    flux
+        (P,) float64, in the file's own units.
+    ivar
+        (P,) float64 inverse variance of `flux`; 0 where a pixel is not to be used.
+    modality
+        Name of the `Modality`, for example ``lamost_lrs``.
+    spec_id
+        64-bit key within the modality (obsid or source_id); None for a file without one.
+    meta
+        Plain values keyed by column name (`ra`, `dec`, `release`, `snrg`, ...); see
+        `Modality.meta_columns`.
+    """
+
+    wavelength: np.ndarray
+    flux: np.ndarray
+    ivar: np.ndarray
+    modality: str
+    spec_id: int | None = None
+    meta: dict[str, Any] = field(default_factory=dict)

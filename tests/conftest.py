@@ -1,0 +1,21 @@
+"""What every test may use: the real spectra beside the repository, and small atlases."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real spectra and reference numbers; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("SPECCLIP_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real spectra and reference numbers are not at {folder} (set SPECCLIP_TEST_DATA)")
+    return folder
