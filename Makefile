@@ -1,0 +1,39 @@
+# `make demo` and `make test` are all that a newcomer needs: each sets up what it uses, once.
+PYTHON ?= python3
+VENV ?= .venv
+ATLAS ?= demo-atlas
+STARS ?= 6000
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench clean help
+
+help:
+	@echo "make demo    build $(ATLAS) from real Gaia XP stars and run the three searches (STARS=all for 40,226)"
+	@echo "make test    run the tests"
+	@echo "make check   ruff and mypy"
+	@echo "make bench   print the benchmarks' ratios"
+	@echo "make clean   remove the virtual environment and the demo's atlas"
+
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) (once, a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,demo,plots,test]'
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/specclip-search demo --atlas $(ATLAS) --stars $(STARS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+check: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: $(READY)
+	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) $(ATLAS)

@@ -1,0 +1,36 @@
+"""`specclip-search doctor`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..options import FormatOption, OutputOption
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def doctor(
+    atlas: Annotated[Path | None, typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR",
+                                               help="Examine this atlas too.")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Re-read every shard and check its digest.")] = False,
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Say what is installed, what is in the atlas and what is wrong. Exits 1 where something is wrong.
+
+    Example: specclip-search doctor --atlas demo-atlas --deep
+    """
+    import pyarrow as pa
+
+    from ...doctor import examine_atlas, examine_installation
+    from ...tables import write_rows
+
+    findings = examine_installation() + (examine_atlas(atlas, deep) if atlas else [])
+    write_rows(pa.Table.from_pylist([{"status": f.status, "subject": f.subject, "finding": f.finding} for f in findings]),
+               format, output)
+    if any(f.status == "problem" for f in findings):
+        raise typer.Exit(1)

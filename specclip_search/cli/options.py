@@ -1,0 +1,44 @@
+"""Options that several commands share, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..atlas import Atlas
+
+AtlasOption = Annotated[
+    Path, typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="The atlas folder.", show_envvar=True)
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", "-f", metavar="FORMAT",
+                 help="table, csv, json, parquet, votable or fits; by default what --output's name ends in, else table."),
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the rows here instead of to the terminal.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", metavar="NAME", help="Model to use; by default the atlas's active one.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", "-j", min=1, metavar="N", help="Processes to use; by default one a core.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of everything random.")]
+
+
+def open_atlas(path: Path) -> Atlas:
+    """The atlas at `path`, or an AtlasError that says what was found there."""
+    from ..atlas import Atlas
+
+    return Atlas(path)
+
+
+def create_atlas(path: Path) -> Atlas:
+    """The atlas at `path`, made where there is none."""
+    from ..atlas import Atlas
+
+    return Atlas.create(path)
