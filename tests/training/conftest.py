@@ -1,0 +1,60 @@
+"""Documented weights and inputs that the reference numbers of the published model were made with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from training.published import build
+
+
+def filled_entry(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One state_dict entry, a function of its key and shape alone."""
+    if key.endswith("num_batches_tracked"):
+        return np.array(1, dtype=np.int64)
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+    z = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
+    if key.endswith("running_var"):
+        return 1.0 + 0.1 * np.abs(z)
+    if key.endswith(".weight") and len(shape) == 1:
+        return 1.0 + 0.1 * z
+    return (0.1 if key.endswith(("running_mean", "bias")) else 0.02) * z
+
+
+def filled_state(module: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    entries = {key: torch.from_numpy(filled_entry(key, tuple(v.shape))) for key, v in module.state_dict().items()}
+    return {key: v.to(dtype) if v.is_floating_point() else v for key, v in entries.items()}
+
+
+def filled_model(kind: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A published architecture with documented weights, in eval mode."""
+    module = build(kind, "meta")
+    module.load_state_dict(filled_state(module, dtype), assign=True)
+    return module.eval()
+
+
+@pytest.fixture(scope="session")
+def make_filled_model() -> Callable[..., nn.Module]:
+    return filled_model
+
+
+@pytest.fixture(scope="session")
+def golden(shared_data: Path) -> Callable[[str], dict[str, np.ndarray]]:
+    def load(kind: str) -> dict[str, np.ndarray]:
+        with np.load(shared_data / "golden" / f"{kind}_f64.npz") as archive:
+            return dict(archive)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def spectra(shared_data: Path) -> dict[str, torch.Tensor]:
+    """Eight documented spectra an instrument, float64."""
+    with np.load(shared_data / "golden" / "inputs.npz") as archive:
+        return {"gaia_xp": torch.from_numpy(archive["xp"]), "lamost_lrs": torch.from_numpy(archive["lrs"])}

@@ -1,0 +1,117 @@
+"""Two encoders that share a space, and the decoders that lead out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from .decoders import SplitDecoder
+from .losses import PUBLISHED_TEMPERATURE, clip_loss, l1_loss
+from .tokens import mean_and_std
+
+XP, LRS = "gaia_xp", "lamost_lrs"
+OTHER = {XP: LRS, LRS: XP}
+SHORT = {XP: "xp", LRS: "lrs"}
+
+
+class AlignedModel(nn.Module):
+    """Two encoders trained so that both spectra of a star get nearly the same vector.
+
+    Parameters
+    ----------
+    gaia_xp_encoder, lamost_lrs_encoder
+        Modules from (B, n) spectra to a dict with `shared` and, for split models, `private`.
+    decoders
+        `gaia_xp_decoder`, `lamost_lrs_decoder` (same instrument) and `gaia_xp_cross_decoder`,
+        `lamost_lrs_cross_decoder` (named by what they produce); none for a purely contrastive model.
+    temperature
+        Factor of the cosines in the contrastive loss.
+    """
+
+    def __init__(self, gaia_xp_encoder: nn.Module, lamost_lrs_encoder: nn.Module,
+                 decoders: Mapping[str, nn.Module] | None = None, temperature: float = PUBLISHED_TEMPERATURE) -> None:
+        super().__init__()
+        self.gaia_xp_encoder = gaia_xp_encoder
+        self.lamost_lrs_encoder = lamost_lrs_encoder
+        for name, decoder in (decoders or {}).items():
+            self.add_module(name, decoder)
+        self.temperature = temperature
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether the model has decoders, so that it can reconstruct and translate."""
+        return hasattr(self, "gaia_xp_cross_decoder")
+
+    def scale(self) -> float | Tensor:
+        """Factor of the cosines in the contrastive loss."""
+        return self.temperature
+
+    def encode(self, modality: str, x: Tensor) -> dict[str, Tensor]:
+        """(B, n) spectra to `shared` (B, D) and, for split models, `private`; not of unit length."""
+        return getattr(self, f"{modality}_encoder")(x)
+
+    def decode(self, target: str, encoded: dict[str, Tensor], same: bool) -> Tensor:
+        """Spectra of `target` from `encode`'s answer.
+
+        With `same` True the encoded spectra are of `target` itself. Then LRS comes out
+        standardised (minus mean, over std), while a translation comes out in units of the
+        continuum; XP is always flux over flux at 550 nm.
+        """
+        if not self.can_decode:
+            raise AttributeError("this kind of model has no decoders: it neither reconstructs nor translates")
+        decoder = getattr(self, f"{target}_decoder" if same else f"{target}_cross_decoder")
+        if isinstance(decoder, SplitDecoder):
+            return decoder(encoded["shared"], encoded["private"])
+        return decoder(encoded["shared"])
+
+    def reconstruct(self, modality: str, x: Tensor) -> Tensor:
+        """(B, n) spectra through their own decoder; LRS standardised, see `decode`."""
+        return self.decode(modality, self.encode(modality, x), same=True)
+
+    def translate(self, source_modality: str, x: Tensor) -> Tensor:
+        """(B, n) spectra to what the other instrument would see."""
+        return self.decode(OTHER[source_modality], self.encode(source_modality, x), same=False)
+
+    def contrast(self, xp: Tensor, lrs: Tensor) -> Tensor:
+        """Contrastive loss of paired shared vectors."""
+        return clip_loss(xp, lrs, self.scale())
+
+    def losses(self, xp: Tensor, lrs: Tensor, xp_weight: Tensor | None = None, lrs_weight: Tensor | None = None,
+               ) -> dict[str, Tensor]:
+        """Loss terms of paired spectra and their sum `total` (all weights 1, as published).
+
+        Parameters
+        ----------
+        xp, lrs
+            (B, 343) and (B, 1462) model inputs; row i of both is the same star.
+        xp_weight, lrs_weight
+            Pixel weights of the absolute errors, see `training.losses.error_weights`.
+
+        Returns
+        -------
+        dict
+            `clip`, `total` and, where the model decodes, `recon_xp`, `recon_lrs`, `pred_xp`, `pred_lrs`.
+        """
+        encoded = {XP: self.encode(XP, xp), LRS: self.encode(LRS, lrs)}
+        terms = {"clip": self.contrast(encoded[XP]["shared"], encoded[LRS]["shared"])}
+        if self.can_decode:
+            flux, weight = {XP: xp, LRS: lrs}, {XP: xp_weight, LRS: lrs_weight}
+            for name in (XP, LRS):
+                target = flux[name] if name == XP else standardised(lrs, self.floor())
+                terms[f"recon_{SHORT[name]}"] = l1_loss(self.decode(name, encoded[name], True), target, weight[name])
+            for name in (XP, LRS):
+                predicted = self.decode(name, encoded[OTHER[name]], False)
+                terms[f"pred_{SHORT[name]}"] = l1_loss(predicted, flux[name], weight[name])
+        terms["total"] = sum(terms.values(), start=xp.new_zeros(()))
+        return terms
+
+    def floor(self) -> float:
+        """Smallest standard deviation that LRS spectra are divided by; published: none."""
+        return 0.0
+
+
+def standardised(x: Tensor, floor: float = 0.0) -> Tensor:
+    """(B, n) spectra minus their mean over their unbiased standard deviation."""
+    mean, std = mean_and_std(x, floor)
+    return (x - mean) / std

@@ -1,0 +1,46 @@
+"""Decoders: from vectors back to spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """Blocks of Linear, GELU, BatchNorm, Dropout, then a last Linear.
+
+    The norm stands after the activation, as in the published decoders.
+
+    Parameters
+    ----------
+    widths
+        Of the input, the hidden layers and the output, for example (768, 3072, 1536, 768, 343).
+    """
+
+    def __init__(self, widths: Sequence[int], dropout: float = 0.1) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for wide_in, wide_out in pairwise(widths[:-1]):
+            layers += [nn.Linear(wide_in, wide_out), nn.GELU(), nn.BatchNorm1d(wide_out), nn.Dropout(dropout)]
+        self.decoder = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """(B, widths[0]) to (B, widths[-1])."""
+        return self.decoder(vector)
+
+
+class SplitDecoder(nn.Module):
+    """Reconstruction from the shared and the private vector of one spectrum; no norm, no dropout."""
+
+    def __init__(self, pixels: int, shared: int = 512, private: int = 256) -> None:
+        super().__init__()
+        self.shared_proj = nn.Linear(shared, pixels)
+        self.private_proj = nn.Linear(private, pixels)
+        self.final_layer = nn.Sequential(nn.Linear(2 * pixels, 2 * pixels), nn.GELU(), nn.Linear(2 * pixels, pixels))
+
+    def forward(self, shared: Tensor, private: Tensor) -> Tensor:
+        """(B, shared) and (B, private) to (B, pixels)."""
+        return self.final_layer(torch.cat([self.shared_proj(shared), self.private_proj(private)], dim=-1))
