@@ -1,0 +1,140 @@
+"""What a build will need, told before it starts, from cost laws measured on two cores."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from specclip_search.errors import VectorIndexError
+
+from .recipe import Recipe
+
+_ROW_OVERHEAD_BYTES = 8
+_KEY_BYTES = 42
+_WORKING_BYTES = 350 << 20
+_SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes and CPU seconds of a build, and what the index then costs.
+
+    Attributes
+    ----------
+    build_memory, search_memory
+        Resident bytes while building and while open; pages of mapped files are not counted.
+    disk
+        Bytes of the finished index.
+    cpu_seconds
+        Of one average core.
+    bytes_a_vector
+        Resident bytes a vector while open.
+    """
+
+    build_memory: int
+    search_memory: int
+    disk: int
+    cpu_seconds: float
+    bytes_a_vector: float
+
+
+def estimate(recipe: Recipe, rows: int, dim: int) -> Estimate:
+    """Memory, disk and time of building `recipe` over `rows` vectors."""
+    store = 2 * rows * dim
+    keys = _KEY_BYTES * rows
+    sorting = 24 * rows
+    stream_seconds = 4e-9 * rows * dim
+    if recipe.kind == "flat":
+        cached = 4 * rows * dim if rows * dim * 4 <= 1 << 29 else 0
+        return Estimate(_WORKING_BYTES + keys + sorting, cached, store + keys, stream_seconds, cached / max(rows, 1))
+    codes = rows * (recipe.pq + _ROW_OVERHEAD_BYTES)
+    centroids = recipe.nlist * (4 * recipe.pca + (280 if recipe.hnsw else 0))
+    sample = recipe.training_rows(rows)
+    training = sample * recipe.pca * 8 + min(sample, 100_000) * dim * 4
+    resident = codes + centroids + 4 * dim * recipe.pca + recipe.pca * 1024
+    # filling the lists grows them by doubling, so at the worst half as much again is reserved
+    peak = _WORKING_BYTES + max(training, int(codes * 1.5) + keys, codes + keys + sorting)
+    seconds = stream_seconds + _training_seconds(recipe, sample) + rows * _adding_seconds(recipe)
+    return Estimate(peak, resident, store + keys + resident, seconds, resident / rows)
+
+
+def _training_seconds(recipe: Recipe, sample: int) -> float:
+    """Coarse k-means: iterations x sample x lists x dimensions, at the assignment's measured rate."""
+    coarse = recipe.iterations * sample * 3.1e-6 * recipe.nlist / 1000 * recipe.pca / 128
+    codebooks = 7 * recipe.pq / 64 * recipe.pq_iterations / 8 * min(sample, recipe.pq_sample) / 16384
+    return coarse + codebooks
+
+
+def _adding_seconds(recipe: Recipe) -> float:
+    """Seconds to assign and encode one vector; a graph over the centroids halves the assignment."""
+    assign = 3.1e-6 * recipe.nlist / 1000 * recipe.pca / 128
+    return (assign / 2 if recipe.hnsw else assign) + 5e-6 * recipe.pq / 64
+
+
+def parse_memory(text: str | int | None) -> int | None:
+    """`4G`, `800M` or a number of bytes as bytes; None stays None.
+
+    Raises
+    ------
+    VectorIndexError
+        If the text is not a size.
+    """
+    if text is None or isinstance(text, int):
+        return text
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise VectorIndexError(f"'{text}' is not an amount of memory.", "Write it as 4G, 800M or a number of bytes.")
+    return int(float(match[1]) * _SUFFIXES[match[2].upper()])
+
+
+def written_bytes(count: float) -> str:
+    """Bytes for people: 1.4 GB, 300 MB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}" if count < 10 * size else f"{count / size:.0f} {unit}"
+    return f"{count:.0f} B"
+
+
+def refuse_what_cannot_fit(needs: Estimate, recipe: Recipe, folder: Path, memory: int | None) -> None:
+    """Stop before work that cannot end well.
+
+    Raises
+    ------
+    VectorIndexError
+        If memory or disk do not suffice; the missing number is named.
+    """
+    allowed = available_memory() if memory is None else memory
+    if allowed is not None and needs.build_memory > allowed:
+        raise VectorIndexError(
+            f"Building {recipe} needs {written_bytes(needs.build_memory)} of memory; {written_bytes(allowed)} are "
+            f"{'available' if memory is None else 'allowed'}: "
+            f"{written_bytes(needs.build_memory - allowed)} are missing.",
+            "Give more with --memory, or use a smaller recipe (fewer PQ bytes).",
+        )
+    free = shutil.disk_usage(_existing(folder)).free
+    if needs.disk > free:
+        raise VectorIndexError(
+            f"The index {recipe} needs {written_bytes(needs.disk)} of disk in {folder}; "
+            f"{written_bytes(free)} are free: {written_bytes(needs.disk - free)} are missing.",
+            "Free some space or move the atlas to a larger disk.",
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes the system could give to a new process, None where it does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as handle:
+            for line in handle:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder

@@ -1,0 +1,194 @@
+"""Rows to keys and keys to rows: int64 from end to end, found by binary search in sorted arrays."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specclip_search.atlas import Atlas
+from specclip_search.atlas.files import write_json
+from specclip_search.errors import QueryError
+
+from .vectors import VectorTable
+
+NO_SOURCE = -1
+"""Stands for a star without a Gaia source_id."""
+
+_ARRAYS = ("spec_id", "source_id", "release", "by_spec", "by_source")
+
+
+@dataclass(frozen=True)
+class KeyTable:
+    """Keys of a vector table, in row order.
+
+    Attributes
+    ----------
+    modality
+        Whose spectra.
+    spec_id, source_id
+        (N,) int64; `source_id` is `NO_SOURCE` where unknown.
+    release
+        (N,) int16 numbers into `releases`.
+    by_spec, by_source
+        (N,) int64 rows ordered by spec_id and by source_id; equal ids stay in row order.
+    releases
+        Names of the data releases, oldest first (dr7 before dr11).
+    """
+
+    modality: str
+    spec_id: np.ndarray
+    source_id: np.ndarray
+    release: np.ndarray
+    by_spec: np.ndarray
+    by_source: np.ndarray
+    releases: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: VectorTable) -> KeyTable:
+        """Read the keys of a vector table and sort them."""
+        spec_id = np.empty(table.rows, np.int64)
+        source_id = np.empty(table.rows, np.int64)
+        release = np.empty(table.rows, np.int16)
+        names: dict[str, int] = {}
+        for number, part in enumerate(table.parts):
+            rows = table.part_rows(number)
+            columns = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "release"])
+            spec_id[rows] = columns.column("spec_id").to_numpy()
+            source_id[rows] = columns.column("source_id").fill_null(NO_SOURCE).to_numpy()
+            release[rows] = _numbered(columns.column("release"), names)
+        ordered = sorted(names, key=_natural)
+        renumber = np.empty(max(len(names), 1), np.int16)
+        renumber[[names[name] for name in ordered]] = np.arange(len(ordered))
+        return cls(table.modality, spec_id, source_id, renumber[release], np.argsort(spec_id, kind="stable"),
+                   np.argsort(source_id, kind="stable"), tuple(ordered))
+
+    @classmethod
+    def open(cls, atlas: Atlas, model: str, modality: str) -> KeyTable:
+        """Keys of the vectors as they stand: mapped from beside the index where it is current, else read."""
+        from .layout import current_generation
+
+        table = VectorTable(atlas, model, modality)
+        kept = current_generation(atlas, model, modality)
+        if kept is not None and kept.manifest["vectors_digest"] == table.digest:
+            return cls.load(kept.folder, modality)
+        return cls.of(table)
+
+    def save(self, folder: Path) -> None:
+        """Keep the arrays in `folder` (a build folder that is not yet in use)."""
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        write_json(folder / "releases.json", {"releases": list(self.releases)})
+
+    @classmethod
+    def load(cls, folder: Path, modality: str) -> KeyTable:
+        """Map the kept arrays; nothing is read before it is needed."""
+        arrays: dict[str, Any] = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        releases = json.loads((folder / "releases.json").read_text(encoding="utf-8"))["releases"]
+        return cls(modality, releases=tuple(releases), **arrays)
+
+    def __len__(self) -> int:
+        return len(self.spec_id)
+
+    def release_names(self, rows: np.ndarray) -> list[str]:
+        """Data release of each row."""
+        return [self.releases[code] for code in self.release[rows]]
+
+    def rows_of(self, spec_ids: np.ndarray | list[int], release: str | None = None) -> np.ndarray:
+        """Row of every id, (len(spec_ids),) int64; of the newest release unless one is named.
+
+        Raises
+        ------
+        QueryError
+            If ids are not integers, or one is not in the table.
+        """
+        ids = _int64(spec_ids)
+        rows, queries = self.all_rows_of(ids, release)
+        found = np.full(len(ids), -1, np.int64)
+        # releases are numbered oldest first: the last one written wins
+        order = np.lexsort((rows, self.release[rows])) if len(rows) else np.empty(0, np.int64)
+        found[queries[order]] = rows[order]
+        missing = ids[found < 0]
+        if len(missing):
+            raise self._not_here(missing, release)
+        return found
+
+    def all_rows_of(self, spec_ids: np.ndarray | list[int], release: str | None = None,
+                    ) -> tuple[np.ndarray, np.ndarray]:
+        """Every row of the ids, in every release unless one is named; ids not here give no row.
+
+        Returns
+        -------
+        rows, queries
+            Both (M,) int64: a row, and the position in `spec_ids` it belongs to.
+        """
+        rows, queries = _find(self.spec_id, self.by_spec, _int64(spec_ids))
+        if release is not None and len(rows):
+            keep = self.release[rows] == (self.releases.index(release) if release in self.releases else -1)
+            rows, queries = rows[keep], queries[keep]
+        return rows, queries
+
+    def rows_of_sources(self, source_ids: np.ndarray | list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Every row of the stars, as `all_rows_of`; `NO_SOURCE` finds nothing."""
+        ids = _int64(source_ids)
+        rows, queries = _find(self.source_id, self.by_source, ids)
+        known = ids[queries] != NO_SOURCE
+        return rows[known], queries[known]
+
+    def repeats_of(self, rows: np.ndarray) -> list[np.ndarray]:
+        """For each row, all rows of the same star (itself included): same source_id or same spec_id."""
+        wanted = np.asarray(rows, np.int64)
+        by_id, owner_id = self.all_rows_of(self.spec_id[wanted])
+        by_star, owner_star = self.rows_of_sources(self.source_id[wanted])
+        everything, owner = np.concatenate([by_id, by_star]), np.concatenate([owner_id, owner_star])
+        return [np.unique(everything[owner == number]) for number in range(len(wanted))]
+
+    def _not_here(self, missing: np.ndarray, release: str | None) -> QueryError:
+        named = ", ".join(str(value) for value in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        inside = f" of release '{release}'" if release is not None else ""
+        smallest, largest = (self.spec_id[self.by_spec[0]], self.spec_id[self.by_spec[-1]]) if len(self) else (0, 0)
+        return QueryError(
+            f"No {self.modality} spectrum{inside} with id {named} in this atlas; it holds {len(self)} "
+            f"(ids {smallest} to {largest}, releases: {', '.join(self.releases) or 'none'}).",
+            "Check the id's digits and the survey before the colon, or ingest and embed that spectrum first.",
+        )
+
+
+def _find(values: np.ndarray, order: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All rows whose value is one of `ids`, by binary search through the sorting permutation."""
+    first = np.searchsorted(values, ids, side="left", sorter=order)
+    last = np.searchsorted(values, ids, side="right", sorter=order)
+    counts = last - first
+    queries = np.repeat(np.arange(len(ids), dtype=np.int64), counts)
+    within = np.arange(len(queries)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(order[np.repeat(first, counts) + within], np.int64), queries
+
+
+def _numbered(column: pa.ChunkedArray, names: dict[str, int]) -> np.ndarray:
+    """Release names as numbers, adding new names to `names`."""
+    encoded = column.fill_null("").combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    codes = [names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()]
+    return np.asarray(codes, np.int16)[encoded.indices.to_numpy()] if codes else np.empty(0, np.int16)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorting key that counts digits as numbers: dr7 before dr11."""
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", name)]
+
+
+def _int64(ids: np.ndarray | list[int]) -> np.ndarray:
+    array = np.asarray(ids)
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise QueryError(
+            f"Ids must be 64-bit integers; found {array.dtype}.",
+            "A float cannot hold a Gaia source_id exactly; keep ids as int64.",
+        )
+    return array.astype(np.int64, copy=False).reshape(-1)

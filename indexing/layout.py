@@ -1,0 +1,97 @@
+"""Where an index lies on disk and how a new one takes the old one's place.
+
+`indexes/<model>/<modality>/index.toml` names the folder of the index in use. A build works in a
+folder of its own; only when that is whole is `index.toml` replaced, by one rename.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specclip_search.atlas import Atlas
+from specclip_search.atlas.files import write_text
+from specclip_search.errors import VectorIndexError
+
+FORMAT = 1
+MANIFEST = "index.toml"
+STORE = "store.f16"
+FAISS_FILE = "index.faiss"
+BUILDING = "building"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An index in use: its folder and what `index.toml` says of it."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+def current_generation(atlas: Atlas, model: str, modality: str) -> Generation | None:
+    """The index in use, None where none was built.
+
+    Raises
+    ------
+    VectorIndexError
+        If `index.toml` cannot be read, is of another format, or names a folder that is gone.
+    """
+    root = atlas.index_folder(model, modality)
+    try:
+        manifest = tomllib.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _unusable(root, f"{MANIFEST} is not valid TOML ({error})") from error
+    if manifest.get("format") != FORMAT:
+        raise _unusable(root, f"format {FORMAT} is expected, found {manifest.get('format')}")
+    folder = root / str(manifest.get("folder", ""))
+    if not folder.is_dir() or folder == root:
+        raise _unusable(root, f"its folder '{manifest.get('folder')}' is gone")
+    return Generation(folder, manifest)
+
+
+def publish(atlas: Atlas, model: str, modality: str, building: Path, manifest: dict[str, Any]) -> Generation:
+    """Make a whole build the index in use; the one before is removed afterwards.
+
+    Hold the index folder's writer lock.
+    """
+    import tomli_w
+
+    root = atlas.index_folder(model, modality)
+    name = _free_name(root)
+    building.rename(root / name)
+    content = {"format": FORMAT, "folder": name} | manifest
+    write_text(root / MANIFEST, tomli_w.dumps(content))
+    remove_old_generations(root, name)
+    return Generation(root / name, content)
+
+
+def rewrite_manifest(generation: Generation, changes: dict[str, Any]) -> Generation:
+    """Replace entries of `index.toml` of the index in use. Hold the writer lock."""
+    import tomli_w
+
+    content = generation.manifest | changes
+    write_text(generation.folder.parent / MANIFEST, tomli_w.dumps(content))
+    return Generation(generation.folder, content)
+
+
+def remove_old_generations(root: Path, keep: str) -> None:
+    """Remove generations other than `keep`; a reader that has one open keeps its mapped files."""
+    for folder in root.glob("generation-*"):
+        if folder.name != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_name(root: Path) -> str:
+    numbers = [int(p.name.removeprefix("generation-")) for p in root.glob("generation-*")
+               if p.name.removeprefix("generation-").isdigit()]
+    return f"generation-{max(numbers, default=0) + 1:06d}"
+
+
+def _unusable(root: Path, why: str) -> VectorIndexError:
+    return VectorIndexError(f"The index in {root} cannot be used: {why}.",
+                            "Run `specclip-search index build`; an index is made anew from the vectors.")

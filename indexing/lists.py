@@ -1,0 +1,90 @@
+"""The compressed part of an index: FAISS's inverted lists of product codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from specclip_search.errors import VectorIndexError
+
+from .libraries import default_threads, faiss_threads, load_faiss
+from .rowset import RowSet
+
+_BATCH_FOR_THREADS = 8
+
+
+class InvertedLists:
+    """A trained IndexPreTransform(LinearTransform, IndexIVFPQ), by its inner parts.
+
+    The outer object owns the inner ones, so it is kept as long as they are used.
+    """
+
+    def __init__(self, outer: Any) -> None:
+        faiss = load_faiss()
+        self.outer = outer
+        self.ivf = faiss.downcast_index(outer.index)
+        linear = faiss.downcast_VectorTransform(outer.chain.at(0))
+        self.matrix = faiss.vector_to_array(linear.A).reshape(linear.d_out, linear.d_in).copy()
+        self.offset = faiss.vector_to_array(linear.b).copy()
+
+    @classmethod
+    def load(cls, path: Path) -> InvertedLists:
+        """Read from a file.
+
+        Raises
+        ------
+        VectorIndexError
+            If FAISS cannot read it, or it is another kind of index.
+        """
+        faiss = load_faiss("Opening this IVF-PQ index")
+        try:
+            return cls(faiss.read_index(str(path)))
+        except (RuntimeError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[-1][:200]
+            raise VectorIndexError(f"{path} is not a readable IVF-PQ index ({reason}).",
+                                   "Run `specclip-search index build`; it is made anew from the vectors.") from error
+
+    def save(self, path: Path) -> None:
+        load_faiss().write_index(self.outer, str(path))
+
+    @property
+    def rows(self) -> int:
+        return int(self.ivf.ntotal)
+
+    def project(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, dim) centred vectors to the (N, pca) space of the lists."""
+        return np.ascontiguousarray(vectors @ self.matrix.T + self.offset)
+
+    def encode(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, dim) centred vectors to (N, bytes) uint8: list number and product code."""
+        return np.asarray(self.ivf.sa_encode(self.project(vectors)))
+
+    def mean_distance(self, vectors: np.ndarray) -> float:
+        """Mean squared distance of (N, dim) centred vectors to their nearest list's centroid."""
+        distances, _ = self.ivf.quantizer.search(self.project(vectors), 1)
+        return float(np.mean(distances, dtype=np.float64))
+
+    def add_codes(self, codes: np.ndarray, first_row: int) -> None:
+        """Put encoded vectors into their lists, numbered from `first_row`."""
+        rows = np.arange(first_row, first_row + len(codes), dtype=np.int64)
+        self.ivf.add_sa_codes(np.ascontiguousarray(codes), rows)
+        self.outer.ntotal = self.ivf.ntotal
+
+    def candidates(self, queries: np.ndarray, depth: int, nprobe: int, allowed: RowSet | None = None) -> np.ndarray:
+        """(Q, depth) int64 rows nearest by code among `nprobe` lists; -1 where there are no more."""
+        faiss = load_faiss()
+        options = faiss.SearchParametersIVF(nprobe=nprobe)
+        bitmap = None
+        if allowed is not None:
+            bitmap = allowed.bitmap
+            options.sel = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
+        graph = None
+        if isinstance(faiss.downcast_index(self.ivf.quantizer), faiss.IndexHNSW):
+            graph = faiss.SearchParametersHNSW(efSearch=max(64, 2 * nprobe))
+            options.quantizer_params = graph
+        threads = 1 if len(queries) < _BATCH_FOR_THREADS else default_threads()
+        with faiss_threads(threads):
+            _, rows = self.ivf.search(self.project(queries), depth, params=options)
+        return np.asarray(rows)

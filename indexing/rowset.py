@@ -1,0 +1,79 @@
+"""A set of rows: as sorted numbers and as the bitmap that FAISS filters with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from specclip_search.errors import QueryError
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Rows of a table that may be answered with.
+
+    Attributes
+    ----------
+    rows
+        Distinct row numbers, ascending, int64.
+    total
+        Rows of the whole table.
+    """
+
+    rows: np.ndarray
+    total: int
+
+    @classmethod
+    def of(cls, rows: np.ndarray, total: int) -> RowSet:
+        """From row numbers (any order, repeats allowed) or from a boolean array over all rows.
+
+        Raises
+        ------
+        QueryError
+            If rows are neither, or outside the table.
+        """
+        given = np.asarray(rows)
+        if given.dtype == bool:
+            if given.shape != (total,):
+                raise QueryError(f"A boolean filter must have one value for each of {total} rows; "
+                                 f"found shape {given.shape}.", "Build it over the rows of this index.")
+            return cls(np.nonzero(given)[0].astype(np.int64), total)
+        if given.size and not np.issubdtype(given.dtype, np.integer):
+            raise QueryError(f"A filter is made of int64 rows or booleans; found {given.dtype}.",
+                             "Take rows from the key table.")
+        distinct = np.unique(given.astype(np.int64).reshape(-1))
+        if distinct.size and (distinct[0] < 0 or distinct[-1] >= total):
+            raise QueryError(f"Filter rows must lie between 0 and {total - 1}; found {distinct[0]} to {distinct[-1]}.",
+                             "Take rows from the key table of this index.")
+        return cls(distinct, total)
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def bitmap(self) -> np.ndarray:
+        """One bit a row, lowest bit first, uint8."""
+        flags = np.zeros(self.total, np.uint8)
+        flags[self.rows] = 1
+        return np.packbits(flags, bitorder="little")
+
+
+def exclusion_lists(exclude: Sequence[np.ndarray] | np.ndarray | None, queries: int) -> list[np.ndarray] | None:
+    """For each query the distinct rows it must not be answered with; None where there are none at all.
+
+    Raises
+    ------
+    QueryError
+        If there is not one entry a query.
+    """
+    if exclude is None:
+        return None
+    if len(exclude) != queries:
+        raise QueryError(f"`exclude` must have one entry for each of {queries} queries; found {len(exclude)}.",
+                         "Give an empty array for a query without exclusions.")
+    lists = [np.unique(np.asarray(entry, np.int64).reshape(-1)) for entry in exclude]
+    return [entry[entry >= 0] for entry in lists]

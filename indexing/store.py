@@ -1,0 +1,108 @@
+"""The re-ranking store: every centred unit vector in float16, in row order, in one plain file."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from specclip_search.errors import VectorIndexError
+
+from .exact import Block
+from .half import to_half, to_single
+
+_MAPPED_BUDGET_BYTES = 1 << 30
+_PAGES_AROUND_A_FAULT = 65536
+
+
+class VectorStore:
+    """(rows, dim) float16 in a file: single rows through a memory map, whole scans by reading.
+
+    Scans do not go through the map and the map's pages are given back now and then, so that
+    resident memory stays small however large the file is; the system's cache keeps the bytes.
+    """
+
+    def __init__(self, path: Path, rows: int, dim: int) -> None:
+        self.path = path
+        self.rows = rows
+        self.dim = dim
+        self._row_bytes = 2 * dim
+        size = path.stat().st_size if path.exists() else -1
+        if size < rows * self._row_bytes:
+            found = "no file" if size < 0 else f"{size} bytes"
+            raise VectorIndexError(
+                f"The store {path} must hold {rows} vectors of {dim} numbers ({rows * self._row_bytes} bytes); "
+                f"found {found}.",
+                "Run `specclip-search index build`; it is made anew from the vectors.",
+            )
+        with open(path, "rb") as handle:
+            self._map = mmap.mmap(handle.fileno(), rows * self._row_bytes, access=mmap.ACCESS_READ)
+        if hasattr(self._map, "madvise") and hasattr(mmap, "MADV_RANDOM"):
+            self._map.madvise(mmap.MADV_RANDOM)
+        self._matrix = np.frombuffer(self._map, np.float16).reshape(rows, dim)
+        self._touched = 0
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Vectors of `rows`, (n, dim) float32."""
+        self._give_back(len(rows))
+        return to_single(self._matrix[rows])
+
+    def blocks(self, block_rows: int = 16384, first: int = 0, last: int | None = None) -> Iterator[Block]:
+        """All rows from `first` to before `last`, in order, read a block at a time."""
+        last = self.rows if last is None else last
+        buffer = np.empty((block_rows, self.dim), np.float16)
+        with open(self.path, "rb", buffering=0) as handle:
+            handle.seek(first * self._row_bytes)
+            for start in range(first, last, block_rows):
+                block = buffer[: min(block_rows, last - start)]
+                _read_fully(handle, block)
+                yield np.arange(start, start + len(block), dtype=np.int64), block
+
+    def blocks_of(self, rows: np.ndarray, block_rows: int = 16384) -> Iterator[Block]:
+        """Chosen rows (ascending), a block at a time."""
+        for start in range(0, len(rows), block_rows):
+            chosen = rows[start : start + block_rows]
+            yield chosen, self.take(chosen)
+
+    def _give_back(self, rows: int) -> None:
+        """Drop the map's pages from resident memory once enough of them have been touched."""
+        self._touched += rows * max(_PAGES_AROUND_A_FAULT, self._row_bytes)
+        if self._touched > _MAPPED_BUDGET_BYTES < self.rows * self._row_bytes:
+            if hasattr(self._map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+                self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+
+
+class StoreWriter:
+    """Appends centred vectors to a store file; `rows` are durable after `sync`."""
+
+    def __init__(self, path: Path, dim: int, rows: int = 0) -> None:
+        self._handle = open(path, "ab")  # noqa: SIM115 - closed by close()
+        self._handle.truncate(rows * 2 * dim)
+        self._handle.seek(0, os.SEEK_END)
+        self.rows = rows
+
+    def append(self, centred: np.ndarray) -> None:
+        """Add (n, dim) float32 vectors."""
+        self._handle.write(np.ascontiguousarray(to_half(centred)).data)
+        self.rows += len(centred)
+
+    def sync(self) -> None:
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        self._handle.close()
+
+
+def _read_fully(handle: object, block: np.ndarray) -> None:
+    view = memoryview(block.view(np.uint8).reshape(-1))
+    while len(view):
+        count = handle.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise VectorIndexError("The store of vectors ended early.", "Run `specclip-search index build` again.")
+        view = view[count:]
