@@ -1,0 +1,271 @@
+"""Catalogues of stars into the atlas: streamed, ids exact, units and descriptions kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ..atlas.files import file_digest, text_digest, write_json
+from ..errors import AtlasError, SpecclipError
+from .catalog_columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
+from .catalog_files import CHUNK_ROWS, CatalogFile, open_catalog, rechunk
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from ..atlas import Atlas, Stage
+
+MANIFEST = "catalog.json"
+FORMAT = 1
+
+
+class Progress(Protocol):
+    def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
+
+
+@dataclass(slots=True)
+class CatalogReport:
+    """What an ingest did; read = kept + sum of rejected.
+
+    Attributes
+    ----------
+    invalid_ids
+        By key column: values that were no valid id and became null.
+    repeated_ids
+        By key column: rows whose id an earlier row has too. They are kept.
+    missing_values
+        By label: how many survey codes for 'no value' (-9999) became null.
+    renamed, skipped
+        File's name to ours; columns left out and why.
+    unchanged
+        True where the file had been ingested before in the same way and nothing was done.
+    """
+
+    name: str
+    read: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    invalid_ids: dict[str, int] = field(default_factory=dict)
+    repeated_ids: dict[str, int] = field(default_factory=dict)
+    missing_values: dict[str, int] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    parts_written: int = 0
+    parts_current: int = 0
+    unchanged: bool = False
+
+
+def ingest_catalog(atlas: Atlas, name: str, path: str | os.PathLike[str], *, columns: Sequence[str] | None = None,
+                   rename: Mapping[str, str] | None = None, arrays: bool = False,
+                   progress: Progress | None = None) -> CatalogReport:
+    """Read a catalogue file into `catalogs/<name>`.
+
+    FITS, VOTable, ECSV, CSV (comma, '|', tab, ';', blank; gzipped or not) and Parquet, told by
+    content. Column names become plain lower-case SQL names, usual spellings of labels our names
+    (fe_h is feh; alpha_m stays, it is not alpha_fe); the original name stays in the column's
+    metadata. `source_id` and `obsid` are int64, exactly. Rows without any valid key or position
+    are set aside and counted; repeated ids are kept and counted. Run again it does nothing where
+    the file is the same, and goes on where it was interrupted.
+
+    Parameters
+    ----------
+    columns
+        Keep only these; names as in the file or ours.
+    rename
+        File's column name to our name, where the usual spelling is not recognised.
+    arrays
+        Keep columns of arrays.
+    progress
+        Called as progress(rows done, rows in all or None, note).
+
+    Raises
+    ------
+    SpecclipError
+        If the file is missing or broken, a named column is not there, or ids are floats that
+        cannot be exact.
+    AtlasError
+        If `name` cannot be a catalogue's name, or another process writes it.
+    """
+    file = Path(path)
+    stage = _named_stage(atlas, name)
+    options = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
+    state = _file_state(file)
+    known = read_manifest(stage)
+    if known is not None and known["options"] == options and known["source"] == state and _whole(stage, known):
+        return _as_unchanged(known)
+    opened = open_catalog(file)
+    digest = _content_digest(file)
+    origin = {"options": options, "source": state, "digest": digest}
+    if known is not None and known["options"] == options and known["digest"] == digest and _whole(stage, known):
+        with stage.lock():
+            write_json(stage.folder / MANIFEST, {**known, **origin})
+        return _as_unchanged(known)
+    return _write(stage, name, opened, plan_columns(opened.schema, columns, rename, arrays), origin, progress)
+
+
+def ingest_catalog_table(atlas: Atlas, name: str, table: pa.Table | Table, *, source: str = "table in memory",
+                         columns: Sequence[str] | None = None, rename: Mapping[str, str] | None = None,
+                         arrays: bool = False) -> CatalogReport:
+    """Take an Arrow or astropy table into `catalogs/<name>`, as `ingest_catalog` does a file.
+
+    Parameters
+    ----------
+    source
+        Where the table comes from, kept in the catalogue's manifest.
+    """
+    from .catalog_arrow import astropy_to_arrow, table_in_memory
+
+    stage = _named_stage(atlas, name)
+    arrow = table if isinstance(table, pa.Table) else astropy_to_arrow(table)
+    options = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
+    origin = {"options": options, "source": {"path": source}, "digest": _table_digest(arrow)}
+    known = read_manifest(stage)
+    if known is not None and all(known[key] == value for key, value in origin.items()) and _whole(stage, known):
+        return _as_unchanged(known)
+    return _write(stage, name, table_in_memory(arrow), plan_columns(arrow.schema, columns, rename, arrays), origin, None)
+
+
+def read_manifest(stage: Stage) -> dict[str, Any] | None:
+    """What was written when a catalogue was last finished; None where it never was."""
+    path = stage.folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if content["format"] == FORMAT else None
+    except (ValueError, KeyError, OSError) as error:
+        raise AtlasError(f"{path} is not readable ({error}).", "Remove it and ingest the catalogue again.") from error
+
+
+def _named_stage(atlas: Atlas, name: str) -> Stage:
+    from .catalog_columns import sql_name
+
+    if sql_name(name) != name.lower() or name != name.lower():
+        raise AtlasError(f"'{name}' cannot be the name of a catalogue: it must be a plain SQL name.",
+                         f"Lower-case letters, digits and '_' only, for example '{sql_name(name)}'.")
+    taken = ("stars", "spectra", "translations", "anomalies", "emp", "neighbours")
+    if name in taken or name.startswith(("spectra_", "vectors_", "rejected_")):
+        raise AtlasError(f"'{name}' cannot be the name of a catalogue: SQL has a view of that name.",
+                         "Choose another, for example the survey's.")
+    return atlas.catalog(name)
+
+
+def _file_state(file: Path) -> dict[str, Any]:
+    """What tells quickly that a file is the same as before."""
+    paths = sorted(file.rglob("*.parquet")) if file.is_dir() else [file]
+    try:
+        stats = [path.stat() for path in paths]
+    except OSError as error:
+        raise SpecclipError(f"Expected a catalogue at {file}; found {error.strerror or error}.",
+                            "Check the path and its permissions.") from error
+    return {"path": str(file.resolve()), "size": sum(s.st_size for s in stats), "mtime_ns": max((s.st_mtime_ns for s in stats), default=0)}
+
+
+def _content_digest(file: Path) -> str:
+    if file.is_dir():
+        return text_digest(*(f"{p.relative_to(file)}:{file_digest(p)}" for p in sorted(file.rglob("*.parquet"))))
+    return file_digest(file)
+
+
+def _table_digest(table: pa.Table) -> str:
+    import hashlib
+
+    sink = hashlib.sha256()
+
+    class _Sink:
+        closed = False
+
+        def write(self, data: Any) -> int:
+            sink.update(data)
+            return len(data)
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    with pa.ipc.new_stream(pa.PythonFile(_Sink(), mode="w"), table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=CHUNK_ROWS)
+    return "sha256:" + sink.hexdigest()
+
+
+def _whole(stage: Stage, manifest: Mapping[str, Any]) -> bool:
+    return [part.digest for part in stage.parts()] == manifest["parts"]
+
+
+def _as_unchanged(manifest: Mapping[str, Any]) -> CatalogReport:
+    report = CatalogReport(**manifest["report"])
+    report.parts_current, report.unchanged = len(manifest["parts"]), True
+    return report
+
+
+def _write(stage: Stage, name: str, opened: CatalogFile, plan: ColumnPlan, origin: dict[str, Any],
+           progress: Progress | None) -> CatalogReport:
+    report = CatalogReport(name, renamed=plan.renamed, skipped=plan.skipped, keys=plan.keys)
+    ids: dict[str, list[np.ndarray]] = {key: [] for key in plan.keys}
+    with stage.lock():
+        # without its manifest a catalogue is not seen by SQL, so readers never meet half of one
+        (stage.folder / MANIFEST).unlink(missing_ok=True)
+        try:
+            digests = list(_write_parts(stage, opened, plan, origin, report, ids, progress))
+        except SpecclipError:
+            for part in stage.parts():
+                stage.remove(part.number)
+            raise
+        for part in stage.parts()[len(digests):]:
+            stage.remove(part.number)
+        report.repeated_ids = {key: repeats for key, arrays in ids.items() if (repeats := _repeats(arrays))}
+        write_json(stage.folder / MANIFEST, {"format": FORMAT, **origin, "parts": digests,
+                                             "report": {**asdict(report), "parts_written": 0, "parts_current": 0}})
+    return report
+
+
+def _write_parts(stage: Stage, opened: CatalogFile, plan: ColumnPlan, origin: dict[str, Any], report: CatalogReport,
+                 ids: dict[str, list[np.ndarray]], progress: Progress | None) -> Iterator[str]:
+    wanted = [column.source for column in plan.columns]
+    recipe = text_digest(origin["digest"], json.dumps(origin["options"], sort_keys=True), str(CHUNK_ROWS), str(FORMAT))
+    for number, chunk in enumerate(rechunk(_at_least_one(opened, wanted), CHUNK_ROWS)):
+        done = convert_chunk(chunk, plan)
+        report.read += chunk.num_rows
+        report.kept += done.table.num_rows
+        _add(report.rejected, {NO_KEY: done.rejected} if done.rejected else {})
+        _add(report.invalid_ids, done.invalid_ids)
+        _add(report.missing_values, done.missing_values)
+        for key in plan.keys:
+            ids[key].append(done.table[key].drop_null().to_numpy())
+        inputs = text_digest(recipe, str(number))
+        part = stage.part(number) if stage.is_current(number, inputs) else None
+        if part is None:
+            part = stage.write(number, done.table, schema=plan.schema, inputs=inputs)
+            report.parts_written += 1
+        else:
+            report.parts_current += 1
+        yield part.digest
+        if progress is not None:
+            progress(report.read, opened.rows)
+
+
+def _at_least_one(opened: CatalogFile, wanted: list[str]) -> Iterator[pa.Table]:
+    rows = 0
+    for table in opened.chunks(wanted):
+        rows += table.num_rows
+        yield table
+    if rows == 0:
+        raise SpecclipError("The catalogue has columns and no row.", "Check that it was written or downloaded whole.")
+
+
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for key, value in more.items():
+        total[key] = total.get(key, 0) + value
+
+
+def _repeats(arrays: list[np.ndarray]) -> int:
+    values = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+    return len(values) - len(np.unique(values))

@@ -1,0 +1,119 @@
+"""Parquet catalogues and Arrow or astropy tables in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import SpecclipError
+from .catalog_files import CHUNK_ROWS, CatalogFile, described_field
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+
+def open_parquet(paths: Sequence[Path], named: Path) -> CatalogFile:
+    """One Parquet file, or the files of a folder in order of their names."""
+    if not paths:
+        raise SpecclipError(f"Expected a catalogue at {named}; found a folder without a Parquet file.",
+                            "Name the file, or a folder that holds .parquet files.")
+    try:
+        schema = _with_astropy_metadata(pq.read_schema(paths[0]))
+        rows = 0
+        for path in paths:
+            found = pq.read_schema(path)
+            if found.names != schema.names or found.types != schema.types:
+                raise SpecclipError(f"{path} has other columns than {paths[0].name}: {', '.join(found.names)}.",
+                                    "Only files of one catalogue may lie in the folder.")
+            rows += pq.read_metadata(path).num_rows
+    except pa.ArrowInvalid as error:
+        raise SpecclipError(f"{named} is not readable as Parquet ({error}).", "Download or write it again.") from error
+    return CatalogFile(schema, lambda wanted: _stream(paths, pa.schema([schema.field(name) for name in wanted])), rows)
+
+
+def _stream(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(CHUNK_ROWS, columns=schema.names):
+                yield pa.Table.from_batches([batch]).cast(schema)
+
+
+def _with_astropy_metadata(schema: pa.Schema) -> pa.Schema:
+    """Take units and descriptions that astropy keeps in the file's metadata into the fields."""
+    text = (schema.metadata or {}).get(b"table_meta_yaml")
+    if not text:
+        return schema.remove_metadata()
+    from astropy.table.meta import get_header_from_yaml
+
+    known = {column["name"]: column for column in get_header_from_yaml(text.decode().splitlines()).get("datatype", [])}
+    fields = []
+    for field in schema:
+        said = known.get(field.name, {})
+        fields.append(field if field.metadata else described_field(
+            field.name, field.type, said.get("unit"), said.get("description"), dict(said.get("meta") or {}).get("ucd")))
+    return pa.schema(fields)
+
+
+def table_in_memory(table: pa.Table) -> CatalogFile:
+    """An Arrow table as if it were a file."""
+    bare = table.replace_schema_metadata(None)
+    return CatalogFile(bare.schema, lambda wanted: iter([bare.select(wanted)]), bare.num_rows)
+
+
+def astropy_to_arrow(table: Table) -> pa.Table:
+    """An astropy table as Arrow; masks become nulls, integers never pass through floats."""
+    from astropy.table import Table as Plain
+    from astropy.time import Time
+
+    fields, arrays = [], []
+    for name in table.colnames:
+        column = table[name]
+        if isinstance(column, Time):
+            column = Plain({name: column.isot})[name]
+        info = column.info
+        array = array_to_arrow(np.ma.asarray(getattr(column, "value", column)))
+        if array is None:
+            continue
+        meta = dict(info.meta or {})
+        fields.append(described_field(name, array.type, info.unit, info.description, meta.get("ucd") or meta.get("UCD")))
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def array_to_arrow(values: np.ndarray) -> pa.Array | None:
+    """A NumPy array, masked or not, big-endian or not, as Arrow; None where Arrow has no such type.
+
+    Arrays of two dimensions become fixed-size lists; of more, None. Text loses its padding,
+    and becomes null where nothing is left.
+    """
+    mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    data = np.asarray(values.data if isinstance(values, np.ma.MaskedArray) else values)
+    if data.dtype.kind == "c" or data.ndim > 2:
+        return None
+    if not data.dtype.isnative:
+        data = data.astype(data.dtype.newbyteorder("="))
+    if data.ndim == 2:
+        if data.dtype.kind not in "fiub" or data.shape[1] == 0:
+            return None
+        flat = np.ascontiguousarray(data).reshape(-1)
+        inner = pa.array(flat, mask=None if mask is None or not mask.any() else mask.reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(inner, data.shape[1])
+    if data.dtype.kind in "SUO":
+        return _text(data, mask)
+    return pa.array(data, mask=mask if mask is not None and mask.any() else None)
+
+
+def _text(data: np.ndarray, mask: np.ndarray | None) -> pa.Array | None:
+    import pyarrow.compute as pc
+
+    present = [None if mask is not None and mask[i] else value for i, value in enumerate(data.tolist())]
+    decoded = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in present]
+    if any(value is not None and not isinstance(value, str) for value in decoded):
+        return None
+    trimmed = pc.utf8_trim(pa.array(decoded, pa.string()), characters=" \t\r\n\0")
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)

@@ -1,0 +1,234 @@
+"""From a file's columns to the atlas's: names, types, ids, units and meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import SpecclipError
+from .catalog_ids import ids_to_int64
+from .catalog_labels import KEY_NAMES, KNOWN, LABEL_NAMES, STANDARD_NAME
+
+# words that SQL keeps for itself even as a column's name; as listed by duckdb_keywords()
+_RESERVED = frozenset(
+    "all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create default "
+    "deferrable desc describe distinct do else end except false fetch for foreign from group having in initially "
+    "intersect into lambda lateral leading limit not null offset on only or order pivot pivot_longer pivot_wider placing "
+    "primary qualify references returning select show some summarize symmetric table then to trailing true union unique "
+    "unpivot using variadic when where window with similar".split()
+)
+# what surveys write where they have no value
+_MISSING = (-9999.0, -9999.99, -999.0, -99999.0)
+NO_KEY = "no_valid_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column to keep: where it comes from and what it becomes."""
+
+    source: str
+    field: pa.Field
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+
+@dataclass(slots=True)
+class ColumnPlan:
+    """Which columns are kept, under which names and types; what was left out and why."""
+
+    columns: list[Column]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([column.field for column in self.columns])
+
+    @property
+    def keys(self) -> list[str]:
+        return [column.name for column in self.columns if column.name in KEY_NAMES]
+
+    @property
+    def has_position(self) -> bool:
+        return {"ra", "dec"} <= {column.name for column in self.columns}
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        return {column.source: column.name for column in self.columns if column.source != column.name}
+
+
+def sql_name(name: str) -> str:
+    """`name` as a plain SQL identifier: lower case, letters, digits and underscores.
+
+    >>> sql_name("[Fe/H] (dex)"), sql_name("2MASS"), sql_name("order")
+    ('fe_h_dex', '_2mass', 'order_')
+    """
+    plain = re.sub(r"[^0-9a-z]+", "_", name.strip().lower())
+    plain = plain.strip("_") or "column"
+    if plain[0].isdigit():
+        plain = f"_{plain}"
+    return f"{plain}_" if plain in _RESERVED else plain
+
+
+def plan_columns(schema: pa.Schema, columns: Sequence[str] | None = None, rename: Mapping[str, str] | None = None,
+                 arrays: bool = False) -> ColumnPlan:
+    """Decide on every column of a file.
+
+    Parameters
+    ----------
+    schema
+        The file's columns; field metadata may hold unit, description, ucd.
+    columns
+        Names of the columns to keep, as in the file or as we would name them; by default all.
+    rename
+        File's name to our name, going before the usual spellings of labels.
+    arrays
+        Keep columns of arrays too.
+
+    Raises
+    ------
+    SpecclipError
+        If a named column is not in the file, or two columns would get one name.
+    """
+    asked = dict(rename or {})
+    _require(asked, schema.names, "rename")
+    names = _target_names(schema.names, asked)
+    if columns is not None:
+        _require(columns, [*schema.names, *names.values()], "columns")
+    plan = ColumnPlan([])
+    for source in schema:
+        if columns is not None and source.name not in columns and names[source.name] not in columns:
+            continue
+        kind, why = _target_type(source.type, names[source.name], arrays)
+        if kind is None:
+            plan.skipped[source.name] = why
+        else:
+            plan.columns.append(Column(source.name, _target_field(source, names[source.name], kind)))
+    if not plan.columns:
+        raise SpecclipError("No column of the catalogue can be kept: " + ("; ".join(
+            f"{name}: {why}" for name, why in plan.skipped.items()) or "it has none."), "Check the file, or name columns=...")
+    return plan
+
+
+def _require(wanted: Sequence[str] | Mapping[str, str], known: Sequence[str], argument: str) -> None:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise SpecclipError(f"{argument} names {', '.join(map(repr, unknown))}, which the catalogue does not have.",
+                            f"Its columns are: {', '.join(known)}.")
+
+
+def _target_names(names: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
+    """Our name of each column. Exact names win over other spellings; a second claimant keeps its own name."""
+    plain = {name: sql_name(asked.get(name, name)) for name in names}
+    taken: dict[str, str] = {}
+    for name in sorted(names, key=lambda n: (n not in asked, plain[n] not in KNOWN)):
+        standard = plain[name] if name in asked else STANDARD_NAME.get(plain[name], plain[name])
+        if name in asked and standard in taken.values():
+            raise SpecclipError(f"Two columns would be called '{standard}'.", "Give rename other names.")
+        target = standard if standard not in taken.values() else plain[name]
+        number = 2
+        while target in taken.values():
+            target = f"{plain[name]}_{number}"
+            number += 1
+        taken[name] = target
+    return {name: taken[name] for name in names}
+
+
+def _target_type(kind: pa.DataType, name: str, arrays: bool) -> tuple[pa.DataType | None, str]:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if name in KEY_NAMES:
+        return pa.int64(), ""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return (kind, "") if arrays else (None, "arrays are not kept unless asked for")
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string(), ""
+    if pa.types.is_float16(kind):
+        return pa.float32(), ""
+    if pa.types.is_decimal(kind):
+        return pa.float64(), ""
+    if pa.types.is_null(kind):
+        return None, "it is empty, or holds what a table has no place for (arrays of varying length, complex numbers)"
+    simple = (pa.types.is_integer(kind), pa.types.is_floating(kind), pa.types.is_boolean(kind), pa.types.is_string(kind),
+              pa.types.is_temporal(kind))
+    return (kind, "") if any(simple) else (None, f"type {kind} has no place in a catalogue")
+
+
+def _target_field(source: pa.Field, name: str, kind: pa.DataType) -> pa.Field:
+    """The file's own unit, description and UCD go before those we know for the name."""
+    metadata = {key.decode(): value.decode("utf-8", "replace") for key, value in (source.metadata or {}).items()
+                if key in (b"unit", b"description", b"ucd")}
+    known = KNOWN.get(name)
+    if known is not None:
+        for key in ("unit", "description", "ucd"):
+            if not metadata.get(key) and getattr(known, key):
+                metadata[key] = getattr(known, key)
+    metadata = {key: value for key, value in metadata.items() if value}
+    if source.name != name:
+        metadata["original_name"] = source.name
+    return pa.field(name, kind, metadata=metadata or None)
+
+
+@dataclass(slots=True)
+class Converted:
+    """A chunk after conversion and what happened to it."""
+
+    table: pa.Table
+    rejected: int
+    invalid_ids: dict[str, int]
+    missing_values: dict[str, int]
+
+
+def convert_chunk(chunk: pa.Table, plan: ColumnPlan) -> Converted:
+    """Bring a chunk of the file to the plan's columns.
+
+    NaN becomes null, and so do the numbers surveys write for a missing label (-9999 and the
+    like). A row is left out only where it has key columns and no valid value in any of them,
+    nor a position.
+    """
+    arrays, invalid, missing = [], {}, {}
+    for column in plan.columns:
+        values = chunk[column.source]
+        if column.name in KEY_NAMES:
+            values, bad = ids_to_int64(values, column.source)
+            if bad:
+                invalid[column.name] = bad
+        else:
+            values = values.cast(column.field.type)
+            if pa.types.is_floating(column.field.type):
+                values, gone = _without_nan(values, column.name)
+                if gone:
+                    missing[column.name] = gone
+        arrays.append(values)
+    table = pa.Table.from_arrays(arrays, schema=plan.schema)
+    keep = _has_key(table, plan)
+    rejected = table.num_rows - int(keep.sum())
+    return Converted(table.filter(pa.array(keep)) if rejected else table, rejected, invalid, missing)
+
+
+def _without_nan(values: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, int]:
+    nothing = pa.scalar(None, values.type)
+    values = pc.if_else(pc.is_finite(values), values, nothing)
+    if name not in LABEL_NAMES:
+        return values, 0
+    before = values.null_count
+    sentinels = pa.array(np.array(_MISSING), pa.float64()).cast(values.type, safe=False)
+    values = pc.if_else(pc.is_in(values, value_set=sentinels), nothing, values)
+    return values, values.null_count - before
+
+
+def _has_key(table: pa.Table, plan: ColumnPlan) -> np.ndarray:
+    if not plan.keys:
+        return np.ones(table.num_rows, dtype=bool)
+    keep = np.zeros(table.num_rows, dtype=bool)
+    for name in plan.keys:
+        keep |= np.asarray(table[name].is_valid())
+    if plan.has_position:
+        keep |= np.asarray(table["ra"].is_valid()) & np.asarray(table["dec"].is_valid())
+    return keep

@@ -1,0 +1,68 @@
+"""Names of star labels: what surveys call them, what we call them, their units and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A quantity we know by name."""
+
+    name: str
+    unit: str
+    description: str
+    ucd: str
+    spellings: tuple[str, ...] = ()
+
+
+KEYS = (
+    Label("source_id", "", "Gaia source_id of the star", "meta.id;meta.main",
+          ("gaia_source_id", "gaiaedr3_source_id", "gaiadr3_source_id", "gaia_dr3_source_id", "gaia_edr3_source_id",
+           "dr3_source_id", "edr3_source_id", "gaia_dr3", "gaiadr3", "gaia_id")),
+    Label("obsid", "", "LAMOST obsid of the spectrum", "meta.id", ("obs_id", "lamost_obsid")),
+)
+
+POSITION = (
+    Label("ra", "deg", "right ascension", "pos.eq.ra;meta.main", ("raj2000", "ra_icrs", "ra_deg", "ra_j2000")),
+    Label("dec", "deg", "declination", "pos.eq.dec;meta.main", ("dej2000", "de_icrs", "dec_deg", "dec_j2000", "decj2000")),
+)
+
+# alpha_m is [alpha/M], not [alpha/Fe]: the two differ where [M/H] and [Fe/H] do, so it keeps its own name
+LABELS = (
+    Label("teff", "K", "effective temperature", "phys.temperature.effective", ("t_eff",)),
+    Label("logg", "dex", "log10 of surface gravity in cm s-2", "phys.gravity", ("log_g",)),
+    Label("feh", "dex", "[Fe/H], iron abundance against the Sun's", "phys.abund.Fe", ("fe_h", "fe_h_ratio")),
+    Label("alpha_m", "dex", "[alpha/M], alpha elements against all metals", "phys.abund", ()),
+    Label("alpha_fe", "dex", "[alpha/Fe], alpha elements against iron", "phys.abund", ("afe", "alphafe", "a_fe")),
+    Label("c_fe", "dex", "[C/Fe], carbon against iron", "phys.abund", ("cfe",)),
+    Label("n_fe", "dex", "[N/Fe], nitrogen against iron", "phys.abund", ("nfe",)),
+    Label("mg_fe", "dex", "[Mg/Fe], magnesium against iron", "phys.abund", ("mgfe",)),
+    Label("rv", "km s-1", "heliocentric radial velocity", "spect.dopplerVeloc.opt", ("radial_velocity", "vhelio_avg", "vrad")),
+    Label("ebv", "mag", "colour excess E(B-V)", "phot.color.excess", ("e_bv", "e_b_v")),
+    Label("phot_g_mean_mag", "mag", "Gaia G magnitude", "phot.mag;em.opt",
+          ("gaiaedr3_phot_g_mean_mag", "gaia_g_mean_mag", "gmag", "gaia_g")),
+    Label("phot_bp_mean_mag", "mag", "Gaia BP magnitude", "phot.mag;em.opt.B",
+          ("gaiaedr3_phot_bp_mean_mag", "gaia_bp_mean_mag", "bpmag")),
+    Label("phot_rp_mean_mag", "mag", "Gaia RP magnitude", "phot.mag;em.opt.R",
+          ("gaiaedr3_phot_rp_mean_mag", "gaia_rp_mean_mag", "rpmag")),
+    Label("parallax", "mas", "parallax", "pos.parallax.trig", ("plx", "gaia_parallax")),
+    Label("pmra", "mas yr-1", "proper motion in right ascension, times cos(dec)", "pos.pm;pos.eq.ra", ("gaia_pmra",)),
+    Label("pmdec", "mas yr-1", "proper motion in declination", "pos.pm;pos.eq.dec", ("gaia_pmdec", "pmde")),
+)
+
+_ERROR_FORMS = ("{0}_err", "{0}_error", "e_{0}", "{0}err", "{0}_e", "err_{0}")
+
+
+def error_label(label: Label) -> Label:
+    """The 1-sigma error of `label`, named `<name>_err`."""
+    forms = tuple(form.format(name) for name in (label.name, *label.spellings) for form in _ERROR_FORMS)
+    return Label(f"{label.name}_err", label.unit, f"1 sigma error of {label.name}", f"stat.error;{label.ucd}",
+                 tuple(form for form in forms if form != f"{label.name}_err"))
+
+
+ERRORS = tuple(error_label(label) for label in LABELS)
+KNOWN: dict[str, Label] = {label.name: label for label in (*KEYS, *POSITION, *LABELS, *ERRORS)}
+STANDARD_NAME: dict[str, str] = {form: label.name for label in KNOWN.values() for form in label.spellings}
+KEY_NAMES = tuple(label.name for label in KEYS)
+LABEL_NAMES = tuple(label.name for label in (*LABELS, *ERRORS))

@@ -1,0 +1,8 @@
+"""Rows of results on the terminal and in files; every command writes them through `write_rows`."""
+
+from __future__ import annotations
+
+from .convert import to_qtable, to_table
+from .write import FORMATS, format_of, write_rows
+
+__all__ = ["FORMATS", "format_of", "to_qtable", "to_table", "write_rows"]

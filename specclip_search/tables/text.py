@@ -1,0 +1,162 @@
+"""Rows as text: a table that fits the terminal, CSV, JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_ROWS = 10_000
+_GAP = 2
+_DECIMALS = {"similarity": 4, "probability": 4, "ra": 6, "dec": 6}
+_WIDEST_TEXT = 60
+
+
+def write_table(table: pa.Table, stream: TextIO, width: int | None = None) -> None:
+    """Aligned columns; on a terminal only as many columns as fit, and a last line naming the rest.
+
+    Parameters
+    ----------
+    width
+        Characters a line; by default the terminal's, unlimited where there is none.
+    """
+    if width is None:
+        width = _terminal_width(stream)
+    names = table.column_names
+    cells = [_cells(table.schema.field(name), table[name]) for name in names]
+    widths = [max([len(name), *map(len, column)]) for name, column in zip(names, cells, strict=True)]
+    shown = _that_fit(widths, width)
+    right = [_is_number(table.schema.field(name)) for name in names]
+
+    def line(values: list[str]) -> str:
+        padded = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=False)]
+        return (" " * _GAP).join(padded[:shown]).rstrip()
+
+    heading = line(names)
+    bold = ("\x1b[1m", "\x1b[0m") if _is_terminal(stream) else ("", "")
+    stream.write(f"{bold[0]}{heading}{bold[1]}\n")
+    for row in zip(*cells, strict=True):
+        stream.write(line(list(row)) + "\n")
+    if shown < len(names):
+        stream.write(f"({len(names) - shown} more: {', '.join(names[shown:])}; --format csv shows all)\n")
+
+
+def _terminal_width(stream: TextIO) -> int | None:
+    import shutil
+
+    return shutil.get_terminal_size().columns if _is_terminal(stream) else None
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return hasattr(stream, "isatty") and stream.isatty()
+
+
+def _that_fit(widths: list[int], width: int | None) -> int:
+    if width is None:
+        return len(widths)
+    used, shown = -_GAP, 0
+    for column in widths:
+        used += column + _GAP
+        if used > width and shown:
+            break
+        shown += 1
+    return shown
+
+
+def _is_number(field: pa.Field) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+
+
+def _cells(field: pa.Field, column: pa.ChunkedArray) -> list[str]:
+    import pyarrow as pa
+
+    if pa.types.is_floating(field.type):
+        decimals = _DECIMALS.get(field.name)
+        digits = 5 if field.type.bit_width <= 32 else 6
+        pattern = f"{{:.{decimals}f}}" if decimals is not None else f"{{:.{digits}g}}"
+        return ["" if v is None or v != v else pattern.format(v) for v in column.to_pylist()]
+    if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+        return ["" if v is None else _short_list(v) for v in column.to_pylist()]
+    return ["" if v is None else _short_text(v) for v in column.to_pylist()]
+
+
+def _short_list(values: list[Any]) -> str:
+    texts = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values[:4]]
+    return "[" + ", ".join(texts) + (f", ... {len(values)} in all]" if len(values) > 4 else "]")
+
+
+def _short_text(value: Any) -> str:
+    text = " ".join(str(value).split()) if not isinstance(value, bool) else str(value).lower()
+    # control characters of a catalogue must not reach the terminal as commands
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= _WIDEST_TEXT else text[: _WIDEST_TEXT - 3] + "..."
+
+
+def write_csv(table: pa.Table, stream: TextIO) -> None:
+    """Comma-separated values, quoted as RFC 4180 has it, a header line first; null and NaN are empty.
+
+    Lines end in a plain newline, as every tool on a Unix system expects.
+    """
+    import csv
+
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for start in range(0, table.num_rows, _BATCH_ROWS):
+        piece = table.slice(start, _BATCH_ROWS)
+        texts = [_csv_values(field, column) for field, column in zip(piece.schema, piece.columns, strict=True)]
+        writer.writerows(zip(*texts, strict=True))
+
+
+def _csv_values(field: pa.Field, column: pa.ChunkedArray) -> list[str | None]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_nested(field.type):
+        return [None if value is None else json.dumps(_clean(value), default=str) for value in column.to_pylist()]
+    if pa.types.is_floating(field.type):
+        column = column.cast(pa.float32()) if pa.types.is_float16(field.type) else column
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    elif pa.types.is_binary(field.type):
+        return [None if value is None else value.hex() for value in column.to_pylist()]
+    return column.cast(pa.string()).to_pylist()
+
+
+def write_json(table: pa.Table, stream: TextIO) -> None:
+    """A list of records, one a line; ids are JSON integers; NaN and infinities are null."""
+    stream.write("[")
+    first = True
+    for start in range(0, table.num_rows, _BATCH_ROWS):
+        piece = table.slice(start, _BATCH_ROWS)
+        columns = [_json_values(field, column) for field, column in zip(piece.schema, piece.columns, strict=True)]
+        for row in zip(*columns, strict=True):
+            record = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, default=str)
+            stream.write(("\n " if first else ",\n ") + record)
+            first = False
+    stream.write("]\n" if first else "\n]\n")
+
+
+def _json_values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
+    import pyarrow as pa
+
+    if pa.types.is_floating(field.type) and field.type.bit_width <= 32:
+        # the shortest digits that give the same float32: 0.1, not 0.10000000149011612
+        numbers = column.to_numpy().astype(np.float32)
+        return [float(text) if finite else None
+                for text, finite in zip(numbers.astype(str), np.isfinite(numbers), strict=True)]
+    return [_clean(value) for value in column.to_pylist()]
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    return value

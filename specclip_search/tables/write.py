@@ -1,0 +1,105 @@
+"""One way to write rows, shared by every command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from ..errors import QueryError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+FORMATS = ("table", "csv", "json", "parquet", "votable", "fits")
+_BINARY = ("parquet", "votable", "fits")
+_SUFFIXES = {".txt": "table", ".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet", ".vot": "votable",
+             ".votable": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits"}
+
+
+def write_rows(table: pa.Table | pd.DataFrame, format: str | None = None, output: str | os.PathLike[str] | None = None,
+               stream: TextIO | None = None) -> None:
+    """Write rows to the terminal or, whole or not at all, to a file.
+
+    Parameters
+    ----------
+    table
+        Rows; field metadata `unit`, `description` and `ucd` go into the formats that have a place
+        for them. A DataFrame is taken too.
+    format
+        One of `FORMATS`; by default what the name of `output` ends in, else 'table'.
+    output
+        File to write; parquet, votable and fits need one.
+    stream
+        Where to write without `output`; standard output by default.
+
+    Raises
+    ------
+    QueryError
+        If the format is unknown, cannot be told from the file's name, or needs a file.
+    """
+    chosen = format_of(format, output)
+    table = _as_arrow(table)
+    if output is not None:
+        path = Path(output)
+        if path.is_dir():
+            raise QueryError(f"--output must name a file; {path} is a folder.", f"Name a file in it: {path / 'rows'}.{chosen}")
+        _write_file(table, chosen, path)
+        return
+    if chosen in _BINARY:
+        raise QueryError(f"The format '{chosen}' is for files; no file was named.",
+                         f"Add --output, for example --output rows.{'vot' if chosen == 'votable' else chosen}.")
+    _text_writer(chosen)(table, stream or sys.stdout)
+
+
+def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
+    """The format meant by an explicit name or by a file's suffix.
+
+    Raises
+    ------
+    QueryError
+        If neither tells.
+    """
+    if format is not None:
+        if format.lower() not in FORMATS:
+            raise QueryError(f"There is no format '{format}'.", f"Choose one of {', '.join(FORMATS)}.")
+        return format.lower()
+    if output is None:
+        return "table"
+    suffix = Path(output).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise QueryError(f"The name '{Path(output).name}' does not tell the format of the file.",
+                         f"End it in one of {', '.join(_SUFFIXES)}, or give --format.")
+    return _SUFFIXES[suffix]
+
+
+def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
+    import pyarrow as pa
+
+    if isinstance(table, pa.Table):
+        return table
+    # a DataFrame's NaN in a float column is its null; its attrs are not rows
+    return pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+
+
+def _text_writer(format: str) -> Callable[[pa.Table, TextIO], None]:
+    from . import text
+
+    return {"table": text.write_table, "csv": text.write_csv, "json": text.write_json}[format]
+
+
+def _write_file(table: pa.Table, format: str, path: Path) -> None:
+    from ..atlas.files import whole_file
+
+    with whole_file(path) as temporary:
+        if format in _BINARY:
+            from . import binary
+
+            {"parquet": binary.write_parquet, "votable": binary.write_votable, "fits": binary.write_fits}[format](
+                table, temporary)
+        else:
+            with open(temporary, "w", encoding="utf-8", newline="") as handle:
+                _text_writer(format)(table, handle)
