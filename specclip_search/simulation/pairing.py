@@ -1,0 +1,127 @@
+"""Pairs of one star: a real Gaia XP spectrum and a LAMOST spectrum simulated at the star's labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..atlas.files import text_digest
+from ..errors import AtlasError
+
+if TYPE_CHECKING:
+    from ..atlas import Atlas, Part, Stage
+    from .emulator import Emulator
+
+LABELS = ("teff", "logg", "feh", "alpha_fe", "c_fe")
+A_V_PER_A_K = 8.8  # A_K/A_V = 0.114, Cardelli, Clayton & Mathis 1989
+R_V = 3.1
+
+
+@dataclass(frozen=True, slots=True)
+class StarLabels:
+    """Labels of stars sorted by `source_id`, missing values NaN; see `lookup`."""
+
+    source_id: np.ndarray
+    labels: np.ndarray
+    ebv: np.ndarray
+
+    def lookup(self, source_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 5) labels and (N,) E(B-V) of the stars asked for; NaN labels where a star is not known."""
+        place = np.clip(np.searchsorted(self.source_id, source_id), 0, max(len(self.source_id) - 1, 0))
+        known = self.source_id[place] == source_id
+        return np.where(known[:, None], self.labels[place], np.nan), np.where(known, self.ebv[place], 0.0)
+
+
+def read_labels(stage: Stage) -> StarLabels:
+    """Labels of a catalogue keyed by `source_id`; [alpha/M] stands for [alpha/Fe], missing [C/Fe] is 0.
+
+    Raises
+    ------
+    AtlasError
+        If the catalogue has no `source_id`, `teff`, `logg` or `feh`.
+    """
+    import pyarrow.parquet as pq
+
+    parts = stage.parts()
+    if not parts:
+        raise stage.missing()
+    names = pq.read_schema(parts[0].path).names
+    lacking = [n for n in ("source_id", "teff", "logg", "feh") if n not in names]
+    if lacking:
+        raise AtlasError(f"The {stage.label} lacks {', '.join(lacking)}; labels need source_id, teff, logg and feh.",
+                         "Name another catalogue with --catalog.")
+    alpha = next((n for n in ("alpha_fe", "alpha_m") if n in names), None)
+    columns = ["source_id", "teff", "logg", "feh", alpha, "c_fe" if "c_fe" in names else None,
+               "ak_targ" if "ak_targ" in names else None]
+    table = stage.read([c for c in columns if c is not None])
+    table = table.filter(table["source_id"].is_valid())
+
+    def values(name: str | None, default: float) -> np.ndarray:
+        if name is None:
+            return np.full(len(table), default)
+        column = table[name].cast("float64").fill_null(float("nan")).to_numpy()
+        return column if np.isnan(default) else np.where(np.isnan(column), default, column)
+
+    ids = table["source_id"].to_numpy()
+    labels = np.stack([values("teff", np.nan), values("logg", np.nan), values("feh", np.nan),
+                       values(alpha, 0.0), values(columns[5], 0.0)], axis=1)
+    ebv = np.clip(values(columns[6], 0.0) * A_V_PER_A_K / R_V, 0.0, 2.0)
+    first = np.unique(ids, return_index=True)[1]
+    return StarLabels(ids[first], labels[first], ebv[first])
+
+
+def simulate_pairs(atlas: Atlas, *, catalogue: str = "apogee", seed: int = 0,
+                   progress: Callable[[int, int | None, str], None] | None = None) -> IngestReport:
+    """Give every labelled Gaia XP star of the atlas a simulated LAMOST spectrum.
+
+    Each shard of `spectra/gaia_xp` gets one shard of `spectra/lamost_lrs`, marked `simulated`,
+    whose `spec_id` is the star's `source_id`. A star without labels, or with labels outside the
+    emulator's range, keeps its XP alone and is counted by reason.
+
+    Parameters
+    ----------
+    catalogue
+        Catalogue of the atlas that holds the labels, by `source_id`.
+    seed
+        The same seed gives the same bytes, however the stars are sharded.
+    """
+    from .emulator import Emulator
+
+    emulator = Emulator.load()
+    labels = read_labels(atlas.catalog(catalogue))
+    source, target = atlas.spectra("gaia_xp"), atlas.spectra("lamost_lrs")
+    parts = source.parts()
+    if not parts:
+        raise source.missing()
+    report = IngestReport()
+    total = sum(part.rows for part in parts)
+    with target.lock():
+        numbers = _target_numbers(target, parts)
+        for part in parts:
+            inputs = text_digest("simulated lrs 1", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed))
+            if target.is_current(numbers[part.number], inputs):
+                accounts = target.part(numbers[part.number]).extra["accounts"]  # type: ignore[union-attr]
+                report.shards_current += 1
+            else:
+                accounts = _simulate_part(part, numbers[part.number], target, labels, emulator, seed, inputs)
+                report.shards_written += 1
+            report.add(accounts)
+            if progress:
+                progress(report.read, total, "")
+    return report
+
+
+def _target_numbers(target: Stage, parts: list[Part]) -> dict[int, int]:
+    """Number of the LRS shard that belongs to each XP shard: the one it has, or a new one at the end."""
+    standing = target.parts()
+    numbers = {p.extra["simulated_from"]: p.number for p in standing if "simulated_from" in p.extra}
+    following = max((p.number for p in standing), default=-1) + 1
+    for part in parts:
+        if part.number not in numbers:
+            numbers[part.number] = following
+            following += 1
+    return numbers
