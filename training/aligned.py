@@ -77,16 +77,19 @@ class AlignedModel(nn.Module):
         """Contrastive loss of paired shared vectors."""
         return clip_loss(xp, lrs, self.scale())
 
-    def losses(self, xp: Tensor, lrs: Tensor, xp_weight: Tensor | None = None, lrs_weight: Tensor | None = None,
-               ) -> dict[str, Tensor]:
+    def losses(self, xp: Tensor, lrs: Tensor, weights: Mapping[str, Tensor] | None = None,
+               targets: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Loss terms of paired spectra and their sum `total` (all weights 1, as published).
 
         Parameters
         ----------
         xp, lrs
             (B, 343) and (B, 1462) model inputs; row i of both is the same star.
-        xp_weight, lrs_weight
-            Pixel weights of the absolute errors, see `training.losses.error_weights`.
+        weights
+            By modality, pixel weights of the absolute errors, see `training.losses.error_weights`.
+        targets
+            By modality, what decoders should give where that is not the input itself, for example
+            the spectrum before noise was added.
 
         Returns
         -------
@@ -96,10 +99,12 @@ class AlignedModel(nn.Module):
         encoded = {XP: self.encode(XP, xp), LRS: self.encode(LRS, lrs)}
         terms = {"clip": self.contrast(encoded[XP]["shared"], encoded[LRS]["shared"])}
         if self.can_decode:
-            flux, weight = {XP: xp, LRS: lrs}, {XP: xp_weight, LRS: lrs_weight}
+            flux = targets or {XP: xp, LRS: lrs}
+            weight: Mapping[str, Tensor | None] = weights or {XP: None, LRS: None}
+            mean, std = mean_and_std(lrs, self.floor())
+            own = {XP: flux[XP], LRS: (flux[LRS] - mean) / std}
             for name in (XP, LRS):
-                target = flux[name] if name == XP else standardised(lrs, self.floor())
-                terms[f"recon_{SHORT[name]}"] = l1_loss(self.decode(name, encoded[name], True), target, weight[name])
+                terms[f"recon_{SHORT[name]}"] = l1_loss(self.decode(name, encoded[name], True), own[name], weight[name])
             for name in (XP, LRS):
                 predicted = self.decode(name, encoded[OTHER[name]], False)
                 terms[f"pred_{SHORT[name]}"] = l1_loss(predicted, flux[name], weight[name])
@@ -109,9 +114,3 @@ class AlignedModel(nn.Module):
     def floor(self) -> float:
         """Smallest standard deviation that LRS spectra are divided by; published: none."""
         return 0.0
-
-
-def standardised(x: Tensor, floor: float = 0.0) -> Tensor:
-    """(B, n) spectra minus their mean over their unbiased standard deviation."""
-    mean, std = mean_and_std(x, floor)
-    return (x - mean) / std

@@ -41,10 +41,13 @@ class AutoEncoder(nn.Module):
         Number of `MlpBlock` on each side, and their inner width over `hidden`.
     floor
         Smallest standard deviation divided by; the published model has none.
+    decoder
+        False leaves the decoder out, where an aligned model never uses it. The published aligned
+        files carry it all the same.
     """
 
     def __init__(self, pixels: int = 343, hidden: int = 1290, latent: int = 768, blocks: int = 2, expansion: int = 3,
-                 floor: float = 0.0) -> None:
+                 floor: float = 0.0, decoder: bool = True) -> None:
         super().__init__()
         self.dim = latent
         self.floor = floor
@@ -52,6 +55,8 @@ class AutoEncoder(nn.Module):
         self.encoder_blocks = nn.ModuleList(MlpBlock(hidden, expansion) for _ in range(blocks))
         self.bottleneck_down = nn.Linear(hidden, latent)
         self.bottleneck_norm = nn.LayerNorm(latent)
+        if not decoder:
+            return
         self.bottleneck_up = nn.Linear(latent, hidden)
         self.decoder_blocks = nn.ModuleList(MlpBlock(hidden, expansion) for _ in range(blocks))
         self.output_proj = nn.Linear(hidden, pixels + 2)

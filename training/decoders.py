@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Decoder(nn.Module):
@@ -27,9 +28,25 @@ class Decoder(nn.Module):
             layers += [nn.Linear(wide_in, wide_out), nn.GELU(), nn.BatchNorm1d(wide_out), nn.Dropout(dropout)]
         self.decoder = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that makes pixels."""
+        layer = self.decoder[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(self, vector: Tensor) -> Tensor:
-        """(B, widths[0]) to (B, widths[-1])."""
-        return self.decoder(vector)
+        """(B, widths[0]) to (B, widths[-1]).
+
+        Under autocast the last bias is added in float32: spectra lie near one, where bfloat16
+        has steps of 0.008, while their differences from the bias are small.
+        """
+        if not torch.is_autocast_enabled(vector.device.type):
+            return self.decoder(vector)
+        last = self.last
+        for layer in self.decoder[:-1]:
+            vector = layer(vector)
+        return F.linear(vector, last.weight).float() + last.bias
 
 
 class SplitDecoder(nn.Module):

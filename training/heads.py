@@ -13,11 +13,12 @@ from torch import Tensor, nn
 class ResidualMlp(nn.Module):
     """x + W2 gelu(W1 x): the last step of every head."""
 
-    def __init__(self, dim: int, expansion: int = 4, dropout: float = 0.1) -> None:
+    def __init__(self, dim: int, expansion: float = 4, dropout: float = 0.1) -> None:
         super().__init__()
-        self.encoder = nn.Linear(dim, expansion * dim)
+        hidden = int(expansion * dim)
+        self.encoder = nn.Linear(dim, hidden)
         self.activation = nn.GELU()
-        self.decoder = nn.Linear(expansion * dim, dim)
+        self.decoder = nn.Linear(hidden, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class AttentionHead(Encoder):
     """One attention pool and a residual perceptron over a transformer's tokens."""
 
     def __init__(self, backbone: nn.Module, token_dim: int = 768, dim: int = 768, heads: int = 4, queries: int = 1,
-                 expansion: int = 4, frozen: bool = True, dropout: float = 0.1) -> None:
+                 expansion: float = 4, frozen: bool = True, dropout: float = 0.1) -> None:
         super().__init__(backbone, frozen)
         self.cross_attention = AttentionPool(dim // queries, token_dim, heads, queries, dropout)
         self.mlp = ResidualMlp(dim, expansion, dropout)
@@ -111,7 +112,7 @@ class SplitAttentionHead(Encoder):
 class MlpHead(Encoder):
     """Projection, feature perceptron and residual perceptron over an auto-encoder's latent."""
 
-    def __init__(self, backbone: nn.Module, latent: int = 768, dim: int = 768, hidden: int = 1160, expansion: int = 4,
+    def __init__(self, backbone: nn.Module, latent: int = 768, dim: int = 768, hidden: int = 1160, expansion: float = 4,
                  frozen: bool = True, dropout: float = 0.1) -> None:
         super().__init__(backbone, frozen)
         self.projection = nn.Linear(latent, dim)

@@ -1,0 +1,107 @@
+"""What a training spectrum may look like when it is seen again: noisier, shifted, tilted, with holes.
+
+Pure array functions; every draw comes from the generator given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+C_KM_S = 299792.458
+LRS_LOG_STEP = 1e-4
+XP_REFERENCE = 107
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Table `[augment]` of a recipe; zeros switch a part off."""
+
+    probability: float = 0.5
+    """Chance that a spectrum is augmented by any one part."""
+    noise: float = 0.0
+    """Largest extra noise in units of the spectrum's own errors."""
+    rv_kms: float = 0.0
+    """Standard deviation of an extra radial velocity of LRS spectra, km/s."""
+    xp_tilt: float = 0.0
+    """Standard deviation of a slope of XP spectra over the band, zero at 550 nm."""
+    mask_pixels: int = 0
+    """Longest run of LRS pixels replaced by a straight line."""
+
+
+def augment(modality: str, flux: np.ndarray, error: np.ndarray | None, settings: Augmentation,
+            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What the model sees of (B, n) spectra, and what it should make of it.
+
+    Velocity and slope belong to the star and its light: input and target share them. Noise and
+    holes belong to the observation: only the input has them.
+
+    Parameters
+    ----------
+    error
+        (B, n) 1 sigma, inf where a pixel says nothing; without it no noise is added.
+
+    Returns
+    -------
+    input, target
+        (B, n) float32 each.
+    """
+    target = flux
+    if modality == "lamost_lrs" and settings.rv_kms:
+        target = shift_velocity(flux, rng.normal(0.0, settings.rv_kms, len(flux)) * _chosen(flux, settings, rng))
+    if modality == "gaia_xp" and settings.xp_tilt:
+        target = tilt(flux, rng.normal(0.0, settings.xp_tilt, len(flux)) * _chosen(flux, settings, rng))
+    seen = target if error is None or not settings.noise else add_noise(target, error, settings, rng)
+    if modality == "lamost_lrs" and settings.mask_pixels:
+        seen = bridge_pixels(seen, settings, rng)
+    return seen.astype(np.float32, copy=False), target.astype(np.float32, copy=False)
+
+
+def tilt(flux: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """(B, 343) XP inputs times exp(slope * x), x = 0 at 550 nm and growing by 1 over the band."""
+    axis = (np.arange(flux.shape[1]) - XP_REFERENCE) / flux.shape[1]
+    return flux * np.exp(slope[:, None] * axis)
+
+
+def shift_velocity(flux: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+    """Spectra on the log-wavelength LRS grid seen at another velocity, by linear interpolation.
+
+    Parameters
+    ----------
+    flux
+        (B, n).
+    velocity
+        (B,) km/s, positive away from us: features move to the red. Edge pixels are repeated.
+    """
+    size = flux.shape[1]
+    pixels = np.log10(1.0 + velocity / C_KM_S) / LRS_LOG_STEP
+    position = np.clip(np.arange(size) - pixels[:, None], 0, size - 1)
+    low = np.minimum(position.astype(np.int64), size - 2)
+    part = (position - low).astype(flux.dtype)
+    left = np.take_along_axis(flux, low, axis=1)
+    return left + part * (np.take_along_axis(flux, low + 1, axis=1) - left)
+
+
+def add_noise(flux: np.ndarray, error: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Noise of up to `noise` times each pixel's own error; none where the error is not finite."""
+    factor = rng.uniform(0.0, settings.noise, len(flux)) * _chosen(flux, settings, rng)
+    sigma = np.where(np.isfinite(error), error, 0.0).astype(np.float32) * factor[:, None].astype(np.float32)
+    return flux + sigma * rng.standard_normal(flux.shape, dtype=np.float32)
+
+
+def bridge_pixels(flux: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Replace one run of pixels by the line between its neighbours, as repaired pixels look."""
+    rows, size = flux.shape
+    width = rng.integers(1, settings.mask_pixels + 1, (rows, 1))
+    start = rng.integers(1, size - settings.mask_pixels - 1, (rows, 1))
+    index = np.arange(size)
+    inside = (index >= start) & (index < start + width) & _chosen(flux, settings, rng)[:, None]
+    left = np.take_along_axis(flux, start - 1, axis=1)
+    right = np.take_along_axis(flux, start + width, axis=1)
+    line = left + (right - left) * ((index - start + 1) / (width + 1)).astype(flux.dtype)
+    return np.where(inside, line, flux)
+
+
+def _chosen(flux: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    return rng.random(len(flux)) < settings.probability

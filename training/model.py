@@ -1,0 +1,263 @@
+"""A trained model as the rest of the program uses it: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
+
+from .aligned import LRS, AlignedModel
+from .autoencoder import AutoEncoder
+from .checkpoints import PIXELS, TOML, ModelCard, load_card, load_metrics, load_module
+from .names import did_you_mean
+from .tokens import mean_and_std
+
+FLAT = 1e-6
+DEFAULT_BATCH = 128
+
+
+class Model:
+    """A model with its weights.
+
+    Parameters
+    ----------
+    card, module
+        From `training.checkpoints.load_module`.
+    device
+        Torch device, or ``auto``: the first GPU, else the processor.
+    precision
+        `float32`, or `bf16`: matrix products in bfloat16, several times faster where the
+        hardware has them; vectors then differ by about 1e-2 of their length.
+    batch_size
+        Spectra that go through at once; bounds memory.
+
+    Attributes
+    ----------
+    name, kind, dim, digest, modalities
+        See `training.checkpoints.ModelCard`; `dim` is the length of the indexed vector and
+        `digest` the SHA-256 of the weights.
+    """
+
+    def __init__(self, card: ModelCard, module: nn.Module, device: str = "auto", precision: str = "float32",
+                 batch_size: int = DEFAULT_BATCH, metrics: dict[str, Any] | None = None,
+                 folder: Path | None = None) -> None:
+        if precision not in ("float32", "bf16"):
+            raise QueryError(f"precision must be 'float32' or 'bf16'; found '{precision}'.", "Choose one of the two.")
+        self.card, self.metrics, self.folder = card, metrics or {}, folder
+        self.name, self.kind, self.dim, self.digest = card.name, card.kind, card.dim, card.digest
+        self.modalities = card.modalities
+        self.device = pick_device(device)
+        self.precision, self.batch_size = precision, batch_size
+        self.module = module.to(self.device).eval()
+
+    @property
+    def can_translate(self) -> bool:
+        """Whether the model predicts one instrument's spectrum from the other's."""
+        return isinstance(self.module, AlignedModel) and self.module.can_decode
+
+    def embed(self, modality: str, inputs: np.ndarray) -> np.ndarray:
+        """Shared vectors of unit length; see `embed_raw`."""
+        return self.embed_raw(modality, inputs)[0]
+
+    def embed_raw(self, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Shared vectors and the length they had.
+
+        An encoder of one instrument alone gives the mean over its tokens (transformers) or its
+        latent vector (auto-encoder).
+
+        Parameters
+        ----------
+        modality
+            `lamost_lrs` or `gaia_xp`.
+        inputs
+            (N, n) model inputs, as `Modality.prepare` makes them.
+
+        Returns
+        -------
+        vectors, norms
+            (N, dim) float32 of unit length and (N,) float32.
+
+        Raises
+        ------
+        QueryError
+            If the model has no such instrument or the array has another shape.
+        SpectrumError
+            If a spectrum is constant or not finite: it has no vector. `unusable` tells which.
+        """
+        vectors = self._run(modality, inputs, self._shared)
+        norms = np.linalg.norm(vectors, axis=1)
+        bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+        if len(bad):
+            raise SpectrumError(Reason.NOT_FINITE, f"Model '{self.name}' gives no finite vector for {_rows(bad)}.",
+                                "These values lie far outside what the model was trained on; set the spectra aside.")
+        return vectors / norms[:, None], norms
+
+    def embed_private(self, modality: str, inputs: np.ndarray) -> np.ndarray:
+        """(N, 256) private vectors of a `split` model, float32, as they come."""
+        if self.kind != "split":
+            raise QueryError(f"Model '{self.name}' of kind '{self.kind}' has no private vector.", "Only 'split' has.")
+        return self._run(modality, inputs, lambda m, x: self._aligned().encode(m, x)["private"])
+
+    def translate(self, source_modality: str, inputs: np.ndarray) -> np.ndarray:
+        """What the other instrument would see.
+
+        Returns
+        -------
+        ndarray
+            (N, n_other) float32: XP as flux over flux at 550 nm, LRS as flux over continuum.
+        """
+        self._need_decoders()
+        return self._run(source_modality, inputs, lambda m, x: self._aligned().translate(m, x))
+
+    def reconstruct(self, modality: str, inputs: np.ndarray) -> np.ndarray:
+        """Spectra through their own decoder, (N, n) float32 in the units of `inputs`."""
+        self._need_decoders()
+        return self._run(modality, inputs, self._reconstructed)
+
+    def estimate(self, modality: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels of spectra (`teff`, `teff_err`, ...), each (N,); see `training.estimators`."""
+        from importlib import import_module
+
+        return import_module("training.estimators").estimate(self, modality, inputs)
+
+    def unusable(self, modality: str, inputs: np.ndarray) -> dict[int, Reason]:
+        """Rows that have no vector, and why: not finite, or constant."""
+        inputs = self._checked_shape(modality, inputs)
+        finite = np.isfinite(inputs).all(axis=1)
+        flat = np.zeros(len(inputs), bool)
+        good = inputs[finite]
+        level = np.abs(good).max(axis=1, initial=1.0)
+        flat[finite] = np.ptp(good, axis=1) <= FLAT * level
+        reasons = {int(i): Reason.NOT_FINITE for i in np.flatnonzero(~finite)}
+        return reasons | {int(i): Reason.FLAT_OR_ZERO for i in np.flatnonzero(flat)}
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _shared(self, modality: str, x: Tensor) -> Tensor:
+        if isinstance(self.module, AlignedModel):
+            return self.module.encode(modality, x)["shared"]
+        features = self.module.embed(x)  # type: ignore[operator]
+        return features if isinstance(self.module, AutoEncoder) else features.mean(dim=1)
+
+    def _reconstructed(self, modality: str, x: Tensor) -> Tensor:
+        result = self._aligned().reconstruct(modality, x)
+        if modality != LRS:
+            return result
+        mean, std = mean_and_std(x, self._aligned().floor())
+        return result * std + mean
+
+    def _aligned(self) -> AlignedModel:
+        assert isinstance(self.module, AlignedModel)
+        return self.module
+
+    def _need_decoders(self) -> None:
+        if not self.can_translate:
+            raise QueryError(f"Model '{self.name}' of kind '{self.kind}' has no decoders: it cannot translate.",
+                             "Use a model of kind 'mini', 'pr' or 'split'.")
+
+    def _checked_shape(self, modality: str, inputs: np.ndarray) -> np.ndarray:
+        if modality not in self.modalities:
+            other = did_you_mean(modality, self.modalities)
+            raise QueryError(f"Model '{self.name}' takes {' and '.join(self.modalities)}; found '{modality}'.", other)
+        inputs = np.asarray(inputs)
+        size = PIXELS[modality]
+        if inputs.ndim != 2 or inputs.shape[1] != size:
+            raise QueryError(f"{modality} inputs must have shape (N, {size}); found {inputs.shape}.",
+                             f"Make them with the modality's prepare(); one spectrum is an array of shape (1, {size}).")
+        return inputs
+
+    def _run(self, modality: str, inputs: np.ndarray, function: Callable[[str, Tensor], Tensor]) -> np.ndarray:
+        inputs = self._checked_shape(modality, inputs)
+        refused = self.unusable(modality, inputs)
+        if refused:
+            row, reason = min(refused.items())
+            raise SpectrumError(reason, f"{len(refused)} of {len(inputs)} spectra have no vector; first row {row}: "
+                                f"{reason.value}.", "Set these rows aside; Model.unusable() names them all.")
+        # no spectra at all: one made-up row tells the width of the answer
+        given = inputs if len(inputs) else np.linspace(0.5, 1.5, PIXELS[modality])[None]
+        parts = [result.float().cpu().numpy() for result in self._batches(modality, given, function)]
+        return np.concatenate(parts)[: len(inputs)]
+
+    def _batches(self, modality: str, inputs: np.ndarray, function: Callable[[str, Tensor], Tensor],
+                 ) -> Iterator[Tensor]:
+        enabled = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            for start in range(0, len(inputs), self.batch_size):
+                rows = np.ascontiguousarray(inputs[start : start + self.batch_size], dtype=np.float32)
+                yield function(modality, torch.from_numpy(rows).to(self.device))
+
+    def __repr__(self) -> str:
+        return f"Model(name={self.name!r}, kind={self.kind!r}, dim={self.dim}, device='{self.device}')"
+
+
+def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: str = "float32",
+               batch_size: int = DEFAULT_BATCH, threads: int | None = None, verify: bool = True) -> Model:
+    """Load a shipped model by name, or a model folder.
+
+    Parameters
+    ----------
+    name_or_folder
+        For example ``mini``, or a folder made by `train` or `import_checkpoint`.
+    device, precision, batch_size
+        See `Model`.
+    threads
+        Processor threads torch may use, for the whole process; unchanged if not given.
+    verify
+        Whether to check the weights against their digest.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such model, or its folder is damaged.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    folder = find_model(name_or_folder)
+    card, module = load_module(folder, verify)
+    return Model(card, module, device, precision, batch_size, load_metrics(folder), folder)
+
+
+def find_model(name_or_folder: str | Path) -> Path:
+    """Folder of a model: the one given, or that of a shipped model of this name."""
+    folder = Path(name_or_folder)
+    if (folder / TOML).is_file():
+        return folder
+    shipped = shipped_models()
+    if str(name_or_folder) in shipped:
+        return Path(str(files("training").joinpath("weights", str(name_or_folder))))
+    if folder.is_dir():
+        load_card(folder)
+    raise CheckpointError(f"No model folder at '{name_or_folder}', and no shipped model of that name.",
+                          did_you_mean(str(name_or_folder), shipped) if shipped else
+                          "Make one with `specclip-search train mini` or `specclip-search model import`.")
+
+
+def shipped_models() -> list[str]:
+    """Names of the models whose weights come with the package."""
+    weights = files("training").joinpath("weights")
+    return sorted(p.name for p in weights.iterdir() if p.joinpath(TOML).is_file()) if weights.is_dir() else []
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of this name; ``auto`` is the first GPU, else the processor."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise QueryError(f"'{device}' is not a device.", "Use auto, cpu, cuda or cuda:1.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise QueryError(f"Device '{device}' was asked for, but no GPU can be used here.", "Use --device cpu or auto.")
+    return chosen
+
+
+def _rows(rows: np.ndarray) -> str:
+    shown = ", ".join(map(str, rows[:5]))
+    return f"row {shown}" if len(rows) == 1 else f"{len(rows)} rows ({shown}{', ...' if len(rows) > 5 else ''})"
