@@ -1,0 +1,267 @@
+"""Spectra to vectors, shard by shard: resumable, current or redone, nothing dropped without account."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from specclip_search.atlas import Atlas, Part, Stage
+from specclip_search.atlas.columns import column_to_matrix, table_from_columns
+from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.schemas import vectors_schema
+from specclip_search.errors import QueryError, Reason, SpectrumError
+
+from .modelcopy import keep_model
+from .prefetch import read_ahead
+
+BATCH_ROWS = 1024
+_FORMAT = "embed 1"
+_KEYS = ("spec_id", "source_id", "release")
+
+
+class Embedder(Protocol):
+    """What of a model an embedding run uses; `training.model.Model` is one."""
+
+    name: str
+    dim: int
+    digest: str
+    modalities: Sequence[str]
+
+    def embed_raw(self, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReport:
+    """Account of an embedding run: read = kept + the sum of rejected.
+
+    Attributes
+    ----------
+    model, model_digest
+        Name and digest of the model.
+    read, kept
+        Spectra read in this run, and vectors written.
+    rejected
+        Spectra without a vector, by reason.
+    set_aside
+        (modality, release, spec_id, reason) of those; also kept in the shard's sidecar.
+    parts_written, parts_current, parts_removed
+        Shards made in this run, found current, and removed because their spectra are gone.
+    replaced_digests
+        Digests of other weights of the same name whose vectors were replaced.
+    rows
+        Vectors that now stand, by modality.
+    seconds
+        Wall time.
+    """
+
+    model: str
+    model_digest: str
+    read: int
+    kept: int
+    rejected: Mapping[str, int]
+    set_aside: list[tuple[str, str, int, str]]
+    parts_written: int
+    parts_current: int
+    parts_removed: int
+    replaced_digests: tuple[str, ...]
+    rows: dict[str, int]
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = f", {self.read / self.seconds:,.0f} a second" if self.read and self.seconds > 0 else ""
+        lines = [f"{self.read:,} spectra embedded with '{self.model}'{rate}; {self.parts_current} shards were current"]
+        if self.replaced_digests:
+            lines.append(f"vectors of other weights ({', '.join(d[:19] for d in self.replaced_digests)}) were replaced")
+        if self.parts_removed:
+            lines.append(f"{self.parts_removed} shards removed: their spectra are gone")
+        return "; ".join(lines)
+
+
+@dataclass
+class _Account:
+    read: int = 0
+    kept: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    set_aside: list[tuple[str, str, int, str]] = field(default_factory=list)
+    written: int = 0
+    current: int = 0
+    removed: int = 0
+    replaced: set[str] = field(default_factory=set)
+
+
+def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None, *, batch_rows: int = BATCH_ROWS,
+          progress: Callable[..., None] | None = None) -> EmbedReport:
+    """Make the vectors of every spectrum that has none yet, and of those whose spectra or model changed.
+
+    A shard of spectra gives a shard of vectors of the same number and order. Killed and started
+    again, the run continues and ends with the same bytes. The model is copied into the atlas and
+    made its active one.
+
+    Parameters
+    ----------
+    model
+        For example from `training.model.load_model`.
+    modalities
+        Which instruments; None for all that both the atlas and the model have.
+    batch_rows
+        Spectra in memory at a time.
+    progress
+        Called with (spectra done, spectra in all, modality).
+
+    Raises
+    ------
+    QueryError
+        If a named modality is not one of the model's.
+    AtlasError
+        If there are no spectra, or another process writes these vectors.
+    """
+    started = time.perf_counter()
+    chosen = _chosen_modalities(atlas, model, modalities)
+    account = _Account()
+    work = [_Shards(atlas, model, name) for name in chosen]
+    total = sum(shards.spectra.rows for shards in work)
+    keep_model(atlas, model)
+    done = 0
+    for shards in work:
+        with shards.vectors.lock():
+            shards.remove_surplus(account)
+            for part in shards.parts:
+                if shards.vectors.is_current(part.number, shards.inputs_of(part)):
+                    account.current += 1
+                    done += part.rows
+                else:
+                    done = shards.write(part, batch_rows, account, done, total, progress)
+    atlas.use_model(model.name)
+    rows = {shards.modality: shards.vectors.rows for shards in work}
+    return EmbedReport(model.name, model.digest, account.read, account.kept, dict(account.reasons), account.set_aside,
+                       account.written, account.current, account.removed, tuple(sorted(account.replaced)), rows,
+                       round(time.perf_counter() - started, 3))
+
+
+class _Shards:
+    """One modality's shards of spectra and of vectors."""
+
+    def __init__(self, atlas: Atlas, model: Embedder, modality: str) -> None:
+        self.model, self.modality = model, modality
+        self.spectra: Stage = atlas.spectra(modality)
+        self.vectors: Stage = atlas.vectors(model.name, modality)
+        self.parts: list[Part] = self.spectra.parts()
+        self.schema = vectors_schema(model.dim)
+        self._settings = text_digest(_FORMAT, model.digest, str(model.dim), str(getattr(model, "precision", "float32")))
+
+    def inputs_of(self, part: Part) -> str:
+        return text_digest(part.digest, self._settings)
+
+    def remove_surplus(self, account: _Account) -> None:
+        """Remove vectors of spectra that are gone, and note other weights whose vectors will be replaced."""
+        numbers = {part.number for part in self.parts}
+        for old in self.vectors.parts():
+            if old.extra.get("model_digest") != self.model.digest:
+                account.replaced.add(str(old.extra.get("model_digest", "unknown")))
+            if old.number not in numbers:
+                self.vectors.remove(old.number)
+                account.removed += 1
+
+    def write(self, part: Part, batch_rows: int, account: _Account, done: int, total: int,
+              progress: Callable[..., None] | None) -> int:
+        """Embed one shard; returns the spectra done so far."""
+        extra: dict[str, Any] = {"model": self.model.name, "model_digest": self.model.digest, "set_aside": []}
+
+        def tables() -> Iterator[pa.Table]:
+            nonlocal done
+            for batch in read_ahead(_spectra_batches(part.path, batch_rows)):
+                table, aside = embed_batch(self.model, self.modality, batch, self.schema)
+                extra["set_aside"] += [list(entry) for entry in aside]
+                account.read += batch.num_rows
+                account.kept += table.num_rows
+                account.reasons.update(reason for _, _, reason in aside)
+                account.set_aside += [(self.modality, *entry) for entry in aside]
+                done += batch.num_rows
+                if progress is not None:
+                    progress(done, total, self.modality)
+                yield table
+
+        # the sidecar is written after the last batch, so `extra` is whole by then
+        self.vectors.write(part.number, tables(), schema=self.schema, inputs=self.inputs_of(part), extra=extra)
+        account.written += 1
+        return done
+
+
+def embed_batch(model: Embedder, modality: str, batch: pa.RecordBatch,
+                schema: pa.Schema) -> tuple[pa.Table, list[tuple[str, int, str]]]:
+    """Vectors of one batch of spectra, and (release, spec_id, reason) of those that have none."""
+    inputs = column_to_matrix(batch.column(batch.schema.get_field_index("flux")))
+    vectors, norms, reasons = embed_good(model, modality, inputs)
+    keep = np.asarray(sorted(set(range(len(inputs))) - reasons.keys()), np.int64)
+    kept = batch.take(pa.array(keep))
+    columns = {name: kept.column(kept.schema.get_field_index(name)) for name in _KEYS}
+    table = table_from_columns({**columns, "vector": vectors, "norm": norms}, schema)
+    keys = batch.select(["release", "spec_id"]).take(pa.array(sorted(reasons), pa.int64())).to_pylist()
+    aside = [(key["release"], key["spec_id"], str(reasons[row])) for key, row in zip(keys, sorted(reasons), strict=True)]
+    return table, aside
+
+
+def embed_good(model: Embedder, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, Reason]]:
+    """Vectors and norms of the inputs that have one, in order, and the reason of each that has none."""
+    refuse = getattr(model, "unusable", None)
+    reasons: dict[int, Reason] = dict(refuse(modality, inputs)) if refuse is not None and len(inputs) else {}
+    reasons |= {int(row): Reason.NOT_FINITE for row in np.flatnonzero(~np.isfinite(inputs).all(axis=1))}
+    rows = np.asarray(sorted(set(range(len(inputs))) - reasons.keys()), np.int64)
+    vectors = np.empty((len(rows), model.dim), np.float32)
+    norms = np.empty(len(rows), np.float32)
+    _embed_into(model, modality, inputs, rows, np.arange(len(rows)), (vectors, norms), reasons)
+    good = np.asarray([row not in reasons for row in rows.tolist()], bool)
+    return vectors[good], norms[good], reasons
+
+
+def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.ndarray, places: np.ndarray,
+                out: tuple[np.ndarray, np.ndarray], reasons: dict[int, Reason]) -> None:
+    """Embed `rows`; where the model refuses a batch, halve it until the refused spectra stand alone."""
+    if not len(rows):
+        return
+    try:
+        vectors, norms = model.embed_raw(modality, inputs[rows])
+    except SpectrumError as error:
+        if len(rows) == 1:
+            reasons[int(rows[0])] = error.reason
+            return
+        for half in np.array_split(np.arange(len(rows)), 2):
+            _embed_into(model, modality, inputs, rows[half], places[half], out, reasons)
+        return
+    out[0][places], out[1][places] = vectors, norms
+    lengths = np.linalg.norm(vectors, axis=1)
+    usable = np.isfinite(norms) & (norms > 0) & (np.abs(lengths - 1) < 1e-2)
+    reasons.update({int(row): Reason.NOT_FINITE for row in rows[~usable]})
+
+
+def _spectra_batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Keys and model inputs of one shard; batches never span shards, so a redone shard is the same."""
+    file = pq.ParquetFile(path)
+    for batch in file.iter_batches(batch_rows, columns=[*_KEYS, "flux"]):
+        if pc.any(pc.is_null(batch.column(batch.schema.get_field_index("spec_id")))).as_py():
+            raise QueryError(f"{path} has spectra without spec_id; every spectrum must have one.",
+                             "Ingest these spectra again.")
+        yield batch
+
+
+def _chosen_modalities(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None) -> list[str]:
+    present = atlas.modalities()
+    chosen = [name for name in present if name in model.modalities] if modalities is None else list(modalities)
+    for name in chosen:
+        if name not in model.modalities:
+            raise QueryError(f"Model '{model.name}' cannot embed '{name}'; it takes {', '.join(model.modalities)}.",
+                             "Name one of its instruments, or use another model.")
+        if name not in present:
+            raise atlas.spectra(name).missing()
+    if not chosen:
+        raise atlas.spectra(" or ".join(model.modalities)).missing()
+    return chosen
