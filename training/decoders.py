@@ -43,10 +43,9 @@ class Decoder(nn.Module):
         """
         if not torch.is_autocast_enabled(vector.device.type):
             return self.decoder(vector)
-        last = self.last
-        for layer in self.decoder[:-1]:
+        for layer in list(self.decoder)[:-1]:
             vector = layer(vector)
-        return F.linear(vector, last.weight).float() + last.bias
+        return F.linear(vector, self.last.weight).float() + self.last.bias
 
 
 class SplitDecoder(nn.Module):

@@ -11,7 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from training.mini import MiniSizes
+from training.pairs import ArrayPairs
 from training.published import build
+from training.recipe import DataSettings, OptimiserSettings, Recipe
 
 
 def filled_entry(key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -58,3 +61,30 @@ def spectra(shared_data: Path) -> dict[str, torch.Tensor]:
     """Eight documented spectra an instrument, float64."""
     with np.load(shared_data / "golden" / "inputs.npz") as archive:
         return {"gaia_xp": torch.from_numpy(archive["xp"]), "lamost_lrs": torch.from_numpy(archive["lrs"])}
+
+
+TINY = MiniSizes(dim=24, lrs_slice=86, lrs_width=8, lrs_layers=1, lrs_heads=2, lrs_queries=3, xp_hidden=16, xp_blocks=1,
+                 xp_latent=8, xp_feature=8, decoder_hidden=(16,), dropout=0.1)
+
+
+def made_up_pairs(stars: int = 480, seed: int = 3) -> ArrayPairs:
+    """Pairs whose two spectra depend on the same three numbers, with known noise."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(stars, 3))
+    flux, error = {}, {}
+    for name, pixels, noise in (("gaia_xp", 343, 0.01), ("lamost_lrs", 1462, 0.02)):
+        clean = 1 + 0.2 * np.tanh(hidden @ rng.normal(size=(3, pixels)))
+        flux[name] = (clean + noise * rng.normal(size=clean.shape)).astype(np.float32)
+        error[name] = np.full(clean.shape, noise, np.float16)
+    return ArrayPairs(flux, np.arange(stars, dtype=np.int64) << 7, error=error)
+
+
+@pytest.fixture(scope="session")
+def pairs() -> ArrayPairs:
+    return made_up_pairs()
+
+
+@pytest.fixture
+def tiny_recipe() -> Recipe:
+    return Recipe("tiny", "mini", seed=5, model=TINY, data=DataSettings(batch_size=64),
+                  optimiser=OptimiserSettings(rate=5e-3, warmup_steps=3, epochs=4, precision="float32"))
