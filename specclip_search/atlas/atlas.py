@@ -110,7 +110,9 @@ class Atlas:
         return Stage(self.path / "catalogs" / checked_name(name, "catalogue"), f"catalogue '{name}'")
 
     def vectors(self, model: str, modality: str) -> Stage:
-        return Stage(self.path / "vectors" / checked_name(model, "model") / modality, f"{modality} vectors of '{model}'")
+        return Stage(
+            self.path / "vectors" / checked_name(model, "model") / modality, f"{modality} vectors of '{model}'"
+        )
 
     def translations(self, model: str) -> Stage:
         return Stage(self.path / "translations" / checked_name(model, "model"), f"translations of '{model}'")
@@ -170,7 +172,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AtlasError(f"{path} is not valid TOML ({error}).", "Restore it from a copy, or make the atlas anew.") from error
+        raise AtlasError(
+            f"{path} is not valid TOML ({error}).", "Restore it from a copy, or make the atlas anew."
+        ) from error
 
 
 def _write_toml(path: Path, content: dict[str, Any]) -> None:

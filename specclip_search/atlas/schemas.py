@@ -15,7 +15,9 @@ def described(name: str, kind: pa.DataType, description: str, unit: str = "", uc
     return pa.field(name, kind, metadata=metadata)
 
 
-SPEC_ID = described("spec_id", pa.int64(), "key of the spectrum: LAMOST obsid or Gaia source_id", ucd="meta.id;meta.main")
+SPEC_ID = described(
+    "spec_id", pa.int64(), "key of the spectrum: LAMOST obsid or Gaia source_id", ucd="meta.id;meta.main"
+)
 SOURCE_ID = described("source_id", pa.int64(), "Gaia source_id of the star; null where unknown", ucd="meta.id")
 RELEASE = described("release", pa.string(), "data release the spectrum comes from")
 
@@ -32,8 +34,13 @@ _COMMON = [
 
 _EXTRAS = {
     "lamost_lrs": [
-        *(described(f"snr{band}", pa.float32(), f"signal to noise in the {band} band", ucd="stat.snr") for band in "ugriz"),
-        described("z", pa.float32(), "redshift from the survey's header; c*z is the radial velocity", ucd="src.redshift"),
+        *(
+            described(f"snr{band}", pa.float32(), f"signal to noise in the {band} band", ucd="stat.snr")
+            for band in "ugriz"
+        ),
+        described(
+            "z", pa.float32(), "redshift from the survey's header; c*z is the radial velocity", ucd="src.redshift"
+        ),
         described("object_class", pa.string(), "class from the survey's header", ucd="src.class"),
         described("subclass", pa.string(), "subclass from the survey's header", ucd="src.spType"),
         described("lmjd", pa.int32(), "local modified Julian day of the observation", "d", "time.epoch"),
@@ -44,14 +51,18 @@ _EXTRAS = {
         described("uid", pa.string(), "the survey's identifier that groups visits of one star", ucd="meta.id"),
     ],
     "gaia_xp": [
-        described("scale", pa.float32(), "flux at 550 nm that the spectrum was divided by", "W m-2 nm-1", "phot.flux.density"),
+        described(
+            "scale", pa.float32(), "flux at 550 nm that the spectrum was divided by", "W m-2 nm-1", "phot.flux.density"
+        ),
     ],
 }
 
 _QUALITY = [
     described("good_fraction", pa.float32(), "fraction of good pixels in the model's window", ucd="meta.code.qual"),
     described("n_repaired", pa.int16(), "masked pixels in the window that were interpolated over", ucd="meta.number"),
-    described("n_clipped", pa.int16(), "pixels in the window without positive continuum (LRS) or flux (XP)", ucd="meta.number"),
+    described(
+        "n_clipped", pa.int16(), "pixels in the window without positive continuum (LRS) or flux (XP)", ucd="meta.number"
+    ),
 ]
 
 REJECTED = pa.schema(
@@ -68,7 +79,9 @@ REJECTED = pa.schema(
 def spectra_schema(modality: str, size: int) -> pa.Schema:
     """Columns of `spectra/<modality>` for spectra of `size` grid points."""
     flux = described("flux", pa.list_(pa.float32(), size), "the model's input on the modality's grid")
-    error = described("error", pa.list_(pa.float16(), size), "1 sigma of flux, same units; inf where a pixel says nothing")
+    error = described(
+        "error", pa.list_(pa.float16(), size), "1 sigma of flux, same units; inf where a pixel says nothing"
+    )
     return pa.schema([*_COMMON, *_EXTRAS[modality], *_QUALITY, flux, error])
 
 

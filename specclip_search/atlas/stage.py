@@ -67,8 +67,14 @@ class Stage:
         try:
             content = json.loads(sidecar.read_text(encoding="utf-8"))
             number = int(sidecar.stem.removeprefix("part-"))
-            part = Part(number, self.parquet_path(number), content["rows"], content["digest"],
-                        content["inputs"], content.get("extra", {}))
+            part = Part(
+                number,
+                self.parquet_path(number),
+                content["rows"],
+                content["digest"],
+                content["inputs"],
+                content.get("extra", {}),
+            )
         except (OSError, ValueError, KeyError) as error:
             raise AtlasError(
                 f"{sidecar} is not a readable shard sidecar ({error}).",
@@ -99,8 +105,15 @@ class Stage:
         """The right to write this stage; see `writer_lock`."""
         return writer_lock(self.folder)
 
-    def write(self, number: int, batches: pa.Table | Iterable[pa.Table | pa.RecordBatch], *, schema: pa.Schema,
-              inputs: str, extra: dict[str, Any] | None = None) -> Part:
+    def write(
+        self,
+        number: int,
+        batches: pa.Table | Iterable[pa.Table | pa.RecordBatch],
+        *,
+        schema: pa.Schema,
+        inputs: str,
+        extra: dict[str, Any] | None = None,
+    ) -> Part:
         """Write shard `number` whole, then its sidecar. Hold `lock()` around it.
 
         Parameters
@@ -125,8 +138,14 @@ class Stage:
             # a replaced shard must not be vouched for by the old sidecar, not even for an instant
             self._sidecar_path(number).unlink(missing_ok=True)
             sync_folder(self.folder)
-        content = {"format": SIDECAR_FORMAT, "rows": rows, "digest": digest, "inputs": inputs,
-                   "versions": {"specclip_search": __version__, "pyarrow": pa.__version__}, "extra": extra or {}}
+        content = {
+            "format": SIDECAR_FORMAT,
+            "rows": rows,
+            "digest": digest,
+            "inputs": inputs,
+            "versions": {"specclip_search": __version__, "pyarrow": pa.__version__},
+            "extra": extra or {},
+        }
         write_json(self._sidecar_path(number), content)
         return Part(number, path, rows, digest, inputs, extra or {})
 
@@ -143,8 +162,11 @@ class Stage:
             raise self.missing()
         return pa.concat_tables([pq.ParquetFile(p.path).read(columns=_as_list(columns)) for p in parts])
 
-    def iter_batches(self, columns: Sequence[str] | None = None, batch_rows: int = ROW_GROUP_ROWS,
-                     ) -> Iterator[tuple[Part, pa.RecordBatch]]:
+    def iter_batches(
+        self,
+        columns: Sequence[str] | None = None,
+        batch_rows: int = ROW_GROUP_ROWS,
+    ) -> Iterator[tuple[Part, pa.RecordBatch]]:
         """Record batches of all shards in order, never more than `batch_rows` rows in memory."""
         for part in self.parts():
             for batch in pq.ParquetFile(part.path).iter_batches(batch_rows, columns=_as_list(columns)):
@@ -156,8 +178,10 @@ class Stage:
 
     def missing(self) -> AtlasError:
         """The error to raise where this stage is needed and empty."""
-        return AtlasError(f"The atlas holds no {self.label} yet ({self.folder} has no shard).",
-                          "Run the command that makes them first; `specclip-search --help` lists the stages in order.")
+        return AtlasError(
+            f"The atlas holds no {self.label} yet ({self.folder} has no shard).",
+            "Run the command that makes them first; `specclip-search --help` lists the stages in order.",
+        )
 
 
 def _as_list(columns: Sequence[str] | None) -> list[str] | None:
@@ -167,5 +191,9 @@ def _as_list(columns: Sequence[str] | None) -> list[str] | None:
 def _writer_options(schema: pa.Schema) -> dict[str, Any]:
     """Numbers of spectra and vectors do not repeat: a dictionary would only cost time."""
     plain = [f.name for f in schema if pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type)]
-    return {"compression": "zstd", "compression_level": 1, "write_statistics": True,
-            "use_dictionary": [f.name for f in schema if f.name not in plain]}
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "write_statistics": True,
+        "use_dictionary": [f.name for f in schema if f.name not in plain],
+    }

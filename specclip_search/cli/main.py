@@ -106,8 +106,10 @@ def _guarded(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("SPECCLIP_DEBUG"):
             raise
-        _complain(f"failed on the way: {type(error).__name__}: {error}",
-                  "Set SPECCLIP_DEBUG=1 to see where; finished parts are kept, so the command can be repeated.")
+        _complain(
+            f"failed on the way: {type(error).__name__}: {error}",
+            "Set SPECCLIP_DEBUG=1 to see where; finished parts are kept, so the command can be repeated.",
+        )
         return 1
     return 0
 

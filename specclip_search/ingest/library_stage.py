@@ -24,8 +24,14 @@ SHARD_STARS = 2048
 REVISION = 1
 
 
-def ingest_library(atlas: Atlas, count: int | None = None, *, seed: int = 0, always: Collection[int] = (),
-                   progress: Callable[[int, int | None, str], None] | None = None) -> IngestReport:
+def ingest_library(
+    atlas: Atlas,
+    count: int | None = None,
+    *,
+    seed: int = 0,
+    always: Collection[int] = (),
+    progress: Callable[[int, int | None, str], None] | None = None,
+) -> IngestReport:
     """Read stars of the library into `spectra/gaia_xp` and their labels into the catalogue `apogee`.
 
     Parameters
@@ -78,8 +84,14 @@ def _standing(stage: Stage, origin: str) -> list[int] | None:
     return [p.number for p in own]
 
 
-def _write(atlas: Atlas, stage: Stage, stars: LibraryStars, origin: str, report: IngestReport,
-           progress: Callable[[int, int | None, str], None] | None) -> None:
+def _write(
+    atlas: Atlas,
+    stage: Stage,
+    stars: LibraryStars,
+    origin: str,
+    report: IngestReport,
+    progress: Callable[[int, int | None, str], None] | None,
+) -> None:
     standing = stage.parts()
     # another choice of stars replaces the library's shards rather than adding every star twice
     own = [p.number for p in standing if "library" in p.extra]
@@ -95,20 +107,37 @@ def _write(atlas: Atlas, stage: Stage, stars: LibraryStars, origin: str, report:
             rejected = rejected_table(spectra, prepared)
             if start == 0:
                 rejected = pa.concat_tables([rejected, _repeated_table(stars)])
-            part = write_part(stage, atlas.rejected(GAIA_XP.name), number, spectra_table(GAIA_XP, spectra, prepared),
-                              rejected, inputs=inputs, extra={"library": origin, "library_shards": len(starts)})
+            part = write_part(
+                stage,
+                atlas.rejected(GAIA_XP.name),
+                number,
+                spectra_table(GAIA_XP, spectra, prepared),
+                rejected,
+                inputs=inputs,
+                extra={"library": origin, "library_shards": len(starts)},
+            )
             report.shards_written += 1
         else:
             report.shards_current += 1
         report.add(part.extra["accounts"])
         if progress:
             progress(report.read, len(stars), "")
-    for number in own[len(starts):]:
+    for number in own[len(starts) :]:
         stage.remove(number)
 
 
 def _repeated_table(stars: LibraryStars) -> pa.Table:
     """Rows of the file that repeat a star, as rows of `rejected/gaia_xp`."""
     return pa.Table.from_pylist(
-        [{"source": str(LIBRARY_FILE.name), "spec_id": int(key), "release": RELEASE, "reason": str(Reason.DUPLICATE_KEY),
-          "message": "the file holds this star's spectrum already"} for key in stars.repeated], schema=REJECTED)
+        [
+            {
+                "source": str(LIBRARY_FILE.name),
+                "spec_id": int(key),
+                "release": RELEASE,
+                "reason": str(Reason.DUPLICATE_KEY),
+                "message": "the file holds this star's spectrum already",
+            }
+            for key in stars.repeated
+        ],
+        schema=REJECTED,
+    )

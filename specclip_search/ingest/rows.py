@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 _MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale")
 
 
-def spectra_table(modality: Modality, spectra: Sequence[Spectrum], prepared: Prepared, *,
-                  simulated: bool = False) -> pa.Table:
+def spectra_table(
+    modality: Modality, spectra: Sequence[Spectrum], prepared: Prepared, *, simulated: bool = False
+) -> pa.Table:
     """Rows of `spectra/<modality>` for the spectra that were not set aside, in order.
 
     `meta` of a spectrum fills the columns of the same names; what it lacks is null. `snr` is the
@@ -39,8 +40,9 @@ def spectra_table(modality: Modality, spectra: Sequence[Spectrum], prepared: Pre
     }
     columns.update({name: getattr(prepared, name)[keep] for name in _MEASURED if name in schema.names})
     measured = prepared.snr[keep]
-    columns["snr"] = [s.meta["snrg"] if s.meta.get("snrg") is not None else float(m)
-                      for s, m in zip(chosen, measured, strict=True)]
+    columns["snr"] = [
+        s.meta["snrg"] if s.meta.get("snrg") is not None else float(m) for s, m in zip(chosen, measured, strict=True)
+    ]
     for field in schema:
         if field.name not in columns:
             columns[field.name] = pa.array([s.meta.get(field.name) for s in chosen], type=field.type)
@@ -51,14 +53,30 @@ def rejected_table(spectra: Sequence[Spectrum], prepared: Prepared) -> pa.Table:
     """Rows of `rejected/<modality>` for the spectra that were set aside."""
     places = np.flatnonzero(~prepared.keep)
     return pa.Table.from_pylist(
-        [{"source": spectra[i].meta.get("source", ""), "spec_id": spectra[i].spec_id,
-          "release": spectra[i].meta.get("release"), "reason": str(prepared.reasons[i]),
-          "message": prepared.messages[i]} for i in places],
-        schema=REJECTED)
+        [
+            {
+                "source": spectra[i].meta.get("source", ""),
+                "spec_id": spectra[i].spec_id,
+                "release": spectra[i].meta.get("release"),
+                "reason": str(prepared.reasons[i]),
+                "message": prepared.messages[i],
+            }
+            for i in places
+        ],
+        schema=REJECTED,
+    )
 
 
-def write_part(stage: Stage, rejected_stage: Stage, number: int, kept: pa.Table, rejected: pa.Table, *,
-               inputs: str, extra: dict[str, Any] | None = None) -> Part:
+def write_part(
+    stage: Stage,
+    rejected_stage: Stage,
+    number: int,
+    kept: pa.Table,
+    rejected: pa.Table,
+    *,
+    inputs: str,
+    extra: dict[str, Any] | None = None,
+) -> Part:
     """Write what was set aside, then what was kept: the second sidecar commits both.
 
     The accounts (`read`, `kept`, `rejected` by reason) stand in the sidecar's `extra`.

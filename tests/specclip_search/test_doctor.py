@@ -44,8 +44,21 @@ def test_a_missing_atlas_is_reported_not_raised(tmp_path):
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
 def test_the_command_prints_findings_in_any_format(kind, tmp_path):
-    done = subprocess.run([sys.executable, "-c", "from specclip_search.cli.main import run; run()", "doctor", "-f", kind,
-                           "--atlas", str(Atlas.create(tmp_path / "a").path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from specclip_search.cli.main import run; run()",
+            "doctor",
+            "-f",
+            kind,
+            "--atlas",
+            str(Atlas.create(tmp_path / "a").path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     if kind == "json":
         rows = json.loads(done.stdout)

@@ -17,7 +17,7 @@ from ..reports import say, say_accounts, star_count
 if TYPE_CHECKING:
     from ...atlas import Atlas
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 # BS 16080-054, G = 12.5: [Fe/H] = -2.9 from high-resolution spectra (JINAbase, Abohalima & Frebel 2018);
 # APOGEE has no [Fe/H] for it, so nothing in the atlas says that it is metal-poor
@@ -36,8 +36,12 @@ WHERE a.phot_g_mean_mag < 13 ORDER BY h.rank LIMIT 8"""
 
 @app.command()
 def demo(
-    atlas: Annotated[Path, typer.Option("--atlas", "-a", metavar="DIR", help="Where to build the atlas.")] = Path("demo-atlas"),
-    stars: Annotated[str, typer.Option("--stars", metavar="N|all", help="How many real stars; all is 40,226.")] = "6000",
+    atlas: Annotated[Path, typer.Option("--atlas", "-a", metavar="DIR", help="Where to build the atlas.")] = Path(
+        "demo-atlas"
+    ),
+    stars: Annotated[
+        str, typer.Option("--stars", metavar="N|all", help="How many real stars; all is 40,226.")
+    ] = "6000",
     seed: SeedOption = 0,
     workers: WorkersOption = None,
 ) -> None:
@@ -103,8 +107,9 @@ def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
 
 
 def _search(atlas: Atlas, steps: Steps) -> None:
-    from queries.anomalies import anomalies
     from queries.emp import emp_candidates
+
+    from queries.anomalies import anomalies
     from queries.similar import similar
 
     key = f"gaia:{STAR_SOURCE_ID}"
@@ -114,8 +119,11 @@ def _search(atlas: Atlas, steps: Steps) -> None:
             found = similar(atlas, key, k=NEIGHBOURS, within=within)
         say(f"The star: [Fe/H] = {STAR_FEH} in the literature, no [Fe/H] in APOGEE. Its nearest {where}:", "")
         _show(found, ["rank", "source_id", "similarity", "simulated", "teff", "logg", "feh"], 10)
-        say(f"Median APOGEE [Fe/H] of the {NEIGHBOURS} nearest: {found['feh'].median():+.2f}; "
-            f"of the whole sample: {sample:+.2f}", "")
+        say(
+            f"Median APOGEE [Fe/H] of the {NEIGHBOURS} nearest: {found['feh'].median():+.2f}; "
+            f"of the whole sample: {sample:+.2f}",
+            "",
+        )
     with steps.step("search: the strangest stars by translation error"):
         strange = anomalies(atlas, top=10)
     _show(strange, ["rank", "source_id", "score", "p_value", "q_value", "kind", "reason"], 10)
@@ -140,9 +148,10 @@ def _show(frame: Any, columns: list[str], rows: int) -> None:
 
 def _farewell(atlas: Atlas) -> None:
     size = sum(p.stat().st_size for p in atlas.path.rglob("*") if p.is_file())
-    say("", f"The atlas lies in {atlas.path} ({size / 1e6:,.0f} MB). Three commands to try next:",
+    say(
+        "",
+        f"The atlas lies in {atlas.path} ({size / 1e6:,.0f} MB). Three commands to try next:",
         f"  specclip-search similar gaia:{STAR_SOURCE_ID} -k 10 --where 'teff > 5000' --atlas {atlas.path}",
         f"  specclip-search anomalies --top 20 --atlas {atlas.path}",
-        f'  specclip-search sql "SELECT * FROM stars WHERE feh < -2 ORDER BY feh LIMIT 10" --atlas {atlas.path}')
-
-
+        f'  specclip-search sql "SELECT * FROM stars WHERE feh < -2 ORDER BY feh LIMIT 10" --atlas {atlas.path}',
+    )

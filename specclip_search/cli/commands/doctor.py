@@ -9,13 +9,15 @@ import typer
 
 from ..options import FormatOption, OutputOption
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
 def doctor(
-    atlas: Annotated[Path | None, typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR",
-                                               help="Examine this atlas too.")] = None,
+    atlas: Annotated[
+        Path | None,
+        typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="Examine this atlas too."),
+    ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Re-read every shard and check its digest.")] = False,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -30,7 +32,10 @@ def doctor(
     from ...tables import write_rows
 
     findings = examine_installation() + (examine_atlas(atlas, deep) if atlas else [])
-    write_rows(pa.Table.from_pylist([{"status": f.status, "subject": f.subject, "finding": f.finding} for f in findings]),
-               format, output)
+    write_rows(
+        pa.Table.from_pylist([{"status": f.status, "subject": f.subject, "finding": f.finding} for f in findings]),
+        format,
+        output,
+    )
     if any(f.status == "problem" for f in findings):
         raise typer.Exit(1)

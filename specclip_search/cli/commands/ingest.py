@@ -11,7 +11,12 @@ from ..options import AtlasOption, SeedOption, WorkersOption, create_atlas
 from ..progress import progress_bar
 from ..reports import say, say_accounts
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Read spectra or a catalogue into the atlas.")
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Read spectra or a catalogue into the atlas.",
+)
 
 PathsArgument = Annotated[
     list[Path], typer.Argument(metavar="PATH...", help="Files, folders (searched whole), or @LIST naming one a line.")
@@ -43,7 +48,9 @@ def ingest_lamost_command(
 
     target = create_atlas(atlas)
     with progress_bar("ingest lamost", "spectra") as progress:
-        report = ingest_lamost(target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress)
+        report = ingest_lamost(
+            target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress
+        )
     say_accounts("LAMOST spectra", report)
 
 
@@ -63,8 +70,9 @@ def ingest_gaia_command(
 
     target = create_atlas(atlas)
     with progress_bar("ingest gaia-xp", "spectra") as progress:
-        report = ingest_gaia_xp(target, paths, release=release, workers=workers, shard_size=shard_size,
-                                progress=progress)
+        report = ingest_gaia_xp(
+            target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress
+        )
     say_accounts("Gaia XP spectra", report)
 
 

@@ -10,14 +10,16 @@ import typer
 
 from ..options import AtlasOption, FormatOption, OutputOption, open_atlas
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
 def sql(
     atlas: AtlasOption,
     statement: Annotated[str | None, typer.Argument(metavar="STATEMENT", help="SQL; '-' reads standard input.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", exists=True, dir_okay=False, help="Read the statement here.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", exists=True, dir_okay=False, help="Read the statement here.")
+    ] = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:

@@ -24,8 +24,15 @@ def vectors(n: int, dim: int = 4, start: int = 0) -> pa.Table:
     matrix = np.arange(n * dim, dtype=np.float32).reshape(n, dim)
     source_id = np.ma.array(np.arange(n) + BIG, mask=np.arange(n) % 2 == 1)
     return table_from_columns(
-        {"spec_id": np.arange(n) + BIG + start, "source_id": source_id, "release": ["dr7"] * n,
-         "vector": matrix, "norm": np.ones(n)}, vectors_schema(dim))
+        {
+            "spec_id": np.arange(n) + BIG + start,
+            "source_id": source_id,
+            "release": ["dr7"] * n,
+            "vector": matrix,
+            "norm": np.ones(n),
+        },
+        vectors_schema(dim),
+    )
 
 
 @pytest.fixture
@@ -44,7 +51,10 @@ def test_rows_come_back_with_their_ids_to_the_last_bit(stage):
     table = stage.read(["spec_id", "source_id", "vector"])
     assert table["spec_id"].to_pylist() == [BIG + i for i in range(5)]
     assert table["source_id"].to_pylist() == [BIG, None, BIG + 2, BIG, None]
-    assert column_to_matrix(table["vector"]).tolist() == [*vectors(3)["vector"].to_pylist(), *vectors(2)["vector"].to_pylist()]
+    assert column_to_matrix(table["vector"]).tolist() == [
+        *vectors(3)["vector"].to_pylist(),
+        *vectors(2)["vector"].to_pylist(),
+    ]
     assert stage.rows == 5
 
 

@@ -13,13 +13,20 @@ HEAVY = ("torch", "faiss", "duckdb", "pyarrow", "astropy", "pandas", "gaiaxpy", 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     import os
 
-    return subprocess.run([sys.executable, "-c", "from specclip_search.cli.main import run; run()", *arguments],
-                          capture_output=True, text=True, env=os.environ | environment, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", "from specclip_search.cli.main import run; run()", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy():
-    script = ("import sys\nfrom specclip_search.cli.main import run\ntry: run(['--help'])\nexcept SystemExit: pass\n"
-              f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)")
+    script = (
+        "import sys\nfrom specclip_search.cli.main import run\ntry: run(['--help'])\nexcept SystemExit: pass\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stderr.strip() == "[]"
     for name in COMMANDS:

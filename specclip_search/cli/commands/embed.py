@@ -1,0 +1,43 @@
+"""`specclip-search embed`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..options import AtlasOption, open_atlas
+from ..progress import progress_bar
+from ..reports import say, say_accounts
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def embed(
+    atlas: AtlasOption,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="NAME|DIR", help="A shipped model, one of the atlas, or a model folder."),
+    ] = "",
+    within: Annotated[
+        list[str] | None, typer.Option("--within", metavar="MODALITY", help="Only this instrument; may be given twice.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="float32 or bf16.")] = "float32",
+    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Spectra a batch.")] = 1024,
+) -> None:
+    """Turn spectra into vectors. Current shards are left alone, so it can be stopped and started.
+
+    Example: specclip-search embed --model mini --atlas my-atlas
+    """
+    from indexing import embed as embed_atlas
+
+    from ..models import chosen_model
+
+    target = open_atlas(atlas)
+    loaded = chosen_model(target, model, device=device, precision=precision)
+    with progress_bar("embed", "spectra") as progress:
+        report = embed_atlas(target, loaded, within, batch_rows=batch, progress=progress)
+    say_accounts("spectra", report)
+    say(str(report))

@@ -1,0 +1,68 @@
+"""`specclip-search similar`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
+from ..reports import say
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def similar(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...", help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, or a spectrum's file."
+        ),
+    ],
+    atlas: AtlasOption,
+    k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="How many to find.")] = 20,
+    within: Annotated[
+        str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; by default both, merged.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where", metavar="SQL", help="Only where this is true of the view `spectra`, e.g. 'teff > 4500'."
+        ),
+    ] = None,
+    combine: Annotated[str, typer.Option("--combine", help="Several targets: each, mean or any.")] = "each",
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every spectrum, without the index.")] = False,
+    include_self: Annotated[bool, typer.Option("--include-self", help="Let the target itself be found.")] = False,
+    exclude_repeats: Annotated[
+        bool, typer.Option("--exclude-repeats", help="Leave out every spectrum of the target's star.")
+    ] = False,
+    summary: Annotated[bool, typer.Option("--summary", help="Sum up the labels of what was found, on stderr.")] = False,
+    model: ModelOption = None,
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Find the spectra most like a given one, within an instrument or across.
+
+    Example: specclip-search similar gaia:1624605949904837888 -k 10 --within gaia_xp --atlas demo-atlas
+    """
+    from queries.similar import similar as search
+
+    from ...tables import write_rows
+    from ..summaries import label_summary
+
+    frame = search(
+        open_atlas(atlas),
+        targets if len(targets) > 1 else targets[0],
+        k=k,
+        within=within,
+        where=where,
+        exact=exact,
+        model=model,
+        exclude_self=not include_self,
+        exclude_repeats=exclude_repeats,
+        combine=combine,
+    )
+    write_rows(frame, format, output)
+    if summary:
+        say(*label_summary(frame))

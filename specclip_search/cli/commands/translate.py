@@ -1,0 +1,31 @@
+"""`specclip-search translate`"""
+
+from __future__ import annotations
+
+import typer
+
+from ..options import AtlasOption, ModelOption, open_atlas
+from ..progress import progress_bar
+from ..reports import say
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def translate(atlas: AtlasOption, model: ModelOption = None) -> None:
+    """Predict each star's spectrum in one instrument from the other's, both ways, and keep the errors.
+
+    Only stars with both spectra (a common source_id) can be translated. Current shards are left alone.
+
+    Example: specclip-search translate --atlas my-atlas
+    """
+    from queries.translate import translate as translate_atlas
+
+    with progress_bar("translate", "pairs") as progress:
+        report = translate_atlas(open_atlas(atlas), model, progress=progress)
+    say(
+        f"{report.pairs:,} pairs have translation errors; {report.shards_written} shards written, "
+        f"{report.shards_current} were current",
+        f"sigma includes the model's own error, learned from {report.error_stars:,} {report.error_split} stars",
+        *report.notes,
+    )

@@ -1,0 +1,71 @@
+"""What building an index needs and gave, as lines and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from indexing.build import BuildReport
+    from indexing.costs import Estimate
+    from indexing.recipe import Recipe
+
+
+def size_text(count: float) -> str:
+    """`1.5 GB` and the like."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} GB"
+
+
+def need_lines(modality: str, recipe: Recipe, needs: Estimate) -> list[str]:
+    """What a build will need, before it begins."""
+    return [
+        f"{modality}: {recipe}; will need about {size_text(needs.memory)} of memory, {size_text(needs.disk)} of disk, "
+        f"{needs.seconds:,.0f} s"
+    ]
+
+
+def build_lines(report: BuildReport) -> list[str]:
+    """What was built."""
+    lines = [
+        f"{report.modality}: {report.recipe}, {report.rows:,} vectors, {size_text(report.disk)} on disk, "
+        f"{report.seconds['total']:.1f} s ({report.cpu_seconds:.1f} CPU s), peak memory {size_text(report.peak_memory)}"
+    ]
+    if report.explained_variance is not None:
+        lines.append(
+            f"  PCA keeps {report.explained_variance:.2%} of the variance; nprobe {report.nprobe}, "
+            f"re-rank depth {report.rerank:g} k"
+        )
+    if not report.recall_reached:
+        lines.append("  the recall wished for was NOT reached; see the measured values")
+    lines += [f"  {gain}" for gain in report.centring]
+    return lines
+
+
+def recall_table(reports: Sequence[BuildReport]) -> pa.Table:
+    """Measured recall by instrument and kind of query."""
+    return rows_table(
+        [
+            {
+                "index": report.modality,
+                "queries": r.group,
+                "recall_at_10": r.at_10,
+                "recall_at_100": r.at_100,
+                "n": r.queries,
+            }
+            for report in reports
+            for r in report.recall
+        ]
+    )
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Plain records as a table."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([dict(row) for row in rows])
