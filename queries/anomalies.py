@@ -1,0 +1,206 @@
+"""The oddest stars of an atlas: one calibrated score a pair, its likely kind and the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.files import text_digest
+from specclip_search.errors import QueryError
+from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+
+from .anomaly_table import anomalies_schema
+from .evidence import gather, read_columns
+from .features import NAMES, Features, Neighbours, compute_features, pair_neighbours
+from .graph import nearest_rows
+from .pair_table import PairTable
+from .pairs import LRS, XP
+from .provenance import stamp
+from .reasons import explain
+from .scoring import Scores, score_pairs
+from .space import Space, open_space
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from specclip_search.atlas import Atlas
+
+# raise when a formula changes: scores stored before are then computed again
+REVISION = 1
+DEFAULT_K = 32
+EXPLAIN_BELOW_P = 0.01
+WEIGHTS = {"lrs_error": 1.0, "xp_error": 1.0, "lrs_window": 1.0, "xp_window": 1.0, "lrs_isolation": 0.5,
+           "xp_isolation": 0.5, "mutual": 1.0, "disagreement": 1.0}
+Progress = Callable[..., None]
+
+
+def anomalies(atlas: Atlas, top: int = 100, model: str | None = None, k: int = DEFAULT_K, *,
+              progress: Progress | None = None) -> pd.DataFrame:
+    """The `top` oddest pairs.
+
+    Scores of all pairs are computed once and kept under `results/anomalies`; they are computed
+    again when translations, vectors, `k` or the code's formulas have changed.
+
+    Parameters
+    ----------
+    top
+        How many rows to return.
+    model
+        Whose vectors and translations; the active model by default.
+    k
+        Neighbours that a star is compared with.
+    progress
+        Called with (done, total, note) while scores are computed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        rank, lrs_spec_id, xp_spec_id, source_id, score, p_value, q_value, kind, reason, then the
+        translation errors, S/N, the two spectra's similarity, the z of every quantity (see
+        `queries.features`), lrs_simulated, xp_simulated, and position and labels of the star.
+        `.attrs` names model, digests, version, options and the reference of the p-values.
+
+    Raises
+    ------
+    QueryError
+        If there are no translation errors, or `top` or `k` is not usable.
+    VectorIndexError
+        If an index is missing or stale.
+    """
+    if not 1 <= top:
+        raise QueryError(f"top must be at least 1; found {top}.", "Ask for one row or more.")
+    if not 4 <= k <= 1000:
+        raise QueryError(f"k must lie between 4 and 1000; found {k}.", "32 neighbours are usual.")
+    space = open_space(atlas, model)
+    account = score_atlas(space, k, progress)
+    frame = _top(space, top)
+    return stamp(frame, "anomalies", {"top": top, "k": k}, **{**space.origin(), **account})
+
+
+def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = None) -> dict[str, Any]:
+    """Make sure that `results/anomalies` holds current scores; returns what their sidecars say of them."""
+    stage = space.atlas.results("anomalies")
+    with stage.lock():
+        parts = space.atlas.translations(space.model).parts()
+        whole = _inputs(space, k)
+        inputs = {part.number: text_digest(whole, part.digest) for part in parts}
+        if parts and all(stage.is_current(number, digest) for number, digest in inputs.items()) and (
+                {part.number for part in stage.parts()} == set(inputs)):
+            return dict(stage.parts()[0].extra)
+        pairs, features, scores, neighbours = score(space, k, progress)
+        account = {"model": space.model, "k": k, "revision": REVISION, "weights": WEIGHTS, "reference": scores.reference,
+                   "reference_stars": scores.reference_stars, "pairs": len(pairs), "unembedded": pairs.unembedded,
+                   "inputs": whole}
+        _store(space, pairs, features, scores, neighbours, inputs, account)
+    return account
+
+
+def _inputs(space: Space, k: int) -> str:
+    """Digest of everything that the scores of any pair depend on."""
+    digests = [space.index(modality).digest for modality in (LRS, XP)]
+    return text_digest(str(REVISION), str(k), str(WEIGHTS), space.atlas.translations(space.model).digest, *digests,
+                       *(space.atlas.catalog(name).digest for name in space.atlas.catalogs()))
+
+
+def score(space: Space, k: int = DEFAULT_K, progress: Progress | None = None,
+          ) -> tuple[PairTable, Features, Scores, dict[str, Neighbours]]:
+    """Features and scores of all pairs, without storing them."""
+    for modality in (LRS, XP):
+        space.require(modality)
+    pairs = PairTable.read(space)
+    total = 3 * len(pairs)
+    neighbours = {}
+    for turn, (modality, rows) in enumerate(((LRS, pairs.lrs_row), (XP, pairs.xp_row))):
+        tick = _tick(progress, turn * len(pairs), total, f"{modality} neighbours")
+        found, similarity = nearest_rows(space, modality, rows, k, tick)
+        neighbours[modality] = pair_neighbours(pairs, modality, found, similarity, len(space.keys(modality)))
+    learn = split_of(pairs.source_id) != ACCEPTANCE_SPLIT
+    if not learn.any():
+        learn = np.ones(len(pairs), dtype=bool)
+    features = compute_features(space, pairs, neighbours, learn, _tick(progress, 2 * len(pairs), total, "comparing"))
+    weights = np.array([WEIGHTS[name] for name in NAMES])
+    return pairs, features, score_pairs(features.z, pairs.source_id, weights), neighbours
+
+
+def _tick(progress: Progress | None, base: int, total: int, note: str) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress(base + done, total, note)
+
+
+def _store(space: Space, pairs: PairTable, features: Features, scores: Scores, neighbours: dict[str, Neighbours],
+           inputs: dict[int, str], account: dict[str, Any]) -> None:
+    stage = space.atlas.results("anomalies")
+    schema = anomalies_schema()
+    kind, reason = _explained(space, pairs, features, scores, neighbours)
+    columns: dict[str, Any] = {
+        "lrs_spec_id": pairs.lrs_spec_id, "lrs_release": pairs.lrs_release, "xp_spec_id": pairs.xp_spec_id,
+        "xp_release": pairs.xp_release, "source_id": pairs.source_id, "score": scores.score,
+        "p_value": scores.p_value, "q_value": scores.q_value, "similarity": features.mutual_similarity,
+        "kind": kind, "reason": reason, **pairs.values,
+        **{f"z_{name}": features.column(name) for name in NAMES}}
+    for number, digest in inputs.items():
+        here = np.flatnonzero(pairs.part == number)
+        table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
+        stage.write(number, table, schema=schema, inputs=digest, extra=account)
+    for part in stage.parts():
+        if part.number not in inputs:
+            stage.remove(part.number)
+
+
+def _explained(space: Space, pairs: PairTable, features: Features, scores: Scores,
+               neighbours: dict[str, Neighbours]) -> tuple[np.ndarray, np.ndarray]:
+    """Kind and reason of every pair with a small p-value, empty text for the others."""
+    kind, reason = np.full(len(pairs), "", dtype=object), np.full(len(pairs), "", dtype=object)
+    chosen = np.flatnonzero(scores.p_value < EXPLAIN_BELOW_P)
+    # a small atlas has few p-values below the limit; its oddest stars deserve words all the same
+    oddest = np.argsort(-scores.score, kind="stable")[:100]
+    chosen = np.union1d(chosen, oddest)
+    for i, evidence in zip(chosen, gather(space, pairs, features, scores.parts, neighbours, chosen), strict=True):
+        kind[i], reason[i] = explain(evidence)
+    return kind, reason
+
+
+def _top(space: Space, top: int) -> pd.DataFrame:
+    from .similar import to_frame
+    from .sql import connect
+    from .stars import annotate
+
+    table = top_rows(space, top)
+    hits = pa.table({"modality": pa.array([LRS] * table.num_rows), "release": table["lrs_release"],
+                     "spec_id": table["lrs_spec_id"]})
+    with connect(space.atlas) as connection:
+        extra = annotate(connection, hits)
+    rows = {"lrs": _rows_of(space, LRS, table, "lrs"), "xp": _rows_of(space, XP, table, "xp")}
+    table = table.add_column(0, "rank", pa.array(np.arange(1, table.num_rows + 1)))
+    for side, modality in (("lrs", LRS), ("xp", XP)):
+        flag = read_columns(space, modality, rows[side], ("simulated",))["simulated"]
+        table = table.append_column(f"{side}_simulated", pa.array(np.nan_to_num(flag).astype(bool)))
+    for name in extra.column_names:
+        if name not in (*hits.column_names, *table.column_names, "snr", "simulated"):
+            table = table.append_column(name, extra[name])
+    return to_frame(table)
+
+
+def _rows_of(space: Space, modality: str, table: pa.Table, side: str) -> np.ndarray:
+    from .pair_table import vector_rows
+
+    return vector_rows(space.keys(modality), table[f"{side}_spec_id"], table[f"{side}_release"])
+
+
+def top_rows(space: Space, top: int) -> pa.Table:
+    """The `top` stored rows of highest score; equal scores in the order of the ids."""
+    best: pa.Table | None = None
+    for part in space.atlas.results("anomalies").parts():
+        table = pq.ParquetFile(part.path).read()
+        best = table if best is None else pa.concat_tables([best, table])
+        order = pc.sort_indices(best, [("score", "descending"), ("lrs_spec_id", "ascending"), ("lrs_release", "ascending")])
+        best = best.take(order[:top])
+    if best is None:
+        raise space.atlas.results("anomalies").missing()
+    names = ["lrs_spec_id", "xp_spec_id", "source_id", "score", "p_value", "q_value", "kind", "reason"]
+    return best.select([*names, *(name for name in best.column_names if name not in names)])

@@ -1,0 +1,55 @@
+"""Scores of all pairs as stored under `results/anomalies`."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from specclip_search.atlas.schemas import described
+
+from .features import NAMES
+
+DESCRIPTIONS = {
+    "lrs_error": "LRS spectrum predicted from XP against the observed one (log chi2)",
+    "xp_error": "XP spectrum predicted from LRS against the observed one (log chi2)",
+    "lrs_window": "largest residual of a spectral window of LRS",
+    "xp_window": "largest residual of a spectral window of XP",
+    "lrs_isolation": "distance to the k-th LRS neighbour",
+    "xp_isolation": "distance to the k-th XP neighbour",
+    "mutual": "distance between the star's own two vectors",
+    "disagreement": "distance between a star and the partners of its other spectrum's neighbours",
+}
+
+
+def anomalies_schema() -> pa.Schema:
+    """Columns of `results/anomalies`, one row a pair."""
+    f32 = pa.float32()
+    keys = [
+        described("lrs_spec_id", pa.int64(), "LAMOST obsid", ucd="meta.id;meta.main"),
+        described("lrs_release", pa.string(), "data release of the LRS spectrum"),
+        described("xp_spec_id", pa.int64(), "Gaia XP spectrum of the same star", ucd="meta.id"),
+        described("xp_release", pa.string(), "data release of the XP spectrum"),
+        described("source_id", pa.int64(), "Gaia source_id of the star", ucd="meta.id"),
+        described("score", pa.float64(), "anomaly score: weighted sum of -log10 p of the z columns; 0 and up, high is odd"),
+        described("p_value", pa.float64(), "chance that a normal star scores as high, by ranks among reference stars",
+                  ucd="stat.probability"),
+        described("q_value", pa.float64(), "false-discovery rate of the list that ends here (Benjamini-Hochberg)",
+                  ucd="stat.probability"),
+    ]
+    errors = [
+        described("lrs_chi2", f32, "LRS predicted from XP: mean squared residual over noise^2 + model error^2", ucd="stat.fit.chi2"),
+        described("xp_chi2", f32, "XP predicted from LRS: mean squared residual over noise^2 + model error^2", ucd="stat.fit.chi2"),
+        described("lrs_l1", f32, "LRS predicted from XP: mean absolute residual", "continuum-normalised flux"),
+        described("xp_l1", f32, "XP predicted from LRS: mean absolute residual", "flux over flux at 550 nm"),
+        described("lrs_mse", f32, "LRS predicted from XP: mean squared residual", "(continuum-normalised flux)^2"),
+        described("xp_mse", f32, "XP predicted from LRS: mean squared residual", "(flux over flux at 550 nm)^2"),
+        described("lrs_snr", f32, "S/N of the LRS spectrum", ucd="stat.snr"),
+        described("xp_snr", f32, "S/N of the XP spectrum", ucd="stat.snr"),
+        described("similarity", f32, "cosine of the star's own two vectors, centred"),
+    ]
+    z = [described(f"z_{name}", f32, f"{DESCRIPTIONS[name]}: robust z against the star's own neighbours", "sigma")
+         for name in NAMES]
+    words = [
+        described("kind", pa.string(), "likely kind: astrophysical, instrumental or wrong_match; empty where p >= 0.01"),
+        described("reason", pa.string(), "why, in words; empty where p >= 0.01"),
+    ]
+    return pa.schema([*keys, *errors, *z, *words])

@@ -1,0 +1,100 @@
+"""From scores to p-values and false-discovery rates.
+
+A score of a normal star has no known distribution, so it is calibrated by ranks against
+reference stars (conformal p-values: Vovk, Gammerman & Shafer 2005; Bates et al. 2023 for
+outlier tests), with a generalised Pareto tail where the ranks end (Pickands 1975), and the
+false-discovery rate of Benjamini & Hochberg (1995).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TAIL_FRACTION = 0.05
+MIN_TAIL = 20
+MAX_SHAPE = 0.5
+SMALLEST_P = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class RankCalibration:
+    """Upper-tail p-values of scores, learned from the scores of reference stars."""
+
+    reference: np.ndarray
+    threshold: float
+    tail_probability: float
+    shape: float
+    scale: float
+
+    def p_value(self, scores: np.ndarray) -> np.ndarray:
+        """(N,) probability that a normal star scores at least as high.
+
+        By rank, (1 + #{reference >= score}) / (n + 1), up to `threshold`; beyond it by the
+        tail that was fitted to the reference's own excesses.
+        """
+        scores = np.asarray(scores, dtype=np.float64)
+        n = len(self.reference)
+        above = n - np.searchsorted(self.reference, scores, side="left")
+        ranks = (1.0 + above) / (n + 1.0)
+        if not np.isfinite(self.threshold):
+            return ranks
+        excess = np.maximum(scores - self.threshold, 0.0) / self.scale
+        survival = np.exp(-excess) if abs(self.shape) < 1e-6 else (1 + self.shape * excess) ** (-1 / self.shape)
+        tail = np.maximum(self.tail_probability * survival, SMALLEST_P)
+        return np.where(scores > self.threshold, tail, ranks)
+
+
+def calibrate(reference: np.ndarray, tail_fraction: float = TAIL_FRACTION) -> RankCalibration:
+    """Learn p-values from the scores of reference stars.
+
+    Parameters
+    ----------
+    reference
+        (n,) scores of stars that are taken as normal; non-finite ones are left out.
+    tail_fraction
+        Upper fraction whose excesses set the tail beyond the ranks, at least `MIN_TAIL` members;
+        where those would be more than a tenth no tail is fitted and p is never below 1 / (n + 1).
+    """
+    ordered = np.sort(np.asarray(reference, dtype=np.float64)[np.isfinite(reference)])
+    members = max(int(len(ordered) * tail_fraction), MIN_TAIL)
+    if members > len(ordered) // 10:
+        return RankCalibration(ordered, np.inf, 0.0, 0.0, 1.0)
+    threshold = float(ordered[-members - 1])
+    excess = ordered[-members:] - threshold
+    if excess.max() <= 0:
+        return RankCalibration(ordered, np.inf, 0.0, 0.0, 1.0)
+    shape, scale = _pareto_by_moments(excess)
+    return RankCalibration(ordered, threshold, (1.0 + members) / (len(ordered) + 1.0), shape, scale)
+
+
+def _pareto_by_moments(excess: np.ndarray) -> tuple[float, float]:
+    """Shape and scale of a generalised Pareto law by probability-weighted moments (Hosking & Wallis 1987).
+
+    The shape is kept in 0 .. `MAX_SHAPE`: a finite end point would call everything beyond it impossible.
+    """
+    ordered = np.sort(excess)
+    n = len(ordered)
+    plotting = (np.arange(1, n + 1) - 0.35) / n
+    first, second = ordered.mean(), float(np.mean((1 - plotting) * ordered))
+    shape = 2 - first / (first - 2 * second) if first > 2 * second else MAX_SHAPE
+    shape = float(np.clip(shape, 0.0, MAX_SHAPE))
+    return shape, float(max(first * (1 - shape), 1e-12))
+
+
+def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
+    """q-values: the false-discovery rate of the list that ends with each star (Benjamini & Hochberg 1995)."""
+    p_values = np.asarray(p_values, dtype=np.float64)
+    n = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    scaled = p_values[order] * n / np.arange(1, n + 1)
+    q_sorted = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    q_values = np.empty(n)
+    q_values[order] = q_sorted
+    return q_values
+
+
+def surprise(values: np.ndarray, reference: np.ndarray, cap: float = 12.0) -> np.ndarray:
+    """-log10 of the upper-tail p-value of `values` against `reference`, at most `cap`."""
+    return np.minimum(-np.log10(calibrate(reference).p_value(values)), cap)

@@ -1,0 +1,82 @@
+"""The learned model error on disk, beside the translations that use it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from specclip_search.atlas.files import whole_file
+from specclip_search.errors import AtlasError
+
+from .model_error import ModelError
+
+FILE_NAME = "model_error.npz"
+_FIELDS = tuple(field.name for field in fields(ModelError))
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedErrors:
+    """Model errors of both directions and what they were learned from.
+
+    Attributes
+    ----------
+    to_lrs, to_xp
+        Errors of LRS spectra predicted from XP, and of XP spectra predicted from LRS.
+    origin
+        Digest of model, windows and code revision: another one makes the errors void.
+    stars
+        How many pairs they were learned from.
+    split
+        ``validation``, or ``all`` where there were too few validation stars.
+    """
+
+    to_lrs: ModelError
+    to_xp: ModelError
+    origin: str
+    stars: int
+    split: str
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name, in a fixed order."""
+        return {f"{side}.{name}": np.asarray(getattr(error, name))
+                for side, error in (("to_lrs", self.to_lrs), ("to_xp", self.to_xp)) for name in _FIELDS}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over origin and arrays."""
+        digest = hashlib.sha256(self.origin.encode())
+        for name, array in self.arrays().items():
+            digest.update(f"{name}{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return "sha256:" + digest.hexdigest()
+
+
+def save(folder: Path, errors: LearnedErrors) -> None:
+    """Write whole or not at all."""
+    with whole_file(folder / FILE_NAME) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, origin=np.array(errors.origin), stars=np.array(errors.stars), split=np.array(errors.split),
+                 **errors.arrays())
+
+
+def load(folder: Path) -> LearnedErrors | None:
+    """The errors kept in `folder`, or None.
+
+    Raises
+    ------
+    AtlasError
+        If the file is there and cannot be read.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            sides = [ModelError(*(content[f"{side}.{name}"] for name in _FIELDS)) for side in ("to_lrs", "to_xp")]
+            return LearnedErrors(sides[0], sides[1], str(content["origin"]), int(content["stars"]),
+                                 str(content["split"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise AtlasError(f"{path} is not a readable table of model errors ({error}).",
+                         "Remove it and run `specclip-search translate` again; it is learned anew.") from error

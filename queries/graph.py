@@ -1,0 +1,40 @@
+"""Nearest neighbours of many spectra at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .space import Space
+
+SEARCH_ROWS = 512
+
+
+def nearest_rows(space: Space, modality: str, rows: np.ndarray, k: int,
+                 tick: Callable[[int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest spectra of the same instrument for each of `rows`, itself left out.
+
+    Parameters
+    ----------
+    rows
+        (N,) int64 rows of the instrument's vectors.
+
+    Returns
+    -------
+    tuple of np.ndarray
+        (N, k) int64 rows, -1 where there are fewer, and (N, k) float32 similarity, 0 there.
+    """
+    index = space.index(modality)
+    found = np.full((len(rows), k), -1, dtype=np.int64)
+    similarity = np.zeros((len(rows), k), dtype=np.float32)
+    for start in range(0, len(rows), SEARCH_ROWS):
+        block = rows[start : start + SEARCH_ROWS]
+        answer = index.search(index.vectors(block), k, query_modality=modality, exclude=block[:, None], centred=True)
+        found[start : start + len(block)] = answer.rows
+        similarity[start : start + len(block)] = np.nan_to_num(answer.similarity)
+        if tick is not None:
+            tick(start + len(block))
+    return found, similarity

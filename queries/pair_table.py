@@ -1,0 +1,117 @@
+"""All pairs of an atlas as arrays: translation errors, vector rows and neighbours that are pairs themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.errors import QueryError
+
+from .pairs import LRS, XP
+
+if TYPE_CHECKING:
+    from indexing.keytable import KeyTable
+
+    from .space import Space
+
+_SCALARS = ("lrs_chi2", "xp_chi2", "lrs_l1", "xp_l1", "lrs_mse", "xp_mse", "lrs_snr", "xp_snr", "xp_color")
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Pairs in the order of the translation shards, those whose two spectra have vectors.
+
+    Attributes
+    ----------
+    lrs_spec_id, xp_spec_id, source_id
+        (N,) int64.
+    lrs_row, xp_row
+        (N,) int64 rows of the vectors.
+    values
+        Scalar columns of the translations by name, (N,) float64.
+    lrs_windows, xp_windows
+        (N, w) float32 residuals of windows in sigma.
+    part
+        (N,) number of the translation shard each pair stands in.
+    unembedded
+        How many pairs were left out because a spectrum has no vector yet.
+    """
+
+    lrs_spec_id: np.ndarray
+    lrs_release: np.ndarray
+    xp_spec_id: np.ndarray
+    xp_release: np.ndarray
+    source_id: np.ndarray
+    lrs_row: np.ndarray
+    xp_row: np.ndarray
+    values: dict[str, np.ndarray]
+    lrs_windows: np.ndarray
+    xp_windows: np.ndarray
+    window_names: dict[str, tuple[str, ...]]
+    part: np.ndarray
+    unembedded: int
+
+    def __len__(self) -> int:
+        return len(self.source_id)
+
+    @classmethod
+    def read(cls, space: Space) -> PairTable:
+        """Read the translations of the space's model and find the pairs' vectors.
+
+        Raises
+        ------
+        QueryError
+            If there are no translations, or no pair has both vectors.
+        """
+        stage = space.atlas.translations(space.model)
+        parts = stage.parts()
+        if not parts:
+            raise QueryError(f"The atlas holds no translation errors of model '{space.model}' yet.",
+                             "Run `specclip-search translate` first.")
+        table = stage.read().combine_chunks()
+        number = np.repeat([part.number for part in parts], [part.rows for part in parts])
+        lrs_row = vector_rows(space.keys(LRS), table["lrs_spec_id"], table["lrs_release"])
+        xp_row = vector_rows(space.keys(XP), table["xp_spec_id"], table["xp_release"])
+        both = (lrs_row >= 0) & (xp_row >= 0)
+        if not both.any():
+            raise QueryError("No pair has vectors of both its spectra.", "Run `specclip-search embed`, then `index build`.")
+        kept = table.filter(pa.array(both))
+        names = {side: tuple((table.schema.field(f"{side}_window_sigma").metadata or {})[b"windows"].decode().split(", "))
+                 for side in ("lrs", "xp")}
+        return cls(
+            kept["lrs_spec_id"].to_numpy(), np.array(kept["lrs_release"].to_pylist(), dtype=object),
+            kept["xp_spec_id"].to_numpy(), np.array(kept["xp_release"].to_pylist(), dtype=object),
+            kept["source_id"].to_numpy(), lrs_row[both], xp_row[both],
+            {name: kept[name].to_numpy().astype(np.float64) for name in _SCALARS},
+            column_to_matrix(kept["lrs_window_sigma"]), column_to_matrix(kept["xp_window_sigma"]), names,
+            number[both], int((~both).sum()))
+
+    def covariates(self) -> np.ndarray:
+        """(N, 3) log10 S/N of both spectra and the star's colour: what a score must not follow."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            snr = [np.log10(np.maximum(self.values[name], 0.1)) for name in ("lrs_snr", "xp_snr")]
+        return np.column_stack([*snr, self.values["xp_color"]])
+
+    def pair_of_row(self, modality: str, rows: int) -> np.ndarray:
+        """(rows,) int32 pair that a vector row belongs to, -1 where none; of several visits the best."""
+        own = self.lrs_row if modality == LRS else self.xp_row
+        order = np.argsort(np.nan_to_num(self.values["lrs_snr"]), kind="stable")
+        result = np.full(rows, -1, dtype=np.int32)
+        result[own[order]] = order
+        return result
+
+
+def vector_rows(keys: KeyTable, spec_id: pa.ChunkedArray, release: pa.ChunkedArray) -> np.ndarray:
+    """(N,) vector row of each (spec_id, release), -1 where it has none."""
+    ids = spec_id.to_numpy()
+    rows, queries = keys.all_rows_of(ids)
+    number = {name: code for code, name in enumerate(keys.releases)}
+    wanted = np.array([number.get(name, -1) for name in release.to_pylist()], dtype=np.int64)
+    same = keys.release[rows] == wanted[queries]
+    result = np.full(len(ids), -1, dtype=np.int64)
+    result[queries[same]] = rows[same]
+    return result

@@ -1,0 +1,131 @@
+"""One model's space in an atlas: keys, vectors and indexes of every instrument, opened when first used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from specclip_search.errors import QueryError
+
+if TYPE_CHECKING:
+    from indexing.keytable import KeyTable
+    from indexing.search import VectorIndex
+    from specclip_search.atlas import Atlas
+
+MODALITY_ORDER = ("lamost_lrs", "gaia_xp")
+
+
+class Space:
+    """Vectors of one model over the instruments of an atlas.
+
+    Parameters
+    ----------
+    atlas
+        The atlas.
+    model
+        Model's name; the active one by default.
+
+    Attributes
+    ----------
+    modalities
+        Instruments that have vectors of this model.
+    """
+
+    def __init__(self, atlas: Atlas, model: str | None = None) -> None:
+        self.atlas = atlas
+        self.model = atlas.require_model(model)
+        names = [*MODALITY_ORDER, *(name for name in atlas.modalities() if name not in MODALITY_ORDER)]
+        self.modalities = tuple(name for name in names if atlas.vectors(self.model, name).exists)
+        if not self.modalities:
+            raise atlas.vectors(self.model, MODALITY_ORDER[0]).missing()
+        self._keys: dict[str, KeyTable] = {}
+        self._indexes: dict[str, VectorIndex] = {}
+        self._loaded: Any = None
+
+    def keys(self, modality: str) -> KeyTable:
+        """Rows and keys of an instrument's vectors."""
+        if modality not in self._keys:
+            from indexing.keytable import KeyTable
+
+            self._keys[self.require(modality)] = KeyTable.open(self.atlas, self.model, modality)
+        return self._keys[modality]
+
+    def index(self, modality: str) -> VectorIndex:
+        """The search index of an instrument's vectors.
+
+        Raises
+        ------
+        VectorIndexError
+            If there is none, or it was built from other vectors.
+        """
+        if modality not in self._indexes:
+            from indexing.search import VectorIndex
+
+            self._indexes[self.require(modality)] = VectorIndex.open(self.atlas, self.model, modality)
+        return self._indexes[modality]
+
+    def require(self, modality: str) -> str:
+        """`modality` if it has vectors, else a QueryError that names those which have."""
+        if modality not in self.modalities:
+            raise QueryError(
+                f"There are no '{modality}' vectors of model '{self.model}' in this atlas; "
+                f"it has {', '.join(self.modalities)}.",
+                "Name one of these with --within, or ingest and embed that instrument's spectra.")
+        return modality
+
+    def loaded_model(self) -> Any:
+        """The model itself, for spectra that are not in the atlas."""
+        if self._loaded is None:
+            from training.model import load_model
+
+            self._loaded = load_model(self.atlas.model_folder(self.model))
+        return self._loaded
+
+    def mean(self, modality: str) -> np.ndarray:
+        """(dim,) float64 mean vector of an instrument, which centring subtracts."""
+        from indexing.means import ensure_mean
+
+        return ensure_mean(self.atlas, self.model, modality).vector
+
+    def other(self, modality: str) -> str | None:
+        """The other instrument of the pair, where it has vectors."""
+        return next((name for name in self.modalities if name != modality), None)
+
+    def origin(self) -> dict[str, Any]:
+        """What identifies the vectors that a result came from: model, its digest, digests of the vectors."""
+        digests = {name: self.atlas.vectors(self.model, name).digest for name in self.modalities}
+        return {"model": self.model, "model_digest": self.model_digest(), "vectors_digest": digests,
+                "index_digest": {name: index.digest for name, index in self._indexes.items()}}
+
+    def model_digest(self) -> str:
+        """Digest of the weights that made the vectors, from the shards' own sidecars."""
+        for name in self.modalities:
+            for part in self.atlas.vectors(self.model, name).parts():
+                return str(part.extra.get("model_digest", ""))
+        return ""
+
+
+_OPEN: WeakKeyDictionary[Atlas, dict[str, tuple[tuple[int, ...], Space]]] = WeakKeyDictionary()
+
+
+def open_space(atlas: Atlas, model: str | None = None) -> Space:
+    """The space of `model`, kept open with the atlas object while its vectors and indexes stay the same."""
+    name = atlas.require_model(model)
+    state = _state(atlas, name)
+    spaces = _OPEN.setdefault(atlas, {})
+    kept = spaces.get(name)
+    if kept is None or kept[0] != state:
+        kept = (state, Space(atlas, name))
+        spaces[name] = kept
+    return kept[1]
+
+
+def _state(atlas: Atlas, model: str) -> tuple[int, ...]:
+    """Modification times of the folders whose content decides; a commit renames into them."""
+    folders: list[Path] = []
+    for modality in MODALITY_ORDER:
+        folders += [atlas.vectors(model, modality).folder, atlas.index_folder(model, modality)]
+    return tuple(folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders)

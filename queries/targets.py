@@ -1,0 +1,144 @@
+"""What a user searches with: keys, spectrum files or several of them, turned into vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from specclip_search.errors import QueryError
+from specclip_search.keys import SpectrumKey, parse_key
+
+if TYPE_CHECKING:
+    from .space import Space
+
+TargetLike = str | os.PathLike[str] | SpectrumKey
+_ID_NAMES = {"lamost_lrs": "obsid", "gaia_xp": "source_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to search with.
+
+    Attributes
+    ----------
+    name
+        As the user wrote it; stands in the `target` column.
+    modality
+        Instrument of the spectrum.
+    vector
+        (dim,) float32 unit vector.
+    row
+        Its row among the instrument's vectors, or None for a spectrum that is not in the atlas.
+    source_id
+        Gaia source_id of the star, or None where unknown.
+    centred
+        Whether its instrument's mean has been taken from the vector.
+    """
+
+    name: str
+    modality: str
+    vector: np.ndarray
+    row: int | None = None
+    source_id: int | None = None
+    centred: bool = False
+
+
+def resolve_targets(space: Space, targets: Sequence[TargetLike]) -> list[Target]:
+    """Find every target in the atlas or read it from its file; nothing is searched before all are good.
+
+    Parameters
+    ----------
+    targets
+        Keys (`lamost:101001`, `lamost:101001@dr7`, `gaia:5853418002145112704`), `SpectrumKey`s or
+        paths of spectrum files. Without `@release` the newest release that has the id is meant.
+
+    Raises
+    ------
+    QueryError
+        If there are no targets, one is not in the atlas, or one is neither a key nor a file.
+    SpectrumError
+        If a file holds no spectrum that can be used; the reason is told.
+    """
+    if len(targets) == 0:
+        raise QueryError("No target was given.", "Name one, for example lamost:101001 or a spectrum file.")
+    return [_resolve(space, target) for target in targets]
+
+
+def _resolve(space: Space, target: TargetLike) -> Target:
+    if isinstance(target, SpectrumKey):
+        return _from_atlas(space, target, None, str(target))
+    text = os.fspath(target)
+    if not isinstance(target, os.PathLike) and _looks_like_key(text):
+        key_text, _, release = text.partition("@")
+        return _from_atlas(space, parse_key(key_text), release or None, text)
+    if Path(text).exists():
+        return _from_file(space, Path(text))
+    if isinstance(target, os.PathLike) or "/" in text or "." in text:
+        raise QueryError(f"There is no spectrum file {text}.", "Check the path, or give a key such as lamost:101001.")
+    parse_key(text)
+    raise QueryError(f"'{text}' is not a target.", "Give a key such as lamost:101001, or a spectrum file.")
+
+
+def _looks_like_key(text: str) -> bool:
+    prefix, colon, _ = text.strip().partition(":")
+    return bool(colon) and prefix.lower() in ("lamost", "gaia", "lamost_lrs", "gaia_xp")
+
+
+def _from_atlas(space: Space, key: SpectrumKey, release: str | None, name: str) -> Target:
+    if key.modality not in space.modalities:
+        raise QueryError(f"{name} is not in this atlas: it holds no {key.modality} vectors of '{space.model}', "
+                         f"only {', '.join(space.modalities)}.",
+                         "Ingest and embed that instrument's spectra first.")
+    keys = space.keys(key.modality)
+    rows, _ = keys.all_rows_of(np.array([key.spec_id], dtype=np.int64), release)
+    if len(rows) == 0:
+        raise _not_here(space, key, release, name)
+    row = int(keys.rows_of(np.array([key.spec_id], dtype=np.int64), release)[0])
+    source_id = int(keys.source_id[row])
+    vector = space.index(key.modality).raw_vectors(np.array([row]))[0]
+    return Target(name, key.modality, vector, row, source_id if source_id >= 0 else None)
+
+
+def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) -> QueryError:
+    keys = space.keys(key.modality)
+    any_release, _ = keys.all_rows_of(np.array([key.spec_id], dtype=np.int64))
+    if release is not None and len(any_release):
+        held = ", ".join(sorted(set(keys.release_names(any_release))))
+        return QueryError(f"{name} is not in this atlas: {key} is here in release {held}, not in '{release}'.",
+                          f"Write {key}@{held.split(', ')[0]}, or leave @release out for the newest.")
+    low, high = keys.spec_id[keys.by_spec[0]], keys.spec_id[keys.by_spec[-1]]
+    label = _ID_NAMES.get(key.modality, "ids")
+    return QueryError(f"{name} is not in this atlas ({len(keys):,} {key.modality} spectra, {label} {low} to {high}).",
+                      "Check the id's digits and the survey before the colon; a spectrum file can be given as well.")
+
+
+def _from_file(space: Space, path: Path) -> Target:
+    from specclip_search.errors import SpectrumError
+    from specclip_search.modality import get_modality
+    from specclip_search.preparation import prepare_batch
+    from specclip_search.readers import read_spectrum
+
+    spectrum = read_spectrum(path)
+    modality = space_modality(space, spectrum.modality, path)
+    prepared = prepare_batch(get_modality(modality), [spectrum])
+    if not bool(prepared.keep[0]):
+        reason = prepared.reasons[0]
+        raise SpectrumError(reason, f"{path} cannot be searched with: {reason}.",
+                            "Choose another spectrum; this one would be set aside on ingest, too.")
+    vector = space.loaded_model().embed(modality, np.asarray(prepared.flux))[0]
+    source_id = spectrum.meta.get("source_id")
+    return Target(str(path), modality, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id))
+
+
+def space_modality(space: Space, modality: str, path: Path) -> str:
+    """`modality` where the model has it, else a QueryError that names the file."""
+    known = getattr(space.loaded_model(), "modalities", space.modalities)
+    if modality not in known:
+        raise QueryError(f"{path} is a {modality} spectrum; model '{space.model}' knows {', '.join(known)}.",
+                         "Give a spectrum of one of these instruments.")
+    return modality
