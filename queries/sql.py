@@ -1,0 +1,226 @@
+"""SQL over an atlas: a connection with its views and functions, and relations that outlive the call."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from specclip_search.errors import QueryError, SpecclipError
+
+from .functions import Failures, add_functions
+from .views import AtlasViews
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    from astropy.table import QTable
+
+    from specclip_search.atlas import Atlas
+
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+_DESCRIBE = re.compile(r"\s*(?:describe|desc|show)\s+(?:table\s+)?\"?(\w+)\"?\s*;?\s*", re.IGNORECASE)
+# statements that list views, or build names of views while they run
+_NEEDS_ALL = re.compile(r"\b(show|describe|information_schema|duckdb_\w+|pragma\w*|query_table|query|summarize)\b", re.IGNORECASE)
+
+
+def connect(atlas: Atlas, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB connection with a view over every stage of the atlas and the functions of SQL.
+
+    Nothing is read or copied; views stand over the shards committed at this moment.
+
+    Parameters
+    ----------
+    read_only
+        Shut out everything but the atlas's own files: no other file, no network, no extension,
+        no change of settings.
+    """
+    views = AtlasViews(atlas)
+    connection = _bare_connection()
+    views.create(connection)
+    add_functions(connection, atlas, stars="stars" in views.all)
+    if read_only:
+        lock_down(connection, atlas.path)
+    return connection
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Leave `connection` nothing but reading below `folder`. Cannot be undone."""
+    from .view_files import quoted
+
+    connection.execute(f"SET allowed_directories = [{quoted(str(folder.resolve()) + '/')}]")
+    for setting in ("autoload_known_extensions = false", "allow_community_extensions = false",
+                    "enable_external_access = false", "lock_configuration = true"):
+        connection.execute(f"SET {setting}")
+
+
+def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | None:
+    """Run a statement over the atlas.
+
+    Parameters
+    ----------
+    statement
+        SQL of DuckDB. Views: `stars`, `spectra`, `spectra_<modality>`, `vectors_<modality>`,
+        `translations`, `neighbours_<modality>`, `anomalies`, `emp`, `rejected_<modality>` and
+        each catalogue; functions: `similar(target, k, within := ...)`, `cosine(a, b)`,
+        `separation_arcsec(ra1, dec1, ra2, dec2)`, `cone(ra, dec, radius_deg)`.
+        `DESCRIBE <view>` tells its columns with units and meaning.
+    parameters
+        Values for `?` or `$name`.
+
+    Returns
+    -------
+    Rows, evaluated when read; None where the statement yields none.
+
+    Raises
+    ------
+    QueryError
+        If DuckDB refuses the statement; its message, and the tables there are.
+    """
+    session = Session(atlas, statement)
+    return session.run(statement, parameters)
+
+
+class Session:
+    """A connection whose views are made as statements name them: most statements need one or two.
+
+    Parameters
+    ----------
+    statement
+        The first statement to come, whose views are made at once.
+    """
+
+    def __init__(self, atlas: Atlas, statement: str = "") -> None:
+        self.views = AtlasViews(atlas)
+        self.connection = _bare_connection()
+        self._made: set[str] = set()
+        self._prepare(statement)
+        self.failures: Failures = add_functions(self.connection, atlas, stars="stars" in self._made)
+
+    def _prepare(self, statement: str) -> None:
+        words = set(re.findall(r"\w+", statement.lower()))
+        everything = _NEEDS_ALL.search(statement) is not None
+        names = [name for name in self.views.all
+                 if name not in self._made and (everything or name in words or (name == "stars" and "cone" in words))]
+        self.views.create(self.connection, names)
+        self._made.update(names)
+
+    def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
+        """Run one statement; see `run`."""
+        self._prepare(statement)
+        described = _DESCRIBE.fullmatch(statement)
+        if described and described[1].lower() in self.views.all:
+            statement = _meaning_sql(described[1].lower())
+        relation = self.guarded(lambda: self.connection.sql(statement, params=_plain(parameters)))
+        return None if relation is None else Rows(relation, self)
+
+    def guarded(self, call: Any) -> Any:
+        """Call into DuckDB; its errors become ours."""
+        import duckdb
+
+        try:
+            return call()
+        except (duckdb.Error, RuntimeError) as error:
+            own = self.failures.take()
+            if isinstance(own, SpecclipError):
+                raise own from error
+            raise as_query_error(error, self.views) from error
+
+
+class Rows:
+    """Rows of a statement: DuckDB's relation, with its connection kept open and its errors made ours.
+
+    Whatever DuckDB's relation can do, this can. Ids are integers in every form, also where
+    some are null. Every call runs the statement again; keep the table if you need it twice.
+    """
+
+    def __init__(self, relation: duckdb.DuckDBPyRelation, session: Session) -> None:
+        self.relation = relation
+        self._session = session
+
+    def df(self) -> pd.DataFrame:
+        """A pandas DataFrame; integers with nulls are `Int64`."""
+        return self._session.guarded(self.relation.df)
+
+    to_df = df
+
+    def arrow(self) -> pa.Table:
+        """An Arrow table; fields carry unit, description and ucd where the atlas knows them."""
+        table = self._session.guarded(self.relation.to_arrow_table)
+        return with_meanings(table, self._session.views)
+
+    to_arrow_table = arrow
+
+    def qtable(self) -> QTable:
+        """An astropy QTable with units."""
+        from specclip_search.tables import to_qtable
+
+        return to_qtable(self.arrow())
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.relation, name)
+        if not callable(value):
+            return value
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = self._session.guarded(lambda: value(*arguments, **options))
+            return Rows(result, self._session) if type(result) is type(self.relation) else result
+
+        return call
+
+    def __repr__(self) -> str:
+        return self._session.guarded(lambda: repr(self.relation))
+
+    def __len__(self) -> int:
+        return self._session.guarded(lambda: len(self.relation))
+
+
+def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
+    """Give columns that bear the name of a column of the atlas its unit, description and UCD."""
+    known = views.meanings()
+    fields = [field.with_metadata(known[field.name].metadata) if field.name in known and not field.metadata else field
+              for field in table.schema]
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+
+
+def as_query_error(error: Exception, views: AtlasViews) -> QueryError:
+    """DuckDB's message in one line, and what there is where a name was not found."""
+    text = str(error)
+    first = text.split("\n\nLINE")[0].strip()
+    lines = [line.strip() for line in first.splitlines() if line.strip()]
+    message = re.sub(r"^\w+ Error: ", "", lines[0]) if lines else type(error).__name__
+    if "Table with name" in text:
+        return QueryError(message, views.missing_hint())
+    guesses = next((line for line in lines[1:] if line.startswith("Candidate bindings")), "")
+    hint = guesses or "`DESCRIBE stars` lists a view's columns, `SHOW TABLES` the views."
+    pointer = text.split("\n\nLINE")[1:]
+    if pointer and not guesses:
+        hint = "LINE" + pointer[0].rstrip() + "\n" + hint
+    return QueryError(f"The statement cannot be run: {message}", hint)
+
+
+def _bare_connection() -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    # a statement must not see Python variables as tables, nor fetch extensions from the network unasked
+    connection = duckdb.connect(config={"python_enable_replacements": False, "autoinstall_known_extensions": False,
+                                        "temp_directory": str(Path(tempfile.gettempdir()) / "specclip-search-sql")})
+    _open_connections.add(connection)
+    return connection
+
+
+_open_connections: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _plain(parameters: Parameters) -> Any:
+    return dict(parameters) if isinstance(parameters, Mapping) else None if parameters is None else list(parameters)
+
+
+def _meaning_sql(view: str) -> str:
+    return ("SELECT column_name, data_type AS column_type, coalesce(comment, '') AS meaning FROM duckdb_columns() "
+            f"WHERE table_name = '{view}' ORDER BY column_index")
