@@ -75,7 +75,8 @@ class Modality:
         return (self.wavelength >= window.lo) & (self.wavelength <= window.hi)
 
     def __repr__(self) -> str:
-        return f"<Modality {self.name}: {self.size} points, {self.wavelength[0]:.1f}-{self.wavelength[-1]:.1f} {self.unit}>"
+        ends = f"{self.wavelength[0]:.1f}-{self.wavelength[-1]:.1f} {self.unit}"
+        return f"<Modality {self.name}: {self.size} points, {ends}>"
 
     def __reduce__(self) -> tuple[Callable[[str], Modality], tuple[str]]:
         return get_modality, (self.name,)

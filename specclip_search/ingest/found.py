@@ -1,0 +1,126 @@
+"""Files below the paths a user names: folders walked whole, lists followed, each file once, in a fixed order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SpecclipError
+
+FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
+XP_SUFFIXES = (
+    ".csv", ".csv.gz", ".ecsv", ".ecsv.gz", ".fits", ".fits.gz", ".xml", ".xml.gz", ".vot", ".vot.gz", ".votable",
+    ".avro", ".parquet",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file and the marks by which a change is noticed.
+
+    Attributes
+    ----------
+    path
+        Absolute path.
+    size, mtime_ns
+        Bytes, and time of last change in nanoseconds; -1 where the system does not say.
+    readable
+        Whether we may read it; a file that becomes readable is a changed file.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    readable: bool
+
+
+def find_files(paths: Sequence[str | os.PathLike[str]], suffixes: tuple[str, ...]) -> Iterator[FoundFile]:
+    """Files in the order of `paths`, each folder's in the order of their names.
+
+    Parameters
+    ----------
+    paths
+        Files, taken whatever their name; folders, searched whole for `suffixes`; ``@LIST``, a text file
+        with one path a line, relative to the list's folder.
+
+    Raises
+    ------
+    SpecclipError
+        If a path does not exist, or a folder holds no such file.
+    """
+    for path in expand_lists(paths):
+        text = os.path.abspath(path)
+        if os.path.isdir(text):
+            count = 0
+            for found in _walk(text, suffixes, set()):
+                count += 1
+                yield found
+            if not count:
+                raise SpecclipError(
+                    f"No spectrum files below {path}: looked for names ending in {', '.join(suffixes)}.",
+                    "Name the folder that holds them, or the files themselves.")
+        elif not os.path.lexists(text):
+            raise SpecclipError(f"{path} does not exist; expected a file or a folder of spectra.",
+                                "Check the path; a list of files is named as @LIST.")
+        else:
+            yield _stamp(text)
+
+
+def expand_lists(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
+    """`paths` with each ``@LIST`` replaced by the paths it holds; empty lines and ``#`` lines are skipped."""
+    for path in paths:
+        text = os.fspath(path)
+        if not text.startswith("@") or os.path.lexists(text):
+            yield text
+            continue
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecclipError(f"The list {text[1:]} cannot be read ({error}).",
+                                "Give a text file with one path a line.") from None
+        folder = os.path.dirname(os.path.abspath(text[1:]))
+        entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if not entries:
+            raise SpecclipError(f"The list {text[1:]} names no file.", "Put one path a line into it.")
+        yield from (os.path.join(folder, entry) for entry in entries)
+
+
+def _walk(folder: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]) -> Iterator[FoundFile]:
+    """Files of a folder by name, sub-folders in between; a folder named like a spectrum is told of as well."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            return  # a link that leads back
+        visited.add((status.st_dev, status.st_ino))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        yield FoundFile(folder, -1, -1, False)
+        return
+    for entry in entries:
+        named = entry.name.lower().endswith(suffixes) and not entry.name.startswith(".")
+        if entry.is_dir():
+            if named:
+                yield FoundFile(entry.path, -1, -1, True)
+            yield from _walk(entry.path, suffixes, visited)
+        elif named:
+            yield _stamp(entry.path)
+
+
+def _stamp(path: str) -> FoundFile:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return FoundFile(path, -1, -1, False)
+    return FoundFile(path, status.st_size, status.st_mtime_ns, os.access(path, os.R_OK))
+
+
+def at_least_one(found: Iterable[FoundFile]) -> Iterator[FoundFile]:
+    """The same files; an error where there is none at all."""
+    empty = True
+    for file in found:
+        empty = False
+        yield file
+    if empty:
+        raise SpecclipError("No file was named.", "Name files, folders, or @LIST.")

@@ -1,0 +1,101 @@
+"""LAMOST low-resolution spectra into the atlas."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import SpecclipError
+from ..modality import LAMOST_LRS
+from ..readers.lamost import observe_lamost
+from ..spectrum import Spectrum
+from .found import FITS_SUFFIXES, FoundFile, at_least_one, find_files
+from .pipeline import Ingest, Progress
+from .plan import Grouping, Plan
+from .report import IngestReport
+from .worker import Refused
+
+if TYPE_CHECKING:
+    from ..atlas import Atlas
+
+SHARD_SIZE = 2048
+
+
+def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, release: str | None = None,
+                  workers: int | None = None, shard_size: int = SHARD_SIZE, progress: Progress | None = None,
+                  ) -> IngestReport:
+    """Read LAMOST LRS files into `spectra/lamost_lrs`; set aside, with a reason, what cannot be used.
+
+    Started again it makes only what is missing: new files become new shards, a changed file's shard is
+    made anew, everything else stays. Of two files with the same release and obsid the first in order is
+    kept. Killed at any time and started again, it ends with the same bytes.
+
+    Parameters
+    ----------
+    atlas
+        Where to.
+    paths
+        Files, folders (searched whole for FITS files), or ``@LIST``.
+    release
+        Data release of files whose header does not say it.
+    workers
+        Processes; None: one a core (a few hundred files are read in this process).
+    shard_size
+        Spectra a shard.
+    progress
+        Called with (spectra done, spectra in all, note).
+
+    Returns
+    -------
+    IngestReport
+        Accounts of all that was ever ingested this way: read = kept + the sum of rejected.
+
+    Raises
+    ------
+    SpecclipError
+        If a path does not exist, or a folder holds no FITS file.
+    """
+    def plan(folder: Path) -> Plan:
+        made = Plan(folder)
+        made.update(at_least_one(find_files(paths, FITS_SUFFIXES)), by_count(shard_size), release)
+        return made
+
+    return run_ingest(atlas, LAMOST_LRS.name, plan, read_lamost_file, workers, progress)
+
+
+def run_ingest(atlas: Atlas, modality: str, make_plan: Callable[[Path], Plan],
+               reading: Callable[[str, str | None], Iterator[Spectrum | Refused]], workers: int | None,
+               progress: Progress | None) -> IngestReport:
+    """Plan and run an ingest under the stage's lock."""
+    stage = atlas.spectra(modality)
+    with stage.lock():
+        return Ingest(atlas, modality, make_plan(stage.folder), reading, workers, progress).run()
+
+
+def by_count(size: int) -> Grouping:
+    """Groups of `size` files.
+
+    Raises
+    ------
+    SpecclipError
+        If `size` is smaller than 1.
+    """
+    if size < 1:
+        raise SpecclipError(f"A shard needs at least 1 spectrum; found {size}.", "Leave --shard-size at its default.")
+
+    def group(files: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
+        left = iter(files)
+        while chunk := list(islice(left, size)):
+            yield chunk
+
+    return group
+
+
+def read_lamost_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
+    """The one spectrum of a LAMOST file, in the file's own precision."""
+    spectrum = observe_lamost(Path(path), release)
+    spectrum.meta["source"] = path
+    yield spectrum

@@ -1,0 +1,185 @@
+"""The way from files to committed parts: plan, prepare in parallel, commit in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import Reason, SpecclipError
+from .ledger import KeyLedger
+from .plan import Plan
+from .pool import prepare_in_order, usable_cores
+from .report import IngestReport
+from .rows import write_part
+from .worker import PartRows, PartTask, Reading, Refused, refused_table
+
+if TYPE_CHECKING:
+    from ..atlas import Atlas, Part
+
+Progress = Callable[[int, "int | None", str], None]
+OWN = "ingest_part"
+FEW_FILES = 1000
+_KEYS = ["release", "spec_id", "source"]
+
+
+@dataclass
+class Ingest:
+    """One run of an ingest into one modality of an atlas. Hold the stage's lock around it."""
+
+    atlas: Atlas
+    modality: str
+    plan: Plan
+    reading: Reading
+    workers: int | None = None
+    progress: Progress | None = None
+
+    def run(self) -> IngestReport:
+        """Make every part that is missing or stale; parts that are current are left alone."""
+        self.stage, self.rejected = self.atlas.spectra(self.modality), self.atlas.rejected(self.modality)
+        parts = self.stage.parts()
+        self.standing: dict[int, Part] = {part.extra[OWN]: part for part in parts if OWN in part.extra}
+        self.shards = _ShardNumbers(parts, len(self.plan))
+        self.last_standing = max(self.standing, default=-1)
+        self.report, self.ledger = IngestReport(), KeyLedger()
+        self.sizes, self.files_done = self.plan.part_sizes(), 0
+        self.to_do = [part for part in range(len(self.plan)) if not self._is_current(part)]
+        if self.to_do:
+            for part in parts:
+                if OWN not in part.extra:  # shards of other origin: their spectra stand already
+                    self._remember(part)
+        self._make(set(self.to_do))
+        return self.report
+
+    def _is_current(self, part: int) -> bool:
+        stands = self.standing.get(part)
+        return stands is not None and stands.inputs == self.plan.inputs(part, self.modality)
+
+    def _make(self, missing: set[int]) -> None:
+        """Walk the parts in order: a part's duplicates are judged against all parts before it."""
+        made = prepare_in_order(self._next_task, self.modality, self.reading, self._enough_workers())
+        waiting: dict[int, PartRows] = {}
+        for part in range(len(self.plan)):
+            if part not in missing:
+                self._count_current(part, remember=bool(missing))
+                continue
+            while part not in waiting:
+                rows = next(made)
+                waiting[rows.part] = rows
+            affected = self._commit(waiting.pop(part))
+            missing.update(affected)
+            self.to_do = sorted([*self.to_do, *affected])
+
+    def _next_task(self) -> PartTask | None:
+        if not self.to_do:
+            return None
+        part = self.to_do.pop(0)
+        files = self.plan.files(part)
+        return PartTask(part, list(zip(files["path"].to_pylist(), files["release"].to_pylist(), strict=True)))
+
+    def _enough_workers(self) -> int:
+        """Starting a process costs about a second: a few files do not repay it."""
+        wanted = usable_cores() if self.workers is None else self.workers
+        if wanted < 1:
+            raise SpecclipError(f"The number of workers must be at least 1; found {wanted}.",
+                                "Leave --workers away for all cores.")
+        files = sum(self.sizes[part] for part in self.to_do)
+        if self.workers is None and files < FEW_FILES and self.modality == "lamost_lrs":
+            return 1
+        return min(wanted, max(1, len(self.to_do)))
+
+    def _count_current(self, part: int, remember: bool) -> None:
+        stands = self.standing[part]
+        self.report.add(stands.extra["accounts"])
+        self.report.shards_current += 1
+        self._tell(part)
+        if remember:
+            self._remember(stands)
+
+    def _remember(self, part: Part) -> None:
+        keys = pq.read_table(part.path, columns=["release", "spec_id"])
+        self.ledger.add(keys["release"].to_numpy(zero_copy_only=False), keys["spec_id"].to_numpy())
+
+    def _commit(self, rows: PartRows) -> list[int]:
+        """Take out duplicates, write the part; return later parts that must now be made again."""
+        release = rows.kept["release"].to_numpy(zero_copy_only=False)
+        spec_id = rows.kept["spec_id"].to_numpy()
+        taken = self.ledger.taken(release, spec_id)
+        kept, rejected = rows.kept, rows.rejected
+        if taken.any():
+            kept = rows.kept.filter(pa.array(~taken)).combine_chunks()
+            rejected = pa.concat_tables([rejected, _duplicates(rows.kept.filter(pa.array(taken)))]).combine_chunks()
+        affected = self._invalidate_later(rows.part, kept)
+        part = write_part(self.stage, self.rejected, self.shards.take(rows.part), kept, rejected,
+                          inputs=self.plan.inputs(rows.part, self.modality), extra={OWN: rows.part})
+        self.standing[rows.part] = part
+        self.ledger.add(release[~taken], spec_id[~taken])
+        self.report.add(part.extra["accounts"])
+        self.report.shards_written += 1
+        self._tell(rows.part)
+        return affected
+
+    def _invalidate_later(self, part: int, kept: pa.Table) -> list[int]:
+        """Remove later parts whose duplicates are judged otherwise now; only a part made again has any.
+
+        They are removed before this part is replaced, so that a kill in between leaves them to be made.
+        """
+        if part >= self.last_standing:
+            return []
+        before, after = self._keys_of(self.standing.get(part)), _key_set(kept)
+        affected = []
+        for number in sorted(number for number in self.standing if number > part and self._is_current(number)):
+            stands = self.standing[number]
+            if self._keys_of(stands) & (after - before) or self._duplicates_of(stands) & (before - after):
+                affected.append(number)
+                self.stage.remove(stands.number)
+                del self.standing[number]
+        return affected
+
+    def _keys_of(self, part: Part | None) -> set[tuple[str | None, int]]:
+        return set() if part is None else _key_set(pq.read_table(part.path, columns=["release", "spec_id"]))
+
+    def _duplicates_of(self, part: Part) -> set[tuple[str | None, int]]:
+        rejected = self.rejected.part(part.number)
+        if rejected is None:
+            return set()
+        table = pq.read_table(rejected.path)
+        return _key_set(table.filter(pc.equal(table["reason"], str(Reason.DUPLICATE_KEY))))
+
+    def _tell(self, part: int) -> None:
+        self.files_done += self.sizes[part]
+        if self.progress is not None:
+            expected = round(self.report.read * self.plan.n_files / max(self.files_done, 1))
+            self.progress(self.report.read, expected, f"file {self.files_done:,} of {self.plan.n_files:,}")
+
+
+class _ShardNumbers:
+    """The number of each part's shard: its own place in the plan, unless a shard of other origin has it."""
+
+    def __init__(self, parts: list[Part], planned: int) -> None:
+        self._numbers = {part.extra[OWN]: part.number for part in parts if OWN in part.extra}
+        self._used = {part.number for part in parts}
+        self._planned = planned
+
+    def take(self, part: int) -> int:
+        if part not in self._numbers:
+            free = part not in self._used
+            self._numbers[part] = part if free else max(*self._used, self._planned - 1) + 1
+            self._used.add(self._numbers[part])
+        return self._numbers[part]
+
+
+def _key_set(table: pa.Table) -> set[tuple[str | None, int]]:
+    return set(zip(table["release"].to_pylist(), table["spec_id"].to_pylist(), strict=True))
+
+
+def _duplicates(table: pa.Table) -> pa.Table:
+    rows: list[dict[str, Any]] = table.select(_KEYS).to_pylist()
+    return refused_table([
+        Refused(row["source"], row["spec_id"], row["release"], Reason.DUPLICATE_KEY,
+                f"spectrum {row['spec_id']} of release {row['release']} stands in the atlas already")
+        for row in rows])

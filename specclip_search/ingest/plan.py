@@ -1,0 +1,173 @@
+"""Which files make which part: fixed once, kept on disk, extended by new files.
+
+A part is always made from the same files in the same order, so that a killed run that is started
+again ends with the same bytes, and a changed file makes exactly its own part stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..atlas.files import text_digest, whole_file
+from ..errors import AtlasError
+from .found import FoundFile
+
+PLAN_FILE = "plan.parquet"
+# raise when the same file would give other rows: every part is then made anew
+REVISION = 1
+_SCHEMA = pa.schema([
+    ("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("readable", pa.bool_()),
+    ("release", pa.string()),
+])
+
+Grouping = Callable[[Iterable[FoundFile]], Iterator[list[FoundFile]]]
+
+
+class Plan:
+    """The parts of a stage and their files; part i is row group i of one Parquet file.
+
+    Some 30 bytes a file are held in memory while the plan is extended; paths are read a part at a time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / PLAN_FILE
+        self._file = self._open()
+
+    def _open(self) -> pq.ParquetFile | None:
+        if not self.path.exists():
+            return None
+        try:
+            file = pq.ParquetFile(self.path)
+            if file.schema_arrow.names != _SCHEMA.names:
+                raise pa.ArrowInvalid("other columns")
+            return file
+        except (pa.ArrowInvalid, OSError) as error:
+            raise AtlasError(f"{self.path} is not a readable ingest plan ({error}).",
+                             "Remove it together with the shards beside it and ingest again.") from None
+
+    def __len__(self) -> int:
+        return 0 if self._file is None else self._file.num_row_groups
+
+    @property
+    def n_files(self) -> int:
+        return 0 if self._file is None else self._file.metadata.num_rows
+
+    def part_sizes(self) -> list[int]:
+        """Number of files of each part."""
+        if self._file is None:
+            return []
+        return [self._file.metadata.row_group(part).num_rows for part in range(len(self))]
+
+    def files(self, part: int) -> pa.Table:
+        """Files of a part: path, size, mtime_ns, readable, release."""
+        assert self._file is not None
+        return self._file.read_row_group(part)
+
+    def inputs(self, part: int, salt: str) -> str:
+        """Digest of everything a part is made from."""
+        return inputs_digest(self.files(part), salt)
+
+    def update(self, found: Iterable[FoundFile], group: Grouping, release: str | None) -> None:
+        """Take in what was found: note changed files, put new ones into new parts. Whole or not at all."""
+        known = _Known(self)
+        fresh = known.sort_out(found, release)
+        new = list(group(fresh))
+        if not new and not known.touched:
+            return
+        with whole_file(self.path) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
+            for part in range(len(self)):
+                writer.write_table(known.refreshed(part, self.files(part)))
+            for files in new:
+                writer.write_table(_table(files, release), row_group_size=len(files))
+        self._file = self._open()
+
+
+def inputs_digest(files: pa.Table, salt: str) -> str:
+    """Digest of a part's files as they were found, and of the revision and settings that turn them into rows."""
+    rows = zip(*(files[name].to_pylist() for name in _SCHEMA.names), strict=True)
+    return text_digest(f"ingest {REVISION}", salt, *("\t".join(map(str, row)) for row in rows))
+
+
+def _table(files: list[FoundFile], release: str | None) -> pa.Table:
+    return pa.table({
+        "path": [file.path for file in files], "size": [file.size for file in files],
+        "mtime_ns": [file.mtime_ns for file in files], "readable": [file.readable for file in files],
+        "release": pa.array([release] * len(files), pa.string())}, schema=_SCHEMA)
+
+
+class _Known:
+    """Planned files by the hash of their path, to tell new, changed and unchanged ones apart."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.starts = np.concatenate([[0], np.cumsum(plan.part_sizes(), dtype=np.int64)])
+        self.hashes = np.empty(plan.n_files, np.uint64)
+        self.marks = np.empty(plan.n_files, np.uint64)
+        self.release = np.empty(plan.n_files, np.int16)
+        self.names: list[str | None] = [None]
+        for part in range(len(plan)):
+            table = plan.files(part)
+            rows = slice(int(self.starts[part]), int(self.starts[part + 1]))
+            self.hashes[rows] = [_hash(path) for path in table["path"].to_pylist()]
+            columns = (table[name].to_pylist() for name in ("size", "mtime_ns", "readable"))
+            self.marks[rows] = [_mark(*row) for row in zip(*columns, strict=True)]
+            self.release[rows] = [self._code(name) for name in table["release"].to_pylist()]
+        self.order = np.argsort(self.hashes, kind="stable")
+        self.sorted = self.hashes[self.order]
+        self.changed: dict[int, FoundFile] = {}
+        self.renamed: dict[int, str] = {}
+
+    def _code(self, name: str | None) -> int:
+        if name not in self.names:
+            self.names.append(name)
+        return self.names.index(name)
+
+    def sort_out(self, found: Iterable[FoundFile], release: str | None) -> Iterator[FoundFile]:
+        """Yield files not planned yet; remember those that changed. A file found twice counts once."""
+        seen: set[int] = set()
+        for file in found:
+            key = _hash(file.path)
+            place = int(np.searchsorted(self.sorted, np.uint64(key)))
+            if place < len(self.sorted) and int(self.sorted[place]) == key:
+                self._compare(int(self.order[place]), file, release)
+            elif key not in seen:
+                seen.add(key)
+                yield file
+
+    def _compare(self, row: int, file: FoundFile, release: str | None) -> None:
+        if int(self.marks[row]) != _mark(file.size, file.mtime_ns, file.readable):
+            self.changed[row] = file
+        if release is not None and self.names[self.release[row]] != release:
+            self.renamed[row] = release
+
+    @property
+    def touched(self) -> bool:
+        return bool(self.changed or self.renamed)
+
+    def refreshed(self, part: int, table: pa.Table) -> pa.Table:
+        """A part's files with changed ones brought up to date."""
+        first, beyond = int(self.starts[part]), int(self.starts[part + 1])
+        rows = [row for row in {*self.changed, *self.renamed} if first <= row < beyond]
+        if not rows:
+            return table
+        content = table.to_pylist()
+        for row in rows:
+            file = self.changed.get(row)
+            if file is not None:
+                content[row - first].update(size=file.size, mtime_ns=file.mtime_ns, readable=file.readable)
+            if row in self.renamed:
+                content[row - first]["release"] = self.renamed[row]
+        return pa.Table.from_pylist(content, schema=_SCHEMA)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+
+
+def _mark(size: int, mtime_ns: int, readable: bool) -> int:
+    return _hash(f"{size}\t{mtime_ns}\t{readable}")

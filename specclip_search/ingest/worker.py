@@ -1,0 +1,102 @@
+"""What one worker does with one part's files: rows that can be kept, and rows set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ..atlas.schemas import REJECTED, spectra_schema
+from ..errors import Reason, SpectrumError
+from ..modality import get_modality
+from ..preparation import prepare_batch
+from ..spectrum import Spectrum
+from .rows import rejected_table, spectra_table
+
+SPECTRA_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PartTask:
+    """Files of one part, in order: (path, release or None)."""
+
+    part: int
+    files: list[tuple[str, str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A file or row that gave no spectrum."""
+
+    source: str
+    spec_id: int | None
+    release: str | None
+    reason: Reason
+    message: str
+
+
+Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
+
+
+@dataclass(frozen=True, slots=True)
+class PartRows:
+    """A part's rows before duplicates are taken out: `kept` and `rejected` tables."""
+
+    part: int
+    kept: pa.Table
+    rejected: pa.Table
+
+
+def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
+    """Read and prepare a part's files, some hundred spectra at a time.
+
+    Nothing that a file holds raises; what cannot be used is in `rejected` with its reason.
+    """
+    instrument = get_modality(modality)
+    kept = [spectra_schema(modality, instrument.size).empty_table()]
+    rejected = [REJECTED.empty_table()]
+    waiting: list[Spectrum] = []
+
+    def flush() -> None:
+        prepared = prepare_batch(instrument, waiting)
+        kept.append(spectra_table(instrument, waiting, prepared))
+        rejected.append(rejected_table(waiting, prepared))
+        waiting.clear()
+
+    refused: list[Refused] = []
+    for path, release in task.files:
+        for found in _guarded(reading, path, release):
+            if isinstance(found, Refused):
+                refused.append(found)
+                continue
+            waiting.append(found)
+            if len(waiting) == SPECTRA_AT_ONCE:
+                flush()
+    flush()
+    rejected.append(refused_table(refused))
+    return PartRows(task.part, pa.concat_tables(kept).combine_chunks(), pa.concat_tables(rejected).combine_chunks())
+
+
+def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:
+    """Spectra of a file; whatever is wrong with it becomes a refusal."""
+    try:
+        for found in reading(path, release):
+            if isinstance(found, Spectrum) and found.spec_id is None:
+                found = Refused(str(found.meta.get("source", path)), None, release, Reason.LAYOUT_UNKNOWN,
+                                "the file names no id (OBSID or source_id); without a key nothing can find it again")
+            yield found
+    except SpectrumError as error:
+        yield Refused(path, None, release, error.reason, error.message)
+    except MemoryError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        yield Refused(path, None, release, Reason.UNREADABLE, f"{path} could not be read ({text})")
+
+
+def refused_table(refused: list[Refused]) -> pa.Table:
+    """Refusals as rows of `rejected/<modality>`."""
+    return pa.Table.from_pylist(
+        [{"source": r.source, "spec_id": r.spec_id, "release": r.release, "reason": str(r.reason), "message": r.message}
+         for r in refused], schema=REJECTED)

@@ -1,0 +1,182 @@
+"""Preparation of many spectra at once: model input, its errors, quality, and what is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import Reason, SpectrumError
+from ..spectrum import Spectrum
+from .lrs_batch import prepare_lrs_rows
+from .xp_batch import prepare_xp_rows
+
+if TYPE_CHECKING:
+    from ..modality import Modality
+
+FIT_REACH = 5706.0
+
+
+@dataclass(slots=True)
+class Prepared:
+    """N prepared spectra in the order they were given; rows set aside keep their place.
+
+    Attributes
+    ----------
+    flux
+        (N, n) float32 model input; NaN in rows set aside.
+    error
+        (N, n) float32, 1 sigma in the units of `flux`; inf where a pixel says nothing.
+    good_fraction
+        (N,) float32, fraction of good pixels in the model's window.
+    n_repaired
+        (N,) int16, bad pixels of the window that were interpolated over.
+    n_clipped
+        (N,) int16, pixels of the window with a continuum (XP: a flux) at or below zero.
+    scale
+        (N,) float32, XP: flux at 550 nm that was divided by; LRS: NaN.
+    snr
+        (N,) float32, median of flux over its error in the window.
+    reasons
+        Reason code a row, None where the spectrum is kept.
+    messages
+        What was expected and found, a row; None where kept.
+    """
+
+    flux: np.ndarray
+    error: np.ndarray
+    good_fraction: np.ndarray
+    n_repaired: np.ndarray
+    n_clipped: np.ndarray
+    scale: np.ndarray
+    snr: np.ndarray
+    reasons: list[Reason | None] = field(default_factory=list)
+    messages: list[str | None] = field(default_factory=list)
+
+    @property
+    def keep(self) -> np.ndarray:
+        """(N,) bool: rows that were not set aside."""
+        return np.array([reason is None for reason in self.reasons], dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.flux)
+
+    @classmethod
+    def empty(cls, count: int, size: int) -> Prepared:
+        """`count` rows of which nothing is known yet."""
+        return cls(
+            np.full((count, size), np.nan, np.float32), np.full((count, size), np.inf, np.float32),
+            np.zeros(count, np.float32), np.zeros(count, np.int16), np.zeros(count, np.int16),
+            np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32), [None] * count, [None] * count)
+
+    def set_aside(self, row: int, reason: Reason, message: str) -> None:
+        """Reject one row."""
+        self.reasons[row], self.messages[row] = reason, message
+        self.flux[row], self.error[row] = np.nan, np.inf
+
+    def put(self, rows: Sequence[int], other: Prepared) -> None:
+        """Put the rows of `other` at the places `rows`."""
+        at = np.asarray(rows, dtype=np.int64)
+        for name in ("flux", "error", "good_fraction", "n_repaired", "n_clipped", "scale", "snr"):
+            getattr(self, name)[at] = getattr(other, name)
+        for place, reason, message in zip(rows, other.reasons, other.messages, strict=True):
+            self.reasons[place], self.messages[place] = reason, message
+
+
+_ROWS = {"lamost_lrs": prepare_lrs_rows, "gaia_xp": prepare_xp_rows}
+
+
+def prepare_arrays(modality: Modality, wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> Prepared:
+    """Prepare spectra that share one wavelength array.
+
+    Parameters
+    ----------
+    modality
+        Whose spectra they are.
+    wavelength
+        (P,) in the modality's unit, vacuum.
+    flux, ivar
+        (N, P) flux as observed and its inverse variance; `ivar` at or below zero, or a flux that
+        is not finite, marks a pixel that is interpolated over and counted.
+
+    Returns
+    -------
+    Prepared
+        A spectrum without a bad pixel has exactly the published input of `Modality.prepare`.
+
+    Raises
+    ------
+    SpectrumError
+        If the wavelengths cannot carry the modality's grid.
+    """
+    rows = Prepared.empty(len(flux), modality.size)
+    _ROWS[modality.name](np.asarray(wavelength, dtype=np.float64), _native(flux), _native(ivar), rows)
+    return rows
+
+
+def prepare_batch(modality: Modality, spectra: Sequence[Spectrum]) -> Prepared:
+    """Prepare any spectra of one modality; those that cannot be used are set aside with their reason.
+
+    Spectra on identical wavelengths are prepared together. Nothing in a spectrum's arrays raises.
+    """
+    result = Prepared.empty(len(spectra), modality.size)
+    for wavelength, pixels, places in _groups(modality, spectra, result):
+        flux = np.stack([np.asarray(spectra[place].flux)[:pixels] for place in places])
+        ivar = np.stack([np.asarray(spectra[place].ivar)[:pixels] for place in places])
+        try:
+            result.put(places, prepare_arrays(modality, wavelength, flux, ivar))
+        except SpectrumError as error:
+            for place in places:
+                result.set_aside(place, error.reason, error.message)
+    return result
+
+
+def _groups(modality: Modality, spectra: Sequence[Spectrum], result: Prepared,
+            ) -> list[tuple[np.ndarray, int, list[int]]]:
+    """Spectra of equal wavelengths: (wavelength, number of pixels, places).
+
+    LAMOST files of one plate share their blue pixels and end at different red ones, so wavelengths
+    are compared only as far as they can matter.
+    """
+    groups: list[tuple[np.ndarray, int, list[int]]] = []
+    for place, spectrum in enumerate(spectra):
+        wavelength = np.asarray(spectrum.wavelength)
+        problem = _shape_problem(spectrum, modality)
+        if problem is not None:
+            result.set_aside(place, *problem)
+            continue
+        pixels = len(wavelength)
+        if modality.name == "lamost_lrs":
+            pixels = max(2, int(np.searchsorted(wavelength, FIT_REACH)))
+        for known, count, places in reversed(groups):
+            if count == pixels and np.array_equal(known, wavelength[:pixels]):
+                places.append(place)
+                break
+        else:
+            groups.append((wavelength[:pixels], pixels, [place]))
+    return groups
+
+
+def _shape_problem(spectrum: Spectrum, modality: Modality) -> tuple[Reason, str] | None:
+    shapes = np.shape(spectrum.wavelength), np.shape(spectrum.flux), np.shape(spectrum.ivar)
+    if len(set(shapes)) != 1 or len(shapes[0]) != 1:
+        return Reason.LAYOUT_UNKNOWN, f"wavelength, flux and ivar must be rows of one length; found {shapes}"
+    if shapes[0][0] < 2:
+        return Reason.NO_COVERAGE, f"a spectrum of {shapes[0][0]} pixels"
+    if spectrum.modality != modality.name:
+        return Reason.LAYOUT_UNKNOWN, f"a {modality.name} spectrum was expected; found {spectrum.modality}"
+    wavelength = np.asarray(spectrum.wavelength)
+    if not np.all(wavelength[1:] > wavelength[:-1]):
+        if not np.isfinite(wavelength).all():
+            return Reason.NOT_FINITE, "wavelengths must be finite; some are NaN or infinite"
+        return Reason.NOT_MONOTONIC, "wavelengths must strictly increase"
+    return None
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    """The same numbers in the machine's byte order, float32 kept, everything else float64."""
+    array = np.asarray(values)
+    single = array.dtype.kind == "f" and array.dtype.itemsize == 4
+    return array.astype(np.float32 if single else np.float64, copy=False)

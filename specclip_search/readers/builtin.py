@@ -1,0 +1,42 @@
+"""The formats that are always there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..errors import SpectrumError
+from ..spectrum import Spectrum
+from . import gaia, lamost, xp_tables
+from .content import Content
+from .registry import Reader, ReadOptions, register
+
+
+def _is_lamost(content: Content) -> bool:
+    named = b"LAMOST" in content.head or (b"OBSID   =" in content.head and b"COEFF0  =" in content.head)
+    return content.kind == "fits" and named
+
+
+def _read_lamost(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
+    yield lamost.read_lamost(content.path, options.release)
+
+
+def _is_gaia(content: Content) -> bool:
+    if content.kind == "fits" and b"BINTABLE" not in content.head:
+        return False
+    return gaia.is_gaia_xp(xp_tables.column_names(content))
+
+
+def _read_gaia(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
+    for batch in gaia.iter_xp(content):
+        rejected = {row: (reason, message) for row, _, reason, message in batch.rejected}
+        good = dict(zip(batch.row.tolist(), gaia.to_spectra(batch, options.release, str(content.path)), strict=True))
+        for row in sorted([*rejected, *good]):
+            if row in rejected:
+                reason, message = rejected[row]
+                raise SpectrumError(reason, f"{content.path}#{row}: {message}.", "Name another row, or another file.")
+            yield good[row]
+
+
+register(Reader("lamost", "LAMOST low-resolution spectra (FITS image or COADD table)", _is_lamost, _read_lamost))
+register(Reader("gaia_xp", "Gaia XP sampled or continuous mean spectra (CSV, ECSV, FITS, VOTable, Avro, Parquet)",
+                _is_gaia, _read_gaia))

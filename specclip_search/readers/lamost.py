@@ -1,0 +1,190 @@
+"""LAMOST low-resolution spectra: both layouts, every release."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import Reason, SpectrumError
+from ..keys import INT64_MAX
+from ..spectrum import Spectrum
+from .air import air_to_vacuum
+from .lamost_bytes import OtherLayout, RawLamost, from_columns, from_image, parse, read_bytes
+
+MODALITY = "lamost_lrs"
+# bits of ANDMASK that say the pixel holds no measurement (bad CCD, bad profile, no sky, no data); bright
+# sky and a shifted centre are set on usable pixels too
+UNUSABLE_BITS = 0b100111
+_NAME = re.compile(r"spec-(?P<lmjd>\d+)-(?P<planid>.+)_sp(?P<spid>\d+)-(?P<fiberid>\d+)")
+_NULLS = (-9999.0, -999.0, 99.0)
+
+
+def read_lamost(path: Path, release: str | None = None) -> Spectrum:
+    """Read one LAMOST LRS file.
+
+    Parameters
+    ----------
+    path
+        FITS file, gzipped or not.
+    release
+        Data release to note where the header does not say it.
+
+    Returns
+    -------
+    Spectrum
+        Vacuum Angstrom, flux as in the file; `ivar` is 0 where the pixel holds no measurement.
+
+    Raises
+    ------
+    SpectrumError
+        If it cannot be read, is not of a LAMOST layout, or its obsid is not a whole number.
+    """
+    observed = observe_lamost(path, release)
+    observed.wavelength, observed.flux, observed.ivar = (
+        values.astype(np.float64) for values in (observed.wavelength, observed.flux, observed.ivar))
+    return observed
+
+
+def observe_lamost(path: Path, release: str | None = None) -> Spectrum:
+    """`read_lamost` with the arrays in the file's own precision, which is half the bytes for a survey."""
+    raw = read_raw(path)
+    wavelength = raw.wavelength
+    if raw.header.get("VACUUM") is False:
+        wavelength = air_to_vacuum(wavelength.astype(np.float64))
+    return Spectrum(wavelength, raw.flux, usable_ivar(raw), MODALITY, spec_id(raw, path), meta(raw, path, release))
+
+
+def read_raw(path: Path) -> RawLamost:
+    """A file's arrays and header, by the narrow reader where it can, else by astropy."""
+    data = read_bytes(path)
+    try:
+        return parse(data)
+    except OtherLayout:
+        return read_with_astropy(path, data)
+
+
+def read_with_astropy(path: Path, data: bytes) -> RawLamost:
+    """The same as the narrow reader's, for whatever astropy can open."""
+    from astropy.io import fits
+
+    try:
+        with fits.open(_stream(data), memmap=False, lazy_load_hdus=True) as hdus:
+            header = {card.keyword: _plain(card.value) for card in hdus[0].header.cards if card.keyword}
+            if hdus[0].data is not None and hdus[0].data.ndim == 2 and len(hdus[0].data) >= 3:
+                return from_image(hdus[0].data, header)
+            table = next((hdu for hdu in hdus[1:] if hdu.is_image is False and hdu.data is not None), None)
+            if table is None or not len(table.data):
+                raise OtherLayout("no image of 5 rows and no table")
+            arrays = {name.upper(): np.atleast_1d(table.data[name][0]) for name in table.columns.names}
+            return from_columns(arrays, header)
+    except OtherLayout as error:
+        raise SpectrumError(
+            Reason.LAYOUT_UNKNOWN, f"{path} is FITS, but of no LAMOST low-resolution layout: {error}.",
+            "Expected an image of 5 rows, or a table with FLUX, IVAR and WAVELENGTH.") from None
+    except SpectrumError:
+        raise
+    except Exception as error:  # astropy raises many kinds on damaged files
+        raise SpectrumError(Reason.UNREADABLE, f"{path} is damaged or cut short ({_short(error)}).",
+                            "Download it again.") from None
+
+
+def _stream(data: bytes) -> Any:
+    from io import BytesIO
+
+    return BytesIO(data)
+
+
+def _short(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) else None
+
+
+def usable_ivar(raw: RawLamost) -> np.ndarray:
+    """(P,) inverse variance with zeros where the masks say that there is no measurement."""
+    if raw.andmask is None or not raw.andmask.any():
+        return raw.ivar
+    with np.errstate(invalid="ignore"):
+        bits = np.nan_to_num(raw.andmask).astype(np.int64)
+    return np.where(bits & UNUSABLE_BITS, 0.0, raw.ivar)
+
+
+def spec_id(raw: RawLamost, path: Path) -> int | None:
+    """The obsid, exact; None where the header has none.
+
+    Raises
+    ------
+    SpectrumError
+        `layout_unknown`, if the header's OBSID is not a whole number of 64 bits.
+    """
+    value = raw.header.get("OBSID")
+    if value is None:
+        return None
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= INT64_MAX:
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{path}: OBSID must be a whole number; found {value!r}.",
+                            "An obsid that went through a float is not to be trusted; get the original file.")
+    return value
+
+
+def release_name(value: Any) -> str | None:
+    """'LAMOST DR7' to 'dr7', 'LAMOST DR13 Q1' to 'dr13q1'; None where the text names no release."""
+    if not isinstance(value, str):
+        return None
+    name = "".join(value.lower().replace("lamost", "").split())
+    return name if name.startswith("dr") else None
+
+
+def meta(raw: RawLamost, path: Path, release: str | None = None) -> dict[str, Any]:
+    """Header values by their column names; None where the survey has none."""
+    header, named = raw.header, _NAME.search(path.name)
+    parts: dict[str, str] = named.groupdict() if named else {}
+    values: dict[str, Any] = {f"snr{band}": _number(header.get(f"SNR{band.upper()}")) for band in "ugriz"}
+    values |= {
+        "release": release_name(header.get("DATA_V")) or release,
+        "source_id": None,
+        "ra": _number(header.get("RA")),
+        "dec": _number(header.get("DEC")),
+        "snr": values["snrg"],
+        "z": _number(header.get("Z")),
+        "object_class": _text(header.get("CLASS")),
+        "subclass": _text(header.get("SUBCLASS")),
+        "lmjd": _whole(header.get("LMJD"), parts.get("lmjd"), 2**31),
+        "planid": _text(header.get("PLANID")) or parts.get("planid"),
+        "spid": _whole(header.get("SPID"), parts.get("spid"), 2**15),
+        "fiberid": _whole(header.get("FIBERID"), parts.get("fiberid"), 2**15),
+        "fibermask": _whole(_first(header, "FIB_MASK", "FIBERMAS"), None, 2**15),
+        "uid": _text(_first(header, "UID", "GP_ID")),
+    }
+    return values
+
+
+def _first(header: dict[str, Any], *keys: str) -> Any:
+    return next((header[key] for key in keys if header.get(key) is not None), None)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value in _NULLS:
+        return None
+    return float(value)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, bool | float):
+        return None
+    return str(value).strip() or None
+
+
+def _whole(value: Any, other: str | None, limit: int) -> int | None:
+    for candidate in (value, other):
+        if isinstance(candidate, str) and candidate.strip().isdigit():
+            candidate = int(candidate)
+        if isinstance(candidate, int) and not isinstance(candidate, bool) and 0 <= candidate < limit:
+            return candidate
+    return None

@@ -1,0 +1,241 @@
+"""A narrow reader of the two LAMOST low-resolution layouts, straight from the bytes.
+
+It knows the image of 5 or 6 rows (to DR8) and the one-row table `COADD` (from DR9), which is all
+that ten million files hold; astropy reads everything else and is what it is tested against.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import Reason, SpectrumError
+from .content import cannot_open, damaged_gzip
+
+try:
+    from isal import isal_zlib as _inflater
+except ImportError:
+    _inflater = zlib
+
+BLOCK = 2880
+CARD = 80
+
+
+Cards = dict[str, "str | int | float | bool | None"]
+
+
+class OtherLayout(Exception):
+    """The bytes are not one of the two layouts; astropy may still read them."""
+
+
+@dataclass(slots=True)
+class RawLamost:
+    """A LAMOST file's arrays and header, nothing judged.
+
+    Attributes
+    ----------
+    flux, ivar
+        (P,) float32 in the machine's byte order.
+    wavelength
+        (P,) float32 or float64, vacuum Angstrom as in the file.
+    andmask
+        (P,) or None.
+    header
+        Primary header: keyword to str, int, float, bool or None.
+    """
+
+    flux: np.ndarray
+    ivar: np.ndarray
+    wavelength: np.ndarray
+    andmask: np.ndarray | None
+    header: Cards
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes, decompressed.
+
+    Raises
+    ------
+    SpectrumError
+        `unreadable`, if the file cannot be opened, is empty or its gzip stream is damaged.
+    """
+    try:
+        with open(path, "rb") as handle:
+            raw = handle.read()
+    except OSError as error:
+        raise cannot_open(path, error) from None
+    if not raw:
+        raise SpectrumError(Reason.UNREADABLE, f"{path} is empty (0 bytes).", "Download it again.")
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        inflater = _inflater.decompressobj(31)
+        data = inflater.decompress(raw)
+    except (zlib.error, _inflater.error) as error:
+        raise damaged_gzip(path, error) from None
+    if not inflater.eof:
+        raise damaged_gzip(path, EOFError("it ends before its end mark"))
+    return data
+
+
+def parse(data: bytes) -> RawLamost:
+    """Parse a whole file's bytes.
+
+    Raises
+    ------
+    OtherLayout
+        If they are not one of the two layouts, or are cut short.
+    """
+    if not data.startswith(b"SIMPLE  ="):
+        raise OtherLayout("no FITS file")
+    cards, end = _cards(data, 0)
+    header = Header(cards)
+    if header.get("NAXIS") == 2:
+        return _image(data, header, end)
+    if header.get("NAXIS") == 0 and data[end : end + 8] == b"XTENSION":
+        return _table(data, header, end)
+    raise OtherLayout("neither an image nor a table")
+
+
+class Header(Cards):
+    """A FITS header whose values are parsed when asked for."""
+
+    def __init__(self, cards: dict[bytes, bytes]) -> None:
+        super().__init__()
+        self._cards = cards
+
+    def __missing__(self, key: str) -> str | int | float | bool | None:
+        card = self._cards.get(key.ljust(8).encode())
+        self[key] = None if card is None else _value(card)
+        return dict.__getitem__(self, key)
+
+    def get(self, key: str, default: str | int | float | bool | None = None) -> str | int | float | bool | None:  # type: ignore[override]
+        value = self[key]
+        return default if value is None else value
+
+
+def _cards(data: bytes, start: int) -> tuple[dict[bytes, bytes], int]:
+    """Cards of the header at `start` by their keyword, first one wins, and where its data begin."""
+    at = start
+    while True:
+        block = data[at : at + BLOCK]
+        if len(block) < BLOCK:
+            raise OtherLayout("the header has no end")
+        at += BLOCK
+        mark = block.find(b"END     ")
+        while mark >= 0 and mark % CARD:
+            mark = block.find(b"END     ", mark + 1)
+        if mark >= 0:
+            break
+    header = data[start:at]
+    return {header[i : i + 8]: header[i + 8 : i + CARD] for i in range(len(header) - CARD, -1, -CARD)}, at
+
+
+def _value(card: bytes) -> str | int | float | bool | None:
+    if card[:2] != b"= ":
+        return None
+    text = card[2:].decode("ascii", "replace").strip()
+    if text.startswith("'"):
+        return _string(text)
+    text = text.partition("/")[0].strip()
+    if text in ("T", "F"):
+        return text == "T"
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text.replace("D", "E"))
+    except ValueError:
+        return None
+
+
+def _string(text: str) -> str:
+    end = text.find("'", 1)
+    while end >= 0 and text[end + 1 : end + 2] == "'":
+        end = text.find("'", end + 2)
+    return text[1 : end if end > 0 else None].replace("''", "'").rstrip()
+
+
+def _whole(header: Header, key: str) -> int:
+    value = header[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise OtherLayout(f"{key} is {value!r}")
+    return value
+
+
+def _image(data: bytes, header: Header, start: int) -> RawLamost:
+    pixels, rows = _whole(header, "NAXIS1"), _whole(header, "NAXIS2")
+    if header.get("BITPIX") != -32 or not 3 <= rows <= 8 or header.get("BSCALE", 1) != 1 or header.get("BZERO", 0) != 0:
+        raise OtherLayout("an image of another type")
+    if len(data) < start + 4 * rows * pixels:
+        raise OtherLayout("the image is cut short")
+    image = np.frombuffer(data, dtype=">f4", count=rows * pixels, offset=start).reshape(rows, pixels)
+    return from_image(image, header)
+
+
+def from_image(image: np.ndarray, header: Cards) -> RawLamost:
+    """Rows by their meaning: flux, inverse variance, and the wavelength wherever it stands.
+
+    The wavelength is the row that follows the header's dispersion; where no row does (some 6-row files),
+    it is computed from COEFF0 and COEFF1.
+    """
+    c0, c1 = header.get("COEFF0"), header.get("COEFF1")
+    computed = None
+    if isinstance(c0, float | int) and isinstance(c1, float | int):
+        computed = 10.0 ** (c0 + c1 * np.arange(image.shape[1]))
+    order = [2, *range(3, len(image))]
+    for row in order:
+        if _is_wavelength(image[row], computed):
+            masks = [other for other in order if other > row]
+            mask = image[masks[0]] if masks else None
+            return RawLamost(_native(image[0]), _native(image[1]), _native(image[row]), mask, header)
+    if computed is None:
+        raise OtherLayout("no row is a wavelength and COEFF0, COEFF1 are missing")
+    return RawLamost(_native(image[0]), _native(image[1]), computed, None, header)
+
+
+def _is_wavelength(row: np.ndarray, computed: np.ndarray | None) -> bool:
+    if computed is not None:
+        return bool(np.isfinite(row[[0, -1]]).all() and abs(row[0] / computed[0] - 1) < 1e-5
+                    and abs(row[-1] / computed[-1] - 1) < 1e-5)
+    return bool(len(row) > 2 and 1000 < row[0] < row[-1] < 30000 and (np.diff(row) > 0).all())
+
+
+_COLUMN_TYPES = {"E": ">f4", "D": ">f8", "J": ">i4", "I": ">i2", "K": ">i8"}
+
+
+def _table(data: bytes, primary: Header, start: int) -> RawLamost:
+    cards, begin = _cards(data, start)
+    table = Header(cards)
+    is_table = str(table.get("XTENSION", "")).startswith("BINTABLE") and table.get("NAXIS") == 2
+    if not is_table or _whole(table, "NAXIS2") < 1:
+        raise OtherLayout("no table with a row")
+    width, offset, columns = _whole(table, "NAXIS1"), begin, {}
+    for number in range(1, _whole(table, "TFIELDS") + 1):
+        name, form = str(table[f"TTYPE{number}"]).upper(), str(table[f"TFORM{number}"])
+        count, kind = form[:-1] or "1", form[-1:]
+        if kind not in _COLUMN_TYPES or not count.isdigit() or table[f"TSCAL{number}"] or table[f"TZERO{number}"]:
+            raise OtherLayout(f"a column of form {form}")
+        columns[name] = (np.dtype(_COLUMN_TYPES[kind]), int(count), offset)
+        offset += columns[name][0].itemsize * int(count)
+    if offset - begin != width or len(data) < offset:
+        raise OtherLayout("the table is cut short")
+    arrays = {name: np.frombuffer(data, dtype, count, at) for name, (dtype, count, at) in columns.items()}
+    return from_columns(arrays, primary)
+
+
+def from_columns(arrays: dict[str, np.ndarray], header: Cards) -> RawLamost:
+    """The first row of a `COADD` table by its column names."""
+    missing = {"FLUX", "IVAR", "WAVELENGTH"} - arrays.keys()
+    if missing or len({len(arrays[name]) for name in ("FLUX", "IVAR", "WAVELENGTH")}) != 1:
+        raise OtherLayout(f"columns {', '.join(sorted(missing))} are missing")
+    mask = arrays.get("ANDMASK")
+    return RawLamost(_native(arrays["FLUX"]), _native(arrays["IVAR"]), _native(arrays["WAVELENGTH"]), mask, header)
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    return values.astype(values.dtype.newbyteorder("="))

@@ -1,0 +1,133 @@
+"""Which reader a file belongs to, and one spectrum out of it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ..errors import Reason, SpectrumError
+from ..spectrum import Spectrum
+from .content import Content, look
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a user may say about a file that does not say it itself.
+
+    Attributes
+    ----------
+    release
+        Data release.
+    modality
+        Name of the modality a spectrum without instrument is to be taken as.
+    medium
+        ``vacuum`` or ``air``: what the wavelengths are.
+    unit
+        Wavelength unit, for example ``Angstrom``, ``nm``, ``um``.
+    """
+
+    release: str | None = None
+    modality: str | None = None
+    medium: str | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One format: its name, whether a file is of it, and the spectra in a file."""
+
+    name: str
+    title: str
+    recognises: Callable[[Content], bool]
+    read: Callable[[Content, ReadOptions], Iterator[Spectrum]]
+
+
+READERS: list[Reader] = []
+
+
+def register(reader: Reader, *, first: bool = False) -> None:
+    """Add a format; the first registered reader that recognises a file reads it.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+    if any(known.name == reader.name for known in READERS):
+        raise ValueError(f"a reader named '{reader.name}' is registered already")
+    READERS.insert(0 if first else len(READERS), reader)
+
+
+def reader_for(content: Content) -> Reader:
+    """The reader of a file.
+
+    Raises
+    ------
+    SpectrumError
+        `layout_unknown`, if none recognises it; the formats there are, are listed.
+    """
+    for reader in READERS:
+        if reader.recognises(content):
+            return reader
+    raise SpectrumError(
+        Reason.LAYOUT_UNKNOWN, f"{content.path} ({content.kind.upper()}) is of no layout that is known.",
+        f"Known are: {'; '.join(reader.title for reader in READERS)}.")
+
+
+def iter_spectra(path: str | os.PathLike[str], options: ReadOptions | None = None) -> Iterator[Spectrum]:
+    """All spectra of a file, in its order.
+
+    Raises
+    ------
+    SpectrumError
+        If the file or one of its rows cannot be used.
+    """
+    content = look(path)
+    yield from reader_for(content).read(content, options or ReadOptions())
+
+
+def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, modality: str | None = None,
+                  medium: str | None = None, unit: str | None = None) -> Spectrum:
+    """Read one spectrum from a file, whatever its format; the format is found from the content.
+
+    Parameters
+    ----------
+    path
+        A spectrum file. Of a file with many, ``file#3`` names row 3 (from 0); without it the first is
+        returned, with a warning.
+    release
+        Data release to note where the file does not say it.
+    modality, medium, unit
+        What the file does not say: ``lamost_lrs`` or ``gaia_xp``; ``air`` or ``vacuum``; the wavelength unit.
+
+    Returns
+    -------
+    Spectrum
+        As observed: not normalised, not resampled; wavelengths in vacuum and in the modality's unit.
+
+    Raises
+    ------
+    SpectrumError
+        With the reason why it cannot be read.
+    """
+    file, row = _split_row(path)
+    spectra = iter_spectra(file, ReadOptions(release, modality, medium, unit))
+    found = list(islice(spectra, row or 0, (row or 0) + (2 if row is None else 1)))
+    if not found:
+        raise SpectrumError(Reason.UNREADABLE, f"{file} has no spectrum in row {row or 0}.", "Rows count from 0.")
+    if len(found) > 1:
+        warnings.warn(f"{file} holds more than one spectrum; the first is taken. Name another as '{file}#1'.",
+                      UserWarning, stacklevel=2)
+    return found[0]
+
+
+def _split_row(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
+    text = os.fspath(path)
+    file, mark, digits = text.rpartition("#")
+    if mark and digits.isdigit() and not Path(text).exists():
+        return Path(file), int(digits)
+    return Path(text), None
