@@ -35,13 +35,22 @@ if TYPE_CHECKING:
 REVISION = 1
 DEFAULT_K = 32
 EXPLAIN_BELOW_P = 0.01
-WEIGHTS = {"lrs_error": 1.0, "xp_error": 1.0, "lrs_window": 1.0, "xp_window": 1.0, "lrs_isolation": 0.5,
-           "xp_isolation": 0.5, "mutual": 1.0, "disagreement": 1.0}
+WEIGHTS = {
+    "lrs_error": 1.0,
+    "xp_error": 1.0,
+    "lrs_window": 1.0,
+    "xp_window": 1.0,
+    "lrs_isolation": 0.5,
+    "xp_isolation": 0.5,
+    "mutual": 1.0,
+    "disagreement": 1.0,
+}
 Progress = Callable[..., None]
 
 
-def anomalies(atlas: Atlas, top: int = 100, model: str | None = None, k: int = DEFAULT_K, *,
-              progress: Progress | None = None) -> pd.DataFrame:
+def anomalies(
+    atlas: Atlas, top: int = 100, model: str | None = None, k: int = DEFAULT_K, *, progress: Progress | None = None
+) -> pd.DataFrame:
     """The `top` oddest pairs.
 
     Scores of all pairs are computed once and kept under `results/anomalies`; they are computed
@@ -73,7 +82,7 @@ def anomalies(atlas: Atlas, top: int = 100, model: str | None = None, k: int = D
     VectorIndexError
         If an index is missing or stale.
     """
-    if not 1 <= top:
+    if top < 1:
         raise QueryError(f"top must be at least 1; found {top}.", "Ask for one row or more.")
     if not 4 <= k <= 1000:
         raise QueryError(f"k must lie between 4 and 1000; found {k}.", "32 neighbours are usual.")
@@ -90,13 +99,24 @@ def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = No
         parts = space.atlas.translations(space.model).parts()
         whole = _inputs(space, k)
         inputs = {part.number: text_digest(whole, part.digest) for part in parts}
-        if parts and all(stage.is_current(number, digest) for number, digest in inputs.items()) and (
-                {part.number for part in stage.parts()} == set(inputs)):
+        if (
+            parts
+            and all(stage.is_current(number, digest) for number, digest in inputs.items())
+            and ({part.number for part in stage.parts()} == set(inputs))
+        ):
             return dict(stage.parts()[0].extra)
         pairs, features, scores, neighbours = score(space, k, progress)
-        account = {"model": space.model, "k": k, "revision": REVISION, "weights": WEIGHTS, "reference": scores.reference,
-                   "reference_stars": scores.reference_stars, "pairs": len(pairs), "unembedded": pairs.unembedded,
-                   "inputs": whole}
+        account = {
+            "model": space.model,
+            "k": k,
+            "revision": REVISION,
+            "weights": WEIGHTS,
+            "reference": scores.reference,
+            "reference_stars": scores.reference_stars,
+            "pairs": len(pairs),
+            "unembedded": pairs.unembedded,
+            "inputs": whole,
+        }
         _store(space, pairs, features, scores, neighbours, inputs, account)
     return account
 
@@ -104,12 +124,21 @@ def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = No
 def _inputs(space: Space, k: int) -> str:
     """Digest of everything that the scores of any pair depend on."""
     digests = [space.index(modality).digest for modality in (LRS, XP)]
-    return text_digest(str(REVISION), str(k), str(WEIGHTS), space.atlas.translations(space.model).digest, *digests,
-                       *(space.atlas.catalog(name).digest for name in space.atlas.catalogs()))
+    return text_digest(
+        str(REVISION),
+        str(k),
+        str(WEIGHTS),
+        space.atlas.translations(space.model).digest,
+        *digests,
+        *(space.atlas.catalog(name).digest for name in space.atlas.catalogs()),
+    )
 
 
-def score(space: Space, k: int = DEFAULT_K, progress: Progress | None = None,
-          ) -> tuple[PairTable, Features, Scores, dict[str, Neighbours]]:
+def score(
+    space: Space,
+    k: int = DEFAULT_K,
+    progress: Progress | None = None,
+) -> tuple[PairTable, Features, Scores, dict[str, Neighbours]]:
     """Features and scores of all pairs, without storing them."""
     for modality in (LRS, XP):
         space.require(modality)
@@ -132,17 +161,33 @@ def _tick(progress: Progress | None, base: int, total: int, note: str) -> Callab
     return None if progress is None else lambda done: progress(base + done, total, note)
 
 
-def _store(space: Space, pairs: PairTable, features: Features, scores: Scores, neighbours: dict[str, Neighbours],
-           inputs: dict[int, str], account: dict[str, Any]) -> None:
+def _store(
+    space: Space,
+    pairs: PairTable,
+    features: Features,
+    scores: Scores,
+    neighbours: dict[str, Neighbours],
+    inputs: dict[int, str],
+    account: dict[str, Any],
+) -> None:
     stage = space.atlas.results("anomalies")
     schema = anomalies_schema()
     kind, reason = _explained(space, pairs, features, scores, neighbours)
     columns: dict[str, Any] = {
-        "lrs_spec_id": pairs.lrs_spec_id, "lrs_release": pairs.lrs_release, "xp_spec_id": pairs.xp_spec_id,
-        "xp_release": pairs.xp_release, "source_id": pairs.source_id, "score": scores.score,
-        "p_value": scores.p_value, "q_value": scores.q_value, "similarity": features.mutual_similarity,
-        "kind": kind, "reason": reason, **pairs.values,
-        **{f"z_{name}": features.column(name) for name in NAMES}}
+        "lrs_spec_id": pairs.lrs_spec_id,
+        "lrs_release": pairs.lrs_release,
+        "xp_spec_id": pairs.xp_spec_id,
+        "xp_release": pairs.xp_release,
+        "source_id": pairs.source_id,
+        "score": scores.score,
+        "p_value": scores.p_value,
+        "q_value": scores.q_value,
+        "similarity": features.mutual_similarity,
+        "kind": kind,
+        "reason": reason,
+        **pairs.values,
+        **{f"z_{name}": features.column(name) for name in NAMES},
+    }
     for number, digest in inputs.items():
         here = np.flatnonzero(pairs.part == number)
         table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
@@ -152,8 +197,9 @@ def _store(space: Space, pairs: PairTable, features: Features, scores: Scores, n
             stage.remove(part.number)
 
 
-def _explained(space: Space, pairs: PairTable, features: Features, scores: Scores,
-               neighbours: dict[str, Neighbours]) -> tuple[np.ndarray, np.ndarray]:
+def _explained(
+    space: Space, pairs: PairTable, features: Features, scores: Scores, neighbours: dict[str, Neighbours]
+) -> tuple[np.ndarray, np.ndarray]:
     """Kind and reason of every pair with a small p-value, empty text for the others."""
     kind, reason = np.full(len(pairs), "", dtype=object), np.full(len(pairs), "", dtype=object)
     chosen = np.flatnonzero(scores.p_value < EXPLAIN_BELOW_P)
@@ -171,8 +217,9 @@ def _top(space: Space, top: int) -> pd.DataFrame:
     from .stars import annotate
 
     table = top_rows(space, top)
-    hits = pa.table({"modality": pa.array([LRS] * table.num_rows), "release": table["lrs_release"],
-                     "spec_id": table["lrs_spec_id"]})
+    hits = pa.table(
+        {"modality": pa.array([LRS] * table.num_rows), "release": table["lrs_release"], "spec_id": table["lrs_spec_id"]}
+    )
     with connect(space.atlas) as connection:
         extra = annotate(connection, hits)
     rows = {"lrs": _rows_of(space, LRS, table, "lrs"), "xp": _rows_of(space, XP, table, "xp")}
@@ -198,7 +245,9 @@ def top_rows(space: Space, top: int) -> pa.Table:
     for part in space.atlas.results("anomalies").parts():
         table = pq.ParquetFile(part.path).read()
         best = table if best is None else pa.concat_tables([best, table])
-        order = pc.sort_indices(best, [("score", "descending"), ("lrs_spec_id", "ascending"), ("lrs_release", "ascending")])
+        order = pc.sort_indices(
+            best, [("score", "descending"), ("lrs_spec_id", "ascending"), ("lrs_release", "ascending")]
+        )
         best = best.take(order[:top])
     if best is None:
         raise space.atlas.results("anomalies").missing()

@@ -29,15 +29,35 @@ def anomalies_schema() -> pa.Schema:
         described("xp_spec_id", pa.int64(), "Gaia XP spectrum of the same star", ucd="meta.id"),
         described("xp_release", pa.string(), "data release of the XP spectrum"),
         described("source_id", pa.int64(), "Gaia source_id of the star", ucd="meta.id"),
-        described("score", pa.float64(), "anomaly score: weighted sum of -log10 p of the z columns; 0 and up, high is odd"),
-        described("p_value", pa.float64(), "chance that a normal star scores as high, by ranks among reference stars",
-                  ucd="stat.probability"),
-        described("q_value", pa.float64(), "false-discovery rate of the list that ends here (Benjamini-Hochberg)",
-                  ucd="stat.probability"),
+        described(
+            "score", pa.float64(), "anomaly score: weighted sum of -log10 p of the z columns; 0 and up, high is odd"
+        ),
+        described(
+            "p_value",
+            pa.float64(),
+            "chance that a normal star scores as high, by ranks among reference stars",
+            ucd="stat.probability",
+        ),
+        described(
+            "q_value",
+            pa.float64(),
+            "false-discovery rate of the list that ends here (Benjamini-Hochberg)",
+            ucd="stat.probability",
+        ),
     ]
     errors = [
-        described("lrs_chi2", f32, "LRS predicted from XP: mean squared residual over noise^2 + model error^2", ucd="stat.fit.chi2"),
-        described("xp_chi2", f32, "XP predicted from LRS: mean squared residual over noise^2 + model error^2", ucd="stat.fit.chi2"),
+        described(
+            "lrs_chi2",
+            f32,
+            "LRS predicted from XP: mean squared residual over noise^2 + model error^2",
+            ucd="stat.fit.chi2",
+        ),
+        described(
+            "xp_chi2",
+            f32,
+            "XP predicted from LRS: mean squared residual over noise^2 + model error^2",
+            ucd="stat.fit.chi2",
+        ),
         described("lrs_l1", f32, "LRS predicted from XP: mean absolute residual", "continuum-normalised flux"),
         described("xp_l1", f32, "XP predicted from LRS: mean absolute residual", "flux over flux at 550 nm"),
         described("lrs_mse", f32, "LRS predicted from XP: mean squared residual", "(continuum-normalised flux)^2"),
@@ -46,10 +66,14 @@ def anomalies_schema() -> pa.Schema:
         described("xp_snr", f32, "S/N of the XP spectrum", ucd="stat.snr"),
         described("similarity", f32, "cosine of the star's own two vectors, centred"),
     ]
-    z = [described(f"z_{name}", f32, f"{DESCRIPTIONS[name]}: robust z against the star's own neighbours", "sigma")
-         for name in NAMES]
+    z = [
+        described(f"z_{name}", f32, f"{DESCRIPTIONS[name]}: robust z against the star's own neighbours", "sigma")
+        for name in NAMES
+    ]
     words = [
-        described("kind", pa.string(), "likely kind: astrophysical, instrumental or wrong_match; empty where p >= 0.01"),
+        described(
+            "kind", pa.string(), "likely kind: astrophysical, instrumental or wrong_match; empty where p >= 0.01"
+        ),
         described("reason", pa.string(), "why, in words; empty where p >= 0.01"),
     ]
     return pa.schema([*keys, *errors, *z, *words])

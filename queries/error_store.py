@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,8 +42,11 @@ class LearnedErrors:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name, in a fixed order."""
-        return {f"{side}.{name}": np.asarray(getattr(error, name))
-                for side, error in (("to_lrs", self.to_lrs), ("to_xp", self.to_xp)) for name in _FIELDS}
+        return {
+            f"{side}.{name}": np.asarray(getattr(error, name))
+            for side, error in (("to_lrs", self.to_lrs), ("to_xp", self.to_xp))
+            for name in _FIELDS
+        }
 
     @property
     def digest(self) -> str:
@@ -57,8 +61,9 @@ class LearnedErrors:
 def save(folder: Path, errors: LearnedErrors) -> None:
     """Write whole or not at all."""
     with whole_file(folder / FILE_NAME) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, origin=np.array(errors.origin), stars=np.array(errors.stars), split=np.array(errors.split),
-                 **errors.arrays())
+        plain = {"origin": errors.origin, "stars": errors.stars, "split": errors.split}
+        content: dict[str, Any] = {name: np.array(value) for name, value in plain.items()} | errors.arrays()
+        np.savez(handle, **content)
 
 
 def load(folder: Path) -> LearnedErrors | None:
@@ -75,8 +80,11 @@ def load(folder: Path) -> LearnedErrors | None:
     try:
         with np.load(path, allow_pickle=False) as content:
             sides = [ModelError(*(content[f"{side}.{name}"] for name in _FIELDS)) for side in ("to_lrs", "to_xp")]
-            return LearnedErrors(sides[0], sides[1], str(content["origin"]), int(content["stars"]),
-                                 str(content["split"]))
+            return LearnedErrors(
+                sides[0], sides[1], str(content["origin"]), int(content["stars"]), str(content["split"])
+            )
     except (OSError, ValueError, KeyError) as error:
-        raise AtlasError(f"{path} is not a readable table of model errors ({error}).",
-                         "Remove it and run `specclip-search translate` again; it is learned anew.") from error
+        raise AtlasError(
+            f"{path} is not a readable table of model errors ({error}).",
+            "Remove it and run `specclip-search translate` again; it is learned anew.",
+        ) from error

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .features import NAMES, Features, Neighbours
@@ -23,8 +24,14 @@ LABELS = ("teff", "logg", "feh")
 MIN_LABELLED = 4
 
 
-def gather(space: Space, pairs: PairTable, features: Features, parts: np.ndarray, neighbours: dict[str, Neighbours],
-           chosen: np.ndarray) -> list[Evidence]:
+def gather(
+    space: Space,
+    pairs: PairTable,
+    features: Features,
+    parts: np.ndarray,
+    neighbours: dict[str, Neighbours],
+    chosen: np.ndarray,
+) -> list[Evidence]:
     """Evidence of the chosen pairs, in their order."""
     windows = _window_sets()
     quality = _quality(space, pairs, chosen)
@@ -34,13 +41,22 @@ def gather(space: Space, pairs: PairTable, features: Features, parts: np.ndarray
     units = {side: windows[side].unit for side in windows}
     return [
         Evidence(
-            parts=dict(zip(NAMES, map(float, parts[i]), strict=True)), z=dict(zip(NAMES, map(float, features.z[i]), strict=True)),
-            windows={"lrs": features.lrs_windows[i], "xp": features.xp_windows[i]}, names=names, centres=centres,
-            units=units, quality={name: float(values[n]) for name, values in quality.items() if np.isfinite(values[n])},
-            labels={name: (float(row[n, 0]), float(row[n, 1]), float(row[n, 2]))
-                    for name, row in labels.items() if np.isfinite(row[n]).all()},
-            mutual_similarity=float(features.mutual_similarity[i]))
-        for n, i in enumerate(chosen)]
+            parts=dict(zip(NAMES, map(float, parts[i]), strict=True)),
+            z=dict(zip(NAMES, map(float, features.z[i]), strict=True)),
+            windows={"lrs": features.lrs_windows[i], "xp": features.xp_windows[i]},
+            names=names,
+            centres=centres,
+            units=units,
+            quality={name: float(values[n]) for name, values in quality.items() if np.isfinite(values[n])},
+            labels={
+                name: (float(row[n, 0]), float(row[n, 1]), float(row[n, 2]))
+                for name, row in labels.items()
+                if np.isfinite(row[n]).all()
+            },
+            mutual_similarity=float(features.mutual_similarity[i]),
+        )
+        for n, i in enumerate(chosen)
+    ]
 
 
 def _window_sets() -> dict[str, WindowSet]:
@@ -74,13 +90,15 @@ def read_columns(space: Space, modality: str, rows: np.ndarray, names: Sequence[
         table = pq.ParquetFile(path).read(columns=present)
         here = owner == number
         for name in present:
-            values = table[name].cast("uint8").cast("float64").to_numpy() if table.schema.field(name).type == "bool" else table[name].cast("float64").to_numpy()
+            column = table[name].cast("uint8") if pa.types.is_boolean(table.schema.field(name).type) else table[name]
+            values = column.cast("float64").to_numpy()
             result[name][here] = values[rows[here] - offsets[number]]
     return result
 
 
-def _neighbour_labels(space: Space, pairs: PairTable, neighbours: dict[str, Neighbours],
-                      chosen: np.ndarray) -> dict[str, np.ndarray]:
+def _neighbour_labels(
+    space: Space, pairs: PairTable, neighbours: dict[str, Neighbours], chosen: np.ndarray
+) -> dict[str, np.ndarray]:
     """For each label (n, 3): median over the LRS neighbours, over the XP neighbours, and their scatter."""
     from .labels import star_labels
 

@@ -56,7 +56,9 @@ class Neighbours:
     kth_similarity: np.ndarray
 
 
-def pair_neighbours(pairs: PairTable, modality: str, rows: np.ndarray, similarity: np.ndarray, total: int) -> Neighbours:
+def pair_neighbours(
+    pairs: PairTable, modality: str, rows: np.ndarray, similarity: np.ndarray, total: int
+) -> Neighbours:
     """From the neighbour graph's rows of each pair's own spectrum to pairs."""
     lookup = pairs.pair_of_row(modality, total)
     pair = np.where(rows >= 0, lookup[np.maximum(rows, 0)], -1).astype(np.int32)
@@ -94,8 +96,9 @@ class Features:
         return self.z[:, NAMES.index(name)]
 
 
-def compute_features(space: Space, pairs: PairTable, neighbours: dict[str, Neighbours], learn: np.ndarray,
-                     tick: Tick | None = None) -> Features:
+def compute_features(
+    space: Space, pairs: PairTable, neighbours: dict[str, Neighbours], learn: np.ndarray, tick: Tick | None = None
+) -> Features:
     """All quantities of all pairs.
 
     Parameters
@@ -106,23 +109,27 @@ def compute_features(space: Space, pairs: PairTable, neighbours: dict[str, Neigh
         (N,) bool: pairs from which the dependence on S/N and colour is learned (never acceptance).
     """
     covariates = pairs.covariates()
-    weights = {side: snr_weights(covariates[:, column], neighbours[side].pair)
-               for column, side in ((0, LRS), (1, XP))}
+    weights = {side: snr_weights(covariates[:, column], neighbours[side].pair) for column, side in ((0, LRS), (1, XP))}
     mutual, disagreement = _vector_distances(space, pairs, neighbours, tick)
     raw = {
         "lrs_error": 0.5 * np.log(np.maximum(pairs.values["lrs_chi2"], 1e-6)),
         "xp_error": 0.5 * np.log(np.maximum(pairs.values["xp_chi2"], 1e-6)),
         "lrs_isolation": log_distance(neighbours[LRS].kth_similarity),
         "xp_isolation": log_distance(neighbours[XP].kth_similarity),
-        "mutual": log_distance(mutual), "disagreement": disagreement,
+        "mutual": log_distance(mutual),
+        "disagreement": disagreement,
     }
-    windows = {side: _against_neighbours(values, covariates, learn, neighbours[other].pair, weights[other])
-               for side, values, other in (("lrs", pairs.lrs_windows, XP), ("xp", pairs.xp_windows, LRS))}
+    windows = {
+        side: _against_neighbours(values, covariates, learn, neighbours[other].pair, weights[other])
+        for side, values, other in (("lrs", pairs.lrs_windows, XP), ("xp", pairs.xp_windows, LRS))
+    }
     raw["lrs_window"], raw["xp_window"] = (np.log(np.abs(windows[side]).max(axis=1) + 0.1) for side in ("lrs", "xp"))
     z = np.zeros((len(pairs), len(NAMES)), np.float32)
     for column, name in enumerate(NAMES):
         side = SIDE.get(name, XP if name == "lrs_window" else LRS)
-        z[:, column] = _against_neighbours(raw[name][:, None], covariates, learn, neighbours[side].pair, weights[side])[:, 0]
+        z[:, column] = _against_neighbours(raw[name][:, None], covariates, learn, neighbours[side].pair, weights[side])[
+            :, 0
+        ]
     return Features(np.nan_to_num(z), windows["lrs"], windows["xp"], mutual.astype(np.float32))
 
 
@@ -133,8 +140,9 @@ def snr_weights(log_snr: np.ndarray, pair: np.ndarray) -> np.ndarray:
     return np.where(pair >= 0, weight, 0.0).astype(np.float32)
 
 
-def _against_neighbours(values: np.ndarray, covariates: np.ndarray, learn: np.ndarray, pair: np.ndarray,
-                        weights: np.ndarray) -> np.ndarray:
+def _against_neighbours(
+    values: np.ndarray, covariates: np.ndarray, learn: np.ndarray, pair: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """(N, m) quantities to robust z: S/N and colour taken out, then the neighbours' location and scale."""
     result = np.zeros(values.shape, np.float32)
     for column in range(values.shape[1]):
@@ -149,8 +157,9 @@ def _against_neighbours(values: np.ndarray, covariates: np.ndarray, learn: np.nd
     return result
 
 
-def _vector_distances(space: Space, pairs: PairTable, neighbours: dict[str, Neighbours],
-                      tick: Tick | None) -> tuple[np.ndarray, np.ndarray]:
+def _vector_distances(
+    space: Space, pairs: PairTable, neighbours: dict[str, Neighbours], tick: Tick | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Cosine of each star's two vectors, and log distance to the partners of its neighbours, both ways averaged."""
     lrs_index, xp_index = space.index(LRS), space.index(XP)
     mutual = np.zeros(len(pairs), np.float32)

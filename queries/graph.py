@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 SEARCH_ROWS = 512
 
 
-def nearest_rows(space: Space, modality: str, rows: np.ndarray, k: int,
-                 tick: Callable[[int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest_rows(
+    space: Space, modality: str, rows: np.ndarray, k: int, tick: Callable[[int], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest spectra of the same instrument for each of `rows`, itself left out.
 
     Parameters

@@ -27,8 +27,11 @@ def star_labels(atlas: Atlas, source_id: np.ndarray, names: Sequence[str]) -> di
     known = columns["source_id"][order]
     place = np.minimum(np.searchsorted(known, source_id), max(len(known) - 1, 0))
     found = known[place] == source_id if len(known) else np.zeros(len(source_id), dtype=bool)
-    return {name: np.where(found, columns[name][order][place], np.nan) if len(known) else np.full(len(source_id), np.nan)
-            for name in names if name in columns}
+    return {
+        name: np.where(found, columns[name][order][place], np.nan) if len(known) else np.full(len(source_id), np.nan)
+        for name in names
+        if name in columns
+    }
 
 
 def row_labels(atlas: Atlas, keys: KeyTable, modality: str, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -55,14 +58,17 @@ def row_labels(atlas: Atlas, keys: KeyTable, modality: str, names: Sequence[str]
     return result
 
 
-def _columns(atlas: Atlas, view: str, keys: Sequence[str], names: Sequence[str],
-             modality: str | None = None) -> dict[str, Any] | None:
+def _columns(
+    atlas: Atlas, view: str, keys: Sequence[str], names: Sequence[str], modality: str | None = None
+) -> dict[str, Any] | None:
     """Columns of a view for rows where at least one of `names` is known; None where no catalogue has any."""
     from .sql import connect
 
     with connect(atlas) as connection:
-        described = connection.execute(f"DESCRIBE {view}").fetchall()
-        there = [name for name in names if name in {row[0] for row in described}]
+        if view not in connection.views.all:
+            return None
+        known = {field.name for field in connection.views.all[view].fields()}
+        there = [name for name in names if name in known]
         if not there:
             return None
         conditions = "(" + " OR ".join(f'"{name}" IS NOT NULL' for name in there) + ")"
@@ -70,7 +76,8 @@ def _columns(atlas: Atlas, view: str, keys: Sequence[str], names: Sequence[str],
         if modality is not None:
             conditions += f" AND modality = '{modality}'"
         chosen = ", ".join([*keys, *(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in there)])
-        table = connection.execute(f"SELECT {chosen} FROM {view} WHERE {conditions}").to_arrow_table()
+        connection.prepare(f"SELECT * FROM {view}")
+        table = connection.rows(f"SELECT {chosen} FROM {view} WHERE {conditions}")
     result: dict[str, Any] = {}
     for name in table.column_names:
         column = table[name]

@@ -10,8 +10,16 @@ BALMER = ("Halpha", "Hbeta", "Hgamma", "Hdelta")
 MOLECULES = {"carbon": ("CH", "C2", "CN"), "titanium oxide": ("TiO", "VO", "CaH")}
 _GREEK = {"Halpha": "H-alpha", "Hbeta": "H-beta", "Hgamma": "H-gamma", "Hdelta": "H-delta"}
 # counterparts of LRS windows among the XP windows, by what both measure
-SAME_FEATURE = {"Hbeta": ("Hbeta",), "Hdelta": ("Hdelta",), "Hgamma": ("G band CH",), "G band CH": ("G band CH",),
-                "C2 4737": ("C2 473",), "C2 5165": ("Mg b MgH",), "Mg b": ("Mg b MgH",), "MgH 5100": ("Mg b MgH",)}
+SAME_FEATURE = {
+    "Hbeta": ("Hbeta",),
+    "Hdelta": ("Hdelta",),
+    "Hgamma": ("G band CH",),
+    "G band CH": ("G band CH",),
+    "C2 4737": ("C2 473",),
+    "C2 5165": ("Mg b MgH",),
+    "Mg b": ("Mg b MgH",),
+    "MgH 5100": ("Mg b MgH",),
+}
 
 
 def is_continuum(name: str) -> bool:

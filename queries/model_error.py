@@ -57,8 +57,9 @@ def cell_numbers(color: np.ndarray, snr: np.ndarray, color_edges: np.ndarray, sn
     return across * (len(snr_edges) + 1) + down
 
 
-def learn_model_error(residual: np.ndarray, noise: np.ndarray, color: np.ndarray, source_snr: np.ndarray,
-                      windows: WindowSet) -> ModelError:
+def learn_model_error(
+    residual: np.ndarray, noise: np.ndarray, color: np.ndarray, source_snr: np.ndarray, windows: WindowSet
+) -> ModelError:
     """Learn bias and error of predictions from the residuals of validation stars.
 
     Parameters
@@ -92,8 +93,9 @@ def _edges(values: np.ndarray, cells: int) -> np.ndarray:
     return np.unique(np.quantile(known, np.arange(1, cells) / cells))
 
 
-def _by_cell(values: np.ndarray, noise_variance: np.ndarray, cell: np.ndarray,
-             cells: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_cell(
+    values: np.ndarray, noise_variance: np.ndarray, cell: np.ndarray, cells: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Median and scatter beyond the noise of (N, m) values in each cell, shrunk to those of all stars."""
     middle, spread = _excess(values, noise_variance)
     bias = np.tile(middle, (cells, 1))
@@ -129,8 +131,14 @@ class Errors:
     window_sigma: np.ndarray
 
 
-def measure(observed: np.ndarray, noise: np.ndarray, predicted: np.ndarray, error: ModelError, cell: np.ndarray,
-            windows: WindowSet) -> Errors:
+def measure(
+    observed: np.ndarray,
+    noise: np.ndarray,
+    predicted: np.ndarray,
+    error: ModelError,
+    cell: np.ndarray,
+    windows: WindowSet,
+) -> Errors:
     """Errors of predictions in the target's units, and residuals of windows in sigma.
 
     chi2 = mean of (observed - predicted - bias)^2 / (noise^2 + model error^2) over informative
@@ -151,5 +159,10 @@ def measure(observed: np.ndarray, noise: np.ndarray, predicted: np.ndarray, erro
     mean, noise_variance = window_means(corrected, noise, model_sigma, windows.members)
     sigma = np.sqrt(noise_variance + error.window_sigma[cell].astype(np.float64) ** 2)
     in_sigma = np.nan_to_num((mean - error.window_bias[cell]) / np.maximum(sigma, 1e-12))
-    return Errors(chi2.astype(np.float32), l1.astype(np.float32), mse.astype(np.float32), pixels.astype(np.int16),
-                  in_sigma.astype(np.float32))
+    return Errors(
+        chi2.astype(np.float32),
+        l1.astype(np.float32),
+        mse.astype(np.float32),
+        pixels.astype(np.int16),
+        in_sigma.astype(np.float32),
+    )

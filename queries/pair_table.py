@@ -70,25 +70,39 @@ class PairTable:
         stage = space.atlas.translations(space.model)
         parts = stage.parts()
         if not parts:
-            raise QueryError(f"The atlas holds no translation errors of model '{space.model}' yet.",
-                             "Run `specclip-search translate` first.")
+            raise QueryError(
+                f"The atlas holds no translation errors of model '{space.model}' yet.",
+                "Run `specclip-search translate` first.",
+            )
         table = stage.read().combine_chunks()
         number = np.repeat([part.number for part in parts], [part.rows for part in parts])
         lrs_row = vector_rows(space.keys(LRS), table["lrs_spec_id"], table["lrs_release"])
         xp_row = vector_rows(space.keys(XP), table["xp_spec_id"], table["xp_release"])
         both = (lrs_row >= 0) & (xp_row >= 0)
         if not both.any():
-            raise QueryError("No pair has vectors of both its spectra.", "Run `specclip-search embed`, then `index build`.")
+            raise QueryError(
+                "No pair has vectors of both its spectra.", "Run `specclip-search embed`, then `index build`."
+            )
         kept = table.filter(pa.array(both))
-        names = {side: tuple((table.schema.field(f"{side}_window_sigma").metadata or {})[b"windows"].decode().split(", "))
-                 for side in ("lrs", "xp")}
+        names = {
+            side: tuple((table.schema.field(f"{side}_window_sigma").metadata or {})[b"windows"].decode().split(", "))
+            for side in ("lrs", "xp")
+        }
         return cls(
-            kept["lrs_spec_id"].to_numpy(), np.array(kept["lrs_release"].to_pylist(), dtype=object),
-            kept["xp_spec_id"].to_numpy(), np.array(kept["xp_release"].to_pylist(), dtype=object),
-            kept["source_id"].to_numpy(), lrs_row[both], xp_row[both],
+            kept["lrs_spec_id"].to_numpy(),
+            np.array(kept["lrs_release"].to_pylist(), dtype=object),
+            kept["xp_spec_id"].to_numpy(),
+            np.array(kept["xp_release"].to_pylist(), dtype=object),
+            kept["source_id"].to_numpy(),
+            lrs_row[both],
+            xp_row[both],
             {name: kept[name].to_numpy().astype(np.float64) for name in _SCALARS},
-            column_to_matrix(kept["lrs_window_sigma"]), column_to_matrix(kept["xp_window_sigma"]), names,
-            number[both], int((~both).sum()))
+            column_to_matrix(kept["lrs_window_sigma"]),
+            column_to_matrix(kept["xp_window_sigma"]),
+            names,
+            number[both],
+            int((~both).sum()),
+        )
 
     def covariates(self) -> np.ndarray:
         """(N, 3) log10 S/N of both spectra and the star's colour: what a score must not follow."""

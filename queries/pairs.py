@@ -115,8 +115,9 @@ def flux_store(atlas: Atlas, modality: str, keys: StarKeys, wanted: np.ndarray, 
             path.unlink(missing_ok=True)
 
 
-def _fill(atlas: Atlas, modality: str, keys: StarKeys, positions: np.ndarray,
-          scratch: list[Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _fill(
+    atlas: Atlas, modality: str, keys: StarKeys, positions: np.ndarray, scratch: list[Path]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     flux = error = np.empty((0, 0))
     snr = np.full(len(positions), np.nan, dtype=np.float32)
     for part in atlas.spectra(modality).parts():
@@ -160,10 +161,16 @@ def read_block(part: Part) -> SpectraBlock:
     """A whole shard of spectra; shards are small enough to hold."""
     table = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "release", "snr", "flux", "error"])
     source = table["source_id"]
-    return SpectraBlock(part, table["spec_id"].to_numpy(), source.fill_null(0).to_numpy(),
-                        np.asarray(source.is_valid()), np.array(table["release"].to_pylist(), dtype=object),
-                        table["snr"].to_numpy(), column_to_matrix(table["flux"]).astype(np.float64),
-                        column_to_matrix(table["error"]).astype(np.float64))
+    return SpectraBlock(
+        part,
+        table["spec_id"].to_numpy(),
+        source.fill_null(0).to_numpy(),
+        np.asarray(source.is_valid()),
+        np.array(table["release"].to_pylist(), dtype=object),
+        table["snr"].to_numpy(),
+        column_to_matrix(table["flux"]).astype(np.float64),
+        column_to_matrix(table["error"]).astype(np.float64),
+    )
 
 
 def star_color(xp_flux: np.ndarray, wavelength_nm: np.ndarray) -> np.ndarray:

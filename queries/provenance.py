@@ -15,8 +15,12 @@ def stamp(frame: pd.DataFrame, query: str, options: dict[str, Any], **origin: An
 
     Only plain values are kept, so that the attributes survive Parquet and JSON.
     """
-    frame.attrs = {"query": query, "version": __version__, "options": _plain(options),
-                   **{key: _plain(value) for key, value in origin.items()}}
+    frame.attrs = {
+        "query": query,
+        "version": __version__,
+        "options": _plain(options),
+        **{key: _plain(value) for key, value in origin.items()},
+    }
     return frame
 
 

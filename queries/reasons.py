@@ -13,6 +13,8 @@ KINDS = ("astrophysical", "instrumental", "wrong_match")
 CLEAR_Z = 5.0
 APART_Z = 4.0
 AGREE_Z = 2.0
+# windows are some fifty: the largest of a normal star reaches 3.3 sigma now and then
+LEAST_Z = 3.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,11 @@ def _calibration_flags(evidence: Evidence) -> list[str]:
         other = evidence.windows["xp" if side == "lrs" else "lrs"]
         if not level.any() or level.all():
             continue
-        if (np.abs(z[level]).max() >= CLEAR_Z and np.abs(z[~level]).max() < 0.5 * np.abs(z[level]).max()
-                and np.abs(other).max() < CLEAR_Z):
+        if (
+            np.abs(z[level]).max() >= CLEAR_Z
+            and np.abs(z[~level]).max() < 0.5 * np.abs(z[level]).max()
+            and np.abs(other).max() < CLEAR_Z
+        ):
             return [f"{label}'s level is off while its lines are as predicted"]
     return []
 
@@ -124,28 +129,43 @@ def _wrong_match_words(evidence: Evidence) -> str:
 
 def _window_words(evidence: Evidence) -> str:
     """The strongest window of either instrument, and whether the other instrument shows the same."""
-    strongest = {side: float(np.abs(z).max(initial=0.0)) for side, z in evidence.windows.items()}
-    side = max(strongest, key=lambda name: strongest[name])
-    if strongest[side] < 3.5:
+    side, strength = _telling_side(evidence)
+    if strength < LEAST_Z:
         return ""
     z, names = evidence.windows[side], evidence.names[side]
     emission = only_hydrogen(names, z)
-    phrases, families = [], set()
+    phrases: list[str] = []
+    families: set[str] = set()
     for index in leading(z):
-        if abs(z[index]) < 3.5 or (family(names[index]) in families and phrases):
+        if abs(z[index]) < LEAST_Z or (family(names[index]) in families and phrases):
             continue
         families.add(family(names[index]))
-        phrases.append(f"{line_phrase(names[index], z[index], emission)}, {z[index]:+.0f} sigma at "
-                       f"{evidence.centres[side][index]:.0f} {_short(evidence.units[side])} in {side.upper()}")
+        phrases.append(
+            f"{line_phrase(names[index], z[index], emission)}, {z[index]:+.0f} sigma at "
+            f"{evidence.centres[side][index]:.0f} {_short(evidence.units[side])} in {side.upper()}"
+        )
     return "; ".join([*phrases, *_agreement(evidence, side, names[int(leading(z, 1)[0])], float(z[leading(z, 1)[0]]))])
+
+
+def _telling_side(evidence: Evidence) -> tuple[str, float]:
+    """The instrument whose windows tell the reason, and its largest |z|.
+
+    What is peculiar in one spectrum spoils all of the other that is predicted from it: where one
+    residual is of one kind of line and the other broad, the narrow one is the cause.
+    """
+    strongest = {side: float(np.abs(z).max(initial=0.0)) for side, z in evidence.windows.items()}
+    side = max(strongest, key=lambda name: strongest[name])
+    other = "xp" if side == "lrs" else "lrs"
+    if strongest[other] >= CLEAR_Z and _broad(evidence, side) and not _broad(evidence, other):
+        side = other
+    return side, strongest[side]
 
 
 def _agreement(evidence: Evidence, side: str, name: str, z: float) -> list[str]:
     other = "xp" if side == "lrs" else "lrs"
-    if side == "lrs":
-        wanted = SAME_FEATURE.get(name, ())
-    else:
-        wanted = tuple(lrs for lrs, xp in SAME_FEATURE.items() if name in xp)
+    wanted = (
+        set(SAME_FEATURE.get(name, ())) if side == "lrs" else {lrs for lrs, xp in SAME_FEATURE.items() if name in xp}
+    )
     values = [float(evidence.windows[other][i]) for i, label in enumerate(evidence.names[other]) if label in wanted]
     if not values:
         return []
@@ -165,11 +185,16 @@ def _isolation_words(evidence: Evidence) -> str:
 
 def _general_words(evidence: Evidence) -> str:
     name = max(NAMES, key=lambda quantity: evidence.parts[quantity])
-    words = {"lrs_error": "LRS spectrum is not what XP predicts", "xp_error": "XP spectrum is not what LRS predicts",
-             "lrs_window": "a window of LRS is off", "xp_window": "a window of XP is off",
-             "lrs_isolation": "few close neighbours in LRS", "xp_isolation": "few close neighbours in XP",
-             "mutual": "its two spectra are less alike than its neighbours'",
-             "disagreement": "its two spectra have different neighbours"}
+    words = {
+        "lrs_error": "LRS spectrum is not what XP predicts",
+        "xp_error": "XP spectrum is not what LRS predicts",
+        "lrs_window": "a window of LRS is off",
+        "xp_window": "a window of XP is off",
+        "lrs_isolation": "few close neighbours in LRS",
+        "xp_isolation": "few close neighbours in XP",
+        "mutual": "its two spectra are less alike than its neighbours'",
+        "disagreement": "its two spectra have different neighbours",
+    }
     return f"{words[name]}, {evidence.z[name]:+.1f} sigma against its neighbours; no single line stands out"
 
 

@@ -60,8 +60,9 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float =
     return np.where(total > 0, result, np.nan)
 
 
-def local_location_scale(values: np.ndarray, weights: np.ndarray, prior_scale: np.ndarray | float,
-                         prior_weight: float = 8.0) -> tuple[np.ndarray, np.ndarray]:
+def local_location_scale(
+    values: np.ndarray, weights: np.ndarray, prior_scale: np.ndarray | float, prior_weight: float = 8.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Location and scale of each row's neighbours, shrunk to location 0 and `prior_scale`.
 
     A handful of neighbours gives a noisy MAD: it counts as its effective number
@@ -114,8 +115,9 @@ def _additive(knots: tuple[np.ndarray, ...], heights: tuple[np.ndarray, ...], co
     return total
 
 
-def fit_trend(values: np.ndarray, covariates: np.ndarray, bins: int = 20, min_per_bin: int = 25,
-              rounds: int = 3) -> Trend:
+def fit_trend(
+    values: np.ndarray, covariates: np.ndarray, bins: int = 20, min_per_bin: int = 25, rounds: int = 3
+) -> Trend:
     """Learn how the median and the scatter of a quantity follow covariates such as log S/N.
 
     Backfitting of running medians in bins of equal numbers (Hastie & Tibshirani 1990, with
@@ -144,16 +146,18 @@ def fit_trend(values: np.ndarray, covariates: np.ndarray, bins: int = 20, min_pe
     return Trend(knots, centres, offset, *_with_constant(scale_knots, log_scales, middle))
 
 
-def _with_constant(knots: tuple[np.ndarray, ...], heights: tuple[np.ndarray, ...],
-                   constant: float) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+def _with_constant(
+    knots: tuple[np.ndarray, ...], heights: tuple[np.ndarray, ...], constant: float
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     if len(knots) == 0 or len(knots[0]) == 0:
         first_knots, first = np.zeros(1), np.full(1, constant)
         return (first_knots, *knots[1:]), (first, *heights[1:])
     return knots, (heights[0] + constant, *heights[1:])
 
 
-def _backfit(values: np.ndarray, covariates: np.ndarray, bins: int, min_per_bin: int,
-             rounds: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+def _backfit(
+    values: np.ndarray, covariates: np.ndarray, bins: int, min_per_bin: int, rounds: int
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     count = covariates.shape[1]
     knots: list[np.ndarray] = [np.empty(0)] * count
     heights: list[np.ndarray] = [np.empty(0)] * count

@@ -43,9 +43,19 @@ class Hits:
     similarity: np.ndarray
 
 
-def similar(atlas: Atlas, target: TargetLike | Sequence[TargetLike], k: int = 20, within: str | None = None,
-            where: str | None = None, exact: bool = False, model: str | None = None, exclude_self: bool = True, *,
-            exclude_repeats: bool = False, combine: str = "each") -> pd.DataFrame:
+def similar(
+    atlas: Atlas,
+    target: TargetLike | Sequence[TargetLike],
+    k: int = 20,
+    within: str | None = None,
+    where: str | None = None,
+    exact: bool = False,
+    model: str | None = None,
+    exclude_self: bool = True,
+    *,
+    exclude_repeats: bool = False,
+    combine: str = "each",
+) -> pd.DataFrame:
     """Spectra most similar to a target.
 
     Similarity is the cosine of the model's shared vectors, each instrument's own mean taken
@@ -105,16 +115,27 @@ def similar(atlas: Atlas, target: TargetLike | Sequence[TargetLike], k: int = 20
         tables = [_combined(space, targets, modalities, k, combine, allowed, exact, exclude_self, exclude_repeats)]
     else:
         lists = search_targets(space, targets, k, modalities, allowed, exact, exclude_self, exclude_repeats)
-        tables = [_table(space, hits, k, {"target": one.name} if several else {})
-                  for one, hits in zip(targets, lists, strict=True)]
+        tables = [
+            _table(space, hits, k, {"target": one.name} if several else {})
+            for one, hits in zip(targets, lists, strict=True)
+        ]
     frame = _annotated(atlas, pa.concat_tables(tables), space.model)
-    options = {"target": [one.name for one in targets], "k": k, "within": within, "where": where, "exact": exact,
-               "exclude_self": exclude_self, "exclude_repeats": exclude_repeats, "combine": combine}
+    options = {
+        "target": [one.name for one in targets],
+        "k": k,
+        "within": within,
+        "where": where,
+        "exact": exact,
+        "exclude_self": exclude_self,
+        "exclude_repeats": exclude_repeats,
+        "combine": combine,
+    }
     return stamp(frame, "similar", options, **space.origin())
 
 
-def search_hits(atlas: Atlas, target: TargetLike, k: int = 20, within: str | None = None,
-                model: str | None = None) -> list[tuple[str, int, int | None, int, float]]:
+def search_hits(
+    atlas: Atlas, target: TargetLike, k: int = 20, within: str | None = None, model: str | None = None
+) -> list[tuple[str, int, int | None, int, float]]:
     """The light core of `similar`, for SQL: (modality, spec_id, source_id, rank, similarity) a hit."""
     _check(k, "each")
     space = open_space(atlas, model)
@@ -125,9 +146,16 @@ def search_hits(atlas: Atlas, target: TargetLike, k: int = 20, within: str | Non
     return list(zip(*columns, strict=True))
 
 
-def search_targets(space: Space, targets: Sequence[Target], k: int, modalities: Sequence[str],
-                   allowed: dict[str, np.ndarray] | None = None, exact: bool = False, exclude_self: bool = True,
-                   exclude_repeats: bool = False) -> list[list[Hits]]:
+def search_targets(
+    space: Space,
+    targets: Sequence[Target],
+    k: int,
+    modalities: Sequence[str],
+    allowed: dict[str, np.ndarray] | None = None,
+    exact: bool = False,
+    exclude_self: bool = True,
+    exclude_repeats: bool = False,
+) -> list[list[Hits]]:
     """For each target its hits in each of `modalities`; targets of one instrument are searched as one batch."""
     results: list[list[Hits]] = [[] for _ in targets]
     for modality in modalities:
@@ -135,8 +163,14 @@ def search_targets(space: Space, targets: Sequence[Target], k: int, modalities: 
         for source, centred in sorted({(one.modality, one.centred) for one in targets}):
             members = [i for i, one in enumerate(targets) if (one.modality, one.centred) == (source, centred)]
             found = space.index(modality).search(
-                np.stack([targets[i].vector for i in members]), k, query_modality=source, exact=exact, centred=centred,
-                rows=None if allowed is None else allowed[modality], exclude=[left_out[i] for i in members])
+                np.stack([targets[i].vector for i in members]),
+                k,
+                query_modality=source,
+                exact=exact,
+                centred=centred,
+                rows=None if allowed is None else allowed[modality],
+                exclude=[left_out[i] for i in members],
+            )
             for i, rows, similarity in zip(members, found.rows, found.similarity, strict=True):
                 results[i].append(Hits(modality, rows[rows >= 0], similarity[rows >= 0]))
     return results
@@ -194,27 +228,32 @@ def _table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, Any]
     similarity = np.concatenate([one.similarity for one in hits])
     # equal similarities keep the instruments' order: the same command gives the same list
     order = np.argsort(-similarity, kind="stable")[:k]
-    columns = {name: np.concatenate([np.asarray(part) for part in parts])[order]
-               for name, parts in _key_columns(space, hits).items()}
+    columns = {
+        name: np.concatenate([np.asarray(part) for part in parts])[order]
+        for name, parts in _key_columns(space, hits).items()
+    }
     size = len(order)
     unknown = columns["source_id"] < 0
     other = columns["other_spec_id"]
-    return pa.table({
-        **{name: pa.array([value] * size, pa.string()) for name, value in constants.items()},
-        "rank": pa.array(np.arange(1, size + 1), pa.int64()),
-        "modality": pa.array(columns["modality"], pa.string()),
-        "spec_id": pa.array(columns["spec_id"], pa.int64()),
-        "source_id": pa.array(columns["source_id"], pa.int64(), mask=unknown),
-        "similarity": pa.array(similarity[order], pa.float32()),
-        "rank_in_instrument": pa.array(columns["rank_in_instrument"], pa.int64()),
-        "other_spec_id": pa.array(other, pa.int64(), mask=other < 0),
-        "release": pa.array(columns["release"], pa.string()),
-    })
+    return pa.table(
+        {
+            **{name: pa.array([value] * size, pa.string()) for name, value in constants.items()},
+            "rank": pa.array(np.arange(1, size + 1), pa.int64()),
+            "modality": pa.array(columns["modality"], pa.string()),
+            "spec_id": pa.array(columns["spec_id"], pa.int64()),
+            "source_id": pa.array(columns["source_id"], pa.int64(), mask=unknown),
+            "similarity": pa.array(similarity[order], pa.float32()),
+            "rank_in_instrument": pa.array(columns["rank_in_instrument"], pa.int64()),
+            "other_spec_id": pa.array(other, pa.int64(), mask=other < 0),
+            "release": pa.array(columns["release"], pa.string()),
+        }
+    )
 
 
 def _key_columns(space: Space, hits: Sequence[Hits]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {name: [] for name in
-                                     ("modality", "spec_id", "source_id", "rank_in_instrument", "other_spec_id", "release")}
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("modality", "spec_id", "source_id", "rank_in_instrument", "other_spec_id", "release")
+    }
     for one in hits:
         keys = space.keys(one.modality)
         source_id = np.asarray(keys.source_id[one.rows])
@@ -241,8 +280,17 @@ def counterpart_ids(space: Space, modality: str, source_id: np.ndarray) -> np.nd
     return result
 
 
-def _combined(space: Space, targets: list[Target], modalities: list[str], k: int, combine: str,
-              allowed: dict[str, np.ndarray] | None, exact: bool, exclude_self: bool, exclude_repeats: bool) -> pa.Table:
+def _combined(
+    space: Space,
+    targets: list[Target],
+    modalities: list[str],
+    k: int,
+    combine: str,
+    allowed: dict[str, np.ndarray] | None,
+    exact: bool,
+    exclude_self: bool,
+    exclude_repeats: bool,
+) -> pa.Table:
     """One list for several targets."""
     spare = len(targets) * (4 if exclude_repeats else 1)
     searched = [_mean_target(space, targets)] if combine == "mean" else targets
@@ -276,8 +324,10 @@ def _mean_target(space: Space, targets: list[Target]) -> Target:
     mean = np.mean(centred, axis=0)
     length = float(np.linalg.norm(mean))
     if length < 1e-3:
-        raise QueryError(f"The {len(targets)} targets point in opposite directions: their mean vector is zero.",
-                         "Search with each of them, or with combine='any'.")
+        raise QueryError(
+            f"The {len(targets)} targets point in opposite directions: their mean vector is zero.",
+            "Search with each of them, or with combine='any'.",
+        )
     return Target(f"mean of {len(targets)}", targets[0].modality, (mean / length).astype(np.float32), centred=True)
 
 

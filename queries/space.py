@@ -73,7 +73,8 @@ class Space:
             raise QueryError(
                 f"There are no '{modality}' vectors of model '{self.model}' in this atlas; "
                 f"it has {', '.join(self.modalities)}.",
-                "Name one of these with --within, or ingest and embed that instrument's spectra.")
+                "Name one of these with --within, or ingest and embed that instrument's spectra.",
+            )
         return modality
 
     def loaded_model(self) -> Any:
@@ -97,8 +98,12 @@ class Space:
     def origin(self) -> dict[str, Any]:
         """What identifies the vectors that a result came from: model, its digest, digests of the vectors."""
         digests = {name: self.atlas.vectors(self.model, name).digest for name in self.modalities}
-        return {"model": self.model, "model_digest": self.model_digest(), "vectors_digest": digests,
-                "index_digest": {name: index.digest for name, index in self._indexes.items()}}
+        return {
+            "model": self.model,
+            "model_digest": self.model_digest(),
+            "vectors_digest": digests,
+            "index_digest": {name: index.digest for name, index in self._indexes.items()},
+        }
 
     def model_digest(self) -> str:
         """Digest of the weights that made the vectors, from the shards' own sidecars."""

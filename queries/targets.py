@@ -91,9 +91,11 @@ def _looks_like_key(text: str) -> bool:
 
 def _from_atlas(space: Space, key: SpectrumKey, release: str | None, name: str) -> Target:
     if key.modality not in space.modalities:
-        raise QueryError(f"{name} is not in this atlas: it holds no {key.modality} vectors of '{space.model}', "
-                         f"only {', '.join(space.modalities)}.",
-                         "Ingest and embed that instrument's spectra first.")
+        raise QueryError(
+            f"{name} is not in this atlas: it holds no {key.modality} vectors of '{space.model}', "
+            f"only {', '.join(space.modalities)}.",
+            "Ingest and embed that instrument's spectra first.",
+        )
     keys = space.keys(key.modality)
     rows, _ = keys.all_rows_of(np.array([key.spec_id], dtype=np.int64), release)
     if len(rows) == 0:
@@ -109,16 +111,20 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
     any_release, _ = keys.all_rows_of(np.array([key.spec_id], dtype=np.int64))
     if release is not None and len(any_release):
         held = ", ".join(sorted(set(keys.release_names(any_release))))
-        return QueryError(f"{name} is not in this atlas: {key} is here in release {held}, not in '{release}'.",
-                          f"Write {key}@{held.split(', ')[0]}, or leave @release out for the newest.")
+        return QueryError(
+            f"{name} is not in this atlas: {key} is here in release {held}, not in '{release}'.",
+            f"Write {key}@{held.split(', ')[0]}, or leave @release out for the newest.",
+        )
     low, high = keys.spec_id[keys.by_spec[0]], keys.spec_id[keys.by_spec[-1]]
     label = _ID_NAMES.get(key.modality, "ids")
-    return QueryError(f"{name} is not in this atlas ({len(keys):,} {key.modality} spectra, {label} {low} to {high}).",
-                      "Check the id's digits and the survey before the colon; a spectrum file can be given as well.")
+    return QueryError(
+        f"{name} is not in this atlas ({len(keys):,} {key.modality} spectra, {label} {low} to {high}).",
+        "Check the id's digits and the survey before the colon; a spectrum file can be given as well.",
+    )
 
 
 def _from_file(space: Space, path: Path) -> Target:
-    from specclip_search.errors import SpectrumError
+    from specclip_search.errors import Reason, SpectrumError
     from specclip_search.modality import get_modality
     from specclip_search.preparation import prepare_batch
     from specclip_search.readers import read_spectrum
@@ -127,18 +133,25 @@ def _from_file(space: Space, path: Path) -> Target:
     modality = space_modality(space, spectrum.modality, path)
     prepared = prepare_batch(get_modality(modality), [spectrum])
     if not bool(prepared.keep[0]):
-        reason = prepared.reasons[0]
-        raise SpectrumError(reason, f"{path} cannot be searched with: {reason}.",
-                            "Choose another spectrum; this one would be set aside on ingest, too.")
+        reason = prepared.reasons[0] or Reason.UNREADABLE
+        raise SpectrumError(
+            reason,
+            f"{path} cannot be searched with ({reason}): {prepared.messages[0]}",
+            "Choose another spectrum; this one would be set aside on ingest, too.",
+        )
     vector = space.loaded_model().embed(modality, np.asarray(prepared.flux))[0]
     source_id = spectrum.meta.get("source_id")
-    return Target(str(path), modality, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id))
+    return Target(
+        str(path), modality, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
+    )
 
 
 def space_modality(space: Space, modality: str, path: Path) -> str:
     """`modality` where the model has it, else a QueryError that names the file."""
     known = getattr(space.loaded_model(), "modalities", space.modalities)
     if modality not in known:
-        raise QueryError(f"{path} is a {modality} spectrum; model '{space.model}' knows {', '.join(known)}.",
-                         "Give a spectrum of one of these instruments.")
+        raise QueryError(
+            f"{path} is a {modality} spectrum; model '{space.model}' knows {', '.join(known)}.",
+            "Give a spectrum of one of these instruments.",
+        )
     return modality

@@ -78,7 +78,9 @@ def translations_schema(lrs_windows: WindowSet, xp_windows: WindowSet) -> pa.Sch
     for side, other, unit in (("lrs", "XP", "continuum-normalised flux"), ("xp", "LRS", "flux over flux at 550 nm")):
         name = f"{side.upper()} spectrum predicted from {other} against the observed one"
         columns += [
-            described(f"{side}_chi2", f32, f"{name}: mean squared residual over noise^2 + model error^2", ucd="stat.fit.chi2"),
+            described(
+                f"{side}_chi2", f32, f"{name}: mean squared residual over noise^2 + model error^2", ucd="stat.fit.chi2"
+            ),
             described(f"{side}_l1", f32, f"{name}: mean absolute residual", unit, "stat.fit.residual"),
             described(f"{side}_mse", f32, f"{name}: mean squared residual", f"({unit})^2", "stat.fit.residual"),
             described(f"{side}_pixels", pa.int16(), f"{name}: informative pixels", ucd="meta.number"),
@@ -149,8 +151,9 @@ def _prepare(atlas: Atlas, model: Any) -> _Task:
     for modality in (LRS, XP):
         if not atlas.spectra(modality).exists:
             raise atlas.spectra(modality).missing()
-    return _Task(model, star_keys(atlas, XP), WindowSet.of(LAMOST_LRS), WindowSet.of(GAIA_XP),
-                 np.asarray(GAIA_XP.wavelength))
+    return _Task(
+        model, star_keys(atlas, XP), WindowSet.of(LAMOST_LRS), WindowSet.of(GAIA_XP), np.asarray(GAIA_XP.wavelength)
+    )
 
 
 Plan = dict[int, tuple["Part", np.ndarray, str]]
@@ -171,7 +174,8 @@ def _plan(atlas: Atlas, task: _Task) -> Plan:
     if not any((position >= 0).any() for _, position, _ in plan.values()):
         raise QueryError(
             "No LRS spectrum of this atlas has an XP spectrum of the same star: no source_id is common to both.",
-            "Ingest a catalogue that gives obsid and source_id together, or the XP spectra of the LRS stars.")
+            "Ingest a catalogue that gives obsid and source_id together, or the XP spectra of the LRS stars.",
+        )
     return plan
 
 
@@ -182,8 +186,12 @@ def _errors(atlas: Atlas, task: _Task, plan: Plan, folder: Any) -> LearnedErrors
     count = sum(len(rows) for rows in chosen.values())
     kept = error_store.load(folder)
     # a survey that grows keeps its sigmas, unless it now has many more stars to learn them from
-    if kept is not None and kept.origin == origin and (
-            count <= 2 * kept.stars or kept.stars >= MAX_LEARNING_STARS // 2) and kept.split in (split, "validation"):
+    if (
+        kept is not None
+        and kept.origin == origin
+        and (count <= 2 * kept.stars or kept.stars >= MAX_LEARNING_STARS // 2)
+        and kept.split in (split, "validation")
+    ):
         return kept
     errors = _learn(atlas, task, plan, chosen, split, origin, folder)
     error_store.save(folder, errors)
@@ -193,9 +201,9 @@ def _errors(atlas: Atlas, task: _Task, plan: Plan, folder: Any) -> LearnedErrors
 def _learning_stars(task: _Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]:
     """Rows of each shard to learn from: validation stars, else all but acceptance, at most so many."""
     numbers, rows, ids = [], [], []
-    for number, (_, position, _) in plan.items():
+    for part_number, (_, position, _) in plan.items():
         paired = np.flatnonzero(position >= 0)
-        numbers.append(np.full(len(paired), number))
+        numbers.append(np.full(len(paired), part_number))
         rows.append(paired)
         ids.append(task.keys.source_id[position[paired]])
     number, row, source_id = np.concatenate(numbers), np.concatenate(rows), np.concatenate(ids)
@@ -204,16 +212,19 @@ def _learning_stars(task: _Task, plan: Plan) -> tuple[dict[int, np.ndarray], str
     if len(chosen) < MIN_VALIDATION_STARS:
         chosen, label = np.flatnonzero(split != ACCEPTANCE_SPLIT), "all"
     if len(chosen) == 0:
-        raise QueryError("Every paired star belongs to the acceptance split, from which nothing may be learned.",
-                         "Ingest more stars: the model's own error is learned from the others.")
+        raise QueryError(
+            "Every paired star belongs to the acceptance split, from which nothing may be learned.",
+            "Ingest more stars: the model's own error is learned from the others.",
+        )
     # a multiplicative hash: a choice that does not follow the sky, and stays as the survey grows
     scattered = (source_id[chosen].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(16)
     chosen = np.sort(chosen[np.argsort(scattered, kind="stable")[:MAX_LEARNING_STARS]])
     return {int(n): row[chosen[number[chosen] == n]] for n in np.unique(number[chosen])}, label
 
 
-def _learn(atlas: Atlas, task: _Task, plan: Plan, chosen: dict[int, np.ndarray], split: str, origin: str,
-           folder: Any) -> LearnedErrors:
+def _learn(
+    atlas: Atlas, task: _Task, plan: Plan, chosen: dict[int, np.ndarray], split: str, origin: str, folder: Any
+) -> LearnedErrors:
     wanted = np.concatenate([plan[number][1][rows] for number, rows in chosen.items()])
     pieces = []
     with flux_store(atlas, XP, task.keys, wanted, folder) as store:
@@ -222,24 +233,48 @@ def _learn(atlas: Atlas, task: _Task, plan: Plan, chosen: dict[int, np.ndarray],
             block = read_block(part)
             xp_flux, xp_error, xp_snr = store.take(position[rows])
             to_xp, to_lrs = _predict(task.model, block.flux[rows], xp_flux)
-            pieces.append((block.flux[rows] - to_lrs, block.error[rows], xp_flux - to_xp, xp_error,
-                           star_color(xp_flux, task.xp_wavelength), block.snr[rows], xp_snr))
-    lrs_residual, lrs_noise, xp_residual, xp_noise, color, lrs_snr, xp_snr = map(np.concatenate, zip(*pieces, strict=True))
+            pieces.append(
+                (
+                    block.flux[rows] - to_lrs,
+                    block.error[rows],
+                    xp_flux - to_xp,
+                    xp_error,
+                    star_color(xp_flux, task.xp_wavelength),
+                    block.snr[rows],
+                    xp_snr,
+                )
+            )
+    lrs_residual, lrs_noise, xp_residual, xp_noise, color, lrs_snr, xp_snr = map(
+        np.concatenate, zip(*pieces, strict=True)
+    )
     good = np.isfinite(lrs_residual).all(axis=1) & np.isfinite(xp_residual).all(axis=1)
     return LearnedErrors(
         learn_model_error(lrs_residual[good], lrs_noise[good], color[good], xp_snr[good], task.lrs_windows),
         learn_model_error(xp_residual[good], xp_noise[good], color[good], lrs_snr[good], task.xp_windows),
-        origin, int(good.sum()), split)
+        origin,
+        int(good.sum()),
+        split,
+    )
 
 
 def _predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """XP spectra predicted from LRS, and LRS predicted from XP."""
-    return (np.asarray(model.translate(LRS, lrs.astype(np.float32)), dtype=np.float64),
-            np.asarray(model.translate(XP, xp.astype(np.float32)), dtype=np.float64))
+    return (
+        np.asarray(model.translate(LRS, lrs.astype(np.float32)), dtype=np.float64),
+        np.asarray(model.translate(XP, xp.astype(np.float32)), dtype=np.float64),
+    )
 
 
-def _write(atlas: Atlas, task: _Task, plan: Plan, errors: LearnedErrors, inputs: dict[int, str], todo: list[int],
-           report: TranslateReport, progress: Progress | None) -> None:
+def _write(
+    atlas: Atlas,
+    task: _Task,
+    plan: Plan,
+    errors: LearnedErrors,
+    inputs: dict[int, str],
+    todo: list[int],
+    report: TranslateReport,
+    progress: Progress | None,
+) -> None:
     if not todo:
         return
     stage = atlas.translations(task.model.name)
@@ -253,9 +288,15 @@ def _write(atlas: Atlas, task: _Task, plan: Plan, errors: LearnedErrors, inputs:
             tables = list(_shard(task, errors, block, position, store, schema))
             kept = sum(table.num_rows for table in tables)
             paired = int((position >= 0).sum())
-            account = {"model": task.model.name, "model_digest": task.model.digest, "model_error": errors.digest,
-                       "read": part.rows, "without_star": int((~block.known).sum()),
-                       "without_partner": int((block.known & (position < 0)).sum()), "rejected": paired - kept}
+            account = {
+                "model": task.model.name,
+                "model_digest": task.model.digest,
+                "model_error": errors.digest,
+                "read": part.rows,
+                "without_star": int((~block.known).sum()),
+                "without_partner": int((block.known & (position < 0)).sum()),
+                "rejected": paired - kept,
+            }
             stage.write(number, tables or [schema.empty_table()], schema=schema, inputs=inputs[number], extra=account)
             _add(report, account, kept)
             done += paired
@@ -270,8 +311,9 @@ def _add(report: TranslateReport, account: dict[str, Any], kept: int) -> None:
         setattr(report, name, getattr(report, name) + account[name])
 
 
-def _shard(task: _Task, errors: LearnedErrors, block: SpectraBlock, position: np.ndarray, store: FluxStore,
-           schema: pa.Schema) -> Iterator[pa.Table]:
+def _shard(
+    task: _Task, errors: LearnedErrors, block: SpectraBlock, position: np.ndarray, store: FluxStore, schema: pa.Schema
+) -> Iterator[pa.Table]:
     paired = np.flatnonzero(position >= 0)
     for start in range(0, len(paired), BATCH_ROWS):
         rows = paired[start : start + BATCH_ROWS]
@@ -280,13 +322,24 @@ def _shard(task: _Task, errors: LearnedErrors, block: SpectraBlock, position: np
         to_xp, to_lrs = _predict(task.model, lrs_flux, xp_flux)
         color = star_color(xp_flux, task.xp_wavelength)
         lrs = measure(lrs_flux, lrs_error, to_lrs, errors.to_lrs, errors.to_lrs.cells(color, xp_snr), task.lrs_windows)
-        xp = measure(xp_flux, xp_error, to_xp, errors.to_xp, errors.to_xp.cells(color, block.snr[rows]), task.xp_windows)
-        keys = {"lrs_spec_id": block.spec_id[rows], "lrs_release": block.release[rows],
-                "xp_spec_id": task.keys.spec_id[position[rows]], "xp_release": task.keys.release[position[rows]],
-                "source_id": block.source_id[rows], "lrs_snr": block.snr[rows], "xp_snr": xp_snr,
-                "xp_color": color.astype(np.float32)}
-        values = {f"{side}_{name}": getattr(result, name) for side, result in (("lrs", lrs), ("xp", xp))
-                  for name in ("chi2", "l1", "mse", "pixels", "window_sigma")}
+        xp = measure(
+            xp_flux, xp_error, to_xp, errors.to_xp, errors.to_xp.cells(color, block.snr[rows]), task.xp_windows
+        )
+        keys = {
+            "lrs_spec_id": block.spec_id[rows],
+            "lrs_release": block.release[rows],
+            "xp_spec_id": task.keys.spec_id[position[rows]],
+            "xp_release": task.keys.release[position[rows]],
+            "source_id": block.source_id[rows],
+            "lrs_snr": block.snr[rows],
+            "xp_snr": xp_snr,
+            "xp_color": color.astype(np.float32),
+        }
+        values = {
+            f"{side}_{name}": getattr(result, name)
+            for side, result in (("lrs", lrs), ("xp", xp))
+            for name in ("chi2", "l1", "mse", "pixels", "window_sigma")
+        }
         # a prediction that is not finite is the model's failure, not a number to rank by: counted as rejected
         finite = np.isfinite(lrs.chi2) & np.isfinite(xp.chi2)
         yield table_from_columns(keys | values, schema).filter(pa.array(finite))

@@ -45,8 +45,9 @@ class WindowSet:
         return len(self.names)
 
 
-def window_means(residual: np.ndarray, noise: np.ndarray, model_error: np.ndarray,
-                 members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def window_means(
+    residual: np.ndarray, noise: np.ndarray, model_error: np.ndarray, members: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Inverse-variance mean residual of each window and the variance that noise alone gives it.
 
     mean_w = sum v r / sum v with v = 1 / (noise^2 + model_error^2) over the window's pixels;

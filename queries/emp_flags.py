@@ -1,0 +1,99 @@
+"""What could make a star look metal-poor that is not, and what else is worth knowing of a candidate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .emp_stars import Stars
+from .emp_table import SIDES
+from .pairs import XP, star_color
+from .seeds import read_flux
+
+if TYPE_CHECKING:
+    from .space import Space
+
+HOT_TEFF = 7000.0
+LOW_SNR = {"lrs": 15.0, "xp": 20.0}
+CARBON_RICH = 0.7
+# two estimates this many sigma apart do not speak of the same star
+DISAGREE_SIGMA = 3.0
+# only stars that could reach a list are looked at more closely
+LOOK_CLOSER = 5000
+REDDENED = 0.25
+
+
+def flag(
+    space: Space,
+    stars: Stars,
+    parts: dict[str, np.ndarray],
+    feh: np.ndarray,
+    feh_err: np.ndarray,
+    probability: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flags of every star, and which are hot.
+
+    hot_star: Teff above 7000 K by the neighbours or the linear estimate of any instrument, where
+    lines are weak for another reason; low_snr; reddened: the XP colour is far redder than the
+    neighbours' temperature allows; instruments_disagree; far_from_labels: less like any labelled
+    star than 99 % of stars are; carbon_enhanced: [C/Fe] of the nearest above 0.7.
+
+    Returns
+    -------
+    tuple of np.ndarray
+        (N,) object of words separated by spaces, and (N,) bool.
+    """
+    hot = np.zeros(len(stars), dtype=bool)
+    words: list[tuple[str, np.ndarray]] = []
+    low, carbon, far = (np.zeros(len(stars), dtype=bool) for _ in range(3))
+    with np.errstate(invalid="ignore"):
+        for side, modality in SIDES.items():
+            teff = np.fmax(
+                parts[f"{side}_teff"],
+                np.where(parts[f"{side}_linear_teff"] > HOT_TEFF + 500, parts[f"{side}_linear_teff"], np.nan),
+            )
+            hot |= teff > HOT_TEFF
+            low |= stars.snr[modality] < LOW_SNR[side]
+            carbon |= parts[f"{side}_c_fe"] > CARBON_RICH
+            nearest = parts[f"{side}_nearest"]
+            if np.isfinite(nearest).any():
+                far |= nearest < np.nanquantile(nearest, 0.01)
+        apart = np.abs(parts["lrs_linear_feh"] - parts["xp_linear_feh"]) > DISAGREE_SIGMA * np.maximum(feh_err, 0.15)
+    words = [
+        ("hot_star", hot),
+        ("low_snr", low),
+        ("reddened", reddened(space, stars, parts, probability)),
+        ("instruments_disagree", apart),
+        ("far_from_labels", far),
+        ("carbon_enhanced", carbon),
+    ]
+    text = np.full(len(stars), "", dtype=object)
+    for word, where in words:
+        text[where] = np.array([f"{before} {word}".strip() for before in text[where]], dtype=object)
+    return text, hot
+
+
+def reddened(space: Space, stars: Stars, parts: dict[str, np.ndarray], probability: np.ndarray) -> np.ndarray:
+    """Likely candidates whose XP colour is much redder than that of other stars of their temperature."""
+    result = np.zeros(len(stars), dtype=bool)
+    if XP not in space.modalities:
+        return result
+    from specclip_search.modality import GAIA_XP
+
+    with_xp = np.flatnonzero(stars.has(XP) & np.isfinite(parts["xp_teff"]))
+    likely = with_xp[np.argsort(-probability[with_xp], kind="stable")[:LOOK_CLOSER]]
+    common = np.random.default_rng(0).permutation(with_xp)[:LOOK_CLOSER]
+    if len(common) < 100:
+        return result
+    teff = {name: parts["xp_teff"][rows] for name, rows in (("likely", likely), ("common", common))}
+    color = {
+        name: star_color(read_flux(space, XP, stars.row[XP][rows]), np.asarray(GAIA_XP.wavelength))
+        for name, rows in (("likely", likely), ("common", common))
+    }
+    good = np.isfinite(color["common"])
+    # log colour against 1/T is nearly a straight line for a black body, and for stars of 4000-7000 K
+    slope, constant = np.polyfit(1e4 / teff["common"][good], color["common"][good], 1)
+    excess = color["likely"] - (constant + slope * 1e4 / teff["likely"])
+    result[likely] = np.nan_to_num(excess) > REDDENED
+    return result
