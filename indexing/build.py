@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import sync_folder
 from specclip_search.atlas.lock import writer_lock
 from specclip_search.version import __version__
 
-from .costs import Estimate, estimate, parse_memory, refuse_what_cannot_fit
+from .costs import Estimate, estimate, parse_memory, refuse_what_cannot_fit, written_bytes
+from .growth import Drift, can_grow, measure_drift, take_over
 from .keytable import KeyTable
-from .layout import BUILDING, Generation, publish
+from .layout import BUILDING, Generation, current_generation, note_files, publish
 from .libraries import default_threads, load_faiss
 from .means import ModalityMean, ensure_mean, write_mean
 from .meter import Meter, folder_bytes, peak_memory
@@ -24,6 +26,9 @@ from .strata import query_groups
 from .tune import choose_settings, recall_rows, split_halves
 from .vectors import VectorTable
 
+Action = Literal["built", "grown", "current"]
+
+ADAPTIVE = ("auto", "ivfpq")
 START_NPROBE = 32
 START_RERANK = 4.0
 
@@ -39,7 +44,8 @@ class BuildReport:
     recipe
         As a factory string.
     action
-        `built`, or `current` where the index in use was made from these vectors already.
+        `built`; `grown` where new shards were added to the index there was; `current` where
+        that was made from these vectors already.
     estimate
         What was expected to be needed.
     seconds
@@ -58,6 +64,9 @@ class BuildReport:
         What subtracting the means gains, by other instrument.
     recall_reached
         Whether the wished recall was reached on the tuning sample.
+    drift
+        Of the vectors added since training; with action `built` it was too large to grow. None
+        where growing was not tried.
     """
 
     model: str
@@ -65,7 +74,7 @@ class BuildReport:
     rows: int
     dim: int
     recipe: str
-    action: str
+    action: Action
     estimate: Estimate
     seconds: dict[str, float]
     cpu_seconds: float
@@ -77,6 +86,24 @@ class BuildReport:
     recall: list[Recall] = field(default_factory=list)
     centring: list[CentringGain] = field(default_factory=list)
     recall_reached: bool = True
+    drift: Drift | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.action}: {self.rows:,} {self.modality} vectors of '{self.model}' as {self.recipe} in "
+                 f"{self.seconds['total']:.1f} s, {written_bytes(self.disk)} on disk, {written_bytes(self.estimate.bytes_a_vector)} a vector in memory"]
+        if self.explained_variance is not None:
+            lines.append(f"PCA keeps {self.explained_variance:.1%} of the variance; searches {self.nprobe} lists and "
+                         f"re-ranks {self.rerank:g} candidates an answer")
+        lines += [f"recall@10 {r.at_10:.4f}, recall@100 {r.at_100:.4f}: {r.group} ({r.queries} queries)"
+                  for r in self.recall]
+        lines += [f"own star first / in the first ten, by {g.modality}: {g.with_centring[0]:.3f} / "
+                  f"{g.with_centring[1]:.3f} centred, {g.without[0]:.3f} / {g.without[1]:.3f} not centred"
+                  for g in self.centring]
+        if self.drift is not None:
+            lines.append(f"{'' if self.action == 'grown' else 'learnt anew: '}{self.drift}")
+        if not self.recall_reached:
+            lines.append("the recall wished for was not reached with any setting; --recipe flat is exact")
+        return "\n".join(lines)
 
 
 def plan_build(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *,
@@ -99,11 +126,13 @@ def plan_build(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp"
 
 def build_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *,
                 memory: str | int | None = None, recipe: str | None = None, seed: int = 0,
-                wished_recall: float = 0.99, threads: int | None = None, progress: Note | None = None) -> BuildReport:
+                wished_recall: float = 0.99, fresh: bool = False, threads: int | None = None,
+                progress: Note | None = None) -> BuildReport:
     """Index the vectors of one modality; an interrupted build continues where it was.
 
-    The index in use keeps answering until the new one is whole. The same vectors, recipe and seed
-    give the same index.
+    The index in use keeps answering until the new one is whole. New shards are added to it
+    without learning anew, while they lie as near to its lists as those it learnt from; removed
+    ones disappear. Built from nothing, the same vectors, recipe and seed give the same index.
 
     Parameters
     ----------
@@ -115,6 +144,8 @@ def build_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp
         None chooses by size; see `choose_recipe`.
     wished_recall
         Recall@10 and @100 that search settings are tuned to.
+    fresh
+        Build from nothing, also where the index in use is current or could be grown.
     progress
         Called with (rows done, rows, step).
 
@@ -128,41 +159,90 @@ def build_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp
     chosen, needs = plan_build(atlas, model, modality, memory=memory, recipe=recipe)
     table = VectorTable(atlas, atlas.require_model(model), modality)
     root = atlas.index_folder(table.model, modality)
+    order = _Order(atlas, table, chosen, _asked(recipe), seed, threads or default_threads(), progress or _silent)
     meter = Meter()
     with writer_lock(root):
-        plan = Plan.resume_or_start(root / BUILDING, atlas, table, chosen, seed=seed, adaptive=_adaptive(recipe),
-                                    threads=threads or default_threads(), progress=progress or _silent)
-        mean = _prepare(plan, meter)
-        if chosen.kind == "ivfpq":
-            _build_lists(plan, meter)
-        index, judged = _judge(plan, mean, wished_recall, meter)
-        seconds = meter.seconds | {"total": meter.total()}
-        manifest = index.manifest | {"build": {"estimated": asdict(needs), "seconds": seconds,
-                                               "cpu_seconds": meter.cpu(), "peak_memory": peak_memory()}}
+        old = None if fresh else current_generation(atlas, table.model, modality)
+        if old is not None and order.fulfilled_by(old):
+            return _report_of(old, needs, "current", meter)
+        plan, mean, drift, grown = _make(order, root / BUILDING, old, meter)
+        manifest = _judge(plan, mean, order.asked, wished_recall, meter)
+        if drift is not None:
+            manifest["growth"] = asdict(drift) | {"retrained": not grown}
+        manifest["build"] = {"estimated": asdict(needs), "seconds": meter.seconds | {"total": meter.total()},
+                             "cpu_seconds": meter.cpu(), "peak_memory": peak_memory()}
         plan.clean()
+        note_files(plan.folder)
         sync_folder(plan.folder)
         generation = publish(atlas, table.model, modality, plan.folder, manifest)
-    return BuildReport(
-        table.model, modality, table.rows, table.dim, str(plan.recipe), "built", needs, seconds, meter.cpu(),
-        peak_memory(), folder_bytes(generation.folder), plan.learnt.get("explained_variance"),
-        index.tuned_nprobe, index.tuned_rerank, judged.recall, judged.centring, judged.reached)
+    return _report_of(generation, needs, "grown" if grown else "built", meter, drift)
 
 
-def _adaptive(recipe: str | None) -> bool:
-    return recipe is None or recipe.strip().lower() in ("auto", "ivfpq")
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be built."""
+
+    atlas: Atlas
+    table: VectorTable
+    recipe: Recipe
+    asked: str
+    seed: int
+    threads: int
+    progress: Note
+
+    def fulfilled_by(self, old: Generation) -> bool:
+        """Whether the index in use is what is asked for."""
+        manifest = old.manifest
+        return (manifest["vectors_digest"] == self.table.digest and manifest["seed"] == self.seed
+                and manifest["recipe"]["asked"] == self.asked and manifest["recipe"]["kind"] == self.recipe.kind)
+
+    def plan(self, folder: Path, grown_from: str = "") -> Plan:
+        adaptive = self.asked in ADAPTIVE
+        return Plan.resume_or_start(folder, self.atlas, self.table, self.recipe, seed=self.seed, adaptive=adaptive,
+                                    threads=self.threads, progress=self.progress, grown_from=grown_from)
 
 
-def _prepare(plan: Plan, meter: Meter) -> ModalityMean:
-    """Mean, store and keys."""
-    table = plan.table
+def _asked(recipe: str | None) -> str:
+    """The recipe as the user named it, in one way of writing."""
+    return (recipe or "auto").strip().lower().replace(" ", "")
+
+
+def _make(order: _Order, folder: Path, old: Generation | None,
+          meter: Meter) -> tuple[Plan, ModalityMean, Drift | None, bool]:
+    """Store, keys and lists in the build folder: grown from the index in use where that is sound, else anew.
+
+    Returns
+    -------
+    plan, mean, drift, grown
+        `drift` is None where growing was not tried.
+    """
+    table = order.table
     with meter("mean"):
-        mean = ensure_mean(plan.atlas, table.model, table.modality)
-        write_mean(plan.folder, table.modality, mean)
+        now = ensure_mean(order.atlas, table.model, table.modality)
+    drift = None
+    if old is not None and can_grow(old, table, order.recipe, order.asked, order.seed):
+        plan = order.plan(folder, str(old.manifest["vectors_digest"]))
+        with meter("take over"):
+            kept = take_over(plan, old)
+        _write_rows(plan, kept, meter)
+        drift = measure_drift(plan, kept, now, old)
+        if drift.small:
+            _build_lists(plan, meter)
+            return plan, kept, drift, True
+    plan = order.plan(folder)
+    _write_rows(plan, now, meter)
+    if order.recipe.kind == "ivfpq":
+        _build_lists(plan, meter)
+    return plan, now, drift, False
+
+
+def _write_rows(plan: Plan, mean: ModalityMean, meter: Meter) -> None:
+    """Mean, store and keys."""
+    write_mean(plan.folder, plan.table.modality, mean)
     with meter("store"):
         write_store(plan, mean.vector)
     with meter("keys"):
-        KeyTable.of(table).save(plan.folder)
-    return mean
+        KeyTable.of(plan.table).save(plan.folder)
 
 
 def _build_lists(plan: Plan, meter: Meter) -> None:
@@ -174,52 +254,57 @@ def _build_lists(plan: Plan, meter: Meter) -> None:
         fill_lists(plan)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judgement:
-    recall: list[Recall]
-    centring: list[CentringGain]
-    reached: bool
-
-
-def _judge(plan: Plan, mean: ModalityMean, wished: float, meter: Meter) -> tuple[VectorIndex, _Judgement]:
-    """Tune the finished build on one half of the queries and measure it on the other."""
-    manifest = _identity(plan, mean)
-    index = _opened(plan, manifest)
+def _judge(plan: Plan, mean: ModalityMean, asked: str, wished: float, meter: Meter) -> dict[str, Any]:
+    """Tune the finished build on one half of the queries and measure it on the other; returns its manifest."""
+    manifest = _identity(plan, mean, asked)
     plan.progress(plan.table.rows, plan.table.rows, "measuring")
     recall: list[Recall] = []
-    reached = True
-    if index.kind == "ivfpq":
+    if plan.recipe.kind == "ivfpq":
         with meter("recall"):
+            index = _opened(plan, manifest)
             groups = query_groups(index, group_size(index.rows), plan.seed)
             tuning, reported = split_halves(groups, exact_truth(index, groups))
             chosen = choose_settings(index, *tuning, wished)
-            reached = chosen.reached
-            manifest["search"] = {"nprobe": chosen.nprobe, "rerank": chosen.rerank, "wished_recall": wished}
-            index = _opened(plan, manifest)
-            recall = measure_recall(index, *reported)
+            manifest["search"] = {"nprobe": chosen.nprobe, "rerank": chosen.rerank, "wished_recall": wished,
+                                  "reached": chosen.reached}
+            recall = measure_recall(_opened(plan, manifest), *reported)
     with meter("centring"):
-        gains = centring_gain(index, plan.seed)
-    manifest |= {"recall": recall_rows(recall), "centring": [asdict(gain) for gain in gains]}
-    return _opened(plan, manifest), _Judgement(recall, gains, reached)
+        gains = centring_gain(_opened(plan, manifest), plan.seed)
+    return manifest | {"recall": recall_rows(recall), "centring": [asdict(gain) for gain in gains]}
 
 
 def _opened(plan: Plan, manifest: dict[str, Any]) -> VectorIndex:
     return VectorIndex(plan.atlas, plan.table.model, plan.table.modality, Generation(plan.folder, manifest))
 
 
-def _identity(plan: Plan, mean: ModalityMean) -> dict[str, Any]:
+def _identity(plan: Plan, mean: ModalityMean, asked: str) -> dict[str, Any]:
     """What `index.toml` says of an index before it is measured."""
     table = plan.table
+    lists = plan.recipe.kind == "ivfpq"
     return {
         "model": table.model, "model_digest": table.model_digest, "modality": table.modality,
         "vectors_digest": table.digest, "rows": table.rows, "dim": table.dim, "seed": plan.seed,
         "mean_digest": mean.digest, "mean_length": mean.length, "version": __version__,
-        "recipe": plan.recipe.to_dict() | {"factory": str(plan.recipe)},
+        "recipe": plan.recipe.to_dict() | {"factory": str(plan.recipe), "asked": asked},
         "learnt": plan.learnt,
-        "search": {"nprobe": START_NPROBE, "rerank": START_RERANK},
+        "search": {"nprobe": START_NPROBE if lists else 0, "rerank": START_RERANK if lists else 1.0},
         "parts": {"numbers": [p.number for p in table.parts], "digests": [p.digest for p in table.parts],
                   "rows": [p.rows for p in table.parts]},
     }
+
+
+def _report_of(generation: Generation, needs: Estimate, action: Action, meter: Meter,
+               drift: Drift | None = None) -> BuildReport:
+    """The report of an index from what `index.toml` says of it."""
+    manifest = generation.manifest
+    gains = [CentringGain(g["modality"], tuple(g["with_centring"]), tuple(g["without"]), g["pairs"], g["gallery"])
+             for g in manifest["centring"]]
+    return BuildReport(
+        manifest["model"], manifest["modality"], manifest["rows"], manifest["dim"], manifest["recipe"]["factory"],
+        action, needs, meter.seconds | {"total": meter.total()}, meter.cpu(), peak_memory(),
+        folder_bytes(generation.folder), manifest["learnt"].get("explained_variance"), manifest["search"]["nprobe"],
+        manifest["search"]["rerank"], [Recall(**row) for row in manifest["recall"]], gains,
+        manifest["search"].get("reached", True), drift)
 
 
 def _silent(done: int, total: int | None, note: str = "") -> None:

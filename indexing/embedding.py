@@ -205,9 +205,9 @@ def embed_batch(model: Embedder, modality: str, batch: pa.RecordBatch,
     kept = batch.take(pa.array(keep))
     columns = {name: kept.column(kept.schema.get_field_index(name)) for name in _KEYS}
     table = table_from_columns({**columns, "vector": vectors, "norm": norms}, schema)
-    keys = batch.select(["release", "spec_id"]).take(pa.array(sorted(reasons), pa.int64())).to_pylist()
-    aside = [(key["release"], key["spec_id"], str(reasons[row])) for key, row in zip(keys, sorted(reasons), strict=True)]
-    return table, aside
+    rows = sorted(reasons)
+    keys = batch.select(["release", "spec_id"]).take(pa.array(rows, pa.int64())).to_pylist()
+    return table, [(key["release"], key["spec_id"], str(reasons[row])) for key, row in zip(keys, rows, strict=True)]
 
 
 def embed_good(model: Embedder, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, Reason]]:

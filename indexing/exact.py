@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -57,6 +57,13 @@ class TopK:
         order = np.lexsort((tie, -everything), axis=1)[:, :k]
         self.rows = np.take_along_axis(all_rows, order, axis=1)
         self.similarity = np.take_along_axis(everything, order, axis=1)
+
+
+def in_slices(matrix: np.ndarray, block_rows: int = 16384) -> Iterator[Block]:
+    """A whole matrix as blocks of consecutive rows, numbered from 0."""
+    for start in range(0, len(matrix), block_rows):
+        part = matrix[start : start + block_rows]
+        yield np.arange(start, start + len(part), dtype=np.int64), part
 
 
 def exact_top_k(queries: np.ndarray, blocks: Iterable[Block], k: int) -> tuple[np.ndarray, np.ndarray]:

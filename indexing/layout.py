@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.files import write_text
+from specclip_search.atlas.files import file_digest, write_json, write_text
 from specclip_search.errors import VectorIndexError
 
 FORMAT = 1
@@ -21,6 +21,7 @@ MANIFEST = "index.toml"
 STORE = "store.f16"
 FAISS_FILE = "index.faiss"
 BUILDING = "building"
+DIGESTS = "files.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,12 @@ def publish(atlas: Atlas, model: str, modality: str, building: Path, manifest: d
     write_text(root / MANIFEST, tomli_w.dumps(content))
     remove_old_generations(root, name)
     return Generation(root / name, content)
+
+
+def note_files(folder: Path) -> None:
+    """Keep the digests of a whole build's small files; the store is checked against the vectors instead."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name not in (STORE, DIGESTS))
+    write_json(folder / DIGESTS, {name: file_digest(folder / name) for name in names})
 
 
 def rewrite_manifest(generation: Generation, changes: dict[str, Any]) -> Generation:

@@ -72,6 +72,25 @@ class InvertedLists:
         self.ivf.add_sa_codes(np.ascontiguousarray(codes), rows)
         self.outer.ntotal = self.ivf.ntotal
 
+    def codes_by_row(self) -> np.ndarray:
+        """Encoded vectors read back out of the lists, (rows, bytes) uint8 in row order, as `encode` gave them."""
+        faiss = load_faiss()
+        codes = np.empty((self.rows, self.ivf.sa_code_size()), np.uint8)
+        prefix = codes.shape[1] - self.ivf.code_size
+        for number in range(self.ivf.nlist):
+            size = self.ivf.invlists.list_size(number)
+            if size:
+                rows = faiss.rev_swig_ptr(self.ivf.invlists.get_ids(number), size)
+                stored = faiss.rev_swig_ptr(self.ivf.invlists.get_codes(number), size * self.ivf.code_size)
+                codes[rows, prefix:] = stored.reshape(size, -1)
+                codes[rows, :prefix] = np.frombuffer(number.to_bytes(prefix, "little"), np.uint8)
+        return codes
+
+    def empty(self) -> None:
+        """Forget all vectors, keep what was learnt."""
+        self.ivf.reset()
+        self.outer.ntotal = 0
+
     def candidates(self, queries: np.ndarray, depth: int, nprobe: int, allowed: RowSet | None = None) -> np.ndarray:
         """(Q, depth) int64 rows nearest by code among `nprobe` lists; -1 where there are no more."""
         faiss = load_faiss()

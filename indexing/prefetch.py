@@ -35,7 +35,7 @@ def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
             for item in items:
                 if not put(item):
                     return
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+        except BaseException as error:
             put(_End(error))
         else:
             put(_End())

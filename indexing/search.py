@@ -13,7 +13,7 @@ import numpy as np
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError, VectorIndexError
 
-from .exact import exact_top_k
+from .exact import exact_top_k, in_slices
 from .keytable import KeyTable
 from .layout import FAISS_FILE, STORE, Generation, current_generation
 from .lists import InvertedLists
@@ -125,9 +125,9 @@ class VectorIndex:
 
     def centred(self, vectors: np.ndarray, modality: str) -> np.ndarray:
         """Raw unit vectors (N, dim) of `modality`, minus that modality's mean, of unit length again."""
-        return centre(vectors, self._mean_of(modality))
+        return centre(vectors, self.mean_of(modality))
 
-    def _mean_of(self, modality: str) -> np.ndarray:
+    def mean_of(self, modality: str) -> np.ndarray:
         """Mean of a modality: as kept, else computed; without any vectors of it, this index's own."""
         if modality not in self._means:
             kept = load_mean(self.atlas, self.model, modality)
@@ -181,7 +181,7 @@ class VectorIndex:
         strategy = self._strategy(allowed, k, exact)
         if strategy == "ivfpq":
             assert self.lists is not None
-            depth = max(int(math.ceil((rerank or self.tuned_rerank) * k)), MIN_CANDIDATES) + most_banned
+            depth = max(math.ceil((rerank or self.tuned_rerank) * k), MIN_CANDIDATES) + most_banned
             probes = self._probes(nprobe or self.tuned_nprobe, depth, allowed)
             candidates = self.lists.candidates(queries, depth, probes, allowed)
             answer = self._reranked(queries, candidates, banned, k)
@@ -243,8 +243,7 @@ class VectorIndex:
         if allowed is not None and allowed.count < self.rows:
             return exact_top_k(queries, self.store.blocks_of(allowed.rows), k)
         if self._in_memory is not None:
-            rows = np.arange(self.rows, dtype=np.int64)
-            return exact_top_k(queries, [(rows, self._in_memory)], k)
+            return exact_top_k(queries, in_slices(self._in_memory), k)
         return exact_top_k(queries, self.store.blocks(), k)
 
     @cached_property

@@ -30,9 +30,10 @@ STORE_SYNC_ROWS = 262_144
 ENOUGH_VARIANCE = 0.97
 WIDER_PCA = (192, 256)
 DRIFT_SAMPLE = 10_000
-_TRAINED = "trained.faiss"
-_LEARNT = "learnt.json"
-_STORE_STATE = "store.json"
+TRAINED = "trained.faiss"
+LEARNT = "learnt.json"
+STORE_STATE = "store.json"
+READY = "grown.json"
 
 
 @dataclass
@@ -59,9 +60,13 @@ class Plan:
 
     @classmethod
     def resume_or_start(cls, folder: Path, atlas: Atlas, table: VectorTable, recipe: Recipe, *, seed: int,
-                        adaptive: bool, threads: int, progress: Note) -> Plan:
-        """Take up the build in `folder` if it is of the same vectors, recipe and seed; else begin anew."""
-        identity = {"vectors": table.digest, "recipe": recipe.to_dict(), "seed": seed, "adaptive": adaptive}
+                        adaptive: bool, threads: int, progress: Note, grown_from: str = "") -> Plan:
+        """Take up the build in `folder` if it is of the same vectors, recipe and seed; else begin anew.
+
+        `grown_from` is the digest of the vectors of the index that is grown, empty for a build from nothing.
+        """
+        identity = {"vectors": table.digest, "recipe": recipe.to_dict(), "seed": seed, "adaptive": adaptive,
+                    "grown_from": grown_from}
         marker = folder / "plan.json"
         if not (marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == identity):
             shutil.rmtree(folder, ignore_errors=True)
@@ -73,7 +78,7 @@ class Plan:
 
     def clean(self) -> None:
         """Remove what only the build itself needed."""
-        for pattern in ("codes-*.npy", _TRAINED, _LEARNT, _STORE_STATE, "plan.json"):
+        for pattern in ("codes-*.npy", TRAINED, LEARNT, STORE_STATE, READY, "plan.json"):
             for path in self.folder.glob(pattern):
                 path.unlink()
 
@@ -82,11 +87,11 @@ class Plan:
         return VectorStore(self.folder / STORE, self.table.rows, self.table.dim)
 
 
-def write_store(plan: Plan, mean: np.ndarray, first_part: int = 0) -> None:
-    """Write centred vectors of all parts from `first_part` on, taking up after the last part that is durable."""
+def write_store(plan: Plan, mean: np.ndarray) -> None:
+    """Write centred vectors of all parts, taking up after the last part that is durable."""
     table = plan.table
-    state = plan.folder / _STORE_STATE
-    done = json.loads(state.read_text(encoding="utf-8"))["parts"] if state.exists() else first_part
+    state = plan.folder / STORE_STATE
+    done = json.loads(state.read_text(encoding="utf-8"))["parts"] if state.exists() else 0
     writer = StoreWriter(plan.folder / STORE, table.dim, int(table.offsets[done]))
     unsaved = 0
     for number in range(done, len(table.parts)):
@@ -103,7 +108,7 @@ def write_store(plan: Plan, mean: np.ndarray, first_part: int = 0) -> None:
 
 def train_lists(plan: Plan) -> None:
     """Learn projection, centroids and codebooks from a random sample over all rows; kept in a file."""
-    learnt = plan.folder / _LEARNT
+    learnt = plan.folder / LEARNT
     if learnt.exists():
         plan.learnt = json.loads(learnt.read_text(encoding="utf-8"))
         plan.recipe = with_pca(plan.recipe, plan.learnt["pca"])
@@ -117,9 +122,9 @@ def train_lists(plan: Plan) -> None:
         sample = np.concatenate([projection.apply(block) for _, block in store.blocks_of(rows)])
         centroids = learn_centroids(sample, plan.recipe, plan.seed)
         lists = InvertedLists(assemble(projection, centroids, sample, plan.recipe, plan.seed))
-    with whole_file(plan.folder / _TRAINED) as temporary:
+    with whole_file(plan.folder / TRAINED) as temporary:
         lists.save(temporary)
-    plan.learnt = {"pca": plan.recipe.pca, "explained_variance": projection.explained,
+    plan.learnt = {"pca": plan.recipe.pca, "trained_rows": plan.table.rows, "explained_variance": projection.explained,
                    "list_distance": _distance_to_lists(lists, store, rng)}
     write_json(learnt, plan.learnt)
 
@@ -142,13 +147,13 @@ def _distance_to_lists(lists: InvertedLists, store: VectorStore, rng: np.random.
     return lists.mean_distance(store.take(rows))
 
 
-def encode_parts(plan: Plan, first_part: int = 0) -> None:
+def encode_parts(plan: Plan) -> None:
     """Write list numbers and codes of every part, one file a part; those there are kept."""
-    lists = InvertedLists.load(plan.folder / _TRAINED)
+    lists = InvertedLists.load(plan.folder / TRAINED)
     store = plan.store
     with faiss_threads(plan.threads):
-        for number in range(first_part, len(plan.table.parts)):
-            target = _codes_path(plan.folder, number)
+        for number in range(len(plan.table.parts)):
+            target = codes_path(plan.folder, number)
             rows = plan.table.part_rows(number)
             if not target.exists() and rows.stop > rows.start:
                 blocks = store.blocks(first=rows.start, last=rows.stop)
@@ -160,19 +165,14 @@ def encode_parts(plan: Plan, first_part: int = 0) -> None:
 
 def fill_lists(plan: Plan) -> None:
     """Put all codes into the lists, in row order, and write the index."""
-    lists = InvertedLists.load(plan.folder / _TRAINED)
-    add_parts(plan, lists, 0)
+    lists = InvertedLists.load(plan.folder / TRAINED)
+    for number in range(len(plan.table.parts)):
+        rows = plan.table.part_rows(number)
+        if rows.stop > rows.start:
+            lists.add_codes(np.load(codes_path(plan.folder, number), allow_pickle=False), rows.start)
     with whole_file(plan.folder / FAISS_FILE) as temporary:
         lists.save(temporary)
 
 
-def add_parts(plan: Plan, lists: InvertedLists, first_part: int) -> None:
-    """Add the encoded parts from `first_part` on to `lists`."""
-    for number in range(first_part, len(plan.table.parts)):
-        rows = plan.table.part_rows(number)
-        if rows.stop > rows.start:
-            lists.add_codes(np.load(_codes_path(plan.folder, number), allow_pickle=False), rows.start)
-
-
-def _codes_path(folder: Path, number: int) -> Path:
+def codes_path(folder: Path, number: int) -> Path:
     return folder / f"codes-{number:06d}.npy"

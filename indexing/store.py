@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +100,10 @@ class StoreWriter:
         self._handle.close()
 
 
-def _read_fully(handle: object, block: np.ndarray) -> None:
-    view = memoryview(block.view(np.uint8).reshape(-1))
+def _read_fully(handle: FileIO, block: np.ndarray) -> None:
+    view = memoryview(block.view(np.uint8).reshape(-1).data)
     while len(view):
-        count = handle.readinto(view)  # type: ignore[attr-defined]
+        count = handle.readinto(view)
         if not count:
             raise VectorIndexError("The store of vectors ended early.", "Run `specclip-search index build` again.")
         view = view[count:]

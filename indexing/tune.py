@@ -11,7 +11,7 @@ from specclip_search.atlas.lock import writer_lock
 from specclip_search.errors import VectorIndexError
 
 from .layout import Generation, rewrite_manifest
-from .quality import DEPTH, Recall, exact_truth, group_size, measure_recall, recall_of
+from .quality import DEPTH, Recall, exact_truth, group_size, measure_recall
 from .search import MIN_CANDIDATES, VectorIndex
 from .strata import QueryGroup, query_groups
 
@@ -81,9 +81,10 @@ def choose_settings(index: VectorIndex, groups: list[QueryGroup], truths: list[n
     for nprobe in probes:
         if best is not None and _cost(index, nprobe, RERANKS[0]) >= best[0]:
             break
-        found = [index.lists.candidates(g.queries, int(RERANKS[-1] * DEPTH) + 1, nprobe) for g in groups]
+        places = [_places(index.lists.candidates(g.queries, int(RERANKS[-1] * DEPTH) + 1, nprobe), t)
+                  for g, t in zip(groups, truths, strict=True)]
         for rerank in RERANKS:
-            recall = _worst_recall(found, truths, rerank)
+            recall = _worst_recall(places, truths, rerank)
             if recall > fallback.recall:
                 fallback = Tuning(nprobe, rerank, recall, False)
             cost = _cost(index, nprobe, rerank)
@@ -92,12 +93,24 @@ def choose_settings(index: VectorIndex, groups: list[QueryGroup], truths: list[n
     return best[1] if best is not None else fallback
 
 
-def _worst_recall(found: list[np.ndarray], truths: list[np.ndarray], rerank: float) -> float:
+def _places(candidates: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Place of every true row (Q, k) among the candidates (Q, depth), a huge one where it is not there."""
+    places = np.full(truth.shape, np.iinfo(np.int64).max)
+    for number, (found, true) in enumerate(zip(candidates, truth, strict=True)):
+        order = np.argsort(found, kind="stable")
+        at = np.minimum(np.searchsorted(found, true, sorter=order), len(found) - 1)
+        hit = (found[order[at]] == true) & (true >= 0)
+        places[number, hit] = order[at[hit]]
+    return places
+
+
+def _worst_recall(places: list[np.ndarray], truths: list[np.ndarray], rerank: float) -> float:
     shares = []
-    for candidates, truth in zip(found, truths, strict=True):
+    for place, truth in zip(places, truths, strict=True):
         for k in (10, DEPTH):
             depth = max(int(np.ceil(rerank * k)), MIN_CANDIDATES) + 1
-            shares.append(recall_of(candidates[:, :depth], truth[:, :k]))
+            known = np.maximum((truth[:, :k] >= 0).sum(axis=1), 1)
+            shares.append(float(((place[:, :k] < depth).sum(axis=1) / known).mean()))
     return min(shares)
 
 

@@ -20,6 +20,8 @@ from specclip_search.atlas.schemas import vectors_schema
 MODEL = "tiny"
 DIM = 64
 BIG = 2**53 + 1
+LISTS = "PCA32,IVF32,PQ16"
+"""A compressed recipe that is learnt in a second."""
 
 
 def star_vectors(count: int, view: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
@@ -29,8 +31,8 @@ def star_vectors(count: int, view: int, seed: int = 0, dim: int = DIM) -> np.nda
     weights = np.random.default_rng(99)
     hidden = np.tanh(latent @ weights.normal(size=(6, 96)) / 2)
     vectors = hidden @ weights.normal(size=(96, dim)) / 10
-    offset = np.random.default_rng([7, view]).normal(size=dim) * (0.15 + 0.1 * view)
-    noise = np.random.default_rng([seed, 1000 + view]).normal(size=vectors.shape) * 0.02
+    offset = np.random.default_rng([7, view]).normal(size=dim) * (0.3 + 0.5 * view)
+    noise = np.random.default_rng([seed, 1000 + view]).normal(size=vectors.shape) * 0.1
     moved = vectors + offset + noise
     return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
 

@@ -42,7 +42,8 @@ class FakeModel:
         return vectors, norms
 
 
-def write_spectra(atlas: Atlas, modality: str, part: int, flux: np.ndarray, first_id: int, release: str = "dr7") -> None:
+def write_spectra(atlas: Atlas, modality: str, part: int, flux: np.ndarray, first_id: int,
+                  release: str = "dr7") -> None:
     """One shard of spectra with these fluxes; other columns are plain."""
     count, size = flux.shape
     schema = spectra_schema(modality, size)

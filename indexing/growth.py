@@ -1,0 +1,146 @@
+"""Growing an index: new shards are added and gone ones left out without learning anew, while that is sound."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from specclip_search.atlas.files import whole_file, write_json
+
+from .layout import FAISS_FILE, STORE, Generation
+from .lists import InvertedLists
+from .means import ModalityMean, read_mean
+from .recipe import Recipe
+from .steps import DRIFT_SAMPLE, LEARNT, READY, STORE_STATE, TRAINED, Plan, codes_path
+from .store import VectorStore
+from .vectors import VectorTable
+
+MAX_GROWTH = 2.0
+MAX_DRIFT = 1.15
+MAX_MEAN_SHIFT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far new vectors lie from what an index has learnt.
+
+    Attributes
+    ----------
+    distance
+        Mean squared distance of the new vectors to their lists' centroids over that of the
+        vectors the index was trained on.
+    mean_shift
+        Distance of the mean of all vectors now from the mean that the index subtracts.
+    """
+
+    distance: float
+    mean_shift: float
+
+    @property
+    def small(self) -> bool:
+        return self.distance <= MAX_DRIFT and self.mean_shift <= MAX_MEAN_SHIFT
+
+    def __str__(self) -> str:
+        return (f"new vectors lie {self.distance:.2f} x as far from their lists' centroids as those learnt from "
+                f"(at most {MAX_DRIFT}), the mean has moved by {self.mean_shift:.3f} (at most {MAX_MEAN_SHIFT})")
+
+
+def can_grow(old: Generation | None, table: VectorTable, recipe: Recipe, asked: str, seed: int) -> bool:
+    """Whether the index in use could take in the vectors as they are now.
+
+    It must be of the recipe, seed and weights asked for, keep at least half of its vectors, and
+    not have more than doubled since it was trained: then it wants more lists.
+    """
+    if old is None or recipe.kind != "ivfpq":
+        return False
+    manifest = old.manifest
+    kept = sum(part.rows for part in table.parts if (part.number, part.digest) in _indexed(manifest))
+    return (manifest["recipe"]["kind"] == "ivfpq" and manifest["recipe"]["asked"] == asked
+            and manifest["seed"] == seed and manifest["model_digest"] == table.model_digest
+            and manifest["dim"] == table.dim and 2 * kept >= manifest["rows"]
+            and table.rows <= MAX_GROWTH * manifest["learnt"]["trained_rows"])
+
+
+def _indexed(manifest: dict[str, Any]) -> dict[tuple[int, str], slice]:
+    """Rows in the index by (number, digest) of the shard they come from."""
+    ends = np.cumsum([0, *manifest["parts"]["rows"]]).tolist()
+    keys = zip(manifest["parts"]["numbers"], manifest["parts"]["digests"], strict=True)
+    return {key: slice(ends[i], ends[i + 1]) for i, key in enumerate(keys)}
+
+
+def take_over(plan: Plan, old: Generation) -> ModalityMean:
+    """Put what the old index has learnt, its codes and its store into the build folder; returns its mean."""
+    mean = read_mean(old.folder, plan.table.modality)
+    assert mean is not None
+    if not (plan.folder / READY).exists():
+        old_rows = [_indexed(old.manifest).get((part.number, part.digest)) for part in plan.table.parts]
+        _take_over_lists(plan, old, old_rows)
+        stored = _take_over_store(plan, old, old_rows)
+        write_json(plan.folder / LEARNT, old.manifest["learnt"])
+        write_json(plan.folder / STORE_STATE, {"parts": stored})
+        write_json(plan.folder / READY, {"from": old.manifest["vectors_digest"]})
+    return mean
+
+
+def _take_over_lists(plan: Plan, old: Generation, old_rows: list[slice | None]) -> None:
+    """Codes of the shards that stay, and the trained index without any."""
+    lists = InvertedLists.load(old.folder / FAISS_FILE)
+    codes = lists.codes_by_row()
+    for number, rows in enumerate(old_rows):
+        if rows is not None and rows.stop > rows.start:
+            with whole_file(codes_path(plan.folder, number)) as temporary, open(temporary, "wb") as handle:
+                np.save(handle, codes[rows])
+    lists.empty()
+    with whole_file(plan.folder / TRAINED) as temporary:
+        lists.save(temporary)
+
+
+def _take_over_store(plan: Plan, old: Generation, old_rows: list[slice | None]) -> int:
+    """The shards at the beginning that stay where they were: their store is the same file, grown at its end.
+
+    The old index maps only its own rows, so that it does not see what is added behind them.
+    """
+    table = plan.table
+    stay = 0
+    while stay < len(old_rows) and old_rows[stay] == table.part_rows(stay):
+        stay += 1
+    target = plan.folder / STORE
+    target.unlink(missing_ok=True)
+    whole_prefix = int(table.offsets[stay]) == old.manifest["rows"]
+    if whole_prefix:
+        try:
+            os.link(old.folder / STORE, target)
+        except OSError:
+            shutil.copyfile(old.folder / STORE, target)
+        return stay
+    # something was removed or replaced: rows move, and the file is written anew
+    store = VectorStore(old.folder / STORE, old.manifest["rows"], table.dim)
+    with open(target, "wb") as handle:
+        for number in range(len(old_rows)):
+            rows = old_rows[number]
+            if rows is None:
+                return number
+            for _, half in store.blocks(first=rows.start, last=rows.stop):
+                handle.write(half.data)
+    return len(old_rows)
+
+
+def measure_drift(plan: Plan, kept: ModalityMean, now: ModalityMean, old: Generation) -> Drift:
+    """Drift of the new vectors, on a random sample of them; call when the store is whole."""
+    indexed = _indexed(old.manifest)
+    slices = [plan.table.part_rows(number) for number, part in enumerate(plan.table.parts)
+              if (part.number, part.digest) not in indexed]
+    fresh = [np.arange(rows.start, rows.stop, dtype=np.int64) for rows in slices if rows.stop > rows.start]
+    shift = float(np.linalg.norm(now.vector - kept.vector))
+    if not fresh:
+        return Drift(1.0, shift)
+    candidates = np.concatenate(fresh)
+    rng = np.random.default_rng([plan.seed, 11])
+    sample = np.sort(rng.choice(candidates, min(DRIFT_SAMPLE, len(candidates)), replace=False))
+    lists = InvertedLists.load(plan.folder / TRAINED)
+    distance = lists.mean_distance(plan.store.take(sample))
+    return Drift(distance / max(old.manifest["learnt"]["list_distance"], 1e-12), shift)

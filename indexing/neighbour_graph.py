@@ -1,0 +1,149 @@
+"""The neighbour graph: every vector against all others of its instrument, shard by shard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specclip_search.atlas import Atlas, Part, Stage
+from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.schemas import RELEASE, SPEC_ID, described
+from specclip_search.errors import QueryError
+
+from .search import VectorIndex
+from .vectors import VectorTable
+
+BATCH_ROWS = 1024
+MAX_NEIGHBOURS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GraphReport:
+    """Account of a neighbour run.
+
+    Attributes
+    ----------
+    model, modality, k
+        Which graph.
+    rows
+        Vectors with neighbours, in all.
+    searched
+        Vectors searched in this run.
+    parts_written, parts_current, parts_removed
+        Shards made, found current, and removed because their vectors are gone.
+    seconds
+        Wall time.
+    """
+
+    model: str
+    modality: str
+    k: int
+    rows: int
+    searched: int
+    parts_written: int
+    parts_current: int
+    parts_removed: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (f"{self.k} neighbours of {self.rows:,} {self.modality} spectra; {self.searched:,} searched in "
+                f"{self.seconds:.1f} s, {self.parts_current} shards were current")
+
+
+def neighbour_stage(atlas: Atlas, model: str, modality: str) -> Stage:
+    """Where the graph is kept: one shard for each shard of vectors, in the same order."""
+    folder = atlas.path / "results" / "neighbours" / atlas.require_model(model) / modality
+    return Stage(folder, f"neighbours of {modality} vectors of '{model}'")
+
+
+def neighbour_schema(k: int) -> pa.Schema:
+    """Columns of the graph."""
+    return pa.schema([
+        SPEC_ID, RELEASE, described("row", pa.int64(), "row of the vector in the index"),
+        described("neighbour_row", pa.list_(pa.int64(), k), "rows of the nearest others, nearest first; -1 for none"),
+        described("neighbour_spec_id", pa.list_(pa.int64(), k), "keys of those spectra; -1 for none"),
+        described("similarity", pa.list_(pa.float32(), k), "cosine of the centred vectors; NaN for none"),
+    ])
+
+
+def neighbours(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", k: int = 32, *,
+               progress: Callable[..., None] | None = None) -> GraphReport:
+    """Find the k nearest others of every vector; a killed run continues, a current one does nothing.
+
+    Memory is bounded by a batch of queries and the open index.
+
+    Raises
+    ------
+    QueryError
+        If k is not between 1 and 1000.
+    VectorIndexError
+        If there is no index of these vectors.
+    """
+    if not 1 <= k <= MAX_NEIGHBOURS:
+        raise QueryError(f"The graph takes 1 to {MAX_NEIGHBOURS} neighbours a star; found k = {k}.", "Use 32.")
+    started = time.perf_counter()
+    index = VectorIndex.open(atlas, model, modality)
+    table = VectorTable(atlas, index.model, modality)
+    stage = neighbour_stage(atlas, index.model, modality)
+    written = current = searched = 0
+    with stage.lock():
+        removed = _remove_surplus(stage, table)
+        for number, part in enumerate(table.parts):
+            inputs = graph_inputs(index, part, k)
+            if stage.is_current(part.number, inputs):
+                current += 1
+                continue
+            batches = _searched_batches(index, part, table.part_rows(number), k)
+            stage.write(part.number, _told(batches, int(table.offsets[number]), table.rows, progress),
+                        schema=neighbour_schema(k), inputs=inputs,
+                        extra={"model_digest": index.model_digest, "vectors_digest": index.digest, "k": k})
+            written += 1
+            searched += part.rows
+    return GraphReport(index.model, modality, k, table.rows, searched, written, current, removed,
+                       round(time.perf_counter() - started, 3))
+
+
+def graph_inputs(index: VectorIndex, part: Part, k: int) -> str:
+    """Digest of all that a shard of the graph follows from."""
+    return text_digest("neighbours 1", index.digest, str(index.manifest["recipe"]["factory"]),
+                       str(index.manifest["seed"]), str(index.tuned_nprobe), str(index.tuned_rerank),
+                       str(part.number), str(k))
+
+
+def _searched_batches(index: VectorIndex, part: Part, rows: slice, k: int) -> Iterator[pa.Table]:
+    """Neighbours of one shard's vectors, a batch at a time."""
+    schema = neighbour_schema(k)
+    names = pq.ParquetFile(part.path).read(columns=["spec_id", "release"])
+    for start in range(rows.start, rows.stop, BATCH_ROWS):
+        chosen = np.arange(start, min(start + BATCH_ROWS, rows.stop), dtype=np.int64)
+        found = index.search(index.vectors(chosen), k, query_modality=index.modality, exclude=chosen[:, None],
+                             centred=True)
+        ids = np.where(found.rows >= 0, index.keys.spec_id[np.maximum(found.rows, 0)], -1)
+        local = names.slice(start - rows.start, len(chosen))
+        yield table_from_columns(
+            {"spec_id": local.column("spec_id"), "release": local.column("release"), "row": chosen,
+             "neighbour_row": found.rows, "neighbour_spec_id": ids, "similarity": found.similarity}, schema)
+
+
+def _told(batches: Iterator[pa.Table], done: int, total: int, progress: Callable[..., None] | None,
+          ) -> Iterator[pa.Table]:
+    for batch in batches:
+        done += batch.num_rows
+        if progress is not None:
+            progress(done, total, "neighbours")
+        yield batch
+
+
+def _remove_surplus(stage: Stage, table: VectorTable) -> int:
+    """Remove shards whose vectors are gone."""
+    numbers = {part.number for part in table.parts}
+    surplus = [part.number for part in stage.parts() if part.number not in numbers]
+    for number in surplus:
+        stage.remove(number)
+    return len(surplus)
