@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specclip_search.errors import QueryError
+from specclip_search.keys import parse_key
 
 if TYPE_CHECKING:
     import duckdb
 
     from specclip_search.atlas import Atlas
 
-_HIT = ("STRUCT(modality VARCHAR, spec_id BIGINT, source_id BIGINT, \"rank\" INTEGER, \"similarity\" FLOAT)[]")
+_HIT = 'STRUCT(modality VARCHAR, spec_id BIGINT, source_id BIGINT, "rank" INTEGER, "similarity" FLOAT)[]'
 
 # haversine: exact for the smallest separations, where the cosine formula loses all digits
 _SEPARATION = (
@@ -26,9 +32,10 @@ _CONE = (
     "AND separation_arcsec(ra, dec, center_ra, center_dec) <= 3600 * radius_deg"
 )
 _SIMILAR = (
-    'CREATE OR REPLACE MACRO "similar"(target, k := 20, within := NULL) AS TABLE '
-    "(SELECT h.* FROM (SELECT unnest(_similar(target::VARCHAR, k::INTEGER, within::VARCHAR)) h))"
+    'CREATE OR REPLACE MACRO "similar"(target, k := 20, within := NULL, of := NULL) AS TABLE '
+    "(SELECT h.* FROM (SELECT unnest(_similar(target::VARCHAR, k::INTEGER, within::VARCHAR, of::VARCHAR)) h))"
 )
+_NAMES = ("modality", "spec_id", "source_id", "rank", "similarity")
 
 
 class Failures:
@@ -42,45 +49,99 @@ class Failures:
         return error
 
 
-def add_functions(connection: duckdb.DuckDBPyConnection, atlas: Atlas, stars: bool) -> Failures:
+def add_functions(connection: duckdb.DuckDBPyConnection, atlas: Atlas, files: bool = True) -> Failures:
     """Make the functions known to `connection`.
 
     Parameters
     ----------
-    stars
-        Whether the view `stars` stands, which `cone` looks through.
+    files
+        Whether a target of `similar` may be the path of a spectrum file.
 
     Returns
     -------
     Where errors of the functions are kept.
     """
     import duckdb
+    from duckdb.func import FunctionNullHandling
 
     failures = Failures()
 
-    def similar(target: str | None, k: int | None, within: str | None) -> list[dict[str, Any]] | None:
+    def similar(target: str | None, k: int | None, within: str | None, of: str | None) -> list[dict[str, Any]] | None:
         if target is None or k is None:
             return None
         try:
-            return _hits(atlas, target, k, within)
+            return _hits(atlas, target, k, within, of, files)
         except Exception as error:
             failures.last = error
             raise
 
     text, integer = duckdb.sqltype("VARCHAR"), duckdb.sqltype("INTEGER")
     # with side effects it is not run at EXPLAIN or while a statement is being bound
-    connection.create_function("_similar", similar, [text, integer, text], connection.type(_HIT), side_effects=True,  # type: ignore[arg-type]
-                               null_handling="special")
-    for macro in (_SIMILAR, _COSINE, _SEPARATION, *([_CONE] if stars else [])):
+    connection.create_function(
+        "_similar",
+        similar,
+        [text, integer, text, text],
+        connection.type(_HIT),
+        side_effects=True,
+        null_handling=FunctionNullHandling.SPECIAL,
+    )
+    for macro in (_SIMILAR, _COSINE, _SEPARATION):
         connection.execute(macro)
     return failures
 
 
-def _hits(atlas: Atlas, target: str, k: int, within: str | None) -> list[dict[str, Any]]:
+def add_cone(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make `cone` known; the view `stars` must stand."""
+    connection.execute(_CONE)
+
+
+def _hits(atlas: Atlas, target: str, k: int, within: str | None, of: str | None, files: bool) -> list[dict[str, Any]]:
     # the index is opened only when a search is run: an atlas without one can be asked all else
     from importlib import import_module
 
-    hits = import_module("queries.similar").search_hits(atlas, target, k, within)
-    names = ("modality", "spec_id", "source_id", "rank", "similarity")
-    return [dict(zip(names, (hit[0], int(hit[1]), None if hit[2] is None else int(hit[2]), int(hit[3]), float(hit[4])),
-                     strict=True)) for hit in hits]
+    similar = import_module("queries.similar")
+    if target.startswith("["):
+        hits = _by_vector(atlas, target, k, within, of)
+    else:
+        if not files:
+            parse_key(target.partition("@")[0])
+        hits = similar.search_hits(atlas, target, k, within)
+    return [dict(zip(_NAMES, hit, strict=True)) for hit in hits]
+
+
+def _by_vector(atlas: Atlas, target: str, k: int, within: str | None, of: str | None) -> list[tuple[Any, ...]]:
+    """Hits of a vector. Its instrument must be known, because each instrument's own mean is taken away."""
+    from importlib import import_module
+
+    similar = import_module("queries.similar")
+    space = import_module("queries.space").open_space(atlas, None)
+    if of is None and len(space.modalities) > 1:
+        raise QueryError(
+            "similar(vector, k) needs to know the vector's instrument.",
+            f"Add of := '{space.modalities[0]}', or one of {', '.join(space.modalities[1:])}.",
+        )
+    vector = np.array(json.loads(target), dtype=np.float32)
+    modality = space.require(of or space.modalities[0])
+    dim = space.index(modality).dim
+    length = float(np.linalg.norm(vector))
+    if vector.shape != (dim,) or not np.isfinite(length) or length == 0:
+        raise QueryError(
+            f"similar(vector, k) needs {dim} finite numbers that are not all zero; found {vector.size}.",
+            f"Take it from vectors_{modality}.",
+        )
+    one = import_module("queries.targets").Target("vector", modality, vector / length)
+    modalities = [space.require(within)] if within not in (None, "both") else list(space.modalities)
+    found = similar.search_targets(space, [one], k, modalities)[0]
+    hits = []
+    for part in found:
+        keys = space.keys(part.modality)
+        for row, similarity in zip(part.rows, part.similarity, strict=True):
+            source_id = int(keys.source_id[row])
+            hits.append(
+                (part.modality, int(keys.spec_id[row]), source_id if source_id >= 0 else None, float(similarity))
+            )
+    hits.sort(key=lambda hit: -hit[3])
+    return [
+        (modality, spec_id, source_id, rank, similarity)
+        for rank, (modality, spec_id, source_id, similarity) in enumerate(hits[:k], 1)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -42,8 +42,11 @@ class Catalogue:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """Names of its label columns that hold numbers."""
-        return tuple(field.name for field in self.fields if field.name in LABEL_NAMES
-                     and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)))
+        return tuple(
+            field.name
+            for field in self.fields
+            if field.name in LABEL_NAMES and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+        )
 
     @property
     def positions(self) -> tuple[str, ...]:
@@ -51,22 +54,29 @@ class Catalogue:
         have = [f.name for f in self.fields if f.name in ("ra", "dec") and pa.types.is_floating(f.type)]
         return ("ra", "dec") if len(have) == 2 else ()
 
-    def by_key(self, key: str, wanted: Collection[str]) -> str:
-        """A subquery with one row a value of `key`; of repeated ones the first row in the file is taken."""
+    def by_key(self, key: str, wanted: Collection[str], only: str = "") -> str:
+        """A subquery with one row a value of `key`; of repeated ones the first row in the file is taken.
+
+        `only` is a condition that rows must meet, such as `AND source_id IN (...)`.
+        """
         columns = [name for name in (*self.labels, *self.positions) if name in wanted]
         source = read_parquet_sql(self.files)
         if key in self.unique:
             chosen = ", ".join(identifier(name) for name in (key, *columns))
-            return f"(SELECT {chosen} FROM {source} WHERE {key} IS NOT NULL)"
-        first = "".join(f", arg_min_null({identifier(name)}, (file_index, file_row_number)) AS {identifier(name)}"
-                        for name in columns)
-        return f"(SELECT {key}{first} FROM {source} WHERE {key} IS NOT NULL GROUP BY {key})"
+            return f"(SELECT {chosen} FROM {source} WHERE {key} IS NOT NULL {only})"
+        first = "".join(
+            f", arg_min_null({identifier(name)}, (file_index, file_row_number)) AS {identifier(name)}"
+            for name in columns
+        )
+        return f"(SELECT {key}{first} FROM {source} WHERE {key} IS NOT NULL {only} GROUP BY {key})"
 
     def links(self) -> str:
         """A subquery obsid -> source_id; an obsid with two different stars links to none."""
-        return (f"(SELECT obsid, min(source_id) AS source_id FROM {read_parquet_sql(self.files)} "
-                "WHERE obsid IS NOT NULL AND source_id IS NOT NULL GROUP BY obsid "
-                "HAVING min(source_id) = max(source_id))")
+        return (
+            f"(SELECT obsid, min(source_id) AS source_id FROM {read_parquet_sql(self.files)} "
+            "WHERE obsid IS NOT NULL AND source_id IS NOT NULL GROUP BY obsid "
+            "HAVING min(source_id) = max(source_id))"
+        )
 
 
 def catalogues(atlas: Atlas) -> list[Catalogue]:
@@ -119,8 +129,13 @@ class LabelJoins:
     source: str
 
 
-def label_joins(sources: Sequence[Catalogue], star: str, spectrum: str | None, wanted: Collection[str],
-                prefix: str = "c") -> LabelJoins:
+def label_joins(
+    sources: Sequence[Catalogue],
+    star: str,
+    spectrum: str | None,
+    wanted: Collection[str],
+    only: Mapping[str, str] | None = None,
+) -> LabelJoins:
     """Join every catalogue that has one of the wanted columns.
 
     Parameters
@@ -132,16 +147,20 @@ def label_joins(sources: Sequence[Catalogue], star: str, spectrum: str | None, w
         very spectrum goes before what it says of the star.
     wanted
         Columns that will be read; catalogues without any of them are not touched.
+    only
+        By key, a condition on a catalogue's rows where few of them are wanted.
     """
     needed = _with_base_labels(wanted)
-    joins, sides = [], []
+    joins: list[str] = []
+    sides: list[tuple[str, Catalogue]] = []
     for source in sources:
         if not needed & {*source.labels, *source.positions}:
             continue
         for key, expression in (("obsid", spectrum), ("source_id", star)):
             if key in source.columns and expression is not None:
-                alias = f"{prefix}{len(sides)}"
-                joins.append(f"LEFT JOIN {source.by_key(key, needed)} {alias} ON {alias}.{key} = {expression}")
+                alias = f"c{len(sides)}"
+                rows = source.by_key(key, needed, (only or {}).get(key, ""))
+                joins.append(f"LEFT JOIN {rows} {alias} ON {alias}.{key} = {expression}")
                 sides.append((alias, source))
     label = {}
     for name in LABEL_NAMES:
@@ -169,8 +188,11 @@ def _coalesced(name: str, sides: Sequence[tuple[str, Catalogue]]) -> str | None:
         return None
     if base == name:
         return "coalesce(" + ", ".join(f"{alias}.{name}" for alias, _ in having) + ")::DOUBLE"
-    cases = " ".join(f"WHEN {alias}.{base} IS NOT NULL THEN {f'{alias}.{name}' if name in source.labels else 'NULL'}"
-                     for alias, source in sides if base in source.labels)
+    cases = " ".join(
+        f"WHEN {alias}.{base} IS NOT NULL THEN {f'{alias}.{name}' if name in source.labels else 'NULL'}"
+        for alias, source in sides
+        if base in source.labels
+    )
     return f"(CASE {cases} END)::DOUBLE" if cases else f"({having[0][0]}.{name})::DOUBLE"
 
 

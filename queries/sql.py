@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError, SpecclipError
 
-from .functions import Failures, add_functions
+from .functions import add_cone, add_functions
 from .views import AtlasViews
 
 if TYPE_CHECKING:
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 _DESCRIBE = re.compile(r"\s*(?:describe|desc|show)\s+(?:table\s+)?\"?(\w+)\"?\s*;?\s*", re.IGNORECASE)
 # statements that list views, or build names of views while they run
-_NEEDS_ALL = re.compile(r"\b(show|describe|information_schema|duckdb_\w+|pragma\w*|query_table|query|summarize)\b", re.IGNORECASE)
+_NEEDS_ALL = re.compile(
+    r"\b(show|describe|information_schema|duckdb_\w+|pragma\w*|query_table|query|summarize)\b", re.IGNORECASE
+)
 
 
-def connect(atlas: Atlas, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
     """Open a DuckDB connection with a view over every stage of the atlas and the functions of SQL.
 
-    Nothing is read or copied; views stand over the shards committed at this moment.
+    Nothing is read or copied. Views stand over the shards committed at this moment, and each is
+    made when a statement first names it, so that opening a survey costs as little as a demo.
 
     Parameters
     ----------
@@ -40,23 +43,7 @@ def connect(atlas: Atlas, *, read_only: bool = False) -> duckdb.DuckDBPyConnecti
         Shut out everything but the atlas's own files: no other file, no network, no extension,
         no change of settings.
     """
-    views = AtlasViews(atlas)
-    connection = _bare_connection()
-    views.create(connection)
-    add_functions(connection, atlas, stars="stars" in views.all)
-    if read_only:
-        lock_down(connection, atlas.path)
-    return connection
-
-
-def lock_down(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Leave `connection` nothing but reading below `folder`. Cannot be undone."""
-    from .view_files import quoted
-
-    connection.execute(f"SET allowed_directories = [{quoted(str(folder.resolve()) + '/')}]")
-    for setting in ("autoload_known_extensions = false", "allow_community_extensions = false",
-                    "enable_external_access = false", "lock_configuration = true"):
-        connection.execute(f"SET {setting}")
+    return AtlasConnection(atlas, read_only=read_only)
 
 
 def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | None:
@@ -66,8 +53,8 @@ def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | N
     ----------
     statement
         SQL of DuckDB. Views: `stars`, `spectra`, `spectra_<modality>`, `vectors_<modality>`,
-        `translations`, `neighbours_<modality>`, `anomalies`, `emp`, `rejected_<modality>` and
-        each catalogue; functions: `similar(target, k, within := ...)`, `cosine(a, b)`,
+        `translations`, `neighbours`, `anomalies`, `emp`, `rejected_<modality>` and each
+        catalogue; functions: `similar(target, k, within := ...)`, `cosine(a, b)`,
         `separation_arcsec(ra1, dec1, ra2, dec2)`, `cone(ra, dec, radius_deg)`.
         `DESCRIBE <view>` tells its columns with units and meaning.
     parameters
@@ -82,54 +69,105 @@ def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | N
     QueryError
         If DuckDB refuses the statement; its message, and the tables there are.
     """
-    session = Session(atlas, statement)
-    return session.run(statement, parameters)
+    return AtlasConnection(atlas).run(statement, parameters)
 
 
-class Session:
-    """A connection whose views are made as statements name them: most statements need one or two.
+class AtlasConnection:
+    """A DuckDB connection whose views are made as statements name them.
 
-    Parameters
+    Whatever DuckDB's connection can do, this can; a `with` block closes it.
+
+    Attributes
     ----------
-    statement
-        The first statement to come, whose views are made at once.
+    views
+        The views there are.
+    duckdb
+        DuckDB's own connection.
     """
 
-    def __init__(self, atlas: Atlas, statement: str = "") -> None:
+    def __init__(self, atlas: Atlas, *, read_only: bool = False) -> None:
         self.views = AtlasViews(atlas)
-        self.connection = _bare_connection()
+        self.duckdb = _bare_connection()
         self._made: set[str] = set()
-        self._prepare(statement)
-        self.failures: Failures = add_functions(self.connection, atlas, stars="stars" in self._made)
+        self._failures = add_functions(self.duckdb, atlas, files=not read_only)
+        if read_only:
+            lock_down(self.duckdb, atlas.path)
 
-    def _prepare(self, statement: str) -> None:
+    def prepare(self, statement: str) -> None:
+        """Make the views that `statement` may read."""
         words = set(re.findall(r"\w+", statement.lower()))
         everything = _NEEDS_ALL.search(statement) is not None
-        names = [name for name in self.views.all
-                 if name not in self._made and (everything or name in words or (name == "stars" and "cone" in words))]
-        self.views.create(self.connection, names)
+        names = [
+            name
+            for name in self.views.all
+            if name not in self._made and (everything or name in words or (name == "stars" and "cone" in words))
+        ]
+        self.views.create(self.duckdb, names)
         self._made.update(names)
+        if "stars" in names:
+            add_cone(self.duckdb)
 
     def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
         """Run one statement; see `run`."""
-        self._prepare(statement)
+        self.prepare(statement)
         described = _DESCRIBE.fullmatch(statement)
         if described and described[1].lower() in self.views.all:
             statement = _meaning_sql(described[1].lower())
-        relation = self.guarded(lambda: self.connection.sql(statement, params=_plain(parameters)))
+        relation = self.guarded(lambda: self.duckdb.sql(statement, params=_plain(parameters)))
         return None if relation is None else Rows(relation, self)
 
-    def guarded(self, call: Any) -> Any:
+    def rows(self, statement: str) -> pa.Table:
+        """Rows of one statement whose views are made already."""
+        return self.guarded(lambda: self.duckdb.sql(statement).to_arrow_table())
+
+    def execute(self, statement: str, parameters: Parameters = None) -> duckdb.DuckDBPyConnection:
+        """DuckDB's `execute`."""
+        self.prepare(statement)
+        return self.guarded(lambda: self.duckdb.execute(statement, _plain(parameters)))
+
+    def sql(self, statement: str, params: Parameters = None) -> Rows | None:
+        """DuckDB's `sql`; rows as of `run`."""
+        return self.run(statement, params)
+
+    def guarded(self, call: Callable[[], Any]) -> Any:
         """Call into DuckDB; its errors become ours."""
         import duckdb
 
         try:
             return call()
         except (duckdb.Error, RuntimeError) as error:
-            own = self.failures.take()
+            own = self._failures.take()
             if isinstance(own, SpecclipError):
                 raise own from error
             raise as_query_error(error, self.views) from error
+
+    def close(self) -> None:
+        self.duckdb.close()
+
+    def __enter__(self) -> AtlasConnection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.duckdb, name)
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Leave `connection` nothing but reading below `folder`. Cannot be undone."""
+    from .view_files import no_glob, quoted
+
+    root = str(folder.resolve()) + "/"
+    # DuckDB compares a path as it stands in the statement, where pattern characters are escaped
+    connection.execute(f"SET allowed_directories = [{quoted(root)}, {quoted(no_glob(root))}]")
+    for setting in (
+        "autoload_known_extensions = false",
+        "allow_community_extensions = false",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"SET {setting}")
 
 
 class Rows:
@@ -139,20 +177,20 @@ class Rows:
     some are null. Every call runs the statement again; keep the table if you need it twice.
     """
 
-    def __init__(self, relation: duckdb.DuckDBPyRelation, session: Session) -> None:
+    def __init__(self, relation: duckdb.DuckDBPyRelation, connection: AtlasConnection) -> None:
         self.relation = relation
-        self._session = session
+        self._connection = connection
 
     def df(self) -> pd.DataFrame:
         """A pandas DataFrame; integers with nulls are `Int64`."""
-        return self._session.guarded(self.relation.df)
+        return self._connection.guarded(self.relation.df)
 
     to_df = df
 
     def arrow(self) -> pa.Table:
         """An Arrow table; fields carry unit, description and ucd where the atlas knows them."""
-        table = self._session.guarded(self.relation.to_arrow_table)
-        return with_meanings(table, self._session.views)
+        table = self._connection.guarded(self.relation.to_arrow_table)
+        return with_meanings(table, self._connection.views)
 
     to_arrow_table = arrow
 
@@ -168,23 +206,25 @@ class Rows:
             return value
 
         def call(*arguments: Any, **options: Any) -> Any:
-            result = self._session.guarded(lambda: value(*arguments, **options))
-            return Rows(result, self._session) if type(result) is type(self.relation) else result
+            result = self._connection.guarded(lambda: value(*arguments, **options))
+            return Rows(result, self._connection) if type(result) is type(self.relation) else result
 
         return call
 
     def __repr__(self) -> str:
-        return self._session.guarded(lambda: repr(self.relation))
+        return self._connection.guarded(lambda: repr(self.relation))
 
     def __len__(self) -> int:
-        return self._session.guarded(lambda: len(self.relation))
+        return self._connection.guarded(lambda: len(self.relation))
 
 
 def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
     """Give columns that bear the name of a column of the atlas its unit, description and UCD."""
     known = views.meanings()
-    fields = [field.with_metadata(known[field.name].metadata) if field.name in known and not field.metadata else field
-              for field in table.schema]
+    fields = [
+        field.with_metadata(known[field.name].metadata) if field.name in known and not field.metadata else field
+        for field in table.schema
+    ]
     return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
 
 
@@ -208,8 +248,13 @@ def _bare_connection() -> duckdb.DuckDBPyConnection:
     import duckdb
 
     # a statement must not see Python variables as tables, nor fetch extensions from the network unasked
-    connection = duckdb.connect(config={"python_enable_replacements": False, "autoinstall_known_extensions": False,
-                                        "temp_directory": str(Path(tempfile.gettempdir()) / "specclip-search-sql")})
+    connection = duckdb.connect(
+        config={
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "temp_directory": str(Path(tempfile.gettempdir()) / "specclip-search-sql"),
+        }
+    )
     _open_connections.add(connection)
     return connection
 
@@ -222,5 +267,7 @@ def _plain(parameters: Parameters) -> Any:
 
 
 def _meaning_sql(view: str) -> str:
-    return ("SELECT column_name, data_type AS column_type, coalesce(comment, '') AS meaning FROM duckdb_columns() "
-            f"WHERE table_name = '{view}' ORDER BY column_index")
+    return (
+        "SELECT column_name, data_type AS column_type, coalesce(comment, '') AS meaning FROM duckdb_columns() "
+        f"WHERE table_name = '{view}' ORDER BY column_index"
+    )

@@ -14,8 +14,16 @@ from .view_files import read_parquet_sql
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 _POSITION = [
-    described("ra", pa.float64(), "right ascension, ICRS; the spectrum's own, else a catalogue's", "deg", "pos.eq.ra;meta.main"),
-    described("dec", pa.float64(), "declination, ICRS; the spectrum's own, else a catalogue's", "deg", "pos.eq.dec;meta.main"),
+    described(
+        "ra",
+        pa.float64(),
+        "right ascension, ICRS; the spectrum's own, else a catalogue's",
+        "deg",
+        "pos.eq.ra;meta.main",
+    ),
+    described(
+        "dec", pa.float64(), "declination, ICRS; the spectrum's own, else a catalogue's", "deg", "pos.eq.dec;meta.main"
+    ),
 ]
 _LABEL_SOURCE = described("label_source", pa.string(), "catalogue that the first of teff, logg and feh comes from")
 _SPECTRUM_FIELDS = [
@@ -30,7 +38,9 @@ _SPECTRUM_FIELDS = [
 _STAR_FIELDS = [
     described("source_id", pa.int64(), "Gaia source_id of the star; null where unknown", ucd="meta.id;meta.main"),
     described("gaia_spec_id", pa.int64(), "its Gaia XP spectrum; null where there is none", ucd="meta.id"),
-    described("lamost_spec_id", pa.int64(), "its best LAMOST spectrum: observed before simulated, then by S/N", ucd="meta.id"),
+    described(
+        "lamost_spec_id", pa.int64(), "its best LAMOST spectrum: observed before simulated, then by S/N", ucd="meta.id"
+    ),
     described("lamost_release", pa.string(), "data release of the best LAMOST spectrum"),
     described("n_lamost", pa.int64(), "number of its LAMOST spectra", ucd="meta.number"),
     *_POSITION,
@@ -55,8 +65,9 @@ def spectra_fields(sources: Sequence[Catalogue]) -> list[pa.Field]:
     return [*_SPECTRUM_FIELDS, *labels, *([_LABEL_SOURCE] if labels else [])]
 
 
-def spectra_sql(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue],
-                wanted: Collection[str] | None = None) -> str:
+def spectra_sql(
+    files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue], wanted: Collection[str] | None = None
+) -> str:
     """A SELECT with one row a spectrum.
 
     Parameters
@@ -69,11 +80,14 @@ def spectra_sql(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue]
     """
     fields = spectra_fields(sources)
     needed = {field.name for field in fields} if wanted is None else set(wanted)
-    return " UNION ALL ".join(_branch(modality, parts, sources, fields, needed) for modality, parts in sorted(files.items()))
+    return " UNION ALL ".join(
+        _branch(modality, parts, sources, fields, needed) for modality, parts in sorted(files.items())
+    )
 
 
-def _branch(modality: str, parts: Sequence[str], sources: Sequence[Catalogue], fields: Sequence[pa.Field],
-            needed: set[str]) -> str:
+def _branch(
+    modality: str, parts: Sequence[str], sources: Sequence[Catalogue], fields: Sequence[pa.Field], needed: set[str]
+) -> str:
     star, links = linked_source_id(sources) if modality == LRS else ("s.source_id", "")
     wanted_labels = needed - {"ra", "dec"} if not needed & {"ra", "dec"} else needed
     if not _needs_star(needed):
@@ -81,12 +95,26 @@ def _branch(modality: str, parts: Sequence[str], sources: Sequence[Catalogue], f
     obsid = "CASE WHEN NOT s.simulated THEN s.spec_id END" if modality == LRS else None
     joins = label_joins(sources, star, obsid, wanted_labels)
     expressions = {
-        "modality": f"'{modality}'", "source_id": star, "label_source": joins.source, **joins.label,
+        "modality": f"'{modality}'",
+        "source_id": star,
+        "label_source": joins.source,
+        **joins.label,
         **{name: f"coalesce(s.{name}, {others})" for name, others in joins.position.items()},
-        **{name: f"s.{name}" for name in ("release", "spec_id", "snr", "simulated")},
+        **{name: f"s.{name}" for name in ("release", "spec_id", "simulated")},
+        "snr": finite("s.snr"),
     }
     chosen = ", ".join(f"{_expression(field, expressions, needed)} AS {field.name}" for field in fields)
     return f"SELECT {chosen} FROM {read_parquet_sql(parts)} s {links} {joins.sql}"
+
+
+def finite(column: str) -> str:
+    """The column with NaN and infinities as null.
+
+    NaN is the largest number in SQL, so that `snr > 50` would admit it; and because Parquet's
+    statistics leave NaN out, DuckDB takes `isnan(column)` for false without looking. The sum
+    keeps it from doing so.
+    """
+    return f"CASE WHEN isfinite({column} + 0.0) THEN {column} END"
 
 
 def _needs_star(needed: Collection[str]) -> bool:
@@ -98,7 +126,9 @@ def _expression(field: pa.Field, expressions: Mapping[str, str], needed: Collect
         return expressions.get(field.name, f"s.{field.name}")
     if field.name in expressions and (field.name in needed or field.name in ("modality", "release", "spec_id")):
         return expressions[field.name]
-    kind = {pa.float64(): "DOUBLE", pa.float32(): "FLOAT", pa.int64(): "BIGINT", pa.bool_(): "BOOLEAN"}.get(field.type, "VARCHAR")
+    kind = {pa.float64(): "DOUBLE", pa.float32(): "FLOAT", pa.int64(): "BIGINT", pa.bool_(): "BOOLEAN"}.get(
+        field.type, "VARCHAR"
+    )
     return f"NULL::{kind}"
 
 
@@ -110,8 +140,10 @@ def linked_source_id(sources: Sequence[Catalogue], row: str = "s", prefix: str =
     linking = [source for source in sources if {"obsid", "source_id"} <= source.columns]
     if not linking:
         return f"{row}.source_id", ""
-    joins = " ".join(f"LEFT JOIN {source.links()} {prefix}{i} ON {prefix}{i}.obsid = {row}.spec_id AND NOT {row}.simulated"
-                     for i, source in enumerate(linking))
+    joins = " ".join(
+        f"LEFT JOIN {source.links()} {prefix}{i} ON {prefix}{i}.obsid = {row}.spec_id AND NOT {row}.simulated"
+        for i, source in enumerate(linking)
+    )
     linked = ", ".join(f"{prefix}{i}.source_id" for i in range(len(linking)))
     return f"coalesce({row}.source_id, {linked})", joins
 
@@ -119,8 +151,12 @@ def linked_source_id(sources: Sequence[Catalogue], row: str = "s", prefix: str =
 def star_fields(sources: Sequence[Catalogue], scores: Sequence[Scores]) -> list[pa.Field]:
     """Columns of `stars`."""
     labels = label_fields(sources)
-    return [*_STAR_FIELDS, *labels, *([_LABEL_SOURCE] if labels else []),
-            *(field for score in scores for field in score.columns.values())]
+    return [
+        *_STAR_FIELDS,
+        *labels,
+        *([_LABEL_SOURCE] if labels else []),
+        *(field for score in scores for field in score.columns.values()),
+    ]
 
 
 def stars_sql(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue], scores: Sequence[Scores]) -> str:
@@ -132,19 +168,27 @@ def stars_sql(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue], 
     fields = star_fields(sources, scores)
     wanted = {field.name for field in fields}
     joins = label_joins(sources, "k.source_id", "CASE WHEN NOT k.simulated_lrs THEN k.lamost_spec_id END", wanted)
-    expressions = {**joins.label, "label_source": joins.source,
-                   **{name: f"coalesce(k.{name}, {others})" for name, others in joins.position.items()}}
+    expressions = {
+        **joins.label,
+        "label_source": joins.source,
+        **{name: f"coalesce(k.{name}, {others})" for name, others in joins.position.items()},
+    }
     score_joins = []
     for i, score in enumerate(scores):
-        columns = ", ".join(f"arg_max_null({column}, ({_first_value(score)}, {_tie(score)})) AS {field.name}"
-                            for column, field in score.columns.items())
-        score_joins.append(f"LEFT JOIN (SELECT source_id, {columns} FROM {read_parquet_sql(score.files)} "
-                           f"WHERE source_id IS NOT NULL GROUP BY source_id) r{i} ON r{i}.source_id = k.source_id")
+        columns = ", ".join(
+            f"arg_max_null({column}, ({_first_value(score)}, {_tie(score)})) AS {field.name}"
+            for column, field in score.columns.items()
+        )
+        score_joins.append(
+            f"LEFT JOIN (SELECT source_id, {columns} FROM {read_parquet_sql(score.files)} "
+            f"WHERE source_id IS NOT NULL GROUP BY source_id) r{i} ON r{i}.source_id = k.source_id"
+        )
         expressions |= {field.name: f"r{i}.{field.name}" for field in score.columns.values()}
     own = {field.name for field in _STAR_FIELDS}
     chosen = ", ".join(
         f"{expressions.get(field.name, f'k.{field.name}' if field.name in own else 'NULL::DOUBLE')} AS {field.name}"
-        for field in fields)
+        for field in fields
+    )
     return f"SELECT {chosen} FROM ({_star_keys(files, sources)}) k {joins.sql} {' '.join(score_joins)}"
 
 
@@ -160,16 +204,32 @@ def _star_keys(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue])
     """Both instruments' spectra of each star; every column of `_STAR_FIELDS`."""
     xp = _xp_stars(files[XP]) if files.get(XP) else _none_of(_XP_COLUMNS)
     lrs = _lrs_stars(files[LRS], sources) if files.get(LRS) else _none_of(_LRS_COLUMNS)
-    return (f"SELECT coalesce(x.source_id, l.source_id) AS source_id, x.gaia_spec_id, l.lamost_spec_id, l.lamost_release, "
-            "coalesce(l.n_lamost, 0) AS n_lamost, coalesce(x.ra, l.ra) AS ra, coalesce(x.dec, l.dec) AS dec, "
-            "l.snr_lrs, x.snr_xp, l.simulated_lrs, x.simulated_xp "
-            f"FROM ({xp}) x FULL JOIN ({lrs}) l ON x.source_id = l.source_id")
+    return (
+        f"SELECT coalesce(x.source_id, l.source_id) AS source_id, x.gaia_spec_id, l.lamost_spec_id, l.lamost_release, "
+        "coalesce(l.n_lamost, 0) AS n_lamost, coalesce(x.ra, l.ra) AS ra, coalesce(x.dec, l.dec) AS dec, "
+        "l.snr_lrs, x.snr_xp, l.simulated_lrs, x.simulated_xp "
+        f"FROM ({xp}) x FULL JOIN ({lrs}) l ON x.source_id = l.source_id"
+    )
 
 
-_XP_COLUMNS = {"source_id": "BIGINT", "gaia_spec_id": "BIGINT", "ra": "DOUBLE", "dec": "DOUBLE", "snr_xp": "FLOAT",
-               "simulated_xp": "BOOLEAN"}
-_LRS_COLUMNS = {"source_id": "BIGINT", "lamost_spec_id": "BIGINT", "lamost_release": "VARCHAR", "n_lamost": "BIGINT",
-                "ra": "DOUBLE", "dec": "DOUBLE", "snr_lrs": "FLOAT", "simulated_lrs": "BOOLEAN"}
+_XP_COLUMNS = {
+    "source_id": "BIGINT",
+    "gaia_spec_id": "BIGINT",
+    "ra": "DOUBLE",
+    "dec": "DOUBLE",
+    "snr_xp": "FLOAT",
+    "simulated_xp": "BOOLEAN",
+}
+_LRS_COLUMNS = {
+    "source_id": "BIGINT",
+    "lamost_spec_id": "BIGINT",
+    "lamost_release": "VARCHAR",
+    "n_lamost": "BIGINT",
+    "ra": "DOUBLE",
+    "dec": "DOUBLE",
+    "snr_lrs": "FLOAT",
+    "simulated_lrs": "BOOLEAN",
+}
 
 
 def _none_of(columns: Mapping[str, str]) -> str:
@@ -178,18 +238,26 @@ def _none_of(columns: Mapping[str, str]) -> str:
 
 def _xp_stars(files: Sequence[str]) -> str:
     best = "(NOT simulated, release, spec_id)"
-    return (f"SELECT coalesce(source_id, spec_id) AS source_id, arg_max(spec_id, {best}) AS gaia_spec_id, "
-            f"arg_max_null(ra, {best}) AS ra, arg_max_null(dec, {best}) AS dec, arg_max_null(snr, {best}) AS snr_xp, "
-            f"arg_max(simulated, {best}) AS simulated_xp FROM {read_parquet_sql(files)} GROUP BY coalesce(source_id, spec_id)")
+    return (
+        f"SELECT coalesce(source_id, spec_id) AS source_id, arg_max(spec_id, {best}) AS gaia_spec_id, "
+        f"arg_max_null(ra, {best}) AS ra, arg_max_null(dec, {best}) AS dec, "
+        f"arg_max_null({finite('snr')}, {best}) AS snr_xp, "
+        f"arg_max(simulated, {best}) AS simulated_xp FROM {read_parquet_sql(files)} "
+        "GROUP BY coalesce(source_id, spec_id)"
+    )
 
 
 def _lrs_stars(files: Sequence[str], sources: Sequence[Catalogue]) -> str:
     star, links = linked_source_id(sources)
-    # NaN would be the largest number of all
-    rows = (f"SELECT s.spec_id, s.release, s.ra, s.dec, s.snr, s.simulated, {star} AS source_id, "
-            f"CASE WHEN {star} IS NULL THEN coalesce(s.uid, s.release || ':' || s.spec_id) END AS alone, "
-            "(NOT s.simulated, CASE WHEN isnan(s.snr) THEN -1 ELSE coalesce(s.snr, -1) END, s.release, s.spec_id) AS rank "
-            f"FROM {read_parquet_sql(files)} s {links}")
-    return ("SELECT source_id, arg_max(spec_id, rank) AS lamost_spec_id, arg_max_null(release, rank) AS lamost_release, "
-            "count(*) AS n_lamost, arg_max_null(ra, rank) AS ra, arg_max_null(dec, rank) AS dec, "
-            f"arg_max_null(snr, rank) AS snr_lrs, arg_max(simulated, rank) AS simulated_lrs FROM ({rows}) GROUP BY source_id, alone")
+    rows = (
+        f"SELECT s.spec_id, s.release, s.ra, s.dec, {finite('s.snr')} AS snr, s.simulated, {star} AS source_id, "
+        f"CASE WHEN {star} IS NULL THEN coalesce(s.uid, s.release || ':' || s.spec_id) END AS alone, "
+        f"(NOT s.simulated, coalesce({finite('s.snr')}, -1), s.release, s.spec_id) AS rank "
+        f"FROM {read_parquet_sql(files)} s {links}"
+    )
+    return (
+        "SELECT source_id, arg_max(spec_id, rank) AS lamost_spec_id, arg_max_null(release, rank) AS lamost_release, "
+        "count(*) AS n_lamost, arg_max_null(ra, rank) AS ra, arg_max_null(dec, rank) AS dec, "
+        f"arg_max_null(snr, rank) AS snr_lrs, arg_max(simulated, rank) AS simulated_lrs "
+        f"FROM ({rows}) GROUP BY source_id, alone"
+    )

@@ -21,13 +21,16 @@ def committed_files(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     root = folder.resolve()
-    return [str(root / name) for name in sorted(names)
-            if name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" in names]
+    return [
+        str(root / name)
+        for name in sorted(names)
+        if name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" in names
+    ]
 
 
 def read_parquet_sql(files: Sequence[str]) -> str:
     """`read_parquet([...])` over exactly these files."""
-    return "read_parquet([" + ", ".join(quoted(_no_glob(file)) for file in files) + "])"
+    return "read_parquet([" + ", ".join(quoted(no_glob(file)) for file in files) + "])"
 
 
 def quoted(text: str) -> str:
@@ -40,7 +43,7 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _no_glob(path: str) -> str:
+def no_glob(path: str) -> str:
     """A folder may be called 'run[1]'; DuckDB would take that for a pattern."""
     return "".join(f"[{c}]" if c in "[*?" else c for c in path)
 

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 _SCORES = {
     "anomalies": {
         "score": described("anomaly_score", pa.float64(), "anomaly score; high is odd"),
-        "p_value": described("anomaly_p_value", pa.float64(), "chance that a normal star scores as high", ucd="stat.probability"),
+        "p_value": described(
+            "anomaly_p_value", pa.float64(), "chance that a normal star scores as high", ucd="stat.probability"
+        ),
         "q_value": described("anomaly_q_value", pa.float64(), "false-discovery rate of the list that ends here"),
         "kind": described("anomaly_kind", pa.string(), "likely kind: astrophysical, instrumental or wrong_match"),
         "reason": described("anomaly_reason", pa.string(), "why, in words"),
     },
     "emp": {
-        "probability": described("emp_probability", pa.float64(), "probability of being extremely metal-poor", ucd="stat.probability"),
+        "probability": described(
+            "emp_probability", pa.float64(), "probability of being extremely metal-poor", ucd="stat.probability"
+        ),
         "feh": described("emp_feh", pa.float64(), "[Fe/H] by labelled neighbours", "dex", "phys.abund.Fe"),
         "feh_err": described("emp_feh_err", pa.float64(), "1 sigma error of emp_feh", "dex"),
     },
@@ -75,11 +79,18 @@ class AtlasViews:
         if not self.spectra_files:
             return []
         return [
-            View("stars", "one row a star: both spectra's keys, position, S/N, labels, scores",
-                 lambda: stars_sql(self.spectra_files, self.catalogues, self.scores),
-                 lambda: star_fields(self.catalogues, self.scores)),
-            View("spectra", "one row a spectrum of any instrument, with labels",
-                 lambda: spectra_sql(self.spectra_files, self.catalogues), lambda: spectra_fields(self.catalogues)),
+            View(
+                "stars",
+                "one row a star: both spectra's keys, position, S/N, labels, scores",
+                lambda: stars_sql(self.spectra_files, self.catalogues, self.scores),
+                lambda: star_fields(self.catalogues, self.scores),
+            ),
+            View(
+                "spectra",
+                "one row a spectrum of any instrument, with labels",
+                lambda: spectra_sql(self.spectra_files, self.catalogues),
+                lambda: spectra_fields(self.catalogues),
+            ),
         ]
 
     def _stages(self) -> list[View]:
@@ -90,17 +101,43 @@ class AtlasViews:
             for modality in self.spectra_files:
                 folder = atlas.vectors(model, modality).folder
                 found.append((f"vectors_{modality}", committed_files(folder), f"{modality} vectors of '{model}'"))
-            found.append(("translations", committed_files(atlas.translations(model).folder), f"translations of '{model}'"))
-            for folder_name, modality in self._neighbour_folders(model):
-                found.append((f"neighbours_{modality}", committed_files(atlas.path / folder_name), f"neighbours among {modality}"))
-        found += [(name.replace("-", "_").replace(".", "_").lower(), committed_files(atlas.results(name).folder),
-                   f"result '{name}'") for name in atlas.result_names()]
-        found += [(f"rejected_{folder.name}", committed_files(folder), f"{folder.name} files set aside, with reasons")
-                  for folder in sorted((atlas.path / "rejected").glob("*"))]
-        return [self._parquet_view(name, files, text) for name, files, text in found if files]
+            found.append(
+                ("translations", committed_files(atlas.translations(model).folder), f"translations of '{model}'")
+            )
+        found += [
+            (
+                name.replace("-", "_").replace(".", "_").lower(),
+                committed_files(atlas.results(name).folder),
+                f"result '{name}'",
+            )
+            for name in atlas.result_names()
+        ]
+        found += [
+            (f"rejected_{folder.name}", committed_files(folder), f"{folder.name} files set aside, with reasons")
+            for folder in sorted((atlas.path / "rejected").glob("*"))
+        ]
+        views = [self._parquet_view(name, files, text) for name, files, text in found if files]
+        return [*views, *(self._neighbours(model) if model is not None else [])]
 
-    def _neighbour_folders(self, model: str) -> list[tuple[str, str]]:
-        return [(f"neighbours/{model}/{modality}", modality) for modality in self.spectra_files]
+    def _neighbours(self, model: str) -> list[View]:
+        """One view over the neighbour graphs of all instruments."""
+        root = self.atlas.path / "results" / "neighbours" / model
+        graphs = {name: files for name in self.spectra_files if (files := committed_files(root / name))}
+        if not graphs:
+            return []
+
+        def fields() -> list[pa.Field]:
+            return [
+                described("modality", pa.string(), "instrument of the spectra"),
+                *fields_of(next(iter(graphs.values()))[0]),
+            ]
+
+        def select() -> str:
+            return " UNION ALL BY NAME ".join(
+                f"SELECT '{name}' AS modality, * FROM {read_parquet_sql(files)}" for name, files in graphs.items()
+            )
+
+        return [View("neighbours", f"nearest spectra of each spectrum, by '{model}'", select, fields)]
 
     def _parquet_view(self, name: str, files: Sequence[str], description: str) -> View:
         def fields() -> list[pa.Field]:
@@ -119,7 +156,9 @@ class AtlasViews:
             files = committed_files(self.atlas.results(name).folder)
             have = {field.name for field in fields_of(files[0])} if files else set()
             if "source_id" in have and next(iter(columns)) in have:
-                found.append(Scores(tuple(files), {column: field for column, field in columns.items() if column in have}))
+                found.append(
+                    Scores(tuple(files), {column: field for column, field in columns.items() if column in have})
+                )
         return found
 
     def create(self, connection: duckdb.DuckDBPyConnection, names: Sequence[str] | None = None) -> None:
@@ -145,16 +184,26 @@ class AtlasViews:
 
     def missing_hint(self) -> str:
         """What there is, and what command makes what is not."""
-        hint = f"There are: {', '.join(self.all)}." if self.all else "The atlas is empty; `specclip-search ingest` fills it."
-        absent = [f"{name} (`specclip-search {command}`)" for name, command in _MADE_BY.items()
-                  if not any(view.startswith(name) for view in self.all)]
+        hint = (
+            f"There are: {', '.join(self.all)}."
+            if self.all
+            else "The atlas is empty; `specclip-search ingest` fills it."
+        )
+        absent = [
+            f"{name} (`specclip-search {command}`)"
+            for name, command in _MADE_BY.items()
+            if not any(view.startswith(name) for view in self.all)
+        ]
         return hint + (f" Not made yet: {', '.join(absent)}." if absent and self.all else "")
 
 
 def _fixed_arrays(fields: Sequence[pa.Field]) -> str:
     """Vectors and spectra as arrays of a fixed length: distances between them need it, and DuckDB reads lists."""
-    casts = [f'"{field.name}"::FLOAT[{field.type.list_size}] AS "{field.name}"' for field in fields
-             if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)]
+    casts = [
+        f'"{field.name}"::FLOAT[{field.type.list_size}] AS "{field.name}"'
+        for field in fields
+        if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)
+    ]
     return f" REPLACE ({', '.join(casts)})" if casts else ""
 
 

@@ -63,9 +63,16 @@ class CatalogReport:
     unchanged: bool = False
 
 
-def ingest_catalog(atlas: Atlas, name: str, path: str | os.PathLike[str], *, columns: Sequence[str] | None = None,
-                   rename: Mapping[str, str] | None = None, arrays: bool = False,
-                   progress: Progress | None = None) -> CatalogReport:
+def ingest_catalog(
+    atlas: Atlas,
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    arrays: bool = False,
+    progress: Progress | None = None,
+) -> CatalogReport:
     """Read a catalogue file into `catalogs/<name>`.
 
     FITS, VOTable, ECSV, CSV (comma, '|', tab, ';', blank; gzipped or not) and Parquet, told by
@@ -111,9 +118,16 @@ def ingest_catalog(atlas: Atlas, name: str, path: str | os.PathLike[str], *, col
     return _write(stage, name, opened, plan_columns(opened.schema, columns, rename, arrays), origin, progress)
 
 
-def ingest_catalog_table(atlas: Atlas, name: str, table: pa.Table | Table, *, source: str = "table in memory",
-                         columns: Sequence[str] | None = None, rename: Mapping[str, str] | None = None,
-                         arrays: bool = False) -> CatalogReport:
+def ingest_catalog_table(
+    atlas: Atlas,
+    name: str,
+    table: pa.Table | Table,
+    *,
+    source: str = "table in memory",
+    columns: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    arrays: bool = False,
+) -> CatalogReport:
     """Take an Arrow or astropy table into `catalogs/<name>`, as `ingest_catalog` does a file.
 
     Parameters
@@ -130,7 +144,9 @@ def ingest_catalog_table(atlas: Atlas, name: str, table: pa.Table | Table, *, so
     known = read_manifest(stage)
     if known is not None and all(known[key] == value for key, value in origin.items()) and _whole(stage, known):
         return _as_unchanged(known)
-    return _write(stage, name, table_in_memory(arrow), plan_columns(arrow.schema, columns, rename, arrays), origin, None)
+    return _write(
+        stage, name, table_in_memory(arrow), plan_columns(arrow.schema, columns, rename, arrays), origin, None
+    )
 
 
 def read_manifest(stage: Stage) -> dict[str, Any] | None:
@@ -149,12 +165,16 @@ def _named_stage(atlas: Atlas, name: str) -> Stage:
     from .catalog_columns import sql_name
 
     if sql_name(name) != name.lower() or name != name.lower():
-        raise AtlasError(f"'{name}' cannot be the name of a catalogue: it must be a plain SQL name.",
-                         f"Lower-case letters, digits and '_' only, for example '{sql_name(name)}'.")
+        raise AtlasError(
+            f"'{name}' cannot be the name of a catalogue: it must be a plain SQL name.",
+            f"Lower-case letters, digits and '_' only, for example '{sql_name(name)}'.",
+        )
     taken = ("stars", "spectra", "translations", "anomalies", "emp", "neighbours")
     if name in taken or name.startswith(("spectra_", "vectors_", "rejected_")):
-        raise AtlasError(f"'{name}' cannot be the name of a catalogue: SQL has a view of that name.",
-                         "Choose another, for example the survey's.")
+        raise AtlasError(
+            f"'{name}' cannot be the name of a catalogue: SQL has a view of that name.",
+            "Choose another, for example the survey's.",
+        )
     return atlas.catalog(name)
 
 
@@ -164,9 +184,14 @@ def _file_state(file: Path) -> dict[str, Any]:
     try:
         stats = [path.stat() for path in paths]
     except OSError as error:
-        raise SpecclipError(f"Expected a catalogue at {file}; found {error.strerror or error}.",
-                            "Check the path and its permissions.") from error
-    return {"path": str(file.resolve()), "size": sum(s.st_size for s in stats), "mtime_ns": max((s.st_mtime_ns for s in stats), default=0)}
+        raise SpecclipError(
+            f"Expected a catalogue at {file}; found {error.strerror or error}.", "Check the path and its permissions."
+        ) from error
+    return {
+        "path": str(file.resolve()),
+        "size": sum(s.st_size for s in stats),
+        "mtime_ns": max((s.st_mtime_ns for s in stats), default=0),
+    }
 
 
 def _content_digest(file: Path) -> str:
@@ -206,8 +231,9 @@ def _as_unchanged(manifest: Mapping[str, Any]) -> CatalogReport:
     return report
 
 
-def _write(stage: Stage, name: str, opened: CatalogFile, plan: ColumnPlan, origin: dict[str, Any],
-           progress: Progress | None) -> CatalogReport:
+def _write(
+    stage: Stage, name: str, opened: CatalogFile, plan: ColumnPlan, origin: dict[str, Any], progress: Progress | None
+) -> CatalogReport:
     report = CatalogReport(name, renamed=plan.renamed, skipped=plan.skipped, keys=plan.keys)
     ids: dict[str, list[np.ndarray]] = {key: [] for key in plan.keys}
     with stage.lock():
@@ -219,16 +245,30 @@ def _write(stage: Stage, name: str, opened: CatalogFile, plan: ColumnPlan, origi
             for part in stage.parts():
                 stage.remove(part.number)
             raise
-        for part in stage.parts()[len(digests):]:
+        for part in stage.parts()[len(digests) :]:
             stage.remove(part.number)
         report.repeated_ids = {key: repeats for key, arrays in ids.items() if (repeats := _repeats(arrays))}
-        write_json(stage.folder / MANIFEST, {"format": FORMAT, **origin, "parts": digests,
-                                             "report": {**asdict(report), "parts_written": 0, "parts_current": 0}})
+        write_json(
+            stage.folder / MANIFEST,
+            {
+                "format": FORMAT,
+                **origin,
+                "parts": digests,
+                "report": {**asdict(report), "parts_written": 0, "parts_current": 0},
+            },
+        )
     return report
 
 
-def _write_parts(stage: Stage, opened: CatalogFile, plan: ColumnPlan, origin: dict[str, Any], report: CatalogReport,
-                 ids: dict[str, list[np.ndarray]], progress: Progress | None) -> Iterator[str]:
+def _write_parts(
+    stage: Stage,
+    opened: CatalogFile,
+    plan: ColumnPlan,
+    origin: dict[str, Any],
+    report: CatalogReport,
+    ids: dict[str, list[np.ndarray]],
+    progress: Progress | None,
+) -> Iterator[str]:
     wanted = [column.source for column in plan.columns]
     recipe = text_digest(origin["digest"], json.dumps(origin["options"], sort_keys=True), str(CHUNK_ROWS), str(FORMAT))
     for number, chunk in enumerate(rechunk(_at_least_one(opened, wanted), CHUNK_ROWS)):

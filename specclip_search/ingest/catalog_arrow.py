@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 def open_parquet(paths: Sequence[Path], named: Path) -> CatalogFile:
     """One Parquet file, or the files of a folder in order of their names."""
     if not paths:
-        raise SpecclipError(f"Expected a catalogue at {named}; found a folder without a Parquet file.",
-                            "Name the file, or a folder that holds .parquet files.")
+        raise SpecclipError(
+            f"Expected a catalogue at {named}; found a folder without a Parquet file.",
+            "Name the file, or a folder that holds .parquet files.",
+        )
     try:
         schema = _with_astropy_metadata(pq.read_schema(paths[0]))
         rows = 0
         for path in paths:
             found = pq.read_schema(path)
             if found.names != schema.names or found.types != schema.types:
-                raise SpecclipError(f"{path} has other columns than {paths[0].name}: {', '.join(found.names)}.",
-                                    "Only files of one catalogue may lie in the folder.")
+                raise SpecclipError(
+                    f"{path} has other columns than {paths[0].name}: {', '.join(found.names)}.",
+                    "Only files of one catalogue may lie in the folder.",
+                )
             rows += pq.read_metadata(path).num_rows
     except pa.ArrowInvalid as error:
         raise SpecclipError(f"{named} is not readable as Parquet ({error}).", "Download or write it again.") from error
@@ -54,8 +58,17 @@ def _with_astropy_metadata(schema: pa.Schema) -> pa.Schema:
     fields = []
     for field in schema:
         said = known.get(field.name, {})
-        fields.append(field if field.metadata else described_field(
-            field.name, field.type, said.get("unit"), said.get("description"), dict(said.get("meta") or {}).get("ucd")))
+        fields.append(
+            field
+            if field.metadata
+            else described_field(
+                field.name,
+                field.type,
+                said.get("unit"),
+                said.get("description"),
+                dict(said.get("meta") or {}).get("ucd"),
+            )
+        )
     return pa.schema(fields)
 
 
@@ -80,7 +93,9 @@ def astropy_to_arrow(table: Table) -> pa.Table:
         if array is None:
             continue
         meta = dict(info.meta or {})
-        fields.append(described_field(name, array.type, info.unit, info.description, meta.get("ucd") or meta.get("UCD")))
+        fields.append(
+            described_field(name, array.type, info.unit, info.description, meta.get("ucd") or meta.get("UCD"))
+        )
         arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 

@@ -34,7 +34,9 @@ def open_fits(path: Path) -> CatalogFile:
             said = header.get(f"TCOMM{number}") or header.get(f"TDESC{number}") or _comment(header, number)
             fields.append(described_field(column.name, array.type, column.unit, said, header.get(f"TUCD{number}")))
     schema = pa.schema(fields)
-    return CatalogFile(schema, lambda wanted: _stream_fits(path, pa.schema([schema.field(name) for name in wanted])), rows)
+    return CatalogFile(
+        schema, lambda wanted: _stream_fits(path, pa.schema([schema.field(name) for name in wanted])), rows
+    )
 
 
 def _comment(header: object, number: int) -> str:
@@ -51,7 +53,9 @@ def _fits(path: Path) -> HDUList:
             warnings.simplefilter("ignore")
             return fits.open(path, memmap=True)
     except (OSError, ValueError, TypeError) as error:
-        raise SpecclipError(f"{path} is not readable as FITS ({error}).", "Download it again; it may be cut short.") from error
+        raise SpecclipError(
+            f"{path} is not readable as FITS ({error}).", "Download it again; it may be cut short."
+        ) from error
 
 
 def _first_table(hdus: HDUList, path: Path) -> BinTableHDU:
@@ -60,8 +64,10 @@ def _first_table(hdus: HDUList, path: Path) -> BinTableHDU:
     for hdu in hdus:
         if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
             return hdu
-    raise SpecclipError(f"{path} should hold a table; it has {len(hdus)} FITS extension(s) and none is one.",
-                        "Give the catalogue's file; spectra are read by `ingest lamost` or `ingest gaia-xp`.")
+    raise SpecclipError(
+        f"{path} should hold a table; it has {len(hdus)} FITS extension(s) and none is one.",
+        "Give the catalogue's file; spectra are read by `ingest lamost` or `ingest gaia-xp`.",
+    )
 
 
 def _stream_fits(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -99,12 +105,16 @@ def open_votable(path: Path) -> CatalogFile:
             warnings.simplefilter("ignore")
             votable = parse_single_table(str(path), invalid="mask")
     except Exception as error:  # astropy raises errors of many kinds, expat's among them, for a broken file
-        raise SpecclipError(f"{path} is not readable as a VOTable ({error}).", "Download it again; it may be cut short.") from error
+        raise SpecclipError(
+            f"{path} is not readable as a VOTable ({error}).", "Download it again; it may be cut short."
+        ) from error
     fields, arrays = [], []
     for column in votable.fields:
         array = array_to_arrow(votable.array[column.ID])
         kind = pa.null() if array is None else array.type
-        fields.append(described_field(column.name, kind, column.unit, " ".join((column.description or "").split()), column.ucd))
+        fields.append(
+            described_field(column.name, kind, column.unit, " ".join((column.description or "").split()), column.ucd)
+        )
         arrays.append(pa.nulls(len(votable.array)) if array is None else array)
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     return CatalogFile(table.schema, lambda wanted: iter([table.select(wanted)]), table.num_rows)

@@ -15,13 +15,14 @@ from .catalog_ids import ids_to_int64
 from .catalog_labels import KEY_NAMES, KNOWN, LABEL_NAMES, STANDARD_NAME
 
 # words that SQL keeps for itself even as a column's name; as listed by duckdb_keywords()
-_RESERVED = frozenset(
-    "all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create default "
-    "deferrable desc describe distinct do else end except false fetch for foreign from group having in initially "
-    "intersect into lambda lateral leading limit not null offset on only or order pivot pivot_longer pivot_wider placing "
-    "primary qualify references returning select show some summarize symmetric table then to trailing true union unique "
-    "unpivot using variadic when where window with similar".split()
-)
+_WORDS = """
+    all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create
+    default deferrable desc describe distinct do else end except false fetch for foreign from group having in
+    initially intersect into lambda lateral leading limit not null offset on only or order pivot pivot_longer
+    pivot_wider placing primary qualify references returning select show similar some summarize symmetric table then
+    to trailing true union unique unpivot using variadic when where window with
+"""
+_RESERVED = frozenset(_WORDS.split())
 # what surveys write where they have no value
 _MISSING = (-9999.0, -9999.99, -999.0, -99999.0)
 NO_KEY = "no_valid_id"
@@ -76,8 +77,12 @@ def sql_name(name: str) -> str:
     return f"{plain}_" if plain in _RESERVED else plain
 
 
-def plan_columns(schema: pa.Schema, columns: Sequence[str] | None = None, rename: Mapping[str, str] | None = None,
-                 arrays: bool = False) -> ColumnPlan:
+def plan_columns(
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    arrays: bool = False,
+) -> ColumnPlan:
     """Decide on every column of a file.
 
     Parameters
@@ -111,16 +116,21 @@ def plan_columns(schema: pa.Schema, columns: Sequence[str] | None = None, rename
         else:
             plan.columns.append(Column(source.name, _target_field(source, names[source.name], kind)))
     if not plan.columns:
-        raise SpecclipError("No column of the catalogue can be kept: " + ("; ".join(
-            f"{name}: {why}" for name, why in plan.skipped.items()) or "it has none."), "Check the file, or name columns=...")
+        raise SpecclipError(
+            "No column of the catalogue can be kept: "
+            + ("; ".join(f"{name}: {why}" for name, why in plan.skipped.items()) or "it has none."),
+            "Check the file, or name columns=...",
+        )
     return plan
 
 
 def _require(wanted: Sequence[str] | Mapping[str, str], known: Sequence[str], argument: str) -> None:
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise SpecclipError(f"{argument} names {', '.join(map(repr, unknown))}, which the catalogue does not have.",
-                            f"Its columns are: {', '.join(known)}.")
+        raise SpecclipError(
+            f"{argument} names {', '.join(map(repr, unknown))}, which the catalogue does not have.",
+            f"Its columns are: {', '.join(known)}.",
+        )
 
 
 def _target_names(names: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
@@ -155,15 +165,23 @@ def _target_type(kind: pa.DataType, name: str, arrays: bool) -> tuple[pa.DataTyp
         return pa.float64(), ""
     if pa.types.is_null(kind):
         return None, "it is empty, or holds what a table has no place for (arrays of varying length, complex numbers)"
-    simple = (pa.types.is_integer(kind), pa.types.is_floating(kind), pa.types.is_boolean(kind), pa.types.is_string(kind),
-              pa.types.is_temporal(kind))
+    simple = (
+        pa.types.is_integer(kind),
+        pa.types.is_floating(kind),
+        pa.types.is_boolean(kind),
+        pa.types.is_string(kind),
+        pa.types.is_temporal(kind),
+    )
     return (kind, "") if any(simple) else (None, f"type {kind} has no place in a catalogue")
 
 
 def _target_field(source: pa.Field, name: str, kind: pa.DataType) -> pa.Field:
     """The file's own unit, description and UCD go before those we know for the name."""
-    metadata = {key.decode(): value.decode("utf-8", "replace") for key, value in (source.metadata or {}).items()
-                if key in (b"unit", b"description", b"ucd")}
+    metadata = {
+        key.decode(): value.decode("utf-8", "replace")
+        for key, value in (source.metadata or {}).items()
+        if key in (b"unit", b"description", b"ucd")
+    }
     known = KNOWN.get(name)
     if known is not None:
         for key in ("unit", "description", "ucd"):
@@ -188,7 +206,7 @@ class Converted:
 def convert_chunk(chunk: pa.Table, plan: ColumnPlan) -> Converted:
     """Bring a chunk of the file to the plan's columns.
 
-    NaN becomes null, and so do the numbers surveys write for a missing label (-9999 and the
+    NaN and empty text become null, and so do the numbers surveys write for a missing label (-9999 and the
     like). A row is left out only where it has key columns and no valid value in any of them,
     nor a position.
     """
@@ -205,6 +223,8 @@ def convert_chunk(chunk: pa.Table, plan: ColumnPlan) -> Converted:
                 values, gone = _without_nan(values, column.name)
                 if gone:
                     missing[column.name] = gone
+            elif pa.types.is_string(column.field.type):
+                values = pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), pa.scalar(None, pa.string()), values)
         arrays.append(values)
     table = pa.Table.from_arrays(arrays, schema=plan.schema)
     keep = _has_key(table, plan)

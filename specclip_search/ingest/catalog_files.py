@@ -56,15 +56,19 @@ def open_catalog(path: Path) -> CatalogFile:
 
         return open_parquet([path], path)
     if text[:9].lower() == b"<!doctype" or text[:5].lower() == b"<html":
-        raise SpecclipError(f"{path} should be a catalogue; it is a web page, probably an error message of the server.",
-                            "Download it again, and look at it in a browser if it stays so.")
+        raise SpecclipError(
+            f"{path} should be a catalogue; it is a web page, probably an error message of the server.",
+            "Download it again, and look at it in a browser if it stays so.",
+        )
     if b"<VOTABLE" in text[:4096] or text.startswith(b"<?xml"):
         from .catalog_astropy import open_votable
 
         return open_votable(path)
     if b"\0" in head:
-        raise SpecclipError(f"{path} is none of FITS, VOTable, ECSV, CSV and Parquet (it begins with {head[:8]!r}).",
-                            "Convert it to one of these, for example with TOPCAT or astropy.")
+        raise SpecclipError(
+            f"{path} is none of FITS, VOTable, ECSV, CSV and Parquet (it begins with {head[:8]!r}).",
+            "Convert it to one of these, for example with TOPCAT or astropy.",
+        )
     from .catalog_text import open_ecsv, open_text
 
     return open_ecsv(path) if text.startswith(b"# %ECSV") else open_text(path)
@@ -82,7 +86,9 @@ def _head(path: Path, size: int = 8192) -> bytes:
             head = handle.read(size)
     except (OSError, EOFError) as error:
         found = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
-        raise SpecclipError(f"Expected a catalogue at {path}; found {found}.", "Check the path and its permissions.") from error
+        raise SpecclipError(
+            f"Expected a catalogue at {path}; found {found}.", "Check the path and its permissions."
+        ) from error
     if not head.strip():
         raise SpecclipError(f"Expected a catalogue at {path}; found an empty file.", "Download or write it again.")
     return head
@@ -106,9 +112,13 @@ def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def described_field(name: str, kind: pa.DataType, unit: object = None, description: object = None,
-                    ucd: object = None) -> pa.Field:
+def described_field(
+    name: str, kind: pa.DataType, unit: object = None, description: object = None, ucd: object = None
+) -> pa.Field:
     """A field with what the file says about the column; empty statements are left out."""
-    metadata = {key: str(value) for key, value in (("unit", unit), ("description", description), ("ucd", ucd))
-                if value is not None and str(value).strip()}
+    metadata = {
+        key: str(value)
+        for key, value in (("unit", unit), ("description", description), ("ucd", ucd))
+        if value is not None and str(value).strip()
+    }
     return pa.field(name, kind, metadata=metadata or None)

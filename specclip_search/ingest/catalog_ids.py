@@ -41,21 +41,33 @@ def ids_to_int64(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, i
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
-    before = column.null_count
     if pa.types.is_integer(kind):
-        fits = pc.and_(pc.greater(column, 0), pc.less_equal(column.cast(pa.uint64(), safe=False), pa.scalar(INT64_MAX, pa.uint64())))
-        ids = pc.if_else(fits, column, pa.scalar(None, kind)).cast(pa.int64())
+        ids, absent = _from_integers(column)
     elif pa.types.is_floating(kind):
-        ids = _from_floats(column.cast(pa.float64()), name)
-        before += pc.sum(pc.is_nan(column)).as_py() or 0
+        ids, absent = _from_floats(column.cast(pa.float64()), name)
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
-        ids, before = _from_text(column.cast(pa.string()))
+        ids, absent = _from_text(column.cast(pa.string()))
     elif pa.types.is_decimal(kind):
         ids = pa.chunked_array([pa.array([_from_decimal(value.as_py()) for value in column], pa.int64())])
+        absent = column.null_count
+    elif pa.types.is_null(kind):
+        ids, absent = column.cast(pa.int64()), len(column)
     else:
-        raise SpecclipError(f"Column '{name}' should hold ids, whole numbers of 64 bits; it holds {kind}.",
-                            "Leave it out with columns=..., or rename another column to take its place.")
-    return ids, int(ids.null_count - before)
+        raise SpecclipError(
+            f"Column '{name}' should hold ids, whole numbers of 64 bits; it holds {kind}.",
+            "Leave it out with columns=..., or rename another column to take its place.",
+        )
+    return ids, int(ids.null_count - absent)
+
+
+def _from_integers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
+    """Ids, and the number of nulls and of numbers that say that there is none."""
+    nothing = pa.scalar(None, column.type)
+    positive = pc.if_else(pc.greater(column, pa.scalar(0, column.type)), column, nothing)
+    if column.type == pa.uint64():
+        fits = pc.less_equal(positive, pa.scalar(INT64_MAX, pa.uint64()))
+        return pc.if_else(fits, positive, nothing).cast(pa.int64()), positive.null_count
+    return positive.cast(pa.int64()), positive.null_count
 
 
 def _from_text(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
@@ -67,7 +79,7 @@ def _from_text(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
     # 19 digits may be beyond int64; compared as text of equal length
     small = pc.or_(pc.less(length, 19), pc.and_(pc.equal(length, 19), pc.less_equal(digits, _LARGEST)))
     ids = pc.if_else(pc.and_(whole, small), digits, pa.scalar(None, pa.string())).cast(pa.int64())
-    blank = pc.is_in(pc.utf8_lower(trimmed), value_set=pa.array(["", "null", "nan", "none", "--", "-9999", "0", "-1"]))
+    blank = pc.match_substring_regex(pc.utf8_lower(trimmed), r"^(|null|nan|none|--|-\d+(\.0*)?|0+)$")
     return ids, int(column.null_count + (pc.sum(blank).as_py() or 0))
 
 
@@ -77,7 +89,7 @@ def _from_decimal(value: Decimal | None) -> int | None:
     return int(value) if 0 < value <= INT64_MAX else None
 
 
-def _from_floats(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+def _from_floats(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, int]:
     finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, pa.float64()))
     largest = pc.max(finite).as_py()
     fractions = pc.any(pc.not_equal(finite, pc.floor(finite))).as_py()
@@ -89,4 +101,4 @@ def _from_floats(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
             "The digits are already lost in this file: get it again with the id as an integer or as text.",
         )
     positive = pc.if_else(pc.greater(finite, 0), finite, pa.scalar(None, pa.float64()))
-    return positive.cast(pa.int64())
+    return positive.cast(pa.int64()), positive.null_count

@@ -17,15 +17,32 @@ class Label:
 
 
 KEYS = (
-    Label("source_id", "", "Gaia source_id of the star", "meta.id;meta.main",
-          ("gaia_source_id", "gaiaedr3_source_id", "gaiadr3_source_id", "gaia_dr3_source_id", "gaia_edr3_source_id",
-           "dr3_source_id", "edr3_source_id", "gaia_dr3", "gaiadr3", "gaia_id")),
+    Label(
+        "source_id",
+        "",
+        "Gaia source_id of the star",
+        "meta.id;meta.main",
+        (
+            "gaia_source_id",
+            "gaiaedr3_source_id",
+            "gaiadr3_source_id",
+            "gaia_dr3_source_id",
+            "gaia_edr3_source_id",
+            "dr3_source_id",
+            "edr3_source_id",
+            "gaia_dr3",
+            "gaiadr3",
+            "gaia_id",
+        ),
+    ),
     Label("obsid", "", "LAMOST obsid of the spectrum", "meta.id", ("obs_id", "lamost_obsid")),
 )
 
 POSITION = (
     Label("ra", "deg", "right ascension", "pos.eq.ra;meta.main", ("raj2000", "ra_icrs", "ra_deg", "ra_j2000")),
-    Label("dec", "deg", "declination", "pos.eq.dec;meta.main", ("dej2000", "de_icrs", "dec_deg", "dec_j2000", "decj2000")),
+    Label(
+        "dec", "deg", "declination", "pos.eq.dec;meta.main", ("dej2000", "de_icrs", "dec_deg", "dec_j2000", "decj2000")
+    ),
 )
 
 # alpha_m is [alpha/M], not [alpha/Fe]: the two differ where [M/H] and [Fe/H] do, so it keeps its own name
@@ -38,14 +55,35 @@ LABELS = (
     Label("c_fe", "dex", "[C/Fe], carbon against iron", "phys.abund", ("cfe",)),
     Label("n_fe", "dex", "[N/Fe], nitrogen against iron", "phys.abund", ("nfe",)),
     Label("mg_fe", "dex", "[Mg/Fe], magnesium against iron", "phys.abund", ("mgfe",)),
-    Label("rv", "km s-1", "heliocentric radial velocity", "spect.dopplerVeloc.opt", ("radial_velocity", "vhelio_avg", "vrad")),
+    Label(
+        "rv",
+        "km s-1",
+        "heliocentric radial velocity",
+        "spect.dopplerVeloc.opt",
+        ("radial_velocity", "vhelio_avg", "vrad"),
+    ),
     Label("ebv", "mag", "colour excess E(B-V)", "phot.color.excess", ("e_bv", "e_b_v")),
-    Label("phot_g_mean_mag", "mag", "Gaia G magnitude", "phot.mag;em.opt",
-          ("gaiaedr3_phot_g_mean_mag", "gaia_g_mean_mag", "gmag", "gaia_g")),
-    Label("phot_bp_mean_mag", "mag", "Gaia BP magnitude", "phot.mag;em.opt.B",
-          ("gaiaedr3_phot_bp_mean_mag", "gaia_bp_mean_mag", "bpmag")),
-    Label("phot_rp_mean_mag", "mag", "Gaia RP magnitude", "phot.mag;em.opt.R",
-          ("gaiaedr3_phot_rp_mean_mag", "gaia_rp_mean_mag", "rpmag")),
+    Label(
+        "phot_g_mean_mag",
+        "mag",
+        "Gaia G magnitude",
+        "phot.mag;em.opt",
+        ("gaiaedr3_phot_g_mean_mag", "gaia_g_mean_mag", "gmag", "gaia_g"),
+    ),
+    Label(
+        "phot_bp_mean_mag",
+        "mag",
+        "Gaia BP magnitude",
+        "phot.mag;em.opt.B",
+        ("gaiaedr3_phot_bp_mean_mag", "gaia_bp_mean_mag", "bpmag"),
+    ),
+    Label(
+        "phot_rp_mean_mag",
+        "mag",
+        "Gaia RP magnitude",
+        "phot.mag;em.opt.R",
+        ("gaiaedr3_phot_rp_mean_mag", "gaia_rp_mean_mag", "rpmag"),
+    ),
     Label("parallax", "mas", "parallax", "pos.parallax.trig", ("plx", "gaia_parallax")),
     Label("pmra", "mas yr-1", "proper motion in right ascension, times cos(dec)", "pos.pm;pos.eq.ra", ("gaia_pmra",)),
     Label("pmdec", "mas yr-1", "proper motion in declination", "pos.pm;pos.eq.dec", ("gaia_pmdec", "pmde")),
@@ -57,8 +95,13 @@ _ERROR_FORMS = ("{0}_err", "{0}_error", "e_{0}", "{0}err", "{0}_e", "err_{0}")
 def error_label(label: Label) -> Label:
     """The 1-sigma error of `label`, named `<name>_err`."""
     forms = tuple(form.format(name) for name in (label.name, *label.spellings) for form in _ERROR_FORMS)
-    return Label(f"{label.name}_err", label.unit, f"1 sigma error of {label.name}", f"stat.error;{label.ucd}",
-                 tuple(form for form in forms if form != f"{label.name}_err"))
+    return Label(
+        f"{label.name}_err",
+        label.unit,
+        f"1 sigma error of {label.name}",
+        f"stat.error;{label.ucd}",
+        tuple(form for form in forms if form != f"{label.name}_err"),
+    )
 
 
 ERRORS = tuple(error_label(label) for label in LABELS)

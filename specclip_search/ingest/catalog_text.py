@@ -20,9 +20,16 @@ from .catalog_files import CatalogFile, described_field, is_gzip
 _SEPARATORS = ("|", ",", "\t", ";", " ")
 _NULLS = ["", "null", "NULL", "nan", "NaN", "\\N", "--", "N/A"]
 _BLOCK = 4 << 20
-_ECSV_TYPES = {"bool": pa.bool_(), "float16": pa.float32(), "float32": pa.float32(), "float64": pa.float64(),
-               "float128": pa.float64(), "string": pa.string(), "datetime64": pa.string(),
-               **{f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)}}
+_ECSV_TYPES = {
+    "bool": pa.bool_(),
+    "float16": pa.float32(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "float128": pa.float64(),
+    "string": pa.string(),
+    "datetime64": pa.string(),
+    **{f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,9 @@ def open_text(path: Path) -> CatalogFile:
     layout = _sniff(path)
     types, rows = _infer_types(path, layout)
     schema = pa.schema([pa.field(name, types[name]) for name in layout.names])
-    return CatalogFile(schema, lambda wanted: _stream(path, layout, pa.schema([schema.field(name) for name in wanted])), rows)
+    return CatalogFile(
+        schema, lambda wanted: _stream(path, layout, pa.schema([schema.field(name) for name in wanted])), rows
+    )
 
 
 def open_ecsv(path: Path) -> CatalogFile:
@@ -52,18 +61,26 @@ def open_ecsv(path: Path) -> CatalogFile:
 
     comments, header = _leading_lines(path)
     try:
-        said = get_header_from_yaml([line.removeprefix("# ").removeprefix("#") for line in comments if not line.startswith("# %ECSV")])
+        said = get_header_from_yaml(
+            [line.removeprefix("# ").removeprefix("#") for line in comments if not line.startswith("# %ECSV")]
+        )
         columns = said["datatype"]
     except Exception as error:  # yaml's own errors, or a header that lacks what ECSV asks for
-        raise SpecclipError(f"{path} has an ECSV header that cannot be read ({error}).", "Write it again, or as CSV.") from error
+        raise SpecclipError(
+            f"{path} has an ECSV header that cannot be read ({error}).", "Write it again, or as CSV."
+        ) from error
     separator = str(said.get("delimiter", " "))
     layout = _Layout(len(comments) + 1, separator, [str(column["name"]) for column in columns])
     if (found := next(csv.reader([header], delimiter=separator), [])) != layout.names:
-        raise SpecclipError(f"{path} names columns {found[:5]} in its line of names and {layout.names[:5]} in its ECSV header.",
-                            "Write the file again.")
+        raise SpecclipError(
+            f"{path} names columns {found[:5]} in its line of names and {layout.names[:5]} in its ECSV header.",
+            "Write the file again.",
+        )
     schema = pa.schema([_ecsv_field(column) for column in columns])
-    return CatalogFile(schema, lambda wanted: _stream(path, layout, pa.schema([schema.field(name) for name in wanted]),
-                                                       quoted_null=False))
+    return CatalogFile(
+        schema,
+        lambda wanted: _stream(path, layout, pa.schema([schema.field(name) for name in wanted])),
+    )
 
 
 def _ecsv_field(column: dict[str, Any]) -> pa.Field:
@@ -78,7 +95,7 @@ def _open(path: Path) -> IO[bytes]:
 
 def _leading_lines(path: Path) -> tuple[list[str], str]:
     """Comment lines at the head of the file, and the first line after them."""
-    comments = []
+    comments: list[str] = []
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="replace") as lines:
         for line in lines:
             if not line.startswith("#"):
@@ -94,14 +111,19 @@ def _sniff(path: Path) -> _Layout:
         # a header line may be the last comment: it has as many names as the first row has values
         candidate = comments[-1].lstrip("# ")
         separator = _separator(candidate)
-        if len(_split(candidate, separator)) > 1 and len(_split(candidate, separator)) == len(_split(first, separator)) \
-                and any(_is_number(value) for value in _split(first, separator)):
+        if (
+            len(_split(candidate, separator)) > 1
+            and len(_split(candidate, separator)) == len(_split(first, separator))
+            and any(_is_number(value) for value in _split(first, separator))
+        ):
             header, skip = candidate, len(comments)
     separator = _separator(header)
     names = [name.strip() for name in _split(header, separator)]
     if not any(names) or all(_is_number(name) for name in names):
-        raise SpecclipError(f"{path} should begin with a line of column names; found '{header[:60]}'.",
-                            "Add a first line with the names, separated as the values are.")
+        raise SpecclipError(
+            f"{path} should begin with a line of column names; found '{header[:60]}'.",
+            "Add a first line with the names, separated as the values are.",
+        )
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise SpecclipError(f"{path} names a column twice: {', '.join(twice)}.", "Give each column its own name.")
@@ -124,22 +146,33 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _batches(path: Path, layout: _Layout, types: dict[str, pa.DataType], quoted_null: bool = True) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, layout: _Layout, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
     try:
-        with _open(path) as handle, pacsv.open_csv(
-            handle,
-            read_options=pacsv.ReadOptions(column_names=layout.names, skip_rows=layout.skip_lines, block_size=_BLOCK,
-                                           use_threads=False),
-            parse_options=pacsv.ParseOptions(delimiter=layout.separator, newlines_in_values=False),
-            convert_options=pacsv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=True, null_values=_NULLS,
-                                                 quoted_strings_can_be_null=quoted_null),
-        ) as reader:
+        with (
+            _open(path) as handle,
+            pacsv.open_csv(
+                handle,
+                read_options=pacsv.ReadOptions(
+                    column_names=layout.names, skip_rows=layout.skip_lines, block_size=_BLOCK, use_threads=False
+                ),
+                parse_options=pacsv.ParseOptions(delimiter=layout.separator, newlines_in_values=False),
+                convert_options=pacsv.ConvertOptions(
+                    column_types=types,
+                    include_columns=list(types),
+                    strings_can_be_null=True,
+                    null_values=_NULLS,
+                    quoted_strings_can_be_null=True,
+                ),
+            ) as reader,
+        ):
             yield from reader
     except (pa.ArrowInvalid, EOFError, OSError, UnicodeDecodeError) as error:
         if "Empty CSV file" in str(error):
             return
-        raise SpecclipError(f"{path} cannot be read as text separated by '{layout.separator}' ({error}).",
-                            "See the named row; each must have as many values as there are column names.") from error
+        raise SpecclipError(
+            f"{path} cannot be read as text separated by '{layout.separator}' ({error}).",
+            "See the named row; each must have as many values as there are column names.",
+        ) from error
 
 
 def _infer_types(path: Path, layout: _Layout) -> tuple[dict[str, pa.DataType], int]:
@@ -182,7 +215,7 @@ def _fits(values: pa.Array, kind: pa.DataType) -> bool:
     return True
 
 
-def _stream(path: Path, layout: _Layout, schema: pa.Schema, quoted_null: bool = True) -> Iterator[pa.Table]:
+def _stream(path: Path, layout: _Layout, schema: pa.Schema) -> Iterator[pa.Table]:
     types = {field.name: field.type for field in schema}
-    for batch in _batches(path, layout, types, quoted_null):
+    for batch in _batches(path, layout, types):
         yield pa.Table.from_batches([batch]).cast(schema)

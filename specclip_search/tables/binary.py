@@ -51,8 +51,11 @@ def write_fits(table: pa.Table, path: Path) -> None:
     for number, name in enumerate(plain.colnames, 1):
         said = said_of(table.schema.field(name))
         # set after TFORMn and by hand: astropy would refuse units that are not in the FITS standard, as dex
-        for keyword, value in ((f"TUNIT{number}", units[name]), (f"TUCD{number}", said.get("ucd", "")),
-                               (f"TCOMM{number}", said.get("description", ""))):
+        for keyword, value in (
+            (f"TUNIT{number}", units[name]),
+            (f"TUCD{number}", said.get("ucd", "")),
+            (f"TCOMM{number}", said.get("description", "")),
+        ):
             if value:
                 hdu.header.set(keyword, _ascii(value), after=f"TFORM{number}")
     with warnings.catch_warnings():
@@ -62,5 +65,6 @@ def write_fits(table: pa.Table, path: Path) -> None:
 
 def _ascii(text: str) -> str:
     """FITS holds printable ASCII alone: accents are dropped, what has no such likeness becomes '?'."""
-    return "".join(c if " " <= c <= "~" else "?" for c in unicodedata.normalize("NFKD", text)
-                   if not unicodedata.combining(c))
+    return "".join(
+        c if " " <= c <= "~" else "?" for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
+    )

@@ -147,8 +147,10 @@ def _json_values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_floating(field.type) and field.type.bit_width <= 32:
         # the shortest digits that give the same float32: 0.1, not 0.10000000149011612
         numbers = column.to_numpy().astype(np.float32)
-        return [float(text) if finite else None
-                for text, finite in zip(numbers.astype(str), np.isfinite(numbers), strict=True)]
+        return [
+            float(text) if finite else None
+            for text, finite in zip(numbers.astype(str), np.isfinite(numbers), strict=True)
+        ]
     return [_clean(value) for value in column.to_pylist()]
 
 

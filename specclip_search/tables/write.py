@@ -16,12 +16,26 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "json", "parquet", "votable", "fits")
 _BINARY = ("parquet", "votable", "fits")
-_SUFFIXES = {".txt": "table", ".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet", ".vot": "votable",
-             ".votable": "votable", ".xml": "votable", ".fits": "fits", ".fit": "fits"}
+_SUFFIXES = {
+    ".txt": "table",
+    ".csv": "csv",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".vot": "votable",
+    ".votable": "votable",
+    ".xml": "votable",
+    ".fits": "fits",
+    ".fit": "fits",
+}
 
 
-def write_rows(table: pa.Table | pd.DataFrame, format: str | None = None, output: str | os.PathLike[str] | None = None,
-               stream: TextIO | None = None) -> None:
+def write_rows(
+    table: pa.Table | pd.DataFrame,
+    format: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    stream: TextIO | None = None,
+) -> None:
     """Write rows to the terminal or, whole or not at all, to a file.
 
     Parameters
@@ -46,12 +60,16 @@ def write_rows(table: pa.Table | pd.DataFrame, format: str | None = None, output
     if output is not None:
         path = Path(output)
         if path.is_dir():
-            raise QueryError(f"--output must name a file; {path} is a folder.", f"Name a file in it: {path / 'rows'}.{chosen}")
+            raise QueryError(
+                f"--output must name a file; {path} is a folder.", f"Name a file in it: {path / 'rows'}.{chosen}"
+            )
         _write_file(table, chosen, path)
         return
     if chosen in _BINARY:
-        raise QueryError(f"The format '{chosen}' is for files; no file was named.",
-                         f"Add --output, for example --output rows.{'vot' if chosen == 'votable' else chosen}.")
+        raise QueryError(
+            f"The format '{chosen}' is for files; no file was named.",
+            f"Add --output, for example --output rows.{'vot' if chosen == 'votable' else chosen}.",
+        )
     _text_writer(chosen)(table, stream or sys.stdout)
 
 
@@ -71,8 +89,10 @@ def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
         return "table"
     suffix = Path(output).suffix.lower()
     if suffix not in _SUFFIXES:
-        raise QueryError(f"The name '{Path(output).name}' does not tell the format of the file.",
-                         f"End it in one of {', '.join(_SUFFIXES)}, or give --format.")
+        raise QueryError(
+            f"The name '{Path(output).name}' does not tell the format of the file.",
+            f"End it in one of {', '.join(_SUFFIXES)}, or give --format.",
+        )
     return _SUFFIXES[suffix]
 
 
@@ -99,7 +119,8 @@ def _write_file(table: pa.Table, format: str, path: Path) -> None:
             from . import binary
 
             {"parquet": binary.write_parquet, "votable": binary.write_votable, "fits": binary.write_fits}[format](
-                table, temporary)
+                table, temporary
+            )
         else:
             with open(temporary, "w", encoding="utf-8", newline="") as handle:
                 _text_writer(format)(table, handle)
