@@ -13,7 +13,8 @@ from .recipe import Recipe
 
 _ROW_OVERHEAD_BYTES = 8
 _KEY_BYTES = 42
-_WORKING_BYTES = 350 << 20
+_WORKING_BYTES = 700 << 20
+"""Libraries, buffers and the exact search that recall is measured against."""
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 

@@ -62,9 +62,15 @@ class InvertedLists:
         return np.asarray(self.ivf.sa_encode(self.project(vectors)))
 
     def mean_distance(self, vectors: np.ndarray) -> float:
-        """Mean squared distance of (N, dim) centred vectors to their nearest list's centroid."""
-        distances, _ = self.ivf.quantizer.search(self.project(vectors), 1)
-        return float(np.mean(distances, dtype=np.float64))
+        """Mean squared distance of (N, dim) centred unit vectors to their nearest list's centroid.
+
+        What the PCA leaves out counts too: new kinds of vectors may lie in just those directions.
+        """
+        projected = self.project(vectors)
+        distances, _ = self.ivf.quantizer.search(projected, 1)
+        kept = projected - self.offset
+        left_out = 1 - np.einsum("ij,ij->i", kept, kept)
+        return float(np.mean(distances[:, 0] + left_out.clip(min=0), dtype=np.float64))
 
     def add_codes(self, codes: np.ndarray, first_row: int) -> None:
         """Put encoded vectors into their lists, numbered from `first_row`."""
