@@ -17,11 +17,13 @@ from specclip_search.version import __version__
 
 from .aligned import LRS, XP, AlignedModel
 from .folders import cast, fill_module, load_tensors, save_tensors
+from .label_head import LabelHead
 from .mini import MiniModel, MiniSizes
 from .names import read_settings
 from .published import KINDS, LRS_PIXELS, SHARED, WIDTH, XP_PIXELS, build
 
 FORMAT_VERSION = 1
+LABEL_HEAD = "mlp_head"
 TOML, WEIGHTS, METRICS = "model.toml", "weights.safetensors", "metrics.json"
 PIXELS = {LRS: LRS_PIXELS, XP: XP_PIXELS}
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -78,7 +80,10 @@ def build_module(card: ModelCard, device: str | torch.device | None = None) -> n
     if card.kind == "mini":
         with torch.device(device or "cpu"):
             return MiniModel(card.sizes)
-    module = build(card.kind, device)
+    if card.kind == LABEL_HEAD:
+        with torch.device(device or "cpu"):
+            return LabelHead()
+    module: nn.Module = build(card.kind, device)
     if isinstance(module, AlignedModel):
         module.temperature = card.temperature
     return module
@@ -132,7 +137,7 @@ def load_card(folder: Path) -> ModelCard:
         raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT_VERSION}.",
                               "Use the version of specclip-search that wrote it.")
     card = read_settings(ModelCard, table, TOML)
-    if card.kind != "mini" and card.kind not in KINDS:
+    if card.kind not in ("mini", LABEL_HEAD, *KINDS):
         raise CheckpointError(f"{path}: no kind of model is called '{card.kind}'.",
                               f"Known here: mini, {', '.join(KINDS)}.")
     return card

@@ -15,7 +15,7 @@ from specclip_search.errors import CheckpointError, QueryError, Reason, Spectrum
 
 from .aligned import LRS, AlignedModel
 from .autoencoder import AutoEncoder
-from .checkpoints import PIXELS, TOML, ModelCard, load_card, load_metrics, load_module
+from .checkpoints import LABEL_HEAD, PIXELS, TOML, ModelCard, load_card, load_metrics, load_module
 from .names import did_you_mean
 from .tokens import mean_and_std
 
@@ -220,6 +220,9 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
     if threads is not None:
         torch.set_num_threads(threads)
     folder = find_model(name_or_folder)
+    if load_card(folder).kind == LABEL_HEAD:
+        raise CheckpointError(f"{folder} holds a label head, not a model that makes vectors.",
+                              "Load it with training.label_head.LabelHead.load, over the vectors of its model.")
     card, module = load_module(folder, verify)
     return Model(card, module, device, precision, batch_size, load_metrics(folder), folder)
 
