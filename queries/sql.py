@@ -85,13 +85,24 @@ class AtlasConnection:
         DuckDB's own connection.
     """
 
-    def __init__(self, atlas: Atlas, *, read_only: bool = False) -> None:
+    def __init__(self, atlas: Atlas, *, read_only: bool = False, strangers: bool = False) -> None:
         self.views = AtlasViews(atlas)
         self.duckdb = _bare_connection()
         self._made: set[str] = set()
-        self._failures = add_functions(self.duckdb, atlas, files=not read_only)
+        self._failures = add_functions(self.duckdb, atlas, files=not (read_only or strangers))
         if read_only:
-            lock_down(self.duckdb, atlas.path)
+            _shut_out(self.duckdb, atlas.path)
+
+    def lock_down(self, memory_mb: int, threads: int) -> None:
+        """Cap what statements may use, and leave them the views made so far and nothing else. Cannot be undone."""
+        for setting in (
+            f"memory_limit = '{memory_mb}MB'",
+            f"threads = {threads}",
+            "max_temp_directory_size = '0KB'",
+            "max_expression_depth = 250",
+        ):
+            self.duckdb.execute(f"SET {setting}")
+        _shut_out(self.duckdb, self.views.atlas.path)
 
     def prepare(self, statement: str) -> None:
         """Make the views that `statement` may read."""
@@ -110,15 +121,19 @@ class AtlasConnection:
     def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
         """Run one statement; see `run`."""
         self.prepare(statement)
-        described = _DESCRIBE.fullmatch(statement)
-        if described and described[1].lower() in self.views.all:
-            statement = _meaning_sql(described[1].lower())
+        if self.asks_for_columns(statement):
+            statement = _meaning_sql(statement)
         relation = self.guarded(lambda: self.duckdb.sql(statement, params=_plain(parameters)))
         return None if relation is None else Rows(relation, self)
 
     def rows(self, statement: str) -> pa.Table:
         """Rows of one statement whose views are made already."""
         return self.guarded(lambda: self.duckdb.sql(statement).to_arrow_table())
+
+    def asks_for_columns(self, statement: str) -> bool:
+        """Whether a statement is `DESCRIBE <view>` or `SHOW TABLES`, which are answered with meanings."""
+        described = _DESCRIBE.fullmatch(statement)
+        return described is not None and described[1].lower() in (*self.views.all, "tables")
 
     def execute(self, statement: str, parameters: Parameters = None) -> duckdb.DuckDBPyConnection:
         """DuckDB's `execute`."""
@@ -154,8 +169,8 @@ class AtlasConnection:
         return getattr(self.duckdb, name)
 
 
-def lock_down(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Leave `connection` nothing but reading below `folder`. Cannot be undone."""
+def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Leave `connection` no file but those below `folder`. Cannot be undone."""
     from .view_files import no_glob, quoted
 
     root = str(folder.resolve()) + "/"
@@ -233,7 +248,7 @@ def as_query_error(error: Exception, views: AtlasViews) -> QueryError:
     text = str(error)
     first = text.split("\n\nLINE")[0].strip()
     lines = [line.strip() for line in first.splitlines() if line.strip()]
-    message = re.sub(r"^\w+ Error: ", "", lines[0]) if lines else type(error).__name__
+    message = re.sub(r"^[\w ]+ Error: ", "", lines[0]) if lines else type(error).__name__
     if "Table with name" in text:
         return QueryError(message, views.missing_hint())
     guesses = next((line for line in lines[1:] if line.startswith("Candidate bindings")), "")
@@ -266,8 +281,16 @@ def _plain(parameters: Parameters) -> Any:
     return dict(parameters) if isinstance(parameters, Mapping) else None if parameters is None else list(parameters)
 
 
-def _meaning_sql(view: str) -> str:
+def _meaning_sql(statement: str) -> str:
+    described = _DESCRIBE.fullmatch(statement)
+    assert described is not None
+    name = described[1].lower()
+    if name == "tables":
+        return (
+            "SELECT view_name AS name, coalesce(comment, '') AS meaning FROM duckdb_views() WHERE NOT internal "
+            "ORDER BY view_name"
+        )
     return (
         "SELECT column_name, data_type AS column_type, coalesce(comment, '') AS meaning FROM duckdb_columns() "
-        f"WHERE table_name = '{view}' ORDER BY column_index"
+        f"WHERE table_name = '{name}' ORDER BY column_index"
     )

@@ -1,0 +1,155 @@
+"""What a stranger's statement may contain: one SELECT over the atlas's views, and functions that only compute."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from specclip_search.errors import QueryError
+
+if TYPE_CHECKING:
+    import duckdb
+
+LONGEST_STATEMENT = 20_000
+TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "cone", "sky_match"})
+OWN_FUNCTIONS = frozenset({"cosine", "separation_arcsec", "unnest"})
+# functions that tell of the process or the connection, wait, keep state, run text as SQL, or are DuckDB's own inner ones
+_CLOSED = re.compile(
+    r"(__|pg_|has_\w+_privilege|inet_|current_|session_|duckdb|pragma|write_|sleep|getvariable|setseed|random$|uuid|"
+    r"gen_random|nextval|setval|currval|stats$|vector_type|in_search_path|txid|transaction_|query|which_|parse_duckdb|"
+    r"\w*obj_description|col_description|map_to_pg|json_execute|json_serialize|json_deserialize|get_block_size|version$|"
+    r"user$|_|getenv|index_key|icu_|create_sort_key|make_type|cast_to_type|get_type|remap_struct|replace_type|variant_)"
+)
+_TABLES = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "COLUMN_DATA"})
+_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+_PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+
+def check_statement(connection: duckdb.DuckDBPyConnection, statement: str, views: Collection[str]) -> None:
+    """Refuse whatever is not one SELECT over `views`.
+
+    Parameters
+    ----------
+    connection
+        Any connection; nothing of the statement is run on it.
+    views
+        Names of the tables that may be read.
+
+    Raises
+    ------
+    QueryError
+        With one line that says what is not allowed.
+    """
+    if len(statement) > LONGEST_STATEMENT:
+        raise _refused(f"it is longer than {LONGEST_STATEMENT:,} characters")
+    if "\0" in statement:
+        raise _refused("it holds a NUL character")
+    tree = _parsed(connection, statement)
+    with_names = set(_cte_names(tree))
+    for name in with_names:
+        if not _PLAIN_NAME.fullmatch(name):
+            raise _refused(f"WITH gives a name that is no plain word: {name!r}")
+    _check_tree(tree, {*views, *(name.lower() for name in with_names)}, _computing_functions(connection))
+
+
+def _refused(why: str) -> QueryError:
+    return QueryError(
+        f"This statement is not allowed: {why}.",
+        "Allowed is one SELECT over the atlas's views, with functions that only compute.",
+    )
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, statement: str) -> dict[str, Any]:
+    """The statement's syntax tree, if it is one SELECT."""
+    import duckdb
+
+    try:
+        statements = connection.extract_statements(statement)
+    except duckdb.Error as error:
+        raise _refused("it is not SQL: " + " ".join(str(error).split("\n\nLINE")[0].split())) from error
+    if len(statements) != 1:
+        raise _refused(f"it holds {len(statements)} statements")
+    kind = str(statements[0].type).rsplit(".", 1)[-1]
+    if kind != "SELECT":
+        raise _refused(f"it is a {kind} statement")
+    try:
+        text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [statement]).fetchall()[0][0]
+        content = json.loads(text)
+    except (duckdb.Error, ValueError, RecursionError) as error:
+        raise _refused("it cannot be taken apart to be checked") from error
+    if content.get("error") or len(content["statements"]) != 1:
+        raise _refused("it cannot be taken apart to be checked")
+    return content["statements"][0]
+
+
+def _walk(node: Any) -> Iterator[dict[str, Any]]:
+    """All objects of the tree, without recursion: a stranger chooses its depth."""
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, dict):
+            yield here
+            waiting.extend(here.values())
+        elif isinstance(here, list):
+            waiting.extend(here)
+
+
+def _cte_names(tree: dict[str, Any]) -> Iterator[str]:
+    for node in _walk(tree):
+        entries = node.get("cte_map", {}).get("map", []) if isinstance(node.get("cte_map"), dict) else []
+        for entry in entries:
+            yield entry["key"]
+        if node.get("type") == "RECURSIVE_CTE_NODE":
+            yield node["cte_name"]
+
+
+def _check_tree(tree: dict[str, Any], tables: set[str], functions: frozenset[str]) -> None:
+    table_calls = {id(node["function"]) for node in _walk(tree) if node.get("type") == "TABLE_FUNCTION"}
+    for node in _walk(tree):
+        kind = node.get("type")
+        if "query_location" in node and "sample" in node and kind not in _TABLES:
+            raise _refused(f"it reads from {str(kind).lower().replace('_ref', '')}")
+        if isinstance(kind, str) and kind.endswith("_NODE") and "select_list" not in node and kind not in _NODES:
+            raise _refused(f"it holds a {kind.lower()}")
+        if kind == "BASE_TABLE":
+            _check_table(node, tables)
+        if "function_name" in node:
+            allowed = TABLE_FUNCTIONS if id(node) in table_calls else functions
+            _check_function(node, allowed)
+
+
+def _check_table(node: dict[str, Any], tables: set[str]) -> None:
+    name = node["table_name"]
+    if node.get("catalog_name") or node.get("schema_name"):
+        raise _refused(f"it reads the table {name!r} of another schema")
+    if name.lower() not in tables:
+        raise _refused(f"there is no view {name!r}")
+
+
+def _check_function(node: dict[str, Any], allowed: Collection[str]) -> None:
+    name = node["function_name"].lower()
+    if node.get("catalog") or node.get("schema") not in ("", "main", None):
+        raise _refused(f"it calls the function {name!r} of another schema")
+    if name not in allowed:
+        raise _refused(f"the function {name!r} may not be called here")
+
+
+@lru_cache(maxsize=1)
+def _builtin_functions(version: str) -> frozenset[str]:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT lower(function_name) FROM duckdb_functions() "
+            "WHERE internal AND function_type IN ('scalar', 'aggregate', 'macro', 'window')"
+        ).fetchall()
+    return frozenset(name for (name,) in rows if not _CLOSED.match(name))
+
+
+def _computing_functions(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
+    import duckdb
+
+    return _builtin_functions(duckdb.__version__) | OWN_FUNCTIONS
