@@ -49,7 +49,7 @@ def _terminal_bar(label: str, unit: str) -> Iterator[Progress]:
 
         def update(done: int, total: int | None, note: str = "") -> None:
             rate = done / max(time.monotonic() - started, 1e-6)
-            bar.update(task, completed=done, total=total, rate=f"{rate:,.0f} {unit}/s", note=note)
+            bar.update(task, completed=done, total=total, rate=f"{_rate(rate)} {unit}/s", note=note)
 
         yield update
 
@@ -67,7 +67,12 @@ def _plain_lines(label: str, unit: str) -> Progress:
         whole = f" of {total:,}" if total else ""
         left = f", {(total - done) / rate:,.0f} s left" if total and rate > 0 else ""
         print(
-            f"{label}: {done:,}{whole} {unit}, {rate:,.0f} {unit}/s{left} {note}".rstrip(), file=sys.stderr, flush=True
+            f"{label}: {done:,}{whole} {unit}, {_rate(rate)} {unit}/s{left} {note}".rstrip(), file=sys.stderr, flush=True
         )
 
     return update
+
+
+def _rate(rate: float) -> str:
+    """Whole numbers where they tell enough."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

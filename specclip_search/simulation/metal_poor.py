@@ -24,6 +24,7 @@ BASE_FEH = -0.5
 BASE_TEFF = (4200.0, 6900.0)
 CARBON_RICH_BELOW_FEH = -1.8
 CARBON_RICH_FRACTION = 0.25
+MAX_ROUNDS = 50
 
 
 def suitable_bases(emulator: Emulator, labels: FloatArray) -> np.ndarray:
@@ -34,8 +35,12 @@ def suitable_bases(emulator: Emulator, labels: FloatArray) -> np.ndarray:
     return np.flatnonzero(wanted & emulator.covers(labels))
 
 
-def draw_targets(emulator: Emulator, labels: FloatArray, count: int, rng: np.random.Generator,
-                 ) -> tuple[np.ndarray, FloatArray]:
+def draw_targets(
+    emulator: Emulator,
+    labels: FloatArray,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, FloatArray]:
     """Base rows and labels of `count` stars to be made.
 
     Teff and logg are the base's own, so that the ratio of models is one of composition alone.
@@ -51,19 +56,23 @@ def draw_targets(emulator: Emulator, labels: FloatArray, count: int, rng: np.ran
     Raises
     ------
     ValueError
-        If no star of `labels` is a suitable base.
+        If no star of `labels` is a suitable base, or nearly no target is covered.
     """
     bases = suitable_bases(emulator, labels)
     if not len(bases):
         raise ValueError("no labelled star is a suitable base")
     rows = np.empty(0, dtype=np.int64)
     targets = np.empty((0, 5))
-    while len(rows) < count:
+    for _ in range(MAX_ROUNDS):
+        if len(rows) >= count:
+            break
         drawn = rng.choice(bases, size=2 * count)
         wished = _wished(labels[drawn], rng)
         possible = emulator.covers(wished)
         rows = np.concatenate([rows, drawn[possible]])
         targets = np.concatenate([targets, wished[possible]])
+    if len(rows) < count:
+        raise ValueError("almost no star below the bases' metallicity lies within the emulator's range")
     return rows[:count], targets[:count]
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from ..atlas.files import text_digest
 from ..errors import AtlasError
+from ..ingest.report import IngestReport
+from ..ingest.rows import spectra_table
+from ..modality import LAMOST_LRS
+from ..preparation import prepare_batch
+from .observed import observe_stars
 
 if TYPE_CHECKING:
     from ..atlas import Atlas, Part, Stage
-    from .emulator import Emulator
 
-LABELS = ("teff", "logg", "feh", "alpha_fe", "c_fe")
+NO_LABELS, OUTSIDE, ALREADY_SIMULATED = "no_labels", "labels_outside_emulator", "xp_is_simulated"
 A_V_PER_A_K = 8.8  # A_K/A_V = 0.114, Cardelli, Clayton & Mathis 1989
 R_V = 3.1
 
@@ -44,19 +49,26 @@ def read_labels(stage: Stage) -> StarLabels:
     AtlasError
         If the catalogue has no `source_id`, `teff`, `logg` or `feh`.
     """
-    import pyarrow.parquet as pq
-
     parts = stage.parts()
     if not parts:
         raise stage.missing()
     names = pq.read_schema(parts[0].path).names
     lacking = [n for n in ("source_id", "teff", "logg", "feh") if n not in names]
     if lacking:
-        raise AtlasError(f"The {stage.label} lacks {', '.join(lacking)}; labels need source_id, teff, logg and feh.",
-                         "Name another catalogue with --catalog.")
+        raise AtlasError(
+            f"The {stage.label} lacks {', '.join(lacking)}; labels need source_id, teff, logg and feh.",
+            "Name another catalogue with --catalog.",
+        )
     alpha = next((n for n in ("alpha_fe", "alpha_m") if n in names), None)
-    columns = ["source_id", "teff", "logg", "feh", alpha, "c_fe" if "c_fe" in names else None,
-               "ak_targ" if "ak_targ" in names else None]
+    columns = [
+        "source_id",
+        "teff",
+        "logg",
+        "feh",
+        alpha,
+        "c_fe" if "c_fe" in names else None,
+        "ak_targ" if "ak_targ" in names else None,
+    ]
     table = stage.read([c for c in columns if c is not None])
     table = table.filter(table["source_id"].is_valid())
 
@@ -67,15 +79,28 @@ def read_labels(stage: Stage) -> StarLabels:
         return column if np.isnan(default) else np.where(np.isnan(column), default, column)
 
     ids = table["source_id"].to_numpy()
-    labels = np.stack([values("teff", np.nan), values("logg", np.nan), values("feh", np.nan),
-                       values(alpha, 0.0), values(columns[5], 0.0)], axis=1)
+    labels = np.stack(
+        [
+            values("teff", np.nan),
+            values("logg", np.nan),
+            values("feh", np.nan),
+            values(alpha, 0.0),
+            values(columns[5], 0.0),
+        ],
+        axis=1,
+    )
     ebv = np.clip(values(columns[6], 0.0) * A_V_PER_A_K / R_V, 0.0, 2.0)
     first = np.unique(ids, return_index=True)[1]
     return StarLabels(ids[first], labels[first], ebv[first])
 
 
-def simulate_pairs(atlas: Atlas, *, catalogue: str = "apogee", seed: int = 0,
-                   progress: Callable[[int, int | None, str], None] | None = None) -> IngestReport:
+def simulate_pairs(
+    atlas: Atlas,
+    *,
+    catalogue: str = "apogee",
+    seed: int = 0,
+    progress: Callable[[int, int | None, str], None] | None = None,
+) -> IngestReport:
     """Give every labelled Gaia XP star of the atlas a simulated LAMOST spectrum.
 
     Each shard of `spectra/gaia_xp` gets one shard of `spectra/lamost_lrs`, marked `simulated`,
@@ -102,12 +127,14 @@ def simulate_pairs(atlas: Atlas, *, catalogue: str = "apogee", seed: int = 0,
     with target.lock():
         numbers = _target_numbers(target, parts)
         for part in parts:
-            inputs = text_digest("simulated lrs 1", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed))
+            inputs = text_digest(
+                "simulated lrs 1", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
+            )
             if target.is_current(numbers[part.number], inputs):
                 accounts = target.part(numbers[part.number]).extra["accounts"]  # type: ignore[union-attr]
                 report.shards_current += 1
             else:
-                accounts = _simulate_part(part, numbers[part.number], target, labels, emulator, seed, inputs)
+                accounts = _simulate_part(part, numbers[part.number], atlas, labels, emulator, seed, inputs)
                 report.shards_written += 1
             report.add(accounts)
             if progress:
@@ -125,3 +152,39 @@ def _target_numbers(target: Stage, parts: list[Part]) -> dict[int, int]:
             numbers[part.number] = following
             following += 1
     return numbers
+
+
+def _simulate_part(
+    part: Part,
+    number: int,
+    atlas: Atlas,
+    labels: StarLabels,
+    emulator: Emulator,
+    seed: int,
+    inputs: str,
+) -> dict[str, Any]:
+    """Simulate and write the LRS shard of one XP shard; its accounts."""
+    stars = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "simulated", "ra", "dec"])
+    ids = stars["source_id"].to_numpy()
+    wanted, ebv = labels.lookup(ids)
+    reasons = _reasons(emulator, wanted, stars["simulated"].to_numpy())
+    snapped = emulator.snap(wanted)
+    chosen = np.flatnonzero(reasons == "")
+    position = {name: stars[name].to_numpy()[chosen] for name in ("ra", "dec")}
+    spectra = observe_stars(emulator, snapped[chosen], ids[chosen], ebv[chosen], seed, **position)
+    prepared = prepare_batch(LAMOST_LRS, spectra)
+    table = spectra_table(LAMOST_LRS, spectra, prepared, simulated=True)
+    counts = Counter(reasons[reasons != ""].tolist()) + Counter(str(r) for r in prepared.reasons if r is not None)
+    accounts = {"read": len(ids), "kept": table.num_rows, "rejected": dict(counts)}
+    atlas.spectra(LAMOST_LRS.name).write(
+        number, table, schema=table.schema, inputs=inputs, extra={"simulated_from": part.number, "accounts": accounts}
+    )
+    return accounts
+
+
+def _reasons(emulator: Emulator, labels: np.ndarray, simulated: np.ndarray) -> np.ndarray:
+    """Why a star gets no LAMOST spectrum, (N,) text; empty where it gets one."""
+    known = np.isfinite(labels).all(axis=1)
+    covered = np.zeros(len(labels), dtype=bool)
+    covered[known] = emulator.covers(emulator.snap(labels[known]))
+    return np.where(simulated, ALREADY_SIMULATED, np.where(~known, NO_LABELS, np.where(~covered, OUTSIDE, "")))

@@ -15,8 +15,18 @@ XP_WAVELENGTH_NM = np.arange(336.0, 1021.0, 2.0)
 # FWHM in nm at which model spectra at APOGEE labels, smoothed, match real spectra of 3,763 training stars of
 # low extinction best, window by window between 370 and 900 nm; the step at 640 nm is the join of BP and RP
 _FWHM_NM = {
-    336.0: 6.0, 370.0: 7.5, 390.0: 8.0, 430.0: 10.5, 475.0: 12.0, 510.0: 12.5, 638.0: 13.0,
-    642.0: 7.0, 660.0: 7.0, 720.0: 9.0, 870.0: 12.0, 1020.0: 14.0,
+    336.0: 6.0,
+    370.0: 7.5,
+    390.0: 8.0,
+    430.0: 10.5,
+    475.0: 12.0,
+    510.0: 12.5,
+    638.0: 13.0,
+    642.0: 7.0,
+    660.0: 7.0,
+    720.0: 9.0,
+    870.0: 12.0,
+    1020.0: 14.0,
 }
 
 

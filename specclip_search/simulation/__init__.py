@@ -1,0 +1,31 @@
+"""Stars whose labels are known: an emulator of model spectra and an instrument that observes them.
+
+`Emulator` turns labels into model spectra, `observe_lrs` turns model spectra into raw LAMOST-like
+spectra with noise and an honest inverse variance, `write_lamost_fits` writes them as files of the
+survey's own layouts. Names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Emulator": "emulator",
+    "SimulationError": "labels",
+    "LABEL_NAMES": "labels",
+    "RawLrs": "instrument",
+    "observe_lrs": "instrument",
+    "band_snr": "snr",
+    "sample_snr": "snr",
+    "write_lamost_fits": "lamost_fits",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{home}"), name)

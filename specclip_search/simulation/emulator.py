@@ -1,0 +1,219 @@
+"""Model spectra of stars for given labels, by a network trained on LTE synthesis; NumPy only.
+
+How the weights were made, their errors and limits: docs/emulator.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .coverage import Coverage
+from .labels import FloatArray, SimulationError, features, label_array
+from .network import unpack_head
+
+FORMAT = 1
+STEFAN_BOLTZMANN = 5.670374419e-5  # erg s-1 cm-2 K-4, CODATA 2018
+FLOOR = 5e-4
+"""Least normalised flux that is returned; the deepest line cores of the grid lie at 8e-4."""
+LabelsLike = ArrayLike | Mapping[str, ArrayLike]
+ERROR_CLASSES = ("other", "cool", "feh_below_-3", "carbon_rich", "hot")
+
+
+def error_class(labels: FloatArray) -> np.ndarray:
+    """Number (N,) in `ERROR_CLASSES`: hot teff >= 8000 K, carbon_rich c_fe > 0.7, feh < -3, cool teff < 4800 K.
+
+    Where several apply the later in `ERROR_CLASSES` holds.
+    """
+    teff, _, feh, _, c_fe = labels.T
+    number = np.where(teff < 4800.0, 1, 0)
+    number = np.where(feh < -3.0, 2, number)
+    number = np.where(c_fe > 0.7, 3, number)
+    return np.where(teff >= 8000.0, 4, number)
+
+
+class Emulator:
+    """Model spectra for labels (teff [K], logg, feh, alpha_fe, c_fe), one row a star.
+
+    Every method takes an (N, 5) array or a mapping of columns (see `label_array`) and returns one
+    row a star. A star's spectrum does not depend on the others in the call, to the last bit.
+    Microturbulence is no label: in the grid it is a function of teff and logg (`vmic`).
+
+    Parameters
+    ----------
+    arrays
+        Content of the weights file; use `Emulator.load`.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._arrays = dict(arrays)
+        self.coverage = Coverage(
+            low=self._wide("label_low"), high=self._wide("label_high"), nodes=self._wide("node_labels")
+        )
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Emulator:
+        """The emulator that ships with the package, or one from a weights file.
+
+        Raises
+        ------
+        SimulationError
+            If the file is missing or is not such a file.
+        """
+        return _shipped() if path is None else cls(_read_weights(Path(path)))
+
+    @property
+    def wavelength(self) -> FloatArray:
+        """(3923,) vacuum wavelength [Angstrom] of `lrs` and `normalised`: 10**(3.5670 + 1e-4 i)."""
+        return 10.0 ** (3.5670 + 1e-4 * np.arange(len(self._arrays["normalised_mean"])))
+
+    @property
+    def sed_wavelength(self) -> FloatArray:
+        """(710,) vacuum wavelength [Angstrom] of the 10 A bins of `sed`."""
+        return self._wide("sed_wavelength")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Errors on held-out stars and how the weights were made."""
+        return dict(json.loads(str(self._arrays["metrics"])))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights: what was simulated with others is stale."""
+        content = hashlib.sha256()
+        for name in sorted(self._arrays):
+            content.update(name.encode() + np.ascontiguousarray(self._arrays[name]).tobytes())
+        return "sha256:" + content.hexdigest()
+
+    @property
+    def heldout_index(self) -> np.ndarray:
+        """Sampling numbers (int64) of the grid stars that no weight was fitted to."""
+        return self._arrays["heldout_index"]
+
+    def covers(self, labels: LabelsLike) -> np.ndarray:
+        """Mask (N,) of the stars this emulator answers for (`margin` >= 0)."""
+        return self.coverage.covers(label_array(labels))
+
+    def margin(self, labels: LabelsLike) -> FloatArray:
+        """(N,): 1 on a training star, 0 at the accepted distance from one, negative where refused."""
+        return self.coverage.margin(label_array(labels))
+
+    def snap(self, labels: LabelsLike) -> FloatArray:
+        """Labels (N, 5) as they can be used: feh, alpha_fe, c_fe slightly out of range are moved to its limit."""
+        return self.coverage.snap(label_array(labels))
+
+    def normalised(self, labels: LabelsLike) -> FloatArray:
+        """Flux over continuum, (N, 3923), R = 1800, between `FLOOR` and 1.
+
+        Raises
+        ------
+        SimulationError
+            If a star is not covered, also in every other method that returns spectra.
+        """
+        return np.clip(self._heads["normalised"].predict(self._inputs(labels)), FLOOR, 1.0)
+
+    def continuum(self, labels: LabelsLike) -> FloatArray:
+        """Continuum surface flux [erg s-1 cm-2 A-1] on `wavelength`, (N, 3923), log-linear between nodes."""
+        return np.exp(self._log_flux(labels)[:, self._n_sed :] @ self._interpolation)
+
+    def lrs(self, labels: LabelsLike) -> FloatArray:
+        """Surface flux [erg s-1 cm-2 A-1] at the star, (N, 3923): normalised flux times continuum."""
+        return self.normalised(labels) * self.continuum(labels)
+
+    def sed(self, labels: LabelsLike) -> FloatArray:
+        """Mean surface flux [erg s-1 cm-2 A-1] in bins of 10 A, (N, 710), 3305-10395 A."""
+        return np.exp(self._log_flux(labels)[:, : self._n_sed])
+
+    def uncertainty(self, labels: LabelsLike) -> FloatArray:
+        """Rms error (N, 3923) of `normalised` by wavelength, measured on held-out stars of the same class.
+
+        It is the emulation's error alone; what the models themselves lack is in docs/emulator.md.
+        """
+        return self._wide("normalised_error")[error_class(self._checked(labels))]
+
+    def sed_uncertainty(self, labels: LabelsLike) -> FloatArray:
+        """Relative rms error (N, 710) of `sed` on held-out stars of the same class."""
+        return self._wide("sed_error")[error_class(self._checked(labels))]
+
+    def vmic(self, labels: LabelsLike) -> FloatArray:
+        """Microturbulence [km/s] of the models, (N,): from the nearest training stars in teff and logg."""
+        points = self._checked(labels)[:, :2] / (150.0, 0.15)
+        nodes = self.coverage.nodes[:, :2] / (150.0, 0.15)
+        values = self._wide("node_vmic")
+        result = np.empty(len(points))
+        for i, point in enumerate(points):
+            weight = np.exp(-0.5 * ((nodes - point) ** 2).sum(axis=1)) + 1e-30
+            design = np.column_stack([np.ones(len(nodes)), nodes - point]) * np.sqrt(weight)[:, None]
+            result[i] = np.linalg.lstsq(design, values * np.sqrt(weight), rcond=None)[0][0]
+        return result
+
+    def _wide(self, name: str) -> FloatArray:
+        return self._arrays[name].astype(np.float64)
+
+    def _checked(self, labels: LabelsLike) -> FloatArray:
+        array = label_array(labels)
+        self.coverage.require(array)
+        return array
+
+    def _inputs(self, labels: LabelsLike) -> FloatArray:
+        return (features(self._checked(labels)) - self._wide("feature_mean")) / self._wide("feature_scale")
+
+    def _log_flux(self, labels: LabelsLike) -> FloatArray:
+        """ln of surface flux (N, 710 + 328): the 10 A bins, then the continuum's nodes."""
+        array = label_array(labels)
+        level = np.log(STEFAN_BOLTZMANN) + 4.0 * np.log(array[:, :1])
+        return self._heads["flux"].predict(self._inputs(array)) + level
+
+    @cached_property
+    def _heads(self) -> dict[str, Any]:
+        return {name: unpack_head(name, self._arrays) for name in ("normalised", "flux")}
+
+    @property
+    def _n_sed(self) -> int:
+        return len(self._arrays["sed_wavelength"])
+
+    @cached_property
+    def _interpolation(self) -> FloatArray:
+        """(328, 3923) weights of linear interpolation in wavelength between the continuum's nodes."""
+        nodes = self._wide("continuum_wavelength")
+        left = np.clip(np.searchsorted(nodes, self.wavelength, side="right") - 1, 0, len(nodes) - 2)
+        fraction = (self.wavelength - nodes[left]) / (nodes[left + 1] - nodes[left])
+        matrix = np.zeros((len(nodes), len(left)))
+        matrix[left, np.arange(len(left))] = 1.0 - fraction
+        matrix[left + 1, np.arange(len(left))] = fraction
+        return matrix
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Emulator:
+    with resources.as_file(resources.files(__package__) / "data" / "emulator.npz") as path:
+        return Emulator(_read_weights(path))
+
+
+def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise SimulationError(
+            f"The emulator's weights were expected at {path}; there is no such file.",
+            "Make them with: python -m specclip_search.simulation.train_emulator GRID.npz --output FILE",
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise SimulationError(
+            f"{path} is not an emulator's weights file: {error}.", "Fetch or make the file again."
+        ) from error
+    if int(arrays.get("format", np.array(-1))) != FORMAT:
+        raise SimulationError(
+            f"{path} must be an emulator's weights file of format {FORMAT}; found {arrays.get('format', 'none')}.",
+            "Make the file again with this version of the package.",
+        )
+    return arrays

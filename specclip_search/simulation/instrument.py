@@ -1,0 +1,225 @@
+"""LAMOST's low-resolution spectrographs: from a star's spectrum to raw flux, inverse variance and masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+
+from .labels import FloatArray, SimulationError
+from .snr import BANDS, band_snr
+
+C_KM_S = 299792.458
+LOG_STEP = 1e-4
+MODEL_LOG_START = 3.5670
+LOG_START, PIXELS = 3.5682, 3909
+WAVELENGTH = 10.0 ** (LOG_START + LOG_STEP * np.arange(PIXELS))
+FIRST_PIXEL = round((LOG_START - MODEL_LOG_START) / LOG_STEP)
+MAX_RV_KM_S = 1000.0
+
+BLUR = 0.23  # largest extra blur: [k, 1-2k, k] adds 2k square pixels, so R = 1800 falls to about 1500 at 0.23
+CALIBRATION = 0.05  # of each Chebyshev term of the flux calibration's error, ln flux
+CALIBRATION_DEGREE = 5
+JOIN_A, JOIN_WIDTH_A, JOIN_STEP = 5900.0, 60.0, 0.02
+SKY_LINE_EXCESS = 1.5  # times the smooth level of the sky's variance: a sky line
+SKY_RESIDUAL = 0.7  # of a subtracted sky line, in sigma
+COSMIC_RAYS = 0.8  # a spectrum, left after the pipeline's rejection or masked by it
+COSMIC_MASKED = 0.6
+COSMIC_SIGMA = (6.0, 40.0)
+MASK_BIT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RawLrs:
+    """N simulated raw spectra.
+
+    Attributes
+    ----------
+    wavelength
+        (3909,) float64 Angstrom, vacuum, heliocentric: 10**(3.5682 + 1e-4 i).
+    flux, ivar
+        (N, 3909) float32 relative flux and its inverse variance; 0 where masked.
+    andmask, ormask
+        (N, 3909) int16, as the survey's: 0 is good.
+    snr
+        (N,) float32 by band, as the headers' SNRU to SNRZ.
+    rv
+        (N,) float64 km/s that the spectra were shifted by.
+    """
+
+    wavelength: FloatArray
+    flux: np.ndarray
+    ivar: np.ndarray
+    andmask: np.ndarray
+    ormask: np.ndarray
+    snr: dict[str, np.ndarray]
+    rv: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.flux)
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseCurves:
+    """Shapes of LAMOST's variance, measured by `measure_noise`: a star's own part and the sky's."""
+
+    star: FloatArray
+    sky: FloatArray
+    sky_line: np.ndarray
+    log_ratio: tuple[float, float]
+
+
+@lru_cache(maxsize=1)
+def noise_curves() -> NoiseCurves:
+    """The curves that ship with the package."""
+    from scipy.ndimage import median_filter
+
+    with resources.files(__package__).joinpath("data/lamost_noise.npz").open("rb") as handle, np.load(handle) as stored:
+        sky = stored["sky"].astype(np.float64)
+        middle, spread = stored["log_star_over_sky"]
+        lines = sky > SKY_LINE_EXCESS * median_filter(sky, 151)
+        return NoiseCurves(stored["star"].astype(np.float64), sky, lines, (float(middle), float(spread)))
+
+
+def observe_lrs(
+    flux: FloatArray,
+    snr_g: FloatArray,
+    rv: FloatArray,
+    ids: np.ndarray,
+    *,
+    ebv: FloatArray | None = None,
+    seed: int = 0,
+) -> RawLrs:
+    """Observe stars.
+
+    Parameters
+    ----------
+    flux
+        (N, 3923) spectra at R = 1800 on the emulator's grid 10**(3.5670 + 1e-4 i) A, any unit.
+    snr_g
+        (N,) signal to noise a pixel in the g band.
+    rv
+        (N,) radial velocity, km/s.
+    ids
+        (N,) int64; a star's noise depends on `seed` and its id alone, not on the batch.
+    ebv
+        (N,) reddening E(B-V), mag, R_V = 3.1; none by default.
+
+    Raises
+    ------
+    SimulationError
+        If a velocity or signal to noise is out of range.
+    """
+    _check(flux, snr_g, rv)
+    seen = _shifted(flux, rv)
+    if ebv is not None and np.any(ebv > 0):
+        seen = seen * _transmission()[None, :] ** np.asarray(ebv)[:, None]
+    count = len(seen)
+    raw = RawLrs(
+        WAVELENGTH,
+        np.empty((count, PIXELS), np.float32),
+        np.empty((count, PIXELS), np.float32),
+        np.zeros((count, PIXELS), np.int16),
+        np.zeros((count, PIXELS), np.int16),
+        {},
+        np.asarray(rv, float),
+    )
+    for i in range(count):
+        rng = np.random.default_rng([seed, int(ids[i])])
+        _expose(seen[i], float(snr_g[i]), raw, i, rng)
+    raw.snr.update(band_snr(WAVELENGTH, raw.flux, raw.ivar))
+    return raw
+
+
+def _check(flux: FloatArray, snr_g: FloatArray, rv: FloatArray) -> None:
+    pixels = PIXELS + FIRST_PIXEL + 2
+    if flux.ndim != 2 or flux.shape[1] != pixels:
+        raise SimulationError(f"Spectra to observe must be (N, {pixels}); found {flux.shape}.", "Use Emulator.lrs.")
+    if np.any(np.abs(rv) > MAX_RV_KM_S) or not np.all(np.isfinite(rv)):
+        raise SimulationError(f"Radial velocities must lie within {MAX_RV_KM_S:.0f} km/s.", "No star is faster.")
+    if not np.all(np.asarray(snr_g) > 0):
+        raise SimulationError("The signal to noise in g must be positive.", "LAMOST's lies mostly between 8 and 200.")
+
+
+def _shifted(flux: FloatArray, rv: FloatArray) -> FloatArray:
+    """Spectra at their velocity on the instrument's pixels, by four-point Lagrange interpolation."""
+    shift = np.log10(1.0 + np.asarray(rv, float) / C_KM_S) / LOG_STEP
+    start = FIRST_PIXEL - shift
+    whole = np.floor(start).astype(int)
+    t = (start - whole)[:, None]
+    weights = (
+        -t * (t - 1) * (t - 2) / 6,
+        (t + 1) * (t - 1) * (t - 2) / 2,
+        -(t + 1) * t * (t - 2) / 2,
+        (t + 1) * t * (t - 1) / 6,
+    )
+    pixel = np.arange(PIXELS)
+    last = flux.shape[1] - 1
+    result = np.zeros((len(flux), PIXELS))
+    for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
+        place = np.clip(whole[:, None] + pixel + offset, 0, last)
+        result += weight * np.take_along_axis(flux, place, axis=1)
+    return result
+
+
+@lru_cache(maxsize=1)
+def _transmission() -> FloatArray:
+    """(3909,) transmitted fraction for E(B-V) = 1, Gordon et al. 2023 at R_V = 3.1."""
+    try:
+        from dust_extinction.parameter_averages import G23
+    except ImportError as error:
+        from ..errors import MissingExtra
+
+        raise MissingExtra("dust-extinction", "reddening", "Reddening of simulated spectra") from error
+    import astropy.units as u
+
+    return np.asarray(G23(Rv=3.1).extinguish(WAVELENGTH * u.AA, Ebv=1.0), dtype=np.float64)
+
+
+def _expose(star: FloatArray, snr_g: float, raw: RawLrs, row: int, rng: np.random.Generator) -> None:
+    """One exposure of one star: blur, calibration, noise, sky residuals, cosmic rays."""
+    curves = noise_curves()
+    k = rng.uniform(0.0, BLUR)
+    flux = star.copy()
+    flux[1:-1] = (1 - 2 * k) * star[1:-1] + k * (star[:-2] + star[2:])
+    flux *= _calibration_error(rng)
+    inside = (BANDS["g"][0] < WAVELENGTH) & (BANDS["g"][1] > WAVELENGTH)
+    flux /= np.median(flux[inside])
+    ratio = np.exp(rng.normal(*curves.log_ratio))
+    variance = ratio * curves.star * np.maximum(flux, 0.02) + curves.sky
+    # the signal to noise asked for fixes the level; its shape stays as measured
+    sigma = np.sqrt(variance) * (np.median(flux[inside] / np.sqrt(variance[inside])) / snr_g)
+    flux = flux + sigma * rng.standard_normal(PIXELS)
+    flux += np.where(curves.sky_line, sigma * rng.normal(0.0, SKY_RESIDUAL) * rng.standard_normal(PIXELS), 0.0)
+    counts = 10.0 ** rng.uniform(1.5, 3.5)
+    ivar = (sigma * counts) ** -2.0
+    for place, pixels, height, masked in _cosmic_rays(rng):
+        hit = slice(place, place + pixels)
+        flux[hit] += height * sigma[hit]
+        if masked:
+            ivar[hit] = 0.0
+            raw.ormask[row, hit] = raw.andmask[row, hit] = MASK_BIT
+    raw.flux[row], raw.ivar[row] = flux * counts, ivar
+
+
+def _calibration_error(rng: np.random.Generator) -> FloatArray:
+    """(3909,) factor: a smooth error of the flux calibration and a step where blue and red arm join."""
+    x = np.linspace(-1.0, 1.0, PIXELS)
+    terms = rng.normal(0.0, CALIBRATION, CALIBRATION_DEGREE + 1)
+    step = rng.normal(0.0, JOIN_STEP) * np.tanh((WAVELENGTH - JOIN_A) / JOIN_WIDTH_A)
+    return np.exp(np.polynomial.chebyshev.chebval(x, terms) + step)
+
+
+def _cosmic_rays(rng: np.random.Generator) -> list[tuple[int, int, float, bool]]:
+    """Place, width, height in sigma of each, and whether the pipeline masked it."""
+    return [
+        (
+            int(rng.integers(0, PIXELS - 4)),
+            int(rng.integers(1, 4)),
+            float(rng.uniform(*COSMIC_SIGMA)),
+            bool(rng.random() < COSMIC_MASKED),
+        )
+        for _ in range(rng.poisson(COSMIC_RAYS))
+    ]

@@ -1,0 +1,168 @@
+"""Very metal-poor stars in an atlas: moved XP spectra, simulated LAMOST spectra, and their truth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..atlas.columns import column_to_matrix
+from ..atlas.files import text_digest
+from ..errors import AtlasError
+from ..ingest.report import IngestReport
+from ..ingest.rows import spectra_table
+from ..modality import GAIA_XP, LAMOST_LRS, Modality
+from ..preparation import prepare_batch
+from ..spectrum import Spectrum
+from .labels import LABEL_NAMES, FloatArray
+from .metal_poor import draw_targets, simulated_ids, suitable_bases
+from .observed import RELEASE, observe_stars
+from .pairing import StarLabels, read_labels
+from .xp import moved_xp
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..atlas import Atlas, Stage
+    from .emulator import Emulator
+
+TRUTH = "truth"
+SHARD_STARS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Bases:
+    """Real stars whose XP spectra are moved: ids, labels, reddening, input flux and its error."""
+
+    ids: np.ndarray
+    labels: FloatArray
+    ebv: FloatArray
+    flux: FloatArray
+    error: FloatArray
+
+
+def simulate_metal_poor(
+    atlas: Atlas,
+    count: int,
+    *,
+    catalogue: str = "apogee",
+    seed: int = 0,
+    progress: Callable[[int, int | None, str], None] | None = None,
+) -> IngestReport:
+    """Add `count` stars between [Fe/H] = -4 and 0.3 below real ones, in both instruments.
+
+    Their XP spectra are real ones moved to the new composition by the ratio of two model spectra;
+    both spectra are marked `simulated`, and the labels are the catalogue `truth`.
+
+    Raises
+    ------
+    AtlasError
+        If no real star of the atlas is a suitable base.
+    """
+    from .emulator import Emulator
+
+    emulator = Emulator.load()
+    bases = _bases(atlas, emulator, read_labels(atlas.catalog(catalogue)))
+    rows, targets = draw_targets(emulator, bases.labels, count, np.random.default_rng([seed, count]))
+    ids = simulated_ids(bases.ids[rows])
+    _write_truth(atlas, ids, bases.ids[rows], targets, bases.ebv[rows])
+    inputs = text_digest("metal-poor 1", atlas.catalog(catalogue).digest, emulator.digest, str(seed), str(count))
+    report = IngestReport()
+    xp_stage, lrs_stage = atlas.spectra(GAIA_XP.name), atlas.spectra(LAMOST_LRS.name)
+    with xp_stage.lock(), lrs_stage.lock():
+        for start in range(0, count, SHARD_STARS):
+            part = slice(start, min(start + SHARD_STARS, count))
+            tag = f"metal-poor {start}"
+            own = text_digest(inputs, tag)
+            accounts = _standing(xp_stage, lrs_stage, tag, own)
+            if accounts is None:
+                xp = _moved_spectra(emulator, bases, rows[part], targets[part], ids[part])
+                lrs = observe_stars(emulator, targets[part], ids[part], bases.ebv[rows[part]], seed)
+                _write(lrs_stage, LAMOST_LRS, lrs, tag, own)
+                accounts = _write(xp_stage, GAIA_XP, xp, tag, own)
+                report.shards_written += 1
+            else:
+                report.shards_current += 1
+            report.add(accounts)
+            if progress:
+                progress(report.read, count, "")
+    return report
+
+
+def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> _Bases:
+    """The real XP stars of the atlas that can be moved."""
+    ids, known, ebv, flux, error = [], [], [], [], []
+    columns = ["source_id", "simulated", "flux", "error"]
+    for _, batch in atlas.spectra(GAIA_XP.name).iter_batches(columns):
+        key = batch["source_id"].to_numpy(zero_copy_only=False)
+        wanted, reddening = labels.lookup(key)
+        wanted = emulator.snap(wanted)
+        real = ~batch["simulated"].to_numpy(zero_copy_only=False)
+        rows = np.intersect1d(suitable_bases(emulator, wanted), np.flatnonzero(real))
+        ids.append(key[rows])
+        known.append(wanted[rows])
+        ebv.append(reddening[rows])
+        flux.append(column_to_matrix(batch["flux"])[rows].astype(np.float64))
+        error.append(column_to_matrix(batch["error"])[rows].astype(np.float64))
+    if not ids or not sum(len(i) for i in ids):
+        raise AtlasError(
+            "No labelled Gaia XP star of the atlas can serve as a base for very metal-poor ones.",
+            "Ingest stars below [Fe/H] = -0.5 first, for example `specclip-search ingest library`.",
+        )
+    return _Bases(*(np.concatenate(part) for part in (ids, known, ebv, flux, error)))
+
+
+def _moved_spectra(
+    emulator: Emulator, bases: _Bases, rows: np.ndarray, targets: FloatArray, ids: np.ndarray
+) -> list[Spectrum]:
+    """Moved XP spectra; errors move with the flux, so that the signal to noise stays the base star's."""
+    flux = bases.flux[rows]
+    moved = moved_xp(emulator, flux, bases.labels[rows], targets)
+    factor = np.divide(moved, flux, out=np.ones_like(flux), where=flux != 0)
+    with np.errstate(divide="ignore"):
+        ivar = np.where(np.isfinite(bases.error[rows]), (bases.error[rows] * np.abs(factor)) ** -2.0, 0.0)
+    return [
+        Spectrum(
+            GAIA_XP.wavelength,
+            moved[i],
+            ivar[i],
+            GAIA_XP.name,
+            int(key),
+            {"source_id": int(key), "release": RELEASE, "source": "simulated"},
+        )
+        for i, key in enumerate(ids)
+    ]
+
+
+def _standing(xp: Stage, lrs: Stage, tag: str, inputs: str) -> dict[str, Any] | None:
+    """Accounts of a shard that stands in both stages and is current."""
+    found = [
+        [p for p in stage.parts() if p.extra.get("metal_poor") == tag and p.inputs == inputs] for stage in (xp, lrs)
+    ]
+    return dict(found[0][0].extra["accounts"]) if all(found) else None
+
+
+def _write(stage: Stage, modality: Modality, spectra: list[Spectrum], tag: str, inputs: str) -> dict[str, Any]:
+    prepared = prepare_batch(modality, spectra)
+    table = spectra_table(modality, spectra, prepared, simulated=True)
+    counts = Counter(str(reason) for reason in prepared.reasons if reason is not None)
+    accounts = {"read": len(spectra), "kept": table.num_rows, "rejected": dict(counts)}
+    standing = stage.parts()
+    own = [p.number for p in standing if p.extra.get("metal_poor") == tag]
+    number = own[0] if own else max((p.number for p in standing), default=-1) + 1
+    stage.write(number, table, schema=table.schema, inputs=inputs, extra={"metal_poor": tag, "accounts": accounts})
+    return accounts
+
+
+def _write_truth(atlas: Atlas, ids: np.ndarray, base: np.ndarray, targets: FloatArray, ebv: FloatArray) -> None:
+    import pyarrow as pa
+
+    from ..ingest.catalog import ingest_catalog_table
+
+    columns: dict[str, pa.Array] = {"source_id": pa.array(ids), "base_source_id": pa.array(base)}
+    columns |= {name: pa.array(targets[:, i]) for i, name in enumerate(LABEL_NAMES)}
+    columns["ebv"] = pa.array(ebv)
+    ingest_catalog_table(atlas, TRUTH, pa.table(columns), source="simulation")
