@@ -19,6 +19,7 @@ from .anomaly_table import anomalies_schema
 from .evidence import gather, read_columns
 from .features import NAMES, Features, Neighbours, compute_features, pair_neighbours
 from .graph import nearest_rows
+from .halves import first_visits
 from .pair_table import PairTable
 from .pairs import LRS, XP
 from .provenance import stamp
@@ -149,9 +150,9 @@ def score(
         tick = _tick(progress, turn * len(pairs), total, f"{modality} neighbours")
         found, similarity = nearest_rows(space, modality, rows, k, tick)
         neighbours[modality] = pair_neighbours(pairs, modality, found, similarity, len(space.keys(modality)))
-    learn = split_of(pairs.source_id) != ACCEPTANCE_SPLIT
-    if not learn.any():
-        learn = np.ones(len(pairs), dtype=bool)
+    learn = first_visits(pairs.source_id)
+    if (learn & (split_of(pairs.source_id) != ACCEPTANCE_SPLIT)).any():
+        learn &= split_of(pairs.source_id) != ACCEPTANCE_SPLIT
     features = compute_features(space, pairs, neighbours, learn, _tick(progress, 2 * len(pairs), total, "comparing"))
     weights = np.array([WEIGHTS[name] for name in NAMES])
     return pairs, features, score_pairs(features.z, pairs.source_id, weights), neighbours

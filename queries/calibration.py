@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 TAIL_FRACTION = 0.05
-MIN_TAIL = 20
+MIN_TAIL = 15
 MAX_SHAPE = 0.5
 SMALLEST_P = 1e-12
 

@@ -31,7 +31,7 @@ class LearnedErrors:
     stars
         How many pairs they were learned from.
     split
-        ``validation``, or ``all`` where there were too few validation stars.
+        ``validation``, or ``all but acceptance`` where there were too few validation stars.
     """
 
     to_lrs: ModelError

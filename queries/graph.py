@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from indexing.keytable import KeyTable
+
     from .space import Space
 
 SEARCH_ROWS = 512
@@ -16,7 +18,10 @@ SEARCH_ROWS = 512
 def nearest_rows(
     space: Space, modality: str, rows: np.ndarray, k: int, tick: Callable[[int], None] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest spectra of the same instrument for each of `rows`, itself left out.
+    """The k nearest spectra of other stars in the same instrument, for each of `rows`.
+
+    All visits of the star itself are left out: forty spectra of one odd star are no evidence
+    that it is normal.
 
     Parameters
     ----------
@@ -28,14 +33,26 @@ def nearest_rows(
     tuple of np.ndarray
         (N, k) int64 rows, -1 where there are fewer, and (N, k) float32 similarity, 0 there.
     """
-    index = space.index(modality)
+    index, keys = space.index(modality), space.keys(modality)
     found = np.full((len(rows), k), -1, dtype=np.int64)
     similarity = np.zeros((len(rows), k), dtype=np.float32)
     for start in range(0, len(rows), SEARCH_ROWS):
         block = rows[start : start + SEARCH_ROWS]
-        answer = index.search(index.vectors(block), k, query_modality=modality, exclude=block[:, None], centred=True)
+        answer = index.search(
+            index.vectors(block), k, query_modality=modality, exclude=own_rows(keys, block), centred=True
+        )
         found[start : start + len(block)] = answer.rows
         similarity[start : start + len(block)] = np.nan_to_num(answer.similarity)
         if tick is not None:
             tick(start + len(block))
     return found, similarity
+
+
+def own_rows(keys: KeyTable, rows: np.ndarray) -> np.ndarray:
+    """(N, m) int64 rows of all spectra of each row's star, padded with -1; the row itself comes first."""
+    visits, queries = keys.rows_of_sources(np.asarray(keys.source_id[rows]))
+    place = np.arange(len(queries)) - np.searchsorted(queries, queries)
+    own = np.full((len(rows), 2 + int(place.max(initial=-1))), -1, dtype=np.int64)
+    own[:, 0] = rows
+    own[queries, 1 + place] = visits
+    return own

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
-
 from .calibration import benjamini_hochberg, calibrate, surprise
+from .halves import choose, first_visits, teaches
 
-MIN_REFERENCE = 200
+MIN_REFERENCE = 150
 # a pair this far out in any quantity is no reference for normal ones
-EXTREME_Z = 6.0
+EXTREME_Z = 10.0
 MAX_EXCLUDED = 0.10
+REFERENCE_FOLDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +54,34 @@ def score_pairs(z: np.ndarray, source_id: np.ndarray, weights: np.ndarray) -> Sc
         (m,) weight of each quantity.
     """
     reference, label = reference_pairs(z, source_id)
-    parts = np.column_stack([surprise(z[:, j], z[reference, j]) for j in range(z.shape[1])])
+    parts = _parts(z, reference)
     score = parts @ weights
     p_value = calibrate(score[reference]).p_value(score)
     return Scores(score, p_value, benjamini_hochberg(p_value), parts, label, int(reference.sum()))
 
 
+def _parts(z: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(N, m) -log10 p of each quantity; of a reference star against the other reference stars.
+
+    A star ranked among a sample that holds it looks more normal than one that is not in it, and
+    the final p-values of all others would come out too small.
+    """
+    members = np.flatnonzero(reference)
+    fold = np.arange(len(members)) % REFERENCE_FOLDS
+    parts = np.empty(z.shape)
+    for j in range(z.shape[1]):
+        parts[:, j] = surprise(z[:, j], z[members, j])
+        for number in range(REFERENCE_FOLDS) if len(members) >= MIN_REFERENCE else ():
+            own = members[fold == number]
+            parts[own, j] = surprise(z[own, j], z[members[fold != number], j])
+    return parts
+
+
 def reference_pairs(z: np.ndarray, source_id: np.ndarray) -> tuple[np.ndarray, str]:
-    """(N,) bool: validation pairs without the far-out ones, and what they are called."""
-    split = split_of(source_id)
-    chosen, label = split == VALIDATION_SPLIT, "validation"
-    if chosen.sum() < MIN_REFERENCE:
-        chosen, label = split != ACCEPTANCE_SPLIT, "all but acceptance"
+    """Pairs (N,) bool of validation stars that taught no model error, one a star, without far-out ones; their name."""
+    chosen, label = choose(source_id, ~teaches(source_id), MIN_REFERENCE)
     if not chosen.any():
-        chosen, label = np.ones(len(z), dtype=bool), "all"
+        chosen, label = first_visits(source_id), "all"
     largest = z.max(axis=1)
     limit = max(EXTREME_Z, float(np.quantile(largest[chosen], 1 - MAX_EXCLUDED)))
     return chosen & (largest <= limit), label

@@ -13,10 +13,10 @@ from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
-from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
 
 from . import error_store
 from .error_store import LearnedErrors
+from .halves import choose, scattered, teaches
 from .model_error import learn_model_error, measure
 from .pairs import LRS, XP, FluxStore, SpectraBlock, StarKeys, flux_store, read_block, read_keys, star_color, star_keys
 from .windows import WindowSet
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # raise when a formula or a column changes: every shard made before is then stale
 REVISION = 1
-MIN_VALIDATION_STARS = 100
+MIN_VALIDATION_STARS = 150
 MAX_LEARNING_STARS = 6000
 BATCH_ROWS = 1024
 Progress = Callable[..., None]
@@ -207,18 +207,16 @@ def _learning_stars(task: _Task, plan: Plan) -> tuple[dict[int, np.ndarray], str
         rows.append(paired)
         ids.append(task.keys.source_id[position[paired]])
     number, row, source_id = np.concatenate(numbers), np.concatenate(rows), np.concatenate(ids)
-    split = split_of(source_id)
-    chosen, label = np.flatnonzero(split == VALIDATION_SPLIT), "validation"
-    if len(chosen) < MIN_VALIDATION_STARS:
-        chosen, label = np.flatnonzero(split != ACCEPTANCE_SPLIT), "all"
+    able, label = choose(source_id, teaches(source_id), MIN_VALIDATION_STARS)
+    chosen = np.flatnonzero(able)
     if len(chosen) == 0:
         raise QueryError(
             "Every paired star belongs to the acceptance split, from which nothing may be learned.",
             "Ingest more stars: the model's own error is learned from the others.",
         )
-    # a multiplicative hash: a choice that does not follow the sky, and stays as the survey grows
-    scattered = (source_id[chosen].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(16)
-    chosen = np.sort(chosen[np.argsort(scattered, kind="stable")[:MAX_LEARNING_STARS]])
+    # the same choice as the survey grows, from all over the sky
+    order = np.argsort(scattered(source_id[chosen]), kind="stable")
+    chosen = np.sort(chosen[order[:MAX_LEARNING_STARS]])
     return {int(n): row[chosen[number[chosen] == n]] for n in np.unique(number[chosen])}, label
 
 

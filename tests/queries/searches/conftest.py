@@ -218,11 +218,16 @@ def survey_maker(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Surv
 
 
 @pytest.fixture(scope="session")
+def add_spectra() -> Callable[..., None]:
+    return write_spectra
+
+
+@pytest.fixture(scope="session")
 def searched(survey_maker: Callable[..., Survey]) -> Survey:
     """A survey with vectors, indexes, translations and planted oddities; tests only read it."""
     from queries.translate import translate
 
-    survey = survey_maker(stars=3000, wrong=24, emission=24)
+    survey = survey_maker(stars=4000, wrong=24, emission=24)
     survey.embed()
     translate(survey.atlas, survey.model)
     return survey
