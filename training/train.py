@@ -17,8 +17,10 @@ from specclip_search.errors import CheckpointError
 
 from .aligned import LRS, XP, AlignedModel
 from .checkpoints import ModelCard, build_module, load_module, new_card
+from .folders import key_differences
 from .losses import error_weights
 from .pairs import Batch, PairSource
+from .published import ALIGNED
 from .recipe import Recipe, load_recipe
 from .retrieval import pair_retrieval
 from .run_folder import Resume, RunFolder
@@ -216,13 +218,24 @@ def _source(data: Atlas | PairSource, run: RunFolder, recipe: Recipe) -> PairSou
 
 def _fresh_module(recipe: Recipe, card: ModelCard) -> nn.Module:
     module = build_module(card)
-    for name in (XP, LRS):
-        folder = getattr(recipe.backbones, name)
-        if folder:
-            if not isinstance(module, AlignedModel) or recipe.kind == "mini":
-                raise CheckpointError(f"Kind '{recipe.kind}' takes no pretrained backbones.", "Remove [backbones].")
-            backbone = getattr(module, f"{name}_encoder").backbone
-            backbone.load_state_dict(load_module(Path(folder))[1].state_dict())
+    folders = {name: getattr(recipe.backbones, name) for name in (XP, LRS)}
+    if recipe.kind not in ALIGNED:
+        if any(folders.values()):
+            raise CheckpointError(f"Kind '{recipe.kind}' takes no pretrained backbones.", "Remove [backbones].")
+        return module
+    for name, folder in folders.items():
+        if not folder:
+            raise CheckpointError(
+                f"Kind '{recipe.kind}' keeps its backbones frozen, and the recipe names no pretrained one for {name}.",
+                f"Train or import an encoder and name its folder as [backbones] {name}.")
+        loaded, pretrained = load_module(Path(folder))
+        backbone = getattr(module, f"{name}_encoder").backbone
+        wanted = {key: tuple(v.shape) for key, v in backbone.state_dict().items()}
+        problems = key_differences(wanted, {key: tuple(v.shape) for key, v in pretrained.state_dict().items()})
+        if problems:
+            raise CheckpointError(f"{folder} (kind '{loaded.kind}') is no {name} backbone of kind '{recipe.kind}': "
+                                  f"{problems}.", "Name the folder of the right encoder.")
+        backbone.load_state_dict(pretrained.state_dict())
     return module
 
 

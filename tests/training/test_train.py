@@ -105,6 +105,23 @@ def test_what_does_not_fit_is_refused(tiny_recipe: Recipe, pairs: ArrayPairs, tm
         train(replace(tiny_recipe, backbones=Backbones(gaia_xp="x")), pairs, tmp_path / "backbones")
 
 
+def test_a_published_encoder_trains_alone_and_an_aligned_one_needs_it(
+    tiny_recipe: Recipe, pairs: ArrayPairs, tmp_path: Path
+) -> None:
+    few = ArrayPairs({"gaia_xp": pairs.flux["gaia_xp"][:20]}, pairs.source_id[:20])
+    recipe = replace(tiny_recipe, name="xp_oae", kind="xp_oae", data=replace(tiny_recipe.data, batch_size=8),
+                     optimiser=replace(tiny_recipe.optimiser, rate=1e-4, epochs=2))
+    run = train(recipe, few, tmp_path / "oae")
+    history = json.loads((run / "metrics.json").read_text())["training"]["history"]
+    assert history[1]["train_total"] < history[0]["train_total"]
+    assert load_model(run).modalities == ("gaia_xp",)
+    aligned = replace(recipe, name="base", kind="base", backbones=Backbones(gaia_xp=str(run)))
+    with pytest.raises(CheckpointError, match="names no pretrained one for lamost_lrs"):
+        train(aligned, pairs, tmp_path / "base")
+    with pytest.raises(CheckpointError, match=r"\(kind 'xp_oae'\) is no lamost_lrs backbone of kind 'base'"):
+        train(replace(aligned, backbones=Backbones(str(run), str(run))), pairs, tmp_path / "base")
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tiny_recipe: Recipe, pairs: ArrayPairs, tmp_path: Path) -> None:
     flux = {k: v.copy() for k, v in pairs.flux.items()}
     flux["gaia_xp"][0, 5] = np.nan
