@@ -6,17 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 
+from .anomaly_list import listed
 from .anomaly_table import anomalies_schema
-from .evidence import gather, read_columns
+from .evidence import gather
 from .features import NAMES, Features, Neighbours, compute_features, pair_neighbours
 from .graph import nearest_rows
 from .halves import first_visits
@@ -26,6 +24,7 @@ from .provenance import stamp
 from .reasons import explain
 from .scoring import Scores, score_pairs
 from .space import Space, open_space
+from .verdicts import read_verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +49,14 @@ Progress = Callable[..., None]
 
 
 def anomalies(
-    atlas: Atlas, top: int = 100, model: str | None = None, k: int = DEFAULT_K, *, progress: Progress | None = None
+    atlas: Atlas,
+    top: int = 100,
+    model: str | None = None,
+    k: int = DEFAULT_K,
+    *,
+    group: bool = True,
+    learn: bool = True,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The `top` oddest pairs.
 
@@ -65,6 +71,10 @@ def anomalies(
         Whose vectors and translations; the active model by default.
     k
         Neighbours that a star is compared with.
+    group
+        One row a star, its oddest pair, with the number of its visits; else one row a pair.
+    learn
+        Let verdicts that were given (see `queries.verdicts`) move the ranks; scores and p-values stay.
     progress
         Called with (done, total, note) while scores are computed.
 
@@ -73,7 +83,8 @@ def anomalies(
     pandas.DataFrame
         rank, lrs_spec_id, xp_spec_id, source_id, score, p_value, q_value, kind, reason, then the
         translation errors, S/N, the two spectra's similarity, the z of every quantity (see
-        `queries.features`), lrs_simulated, xp_simulated, and position and labels of the star.
+        `queries.features`), n_visits, n_odd_visits (p < 0.01), verdict and learned (-1 to 1) where
+        verdicts were given, lrs_simulated, xp_simulated, and position and labels of the star.
         `.attrs` names model, digests, version, options and the reference of the p-values.
 
     Raises
@@ -89,8 +100,11 @@ def anomalies(
         raise QueryError(f"k must lie between 4 and 1000; found {k}.", "32 neighbours are usual.")
     space = open_space(atlas, model)
     account = score_atlas(space, k, progress)
-    frame = _top(space, top)
-    return stamp(frame, "anomalies", {"top": top, "k": k}, **{**space.origin(), **account})
+    verdicts = read_verdicts(atlas) if learn else None
+    frame = listed(space, top, group, verdicts)
+    options = {"top": top, "k": k, "group": group, "learn": learn}
+    told = {"verdicts": 0 if verdicts is None else len(verdicts)}
+    return stamp(frame, "anomalies", options, **{**space.origin(), **account, **told})
 
 
 def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = None) -> dict[str, Any]:
@@ -210,47 +224,3 @@ def _explained(
     for i, evidence in zip(chosen, gather(space, pairs, features, scores.parts, neighbours, chosen), strict=True):
         kind[i], reason[i] = explain(evidence)
     return kind, reason
-
-
-def _top(space: Space, top: int) -> pd.DataFrame:
-    from .similar import to_frame
-    from .sql import connect
-    from .stars import annotate
-
-    table = top_rows(space, top)
-    hits = pa.table(
-        {"modality": pa.array([LRS] * table.num_rows), "release": table["lrs_release"], "spec_id": table["lrs_spec_id"]}
-    )
-    with connect(space.atlas) as connection:
-        extra = annotate(connection, hits)
-    rows = {"lrs": _rows_of(space, LRS, table, "lrs"), "xp": _rows_of(space, XP, table, "xp")}
-    table = table.add_column(0, "rank", pa.array(np.arange(1, table.num_rows + 1)))
-    for side, modality in (("lrs", LRS), ("xp", XP)):
-        flag = read_columns(space, modality, rows[side], ("simulated",))["simulated"]
-        table = table.append_column(f"{side}_simulated", pa.array(np.nan_to_num(flag).astype(bool)))
-    for name in extra.column_names:
-        if name not in (*hits.column_names, *table.column_names, "snr", "simulated"):
-            table = table.append_column(name, extra[name])
-    return to_frame(table)
-
-
-def _rows_of(space: Space, modality: str, table: pa.Table, side: str) -> np.ndarray:
-    from .pair_table import vector_rows
-
-    return vector_rows(space.keys(modality), table[f"{side}_spec_id"], table[f"{side}_release"])
-
-
-def top_rows(space: Space, top: int) -> pa.Table:
-    """The `top` stored rows of highest score; equal scores in the order of the ids."""
-    best: pa.Table | None = None
-    for part in space.atlas.results("anomalies").parts():
-        table = pq.ParquetFile(part.path).read()
-        best = table if best is None else pa.concat_tables([best, table])
-        order = pc.sort_indices(
-            best, [("score", "descending"), ("lrs_spec_id", "ascending"), ("lrs_release", "ascending")]
-        )
-        best = best.take(order[:top])
-    if best is None:
-        raise space.atlas.results("anomalies").missing()
-    names = ["lrs_spec_id", "xp_spec_id", "source_id", "score", "p_value", "q_value", "kind", "reason"]
-    return best.select([*names, *(name for name in best.column_names if name not in names)])

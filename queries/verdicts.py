@@ -1,0 +1,129 @@
+"""The user's verdicts on anomalies, kept in the atlas, and a ranking that learns from them.
+
+A verdict speaks for the stars that are alike: nearby in the space and odd in the same way. Each
+candidate's score is moved by the kernel-weighted mean of the verdicts around it, pulled to none
+where there are no verdicts near (in the manner of human-in-the-loop anomaly tools such as
+Astronomaly, Lochner & Bassett 2021, with a kernel in place of a forest).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.schemas import described
+from specclip_search.errors import QueryError
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+STAGE = "anomaly_verdicts"
+VALUES = {"interesting": 1.0, "artifact": -1.0, "normal": -1.0}
+# verdicts within this distance speak with full voice: cosine distance in both instruments and
+# difference of the normalised pattern of what is odd, each counted in these units
+VECTOR_WIDTH = 0.25
+PATTERN_WIDTH = 0.35
+# a candidate far from every verdict keeps its rank: so much voice belongs to no verdict
+PRIOR_VOICE = 0.3
+# artifacts and normal stars sink by up to e^2, interesting ones rise as much
+STRENGTH = 2.0
+
+SCHEMA = pa.schema(
+    [
+        described("lrs_spec_id", pa.int64(), "LAMOST obsid of the pair", ucd="meta.id;meta.main"),
+        described("xp_spec_id", pa.int64(), "Gaia XP spectrum of the pair", ucd="meta.id"),
+        described("verdict", pa.string(), "interesting, artifact or normal, as a user judged"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Pairs that were judged, each with its latest verdict."""
+
+    lrs_spec_id: np.ndarray
+    xp_spec_id: np.ndarray
+    verdict: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.verdict)
+
+    @property
+    def value(self) -> np.ndarray:
+        """(n,) 1 for interesting, -1 for artifact and normal."""
+        return np.array([VALUES[str(name)] for name in self.verdict], dtype=np.float64)
+
+
+def read_verdicts(atlas: Atlas) -> Verdicts:
+    """All verdicts kept in the atlas, in order of their ids."""
+    stage = atlas.results(STAGE)
+    if not stage.exists:
+        empty = np.empty(0, np.int64)
+        return Verdicts(empty, empty, np.empty(0, object))
+    table = stage.read()
+    return Verdicts(
+        table["lrs_spec_id"].to_numpy(), table["xp_spec_id"].to_numpy(), np.array(table["verdict"].to_pylist(), object)
+    )
+
+
+def give_verdict(atlas: Atlas, lrs_spec_id: int, xp_spec_id: int, verdict: str) -> Verdicts:
+    """Keep a verdict on a pair, in place of an earlier one on the same pair.
+
+    Raises
+    ------
+    QueryError
+        If the verdict is not one of interesting, artifact, normal, or the pair has no score.
+    """
+    if verdict not in VALUES:
+        raise QueryError(f"A verdict is one of {', '.join(VALUES)}; found '{verdict}'.", "Choose one of these.")
+    scores = atlas.results("anomalies")
+    if not scores.exists:
+        raise QueryError("The atlas holds no anomaly scores to judge.", "Run `specclip-search anomalies` first.")
+    known = scores.read(["lrs_spec_id", "xp_spec_id"])
+    here = (known["lrs_spec_id"].to_numpy() == lrs_spec_id) & (known["xp_spec_id"].to_numpy() == xp_spec_id)
+    if not here.any():
+        raise QueryError(
+            f"There is no pair lamost:{lrs_spec_id} and gaia:{xp_spec_id} among the anomaly scores.",
+            "Take both ids from one row of `specclip-search anomalies`.",
+        )
+    stage = atlas.results(STAGE)
+    with stage.lock():
+        old = read_verdicts(atlas)
+        other = (old.lrs_spec_id != lrs_spec_id) | (old.xp_spec_id != xp_spec_id)
+        lrs = np.append(old.lrs_spec_id[other], lrs_spec_id).astype(np.int64)
+        xp = np.append(old.xp_spec_id[other], xp_spec_id).astype(np.int64)
+        words = np.append(old.verdict[other], verdict)
+        order = np.lexsort((xp, lrs))
+        columns = {"lrs_spec_id": lrs[order], "xp_spec_id": xp[order], "verdict": words[order].tolist()}
+        stage.write(0, table_from_columns(columns, SCHEMA), schema=SCHEMA, inputs="user")
+    return read_verdicts(atlas)
+
+
+def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """How far verdicts move candidates, between -1 and 1.
+
+    shift_i = sum_j K_ij v_j / (sum_j K_ij + prior), K = exp(-(1 - cos) / width^2 / 2 - |dp|^2 / width_p^2 / 2).
+
+    Parameters
+    ----------
+    vectors
+        (n, d) unit vectors of candidates (both instruments' side by side, each of length 1/sqrt 2).
+    patterns
+        (n, m) what is odd about each, of unit length: the parts of its score.
+    judged
+        (v,) positions of the judged ones among the candidates.
+    value
+        (v,) verdicts, 1 or -1.
+    """
+    if len(judged) == 0:
+        return np.zeros(len(vectors))
+    distance = 1.0 - vectors @ vectors[judged].T
+    difference = np.square(patterns[:, None, :] - patterns[judged][None]).sum(axis=2)
+    kernel = np.exp(-0.5 * distance / VECTOR_WIDTH**2 - 0.5 * difference / PATTERN_WIDTH**2)
+    # a verdict holds for its own star whatever its neighbours are
+    kernel[judged, np.arange(len(judged))] *= 10.0
+    return kernel @ value / (kernel.sum(axis=1) + PRIOR_VOICE)
