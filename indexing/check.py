@@ -134,7 +134,9 @@ def _check_store(index: VectorIndex, table: VectorTable, full: bool, seed: int) 
 
 
 def _difference(index: VectorIndex, rows: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(index.vectors(rows) - expected).max(initial=0))
+    largest = np.abs(index.vectors(rows) - expected).max(initial=0)
+    # a damaged half may be no number at all, which would compare as no difference
+    return float(np.nan_to_num(largest, nan=np.inf))
 
 
 def _recall_now(index: VectorIndex, seed: int) -> list[Recall]:
@@ -149,7 +151,8 @@ def _check_recall(index: VectorIndex, measured: list[Recall]) -> list[CheckFindi
     wished = float(index.manifest["search"].get("wished_recall", 0.0))
     findings = []
     for recall in measured:
-        text = f"{recall.group}: recall@10 {recall.at_10:.4f}, recall@100 {recall.at_100:.4f} of {recall.queries} queries"
+        text = (f"{recall.group}: recall@10 {recall.at_10:.4f}, recall@100 {recall.at_100:.4f} "
+                f"of {recall.queries} queries")
         judged = recall.group.startswith(("in-instrument", "cross-instrument"))
         low = judged and min(recall.at_10, recall.at_100) < wished - RECALL_SLACK
         findings.append(CheckFinding("problem" if low else "ok", "recall",

@@ -67,7 +67,7 @@ def exact_truth(index: VectorIndex, groups: list[QueryGroup], k: int = DEPTH) ->
     """For each group the (Q, k) rows nearest by exact search, the query itself left out; one pass over all rows."""
     queries = np.concatenate([group.queries for group in groups])
     exclude = np.concatenate([group.exclude for group in groups])
-    found, _ = exact_top_k(queries, index.store.blocks(), k + 1)
+    found, _ = index.engine.top_k(queries, index.store.blocks(), k + 1, index.store.take)
     truth = np.full((len(found), k), -1, np.int64)
     for number, rows in enumerate(found):
         kept = rows[(rows != exclude[number, 0]) & (rows >= 0)][:k]

@@ -3,61 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
 
 import numpy as np
 
 from specclip_search.atlas import Atlas
-from specclip_search.errors import QueryError, VectorIndexError
+from specclip_search.errors import VectorIndexError
 
-from .exact import exact_top_k, in_slices
+from .answers import SearchResult, Strategy, as_result, best_places, without
+from .engines import Engine, ProcessorEngine, choose_engine
+from .exact import Block, in_slices
 from .keytable import KeyTable
 from .layout import FAISS_FILE, STORE, Generation, current_generation
 from .lists import InvertedLists
 from .means import centre, ensure_mean, load_mean, read_mean
+from .requests import checked_queries, checked_rows, refuse_other_model, refuse_other_vectors
 from .rowset import RowSet, exclusion_lists
 from .store import VectorStore
 from .vectors import VectorTable
 
-MAX_K = 10_000
 EXACT_BELOW_SELECTIVITY = 0.01
 EXACT_BELOW_ROWS = 2_000
 CACHED_FLAT_BYTES = 1 << 29
 MIN_CANDIDATES = 100
-UNIT_TOLERANCE = 0.02
-
-Strategy = Literal["flat", "ivfpq", "exact", "exact subset"]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """Answers of one search.
-
-    Attributes
-    ----------
-    rows
-        (Q, k) int64, best first; -1 where there are fewer than k answers.
-    similarity
-        (Q, k) float32: cosine of the centred vectors; NaN where `rows` is -1.
-    strategy
-        How the answer was found; all but `ivfpq` are exact.
-    """
-
-    rows: np.ndarray
-    similarity: np.ndarray
-    strategy: Strategy
 
 
 class VectorIndex:
     """An opened index of one modality's vectors; make it with `VectorIndex.open`."""
 
-    def __init__(self, atlas: Atlas, model: str, modality: str, generation: Generation) -> None:
+    def __init__(self, atlas: Atlas, model: str, modality: str, generation: Generation,
+                 engine: Engine | None = None) -> None:
         self.atlas = atlas
         self.model = model
         self.modality = modality
+        self.engine = engine or ProcessorEngine()
         self.folder = generation.folder
         self.manifest = generation.manifest
         self.rows = int(self.manifest["rows"])
@@ -68,7 +49,7 @@ class VectorIndex:
 
     @classmethod
     def open(cls, atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *,
-             allow_older: bool = False) -> VectorIndex:
+             allow_older: bool = False, device: str = "cpu") -> VectorIndex:
         """Open the index in use.
 
         Parameters
@@ -78,6 +59,8 @@ class VectorIndex:
         allow_older
             Open an index that lacks vectors added after it was built. Vectors changed or removed
             since then are refused all the same.
+        device
+            Where exact search runs: `cpu`, `cuda`, or `auto` for a GPU where torch finds one.
 
         Raises
         ------
@@ -90,8 +73,8 @@ class VectorIndex:
         if generation is None:
             raise VectorIndexError(f"There is no index of the {modality} vectors of '{name}' in {atlas.path}.",
                                    "Run `specclip-search index build`.")
-        _refuse_other_vectors(generation.manifest, table, allow_older)
-        return cls(atlas, name, modality, generation)
+        refuse_other_vectors(generation.manifest, table, allow_older)
+        return cls(atlas, name, modality, generation, choose_engine(device))
 
     @property
     def kind(self) -> str:
@@ -117,11 +100,11 @@ class VectorIndex:
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Centred unit vectors of `rows`, (n, dim) float32: what similarities are computed from."""
-        return self.store.take(self._checked_rows(rows))
+        return self.store.take(checked_rows(rows, self.rows))
 
     def raw_vectors(self, rows: np.ndarray) -> np.ndarray:
         """Vectors of `rows` as the model gave them, (n, dim) float32, read from the shards."""
-        return VectorTable(self.atlas, self.model, self.modality).read_rows(self._checked_rows(rows))
+        return VectorTable(self.atlas, self.model, self.modality).read_rows(checked_rows(rows, self.rows))
 
     def centred(self, vectors: np.ndarray, modality: str) -> np.ndarray:
         """Raw unit vectors (N, dim) of `modality`, minus that modality's mean, of unit length again."""
@@ -172,7 +155,8 @@ class VectorIndex:
         VectorIndexError
             If the queries come from another model.
         """
-        queries = self._checked_queries(vectors, k, model_digest)
+        queries = checked_queries(vectors, k, self.dim)
+        refuse_other_model(self.model_digest, model_digest)
         if not centred:
             queries = self.centred(queries, query_modality)
         allowed = None if rows is None else RowSet.of(rows, self.rows)
@@ -187,7 +171,7 @@ class VectorIndex:
             answer = self._reranked(queries, candidates, banned, k)
             return self._completed(queries, answer, k, allowed, banned, most_banned)
         found, similarity = self._exact(queries, k + most_banned, allowed)
-        return _result(*_without(found, similarity, banned, k), strategy)
+        return as_result(*without(found, similarity, banned, k), strategy)
 
     @property
     def tuned_nprobe(self) -> int:
@@ -222,7 +206,7 @@ class VectorIndex:
             if banned is not None and len(banned[number]):
                 ids = ids[~np.isin(ids, banned[number])]
             scores = self.store.take(ids) @ query
-            best = _best(scores, k)
+            best = best_places(scores, k)
             rows[number, : len(best)] = ids[best]
             similarity[number, : len(best)] = scores[best]
         return rows, similarity
@@ -236,15 +220,16 @@ class VectorIndex:
         if len(short):
             found, scores = self._exact(queries[short], k + most_banned, allowed)
             chosen = None if banned is None else [banned[number] for number in short]
-            rows[short], similarity[short] = _without(found, scores, chosen, k)
-        return _result(rows, similarity, "ivfpq")
+            rows[short], similarity[short] = without(found, scores, chosen, k)
+        return as_result(rows, similarity, "ivfpq")
 
     def _exact(self, queries: np.ndarray, k: int, allowed: RowSet | None) -> tuple[np.ndarray, np.ndarray]:
+        return self.engine.top_k(queries, self._blocks(allowed), k, self.store.take)
+
+    def _blocks(self, allowed: RowSet | None) -> Iterable[Block]:
         if allowed is not None and allowed.count < self.rows:
-            return exact_top_k(queries, self.store.blocks_of(allowed.rows), k)
-        if self._in_memory is not None:
-            return exact_top_k(queries, in_slices(self._in_memory), k)
-        return exact_top_k(queries, self.store.blocks(), k)
+            return self.store.blocks_of(allowed.rows)
+        return self.store.blocks() if self._in_memory is None else in_slices(self._in_memory)
 
     @cached_property
     def _in_memory(self) -> np.ndarray | None:
@@ -253,85 +238,10 @@ class VectorIndex:
             return None
         return np.concatenate([self.store.take(rows) for rows, _ in self.store.blocks()])
 
-    # -- checks -----------------------------------------------------------------------------
 
-    def _checked_rows(self, rows: np.ndarray) -> np.ndarray:
-        wanted = np.asarray(rows, np.int64).reshape(-1)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
-            raise QueryError(f"Rows must lie between 0 and {self.rows - 1}; found {wanted.min()} to {wanted.max()}.",
-                             "Take rows from a search or from the key table of this index.")
-        return wanted
-
-    def _checked_queries(self, vectors: np.ndarray, k: int, model_digest: str | None) -> np.ndarray:
-        if model_digest is not None and model_digest != self.model_digest:
-            raise VectorIndexError(
-                f"The index holds vectors of model {self.model_digest[:19]}; the queries come from "
-                f"{model_digest[:19]}. Vectors of different models cannot be compared.",
-                "Embed the queries with the atlas's own model, or embed the atlas with the new one.",
-            )
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
-            raise QueryError(f"k must be a whole number from 1 to {MAX_K}; found {k!r}.", "Ask for fewer neighbours.")
-        queries = np.atleast_2d(np.asarray(vectors, np.float32))
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise VectorIndexError(f"Queries must be (Q, {self.dim}) vectors; found {np.shape(vectors)}.",
-                                   "Embed them with the model the index was built for.")
-        lengths = np.linalg.norm(queries, axis=1)
-        wrong = np.nonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))[0]
-        if len(wrong):
-            raise QueryError(f"Queries must be unit vectors; number {wrong[0]} has length {lengths[wrong[0]]:.3g}.",
-                             "Use Model.embed, which returns vectors of unit length.")
-        return queries
-
-
-def _own_mean(folder: Any, modality: str) -> np.ndarray:
+def _own_mean(folder: Path, modality: str) -> np.ndarray:
     mean = read_mean(folder, modality)
     if mean is None:
         raise VectorIndexError(f"The index in {folder} lacks its mean vector, or it is damaged.",
                                "Run `specclip-search index build`.")
     return mean.vector
-
-
-def _refuse_other_vectors(manifest: dict[str, Any], table: VectorTable, allow_older: bool) -> None:
-    if manifest["vectors_digest"] == table.digest:
-        return
-    indexed = list(zip(manifest["parts"]["numbers"], manifest["parts"]["digests"], strict=True))
-    present = [(part.number, part.digest) for part in table.parts]
-    only_grown = present[: len(indexed)] == indexed
-    if allow_older and only_grown:
-        return
-    what = f"it lacks {table.rows - manifest['rows']} vectors added since" if only_grown else "its vectors have changed"
-    raise VectorIndexError(
-        f"The {table.modality} index of '{table.model}' does not belong to the vectors there: expected "
-        f"{table.digest[:19]} ({table.rows} vectors), found {manifest['vectors_digest'][:19]} "
-        f"({manifest['rows']} vectors); {what}.",
-        "Run `specclip-search index build`.",
-    )
-
-
-def _best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Places of the k largest, best first, equals in their order."""
-    if len(scores) <= k:
-        return np.argsort(-scores, kind="stable")
-    cut = np.partition(scores, len(scores) - k)[len(scores) - k]
-    places = np.nonzero(scores >= cut)[0]
-    return places[np.argsort(-scores[places], kind="stable")][:k]
-
-
-def _without(rows: np.ndarray, similarity: np.ndarray, banned: list[np.ndarray] | None,
-             k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k answers that are not banned."""
-    if banned is None:
-        return rows[:, :k], similarity[:, :k]
-    out_rows = np.full((len(rows), k), -1, np.int64)
-    out = np.full((len(rows), k), -np.inf, np.float32)
-    for number, ban in enumerate(banned):
-        keep = np.nonzero(~np.isin(rows[number], ban))[0][:k]
-        out_rows[number, : len(keep)] = rows[number, keep]
-        out[number, : len(keep)] = similarity[number, keep]
-    return out_rows, out
-
-
-def _result(rows: np.ndarray, similarity: np.ndarray, strategy: Strategy) -> SearchResult:
-    # rounding may lift a cosine just above one
-    clipped = np.where(rows < 0, np.float32(np.nan), np.minimum(similarity, np.float32(1)))
-    return SearchResult(rows, clipped.astype(np.float32), strategy)

@@ -14,6 +14,7 @@ import numpy as np
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import TEMPORARY_PREFIX, whole_file, write_json
 
+from .engines import Engine
 from .half import to_single
 from .layout import FAISS_FILE, STORE
 from .libraries import faiss_threads
@@ -21,7 +22,7 @@ from .lists import InvertedLists
 from .means import centre
 from .recipe import Recipe, with_pca
 from .store import StoreWriter, VectorStore
-from .trainer import PCA_SAMPLE, Projection, assemble, learn_centroids, learn_projection
+from .trainer import PCA_SAMPLE, Projection, assemble, learn_projection
 from .vectors import VectorTable
 
 Note = Callable[..., None]
@@ -55,12 +56,13 @@ class Plan:
     seed: int
     adaptive: bool
     threads: int
+    engine: Engine
     progress: Note
     learnt: dict[str, Any]
 
     @classmethod
     def resume_or_start(cls, folder: Path, atlas: Atlas, table: VectorTable, recipe: Recipe, *, seed: int,
-                        adaptive: bool, threads: int, progress: Note, grown_from: str = "") -> Plan:
+                        adaptive: bool, threads: int, engine: Engine, progress: Note, grown_from: str = "") -> Plan:
         """Take up the build in `folder` if it is of the same vectors, recipe and seed; else begin anew.
 
         `grown_from` is the digest of the vectors of the index that is grown, empty for a build from nothing.
@@ -74,7 +76,7 @@ class Plan:
             write_json(marker, identity)
         for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
             leftover.unlink()
-        return cls(folder, atlas, table, recipe, seed, adaptive, threads, progress, {})
+        return cls(folder, atlas, table, recipe, seed, adaptive, threads, engine, progress, {})
 
     def clean(self) -> None:
         """Remove what only the build itself needed."""
@@ -120,7 +122,7 @@ def train_lists(plan: Plan) -> None:
     with faiss_threads(plan.threads):
         projection = _projection(plan, store, rows)
         sample = np.concatenate([projection.apply(block) for _, block in store.blocks_of(rows)])
-        centroids = learn_centroids(sample, plan.recipe, plan.seed)
+        centroids = plan.engine.centroids(sample, plan.recipe.nlist, plan.recipe.iterations, plan.seed + 1)
         lists = InvertedLists(assemble(projection, centroids, sample, plan.recipe, plan.seed))
     with whole_file(plan.folder / TRAINED) as temporary:
         lists.save(temporary)

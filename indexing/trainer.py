@@ -56,15 +56,6 @@ def learn_projection(sample: np.ndarray, kept: int, seed: int) -> Projection:
     return Projection(matrix.astype(np.float32), (-matrix @ mean).astype(np.float32), explained)
 
 
-def learn_centroids(sample: np.ndarray, recipe: Recipe, seed: int) -> np.ndarray:
-    """(nlist, pca) float32 centroids of a projected sample, by k-means."""
-    faiss = load_faiss()
-    clustering = faiss.Kmeans(sample.shape[1], recipe.nlist, niter=recipe.iterations, seed=seed + 1,
-                              min_points_per_centroid=1, max_points_per_centroid=len(sample))
-    clustering.train(sample)
-    return np.asarray(clustering.centroids, np.float32).reshape(recipe.nlist, -1)
-
-
 def assemble(projection: Projection, centroids: np.ndarray, sample: np.ndarray, recipe: Recipe,
              seed: int) -> faiss.IndexPreTransform:
     """An empty, trained index: projection, lists around `centroids`, codebooks learnt from the sample."""

@@ -130,7 +130,7 @@ def split_halves(groups: list[QueryGroup], truths: list[np.ndarray],
 
 
 def tune_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *, recall: float = 0.99,
-               seed: int = 0) -> TuneReport:
+               seed: int = 0, device: str | None = None) -> TuneReport:
     """Find and keep the cheapest search settings that reach `recall`, measured against exact search.
 
     Raises
@@ -140,7 +140,7 @@ def tune_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp"
     """
     if not 0 < recall <= 1:
         raise VectorIndexError(f"The recall wished for must lie between 0 and 1; found {recall}.", "Ask for 0.99.")
-    index = VectorIndex.open(atlas, model, modality)
+    index = VectorIndex.open(atlas, model, modality, device=device or "auto")
     if index.kind != "ivfpq":
         raise VectorIndexError(f"The {modality} index is {index.kind}: it is exact and has nothing to tune.",
                                "Use `index build --recipe ivfpq` for a compressed index.")

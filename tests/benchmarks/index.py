@@ -163,7 +163,8 @@ def search_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         chosen = index.search(queries[:EXACT_QUERIES], 10, query_modality="lamost_lrs", rows=rows)
         exact = index.search(queries[:EXACT_QUERIES], 10, query_modality="lamost_lrs", rows=rows, exact=True)
         single = timed(lambda n, rows=rows: index.search(queries[n], 10, query_modality="lamost_lrs", rows=rows), 20)
-        result[f"filter {share:.1%}"] = single | {"strategy": chosen.strategy, "agrees": recall(chosen.rows, exact.rows)}
+        agrees = recall(chosen.rows, exact.rows)
+        result[f"filter {share:.1%}"] = single | {"strategy": chosen.strategy, "agrees": agrees}
     np.save(folder / "truth.npy", truth)
     result["resident"] = resident()
     return result
@@ -176,8 +177,11 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
 # -- rivals -------------------------------------------------------------------------------------
 
 
-def rival(folder: Path, name: str, make: Callable[[np.ndarray, Path], tuple[Callable[[np.ndarray, int, float], np.ndarray],
-                                                                          list[float]]]) -> dict[str, Any]:
+Rival = tuple[Callable[[np.ndarray, int, float], np.ndarray], list[float]]
+"""search(queries, k, effort) -> rows, and the efforts to try, smallest first."""
+
+
+def rival(folder: Path, make: Callable[[np.ndarray, Path], Rival]) -> dict[str, Any]:
     """Build another index on the same vectors and search it at the effort that first reaches recall 0.99."""
     vectors, queries = load_vectors(folder)
     truth = np.load(folder / "truth.npy")
@@ -203,7 +207,7 @@ def rival(folder: Path, name: str, make: Callable[[np.ndarray, Path], tuple[Call
     return result
 
 
-def faiss_ivfpq(vectors: np.ndarray, scratch: Path) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], list[float]]:
+def faiss_ivfpq(vectors: np.ndarray, scratch: Path) -> Rival:
     """FAISS's own factory with codes of the same size, without what we add."""
     import faiss
 
@@ -220,7 +224,7 @@ def faiss_ivfpq(vectors: np.ndarray, scratch: Path) -> tuple[Callable[[np.ndarra
     return search, [8, 32, 128]
 
 
-def hnswlib_graph(vectors: np.ndarray, scratch: Path) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], list[float]]:
+def hnswlib_graph(vectors: np.ndarray, scratch: Path) -> Rival:
     import hnswlib
 
     index = hnswlib.Index("ip", 768)
@@ -236,7 +240,7 @@ def hnswlib_graph(vectors: np.ndarray, scratch: Path) -> tuple[Callable[[np.ndar
     return search, [32, 64, 128, 256, 512]
 
 
-def usearch_graph(vectors: np.ndarray, scratch: Path) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], list[float]]:
+def usearch_graph(vectors: np.ndarray, scratch: Path) -> Rival:
     from usearch.index import Index
 
     index = Index(ndim=768, metric="ip", dtype="bf16", connectivity=16, expansion_add=100)
@@ -251,7 +255,7 @@ def usearch_graph(vectors: np.ndarray, scratch: Path) -> tuple[Callable[[np.ndar
     return search, [32, 64, 128, 256, 512]
 
 
-def lancedb_ivfpq(vectors: np.ndarray, scratch: Path) -> tuple[Callable[[np.ndarray, int, float], np.ndarray], list[float]]:
+def lancedb_ivfpq(vectors: np.ndarray, scratch: Path) -> Rival:
     import lancedb
     import pyarrow as pa
 
@@ -302,7 +306,8 @@ def in_own_process(step: str, folder: Path, options: argparse.Namespace) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=float, default=1e5)
     parser.add_argument("--keep", type=Path, help="folder of the atlas, made if absent and kept")
     parser.add_argument("--memory", default=None)
@@ -333,10 +338,10 @@ def main() -> None:
             found = in_own_process(name, folder, options)
             tell(name, found)
             if "k=10" in found and "recall@10" in ours:
-                print(f"   ours against {name}: memory 1/{found['bytes_a_vector'] / ours['bytes_a_vector']:.1f}, "
-                      + ", ".join(f"k={k}: recall {ours[f'recall@{k}']:.4f} against {found[f'k={k}']['recall']:.4f}, "
-                                  f"{found[f'k={k}']['p50_ms'] / ours[f'single k={k}']['p50_ms']:.2f} x as fast"
-                                  for k in (10, 100)))
+                print(f"   ours against {name}: memory 1/{found['bytes_a_vector'] / ours['bytes_a_vector']:.1f}")
+                for k in (10, 100):
+                    print(f"     k={k}: recall {ours[f'recall@{k}']:.4f} against {found[f'k={k}']['recall']:.4f}, "
+                          f"{found[f'k={k}']['p50_ms'] / ours[f'single k={k}']['p50_ms']:.2f} x as fast")
 
 
 def run_step(options: argparse.Namespace) -> dict[str, Any]:
@@ -344,7 +349,7 @@ def run_step(options: argparse.Namespace) -> dict[str, Any]:
         return build_ours(options.keep, options)
     if options.step == "search":
         return search_ours(options.keep, options)
-    return rival(options.keep, options.step, RIVALS[options.step])
+    return rival(options.keep, RIVALS[options.step])
 
 
 def tell(title: str, result: dict[str, Any]) -> None:

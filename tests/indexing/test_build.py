@@ -86,7 +86,7 @@ def test_a_killed_build_leaves_the_old_index_and_continues(make_atlas: AtlasMake
     before = index_bytes(atlas)
     root = str(Path(__file__).parents[2])
     code = (f"import sys, time; sys.path.insert(0, {root!r})\n"
-            "from specclip_search.atlas import Atlas; import indexing.steps as steps; from indexing import build_index\n"
+            "from specclip_search.atlas import Atlas; from indexing import build_index, steps\n"
             "real = steps.InvertedLists.encode\n"
             "def slow(self, vectors):\n    time.sleep(0.5); return real(self, vectors)\n"
             "steps.InvertedLists.encode = slow\n"

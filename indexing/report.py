@@ -1,0 +1,102 @@
+"""What a build did, in plain fields and in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .costs import Estimate, written_bytes
+from .growth import Drift
+from .layout import Generation
+from .meter import Meter, folder_bytes, peak_memory
+from .quality import CentringGain, Recall
+
+Action = Literal["built", "grown", "current"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes
+    ----------
+    model, modality, rows, dim
+        What was indexed.
+    recipe
+        As a factory string.
+    action
+        `built`; `grown` where new shards were added to the index there was; `current` where
+        that was made from these vectors already.
+    estimate
+        What was expected to be needed.
+    seconds
+        Wall time of each step that ran in this process, and `total`.
+    cpu_seconds, peak_memory
+        CPU seconds of this process during the build; largest resident bytes it ever had.
+    disk
+        Bytes of the index on disk.
+    explained_variance
+        Kept by the PCA; None for a flat index.
+    nprobe, rerank
+        Search settings found by tuning; 0 for a flat index.
+    recall
+        Measured against exact search, by kind of query.
+    centring
+        What subtracting the means gains, by other instrument.
+    recall_reached
+        Whether the wished recall was reached on the tuning sample.
+    drift
+        Of the vectors added since training; with action `built` it was too large to grow. None
+        where growing was not tried.
+    """
+
+    model: str
+    modality: str
+    rows: int
+    dim: int
+    recipe: str
+    action: Action
+    estimate: Estimate
+    seconds: dict[str, float]
+    cpu_seconds: float
+    peak_memory: int
+    disk: int
+    explained_variance: float | None
+    nprobe: int
+    rerank: float
+    recall: list[Recall] = field(default_factory=list)
+    centring: list[CentringGain] = field(default_factory=list)
+    recall_reached: bool = True
+    drift: Drift | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.action}: {self.rows:,} {self.modality} vectors of '{self.model}' as {self.recipe} in "
+                 f"{self.seconds['total']:.1f} s, {written_bytes(self.disk)} on disk, "
+                 f"{written_bytes(self.estimate.bytes_a_vector)} a vector in memory"]
+        if self.explained_variance is not None:
+            lines.append(f"PCA keeps {self.explained_variance:.1%} of the variance; searches {self.nprobe} lists and "
+                         f"re-ranks {self.rerank:g} candidates an answer")
+        lines += [f"recall@10 {r.at_10:.4f}, recall@100 {r.at_100:.4f}: {r.group} ({r.queries} queries)"
+                  for r in self.recall]
+        lines += [f"own star first / in the first ten, by {g.modality}: {g.with_centring[0]:.3f} / "
+                  f"{g.with_centring[1]:.3f} centred, {g.without[0]:.3f} / {g.without[1]:.3f} not centred"
+                  for g in self.centring]
+        if self.drift is not None:
+            lines.append(f"{'' if self.action == 'grown' else 'learnt anew: '}{self.drift}")
+        if not self.recall_reached:
+            lines.append("the recall wished for was not reached with any setting; --recipe flat is exact")
+        return "\n".join(lines)
+
+
+def report_of(generation: Generation, needs: Estimate, action: Action, meter: Meter,
+              drift: Drift | None = None) -> BuildReport:
+    """The report of an index from what `index.toml` says of it."""
+    manifest = generation.manifest
+    gains = [CentringGain(g["modality"], tuple(g["with_centring"]), tuple(g["without"]), g["pairs"], g["gallery"])
+             for g in manifest["centring"]]
+    return BuildReport(
+        manifest["model"], manifest["modality"], manifest["rows"], manifest["dim"], manifest["recipe"]["factory"],
+        action, needs, meter.seconds | {"total": meter.total()}, meter.cpu(), peak_memory(),
+        folder_bytes(generation.folder), manifest["learnt"].get("explained_variance"), manifest["search"]["nprobe"],
+        manifest["search"]["rerank"], [Recall(**row) for row in manifest["recall"]], gains,
+        manifest["search"].get("reached", True), drift)

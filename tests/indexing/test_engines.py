@@ -1,0 +1,77 @@
+"""The same answers from every engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from indexing.engines import ProcessorEngine, TorchEngine, choose_engine
+from indexing.exact import in_slices
+from specclip_search.errors import QueryError
+
+from .conftest import star_vectors
+
+
+def devices() -> list[object]:
+    import torch
+
+    gpu = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
+                                                                          reason="no GPU here")])
+    return ["cpu", gpu]
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("half", [False, True])
+def test_exact_search_answers_alike(device: str, half: bool) -> None:
+    stored = star_vectors(3000, 0).astype(np.float16)
+    gallery = stored if half else stored.astype(np.float32)
+    queries = star_vectors(3000, 1)[:60]
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        return stored[rows].astype(np.float32)
+
+    one = ProcessorEngine().top_k(queries, in_slices(gallery, 700), 20, take)
+    two = TorchEngine(device).top_k(queries, in_slices(gallery, 700), 20, take)
+    assert (one[0] == two[0]).mean() > 0.998
+    np.testing.assert_allclose(one[1], two[1], atol=1e-5)
+    few = TorchEngine(device).top_k(queries[:2], in_slices(gallery[:7], 3), 10, take)
+    assert (few[0][:, 7:] == -1).all()
+    assert np.isneginf(few[1][:, 7:]).all()
+
+
+@pytest.mark.parametrize("device", devices())
+def test_kmeans_is_as_good_and_assignment_the_same(device: str) -> None:
+    sample = star_vectors(4000, 0)[:, :16].copy()
+    errors = []
+    for engine in (ProcessorEngine(), TorchEngine(device)):
+        centroids = engine.centroids(sample, 32, 10, seed=1)
+        assert centroids.shape == (32, 16)
+        nearest = ProcessorEngine().assign(sample, centroids)
+        assert (TorchEngine(device).assign(sample, centroids) == nearest).mean() > 0.999
+        by_hand = ((sample[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2)
+        assert (by_hand.argmin(axis=1) == nearest).mean() > 0.999
+        errors.append(float(by_hand.min(axis=1).mean()))
+    assert errors[1] < 1.05 * errors[0]
+    again = TorchEngine(device).centroids(sample, 32, 10, seed=1)
+    np.testing.assert_allclose(again, centroids, atol=1e-5)
+
+
+def test_no_centroid_is_left_empty() -> None:
+    # 40 points in two places: 8 centroids drawn from them start on top of each other
+    sample = np.repeat(np.eye(2, 4, dtype=np.float32), 20, axis=0) + np.random.default_rng(0).normal(
+        size=(40, 4)).astype(np.float32) * 1e-3
+    sample[:20] = sample[0]
+    centroids = TorchEngine("cpu").centroids(sample, 8, 12, seed=0)
+    assert np.isfinite(centroids).all()
+    assert len(np.unique(TorchEngine("cpu").assign(sample, centroids))) > 4
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    import torch
+
+    assert choose_engine("cpu").name == "cpu"
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert choose_engine(None).name == "cpu"
+    with pytest.raises(QueryError, match="Device 'cuda' was asked for; torch finds no GPU here"):
+        choose_engine("cuda")
