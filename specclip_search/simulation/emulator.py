@@ -122,7 +122,9 @@ class Emulator:
 
     def continuum(self, labels: LabelsLike) -> FloatArray:
         """Continuum surface flux [erg s-1 cm-2 A-1] on `wavelength`, (N, 3923), log-linear between nodes."""
-        return np.exp(self._log_flux(labels)[:, self._n_sed :] @ self._interpolation)
+        left, fraction = self._interpolation
+        nodes = self._log_flux(labels)[:, self._n_sed :]
+        return np.exp(nodes[:, left] * (1.0 - fraction) + nodes[:, left + 1] * fraction)
 
     def lrs(self, labels: LabelsLike) -> FloatArray:
         """Surface flux [erg s-1 cm-2 A-1] at the star, (N, 3923): normalised flux times continuum."""
@@ -181,15 +183,11 @@ class Emulator:
         return len(self._arrays["sed_wavelength"])
 
     @cached_property
-    def _interpolation(self) -> FloatArray:
-        """(328, 3923) weights of linear interpolation in wavelength between the continuum's nodes."""
+    def _interpolation(self) -> tuple[np.ndarray, FloatArray]:
+        """(3923,) continuum node below each wavelength, and how far to the next one in wavelength, 0 to 1."""
         nodes = self._wide("continuum_wavelength")
         left = np.clip(np.searchsorted(nodes, self.wavelength, side="right") - 1, 0, len(nodes) - 2)
-        fraction = (self.wavelength - nodes[left]) / (nodes[left + 1] - nodes[left])
-        matrix = np.zeros((len(nodes), len(left)))
-        matrix[left, np.arange(len(left))] = 1.0 - fraction
-        matrix[left + 1, np.arange(len(left))] = fraction
-        return matrix
+        return left, (self.wavelength - nodes[left]) / (nodes[left + 1] - nodes[left])
 
 
 @lru_cache(maxsize=1)
