@@ -10,13 +10,13 @@ import numpy as np
 
 from ..errors import Reason, SpectrumError
 from ..spectrum import Spectrum
-from .lrs_batch import prepare_lrs_rows
+from .gridding import check_wavelength
+from .lrs_batch import REACH, prepare_lrs_rows
 from .xp_batch import prepare_xp_rows
 
 if TYPE_CHECKING:
     from ..modality import Modality
 
-FIT_REACH = 5706.0
 
 
 @dataclass(slots=True)
@@ -126,6 +126,7 @@ def prepare_batch(modality: Modality, spectra: Sequence[Spectrum]) -> Prepared:
         flux = np.stack([np.asarray(spectra[place].flux)[:pixels] for place in places])
         ivar = np.stack([np.asarray(spectra[place].ivar)[:pixels] for place in places])
         try:
+            check_wavelength(np.asarray(spectra[places[0]].wavelength), modality.wavelength, modality.unit)
             result.put(places, prepare_arrays(modality, wavelength, flux, ivar))
         except SpectrumError as error:
             for place in places:
@@ -149,7 +150,7 @@ def _groups(modality: Modality, spectra: Sequence[Spectrum], result: Prepared,
             continue
         pixels = len(wavelength)
         if modality.name == "lamost_lrs":
-            pixels = max(2, int(np.searchsorted(wavelength, FIT_REACH)))
+            pixels = max(2, int(np.searchsorted(wavelength, REACH)))
         for known, count, places in reversed(groups):
             if count == pixels and np.array_equal(known, wavelength[:pixels]):
                 places.append(place)

@@ -16,26 +16,30 @@ if TYPE_CHECKING:
     from .batch import Prepared
 
 ROWS_AT_ONCE = 24
+# Angstrom; the fit ends at 5700, what lies beyond serves only to interpolate over a mask that crosses that end
+REACH = 5900.0
 
 
 def prepare_lrs_rows(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, result: Prepared) -> None:
     """Fill `result` from (N, P) rows; a few rows at once, so that the work stays in the processor's cache."""
     grids = lrs_grids(wavelength)
+    near = slice(grids.used.start, max(grids.used.stop, int(np.searchsorted(wavelength, REACH))))
     for start in range(0, len(flux), ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, len(flux)))
-        _prepare_rows(grids, wavelength[grids.used], flux[rows, grids.used], ivar[rows, grids.used], start, result)
+        _prepare_rows(grids, wavelength[near], flux[rows, near], ivar[rows, near], start, result)
 
 
 def _prepare_rows(grids: LrsGrids, wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, start: int,
                   result: Prepared) -> None:
-    rows = slice(start, start + len(flux))
+    rows, pixels = slice(start, start + len(flux)), grids.used.stop - grids.used.start
     window = grids.onto_model.window
     good = good_pixels(flux, ivar)
+    repaired = repair(wavelength, flux, good)[:, :pixels]
+    flux, ivar, good = flux[:, :pixels], ivar[:, :pixels], good[:, :pixels]
     n_good = np.count_nonzero(good[:, window], axis=1)
     width = window.stop - window.start
     result.good_fraction[rows] = n_good / width
     result.n_repaired[rows] = width - n_good
-    repaired = repair(wavelength, flux, good)
     levels = continuum(grids.continuum, repaired)
     clipped = levels[:, window] <= 0.0
     result.n_clipped[rows] = np.count_nonzero(clipped, axis=1)

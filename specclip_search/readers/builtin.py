@@ -1,4 +1,4 @@
-"""The formats that are always there."""
+"""The formats that are always there, in the order in which they are asked."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from ..errors import SpectrumError
 from ..spectrum import Spectrum
-from . import gaia, lamost, xp_tables
+from . import fits_spectrum, gaia, lamost, text_spectrum, with_specutils, xp_tables
 from .content import Content
 from .registry import Reader, ReadOptions, register
 
 
-def _is_lamost(content: Content) -> bool:
+def is_lamost(content: Content) -> bool:
+    """Whether a file is of LAMOST, by its primary header."""
     named = b"LAMOST" in content.head or (b"OBSID   =" in content.head and b"COEFF0  =" in content.head)
     return content.kind == "fits" and named
 
@@ -23,7 +24,7 @@ def _read_lamost(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
 def _is_gaia(content: Content) -> bool:
     if content.kind == "fits" and b"BINTABLE" not in content.head:
         return False
-    return gaia.is_gaia_xp(xp_tables.column_names(content))
+    return gaia.is_gaia_xp(xp_tables.column_names(content), content)
 
 
 def _read_gaia(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
@@ -37,6 +38,19 @@ def _read_gaia(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
             yield good[row]
 
 
-register(Reader("lamost", "LAMOST low-resolution spectra (FITS image or COADD table)", _is_lamost, _read_lamost))
+def _fits_or_specutils(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
+    try:
+        yield from fits_spectrum.read_fits_spectrum(content, options)
+    except SpectrumError as ours:
+        if "no spectrum in a layout" not in ours.message or not with_specutils.specutils_is_there(content):
+            raise
+        yield from with_specutils.read_with_specutils(content, options)
+
+
+register(Reader("lamost", "LAMOST low-resolution spectra (FITS image or COADD table)", is_lamost, _read_lamost))
 register(Reader("gaia_xp", "Gaia XP sampled or continuous mean spectra (CSV, ECSV, FITS, VOTable, Avro, Parquet)",
                 _is_gaia, _read_gaia))
+register(Reader("text", "a table of wavelength and flux (CSV, ECSV, plain columns)",
+                text_spectrum.is_text_spectrum, text_spectrum.read_text_spectrum))
+register(Reader("fits", "SDSS, BOSS and DESI spectra, FITS tables and 1-D images", fits_spectrum.is_fits,
+                _fits_or_specutils))

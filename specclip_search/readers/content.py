@@ -8,6 +8,8 @@ import io
 import os
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -57,7 +59,7 @@ def look(path: str | os.PathLike[str]) -> Content:
     raw = read_start(file)
     gzipped = raw[:2] == b"\x1f\x8b"
     head = _inflate_start(file, raw) if gzipped else raw
-    return Content(file, _kind(file, head), head, gzipped)
+    return Content(file, kind_of(file, head), head, gzipped)
 
 
 def read_start(file: Path, size: int = HEAD_BYTES) -> bytes:
@@ -92,6 +94,25 @@ def damaged_gzip(file: Path, error: Exception) -> SpectrumError:
                          "Download it again.")
 
 
+@contextmanager
+def decoding(content: Content) -> Iterator[None]:
+    """Whatever a decoder raises on a damaged file becomes one `unreadable` error; our own errors pass.
+
+    Decoders of other packages raise anything on damaged bytes: KeyError, IndexError, UnicodeDecodeError,
+    MemoryError where a damaged header asks for the impossible.
+    """
+    try:
+        yield
+    except SpectrumError:
+        raise
+    except Exception as error:
+        text = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise SpectrumError(
+            Reason.UNREADABLE,
+            f"{content.path} cannot be read as {content.kind.upper()}: damaged or cut short ({text}).",
+            "Download it again.") from None
+
+
 def _inflate_start(file: Path, raw: bytes) -> bytes:
     try:
         head = zlib.decompressobj(31).decompress(raw, HEAD_BYTES)
@@ -102,7 +123,8 @@ def _inflate_start(file: Path, raw: bytes) -> bytes:
     return head
 
 
-def _kind(file: Path, head: bytes) -> str:
+def kind_of(file: Path, head: bytes) -> str:
+    """The kind of a file by its first bytes, decompressed; see `Content.kind` and `look`."""
     if head.startswith(b"SIMPLE  ="):
         return "fits"
     if head.startswith(b"PAR1"):

@@ -15,7 +15,7 @@ from ..keys import parse_int64
 from ..preparation.xp import GRID
 from ..spectrum import Spectrum
 from . import xp_operator, xp_tables
-from .content import Content, as_text_stream
+from .content import Content, as_text_stream, decoding
 
 MODALITY = "gaia_xp"
 DEFAULT_RELEASE = "dr3"
@@ -48,10 +48,14 @@ class XpBatch:
     rejected: list[tuple[int, int | None, Reason, str]] = field(default_factory=list)
 
 
-def is_gaia_xp(names: list[str]) -> bool:
+def is_gaia_xp(names: list[str], content: Content) -> bool:
     """Whether a table of these columns holds XP spectra."""
     have = {name.lower() for name in names}
-    return {"source_id", "flux", "flux_error"} <= have or {"bp_coefficients", "rp_coefficients"} <= have
+    if {"source_id", "flux", "flux_error"} <= have or {"bp_coefficients", "rp_coefficients"} <= have:
+        return True
+    # DataLink's table of one star has no column for its id
+    named = b"source_id" in content.head or content.path.name.upper().startswith("XP_")
+    return {"wavelength", "flux", "flux_error"} <= have and named
 
 
 def iter_xp(content: Content) -> Iterator[XpBatch]:
@@ -63,7 +67,7 @@ def iter_xp(content: Content) -> Iterator[XpBatch]:
         If the file is unreadable or no XP table; what is wrong with a single row is noted in the batch.
     """
     names = xp_tables.column_names(content)
-    if not is_gaia_xp(names):
+    if not is_gaia_xp(names, content):
         raise SpectrumError(
             Reason.LAYOUT_UNKNOWN, f"{content.path} has no columns of Gaia XP spectra (found {', '.join(names[:6])}).",
             "Expected source_id, flux, flux_error, or source_id, bp_coefficients, rp_coefficients and their errors.")
@@ -193,18 +197,18 @@ def _datalink(content: Content) -> XpBatch:
 
 
 def _columns(content: Content) -> dict[str, np.ndarray]:
-    wanted = ("wavelength", "flux", "flux_error")
+    with decoding(content):
+        return _named_columns(content, ("wavelength", "flux", "flux_error"))
+
+
+def _named_columns(content: Content, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
     if content.kind not in ("ecsv", "text"):
         table = xp_tables.astropy_table(content)
         return {name: np.ma.filled(np.ma.asarray(table[name], dtype=np.float64), np.nan) for name in wanted}
     with as_text_stream(content) as stream:
         rows = [row for row in csv.reader(line for line in stream if not line.startswith("#")) if row]
-    try:
-        places = {name.strip(): place for place, name in enumerate(rows[0])}
-        return {name: np.array([float(row[places[name]]) for row in rows[1:]]) for name in wanted}
-    except (ValueError, IndexError, KeyError) as error:
-        raise SpectrumError(Reason.UNREADABLE, f"{content.path} holds something that is no number ({error}).",
-                            "Download it again.") from None
+    places = {name.strip(): place for place, name in enumerate(rows[0])}
+    return {name: np.array([float(row[places[name]]) for row in rows[1:]]) for name in wanted}
 
 
 def _datalink_id(content: Content) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
 from ..spectrum import Spectrum
 from .air import air_to_vacuum
+from .content import HEAD_BYTES, kind_of
 from .lamost_bytes import OtherLayout, RawLamost, from_columns, from_image, parse, read_bytes
 
 MODALITY = "lamost_lrs"
@@ -63,6 +66,10 @@ def read_raw(path: Path) -> RawLamost:
     try:
         return parse(data)
     except OtherLayout:
+        kind = kind_of(path, data[:HEAD_BYTES])
+        if kind != "fits":
+            raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{path} is {kind.upper()}; a FITS file was expected.",
+                                "LAMOST delivers its spectra as .fits or .fits.gz.") from None
         return read_with_astropy(path, data)
 
 
@@ -71,7 +78,7 @@ def read_with_astropy(path: Path, data: bytes) -> RawLamost:
     from astropy.io import fits
 
     try:
-        with fits.open(_stream(data), memmap=False, lazy_load_hdus=True) as hdus:
+        with warnings.catch_warnings(action="ignore"), fits.open(BytesIO(data), memmap=False) as hdus:
             header = {card.keyword: _plain(card.value) for card in hdus[0].header.cards if card.keyword}
             if hdus[0].data is not None and hdus[0].data.ndim == 2 and len(hdus[0].data) >= 3:
                 return from_image(hdus[0].data, header)
@@ -89,12 +96,6 @@ def read_with_astropy(path: Path, data: bytes) -> RawLamost:
     except Exception as error:  # astropy raises many kinds on damaged files
         raise SpectrumError(Reason.UNREADABLE, f"{path} is damaged or cut short ({_short(error)}).",
                             "Download it again.") from None
-
-
-def _stream(data: bytes) -> Any:
-    from io import BytesIO
-
-    return BytesIO(data)
 
 
 def _short(error: Exception) -> str:

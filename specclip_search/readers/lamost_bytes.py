@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import Reason, SpectrumError
 from .content import cannot_open, damaged_gzip
 
-try:
-    from isal import isal_zlib as _inflater
-except ImportError:
-    _inflater = zlib
+_inflater: Any = zlib
+if find_spec("isal") is not None:  # optional: inflates about twice as fast
+    _inflater = import_module("isal.isal_zlib")
+
+_INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _inflater.error)
 
 BLOCK = 2880
 CARD = 80
@@ -74,7 +78,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         inflater = _inflater.decompressobj(31)
         data = inflater.decompress(raw)
-    except (zlib.error, _inflater.error) as error:
+    except _INFLATE_ERRORS as error:
         raise damaged_gzip(path, error) from None
     if not inflater.eof:
         raise damaged_gzip(path, EOFError("it ends before its end mark"))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import re
-import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
-from ..errors import Reason, SpectrumError
-from .content import Content, as_text_stream, damaged_gzip
+from .content import Content, as_text_stream, decoding
 
 Rows = list[dict[str, Any]]
 BATCH_ROWS = 512
+BLOCK_BYTES = 8 << 20
 _COORDINATES = ["ra", "dec"]
 SAMPLED = ["source_id", "flux", "flux_error", *_COORDINATES]
 CONTINUOUS = [
@@ -28,13 +27,14 @@ WANTED = frozenset([*SAMPLED, *CONTINUOUS])
 
 def column_names(content: Content) -> list[str]:
     """The names of a table's columns; empty where the file is no such table."""
-    if content.kind in ("ecsv", "text"):
-        return _csv_header(content)
-    if content.kind == "parquet":
-        return list(_parquet(content).schema_arrow.names)
-    if content.kind == "avro":
-        return CONTINUOUS if b"bpSpec" in content.head else []
-    return list(astropy_table(content).colnames)
+    with decoding(content):
+        if content.kind in ("ecsv", "text"):
+            return _csv_header(content)
+        if content.kind == "parquet":
+            return list(_parquet(content).schema_arrow.names)
+        if content.kind == "avro":
+            return CONTINUOUS if b"bpSpec" in content.head else []
+        return list(astropy_table(content).colnames)
 
 
 def iter_rows(content: Content) -> Iterator[Rows]:
@@ -45,7 +45,7 @@ def iter_rows(content: Content) -> Iterator[Rows]:
     SpectrumError
         `unreadable`, where the file ends early or its values cannot be read.
     """
-    try:
+    with decoding(content):
         if content.kind in ("ecsv", "text"):
             yield from _csv_rows(content)
         elif content.kind == "parquet":
@@ -55,8 +55,6 @@ def iter_rows(content: Content) -> Iterator[Rows]:
             yield from _avro_rows(content)
         else:
             yield from _table_rows(astropy_table(content))
-    except (EOFError, OSError) as error:
-        raise damaged_gzip(content.path, error) from None
 
 
 def _present(names: list[str]) -> list[str]:
@@ -81,30 +79,63 @@ def _csv_header(content: Content) -> list[str]:
 
 
 def _csv_rows(content: Content) -> Iterator[Rows]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    """Rows of a CSV or ECSV file, streamed through Arrow, every field as text first."""
+    import pyarrow as pa
+    import pyarrow.csv as pv
+
+    wanted = _present(column_names(content))
+    raw = pa.OSFile(str(content.path))
+    stream = pa.CompressedInputStream(raw, "gzip") if content.gzipped else raw
+    with raw, stream:
+        batches = pv.open_csv(
+            stream, pv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, skip_rows=_comment_lines(content)),
+            convert_options=pv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())))
+        for batch in batches:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield _text_rows(batch.slice(start, BATCH_ROWS))
+
+
+def _comment_lines(content: Content) -> int:
     with as_text_stream(content) as stream:
-        reader = csv.reader(line for line in stream if not line.startswith("#"))
-        names = [name.strip() for name in next(reader, [])]
-        places = [(place, name) for place, name in enumerate(names) if name in WANTED]
-        rows: Rows = []
-        for fields in reader:
-            if len(fields) != len(names):
-                if fields:
-                    raise SpectrumError(
-                        Reason.UNREADABLE,
-                        f"{content.path}: line {reader.line_num} has {len(fields)} fields; {len(names)} were expected.",
-                        "The file is damaged or cut short; download it again.")
-                continue
-            rows.append({name: _csv_value(fields[place], name) for place, name in places})
-            if len(rows) == BATCH_ROWS:
-                yield rows
-                rows = []
-        if rows:
-            yield rows
+        return sum(1 for _ in takewhile(lambda line: line.startswith("#"), stream))
 
 
-def _csv_value(text: str, name: str) -> Any:
-    text = text.strip()
+def _text_rows(batch: Any) -> Rows:
+    columns: dict[str, list[Any]] = {}
+    for name in batch.schema.names:
+        column = batch.column(name)
+        if name == "source_id":
+            columns[name] = column.to_pylist()
+        elif name in _COORDINATES or name.endswith(("_n_parameters", "_standard_deviation")):
+            columns[name] = [_csv_value(text, name) for text in column.to_pylist()]
+        else:
+            columns[name] = parse_lists(column)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def parse_lists(column: Any) -> list[np.ndarray | None]:
+    """Texts like ``[1.5,2]`` or ``(1.5, 2)`` to arrays; None where a text is empty, null or holds no numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = pc.utf8_trim(column, " ()[]\"\t")
+    missing = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(["", "null", "nan"])).to_numpy(zero_copy_only=False)
+    lists = pc.split_pattern(texts, ",")
+    try:
+        numbers = lists.flatten().cast(pa.float64())
+    except pa.ArrowInvalid:
+        try:
+            numbers = pc.split_pattern(pc.replace_substring(texts, " ", ""), ",").flatten().cast(pa.float64())
+        except pa.ArrowInvalid:
+            return [None if gone else parse_numbers(text)
+                    for gone, text in zip(missing, texts.to_pylist(), strict=True)]
+    values, ends = numbers.to_numpy(zero_copy_only=False), np.cumsum(pc.list_value_length(lists).to_numpy())
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    return [None if gone else values[start:end] for gone, start, end in zip(missing, starts, ends, strict=True)]
+
+
+def _csv_value(text: str | None, name: str) -> Any:
+    text = (text or "").strip()
     if text in ("", "null", "NULL", "nan", "NaN", '""', "[]", "()"):
         return None
     if name == "source_id":
@@ -156,14 +187,9 @@ def _avro_row(record: Any) -> dict[str, Any]:
 
 
 def _parquet(content: Content) -> Any:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        return pq.ParquetFile(content.path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SpectrumError(Reason.UNREADABLE, f"{content.path} is damaged or cut short ({error}).",
-                            "Download it again.") from None
+    return pq.ParquetFile(content.path)
 
 
 def astropy_table(content: Content) -> Any:
@@ -172,15 +198,8 @@ def astropy_table(content: Content) -> Any:
 
     from astropy.table import Table
 
-    form = {"fits": "fits", "votable": "votable"}[content.kind]
-    try:
-        with warnings.catch_warnings(), content.open() as stream:
-            warnings.simplefilter("ignore")
-            return Table.read(stream, format=form)
-    except Exception as error:  # astropy raises many kinds on damaged files
-        text = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise SpectrumError(Reason.UNREADABLE, f"{content.path} cannot be read as {form.upper()} ({text}).",
-                            "Download it again.") from None
+    with decoding(content), warnings.catch_warnings(action="ignore"), content.open() as stream:
+        return Table.read(stream, format=content.kind)
 
 
 def _table_rows(table: Any) -> Iterator[Rows]:

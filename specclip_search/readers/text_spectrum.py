@@ -1,0 +1,111 @@
+"""One spectrum in a text file: CSV, ECSV, or plain columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..errors import Reason, SpectrumError
+from ..spectrum import Spectrum
+from .content import Content, as_text_stream, decoding
+from .physical import Columns, columns_from_arrays, to_spectrum
+from .registry import ReadOptions
+
+MAX_BYTES = 64_000_000
+_SEPARATORS = re.compile(r"[,;|\s]+")
+
+
+def is_text_spectrum(content: Content) -> bool:
+    """Whether a text file looks like one spectrum: lines of at least two numbers, or named columns."""
+    if content.kind not in ("text", "ecsv"):
+        return False
+    lines = [line for line in content.head.decode("utf-8", "replace").splitlines()[:-1] if _is_data(line)]
+    if content.kind == "ecsv":
+        return any(name in content.head.lower() for name in (b"wave", b"lambda", b"loglam", b"spectral_axis"))
+    return len(lines) >= 2 and len(_numbers(lines[1])) >= 2
+
+
+def read_text_spectrum(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
+    """The spectrum of a text file; its columns by name, or the first two or three by place.
+
+    Raises
+    ------
+    SpectrumError
+        `unreadable` where a line holds no numbers; otherwise as `to_spectrum`.
+    """
+    columns = _ecsv(content) if content.kind == "ecsv" else _plain(content)
+    yield to_spectrum(columns, options, str(content.path))
+
+
+def _ecsv(content: Content) -> Columns:
+    from astropy.table import Table
+
+    with decoding(content):
+        with content.open() as stream:
+            table = Table.read(stream.read(MAX_BYTES).decode("utf-8"), format="ascii.ecsv")
+        arrays = {name: np.ma.filled(np.ma.asarray(table[name], dtype=np.float64), np.nan)
+                  for name in table.colnames if table[name].dtype.kind in "fiu"}
+        units = {name: str(table[name].unit) if table[name].unit is not None else None for name in table.colnames}
+    columns = columns_from_arrays(arrays, units)
+    if columns is None:
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{content.path} has no columns wavelength and flux "
+                            f"(found {', '.join(table.colnames[:6])}).", "Rename the columns.")
+    medium = str(table.meta.get("medium", table.meta.get("MEDIUM", ""))).lower() or None
+    columns.medium = columns.medium or medium
+    return columns
+
+
+def _plain(content: Content) -> Columns:
+    names: list[str] | None = None
+    rows: list[list[float]] = []
+    with decoding(content), as_text_stream(content) as stream:
+        for number, line in enumerate(stream, 1):
+            if not _is_data(line):
+                continue
+            values = _numbers(line)
+            if not values and not rows and names is None:
+                names = [name.strip().strip('"') for name in _SEPARATORS.split(line.strip()) if name.strip()]
+            elif len(values) < 2 or (rows and len(values) != len(rows[0])):
+                raise _bad(content, f"line {number} holds {len(values)} numbers")
+            else:
+                rows.append(values)
+    if not rows:
+        raise _bad(content, "no line of numbers")
+    return _from_rows(content, names, np.array(rows))
+
+
+def _from_rows(content: Content, names: list[str] | None, table: np.ndarray) -> Columns:
+    if len(table) == 2 and table.shape[1] > 10:  # wavelengths in one line, flux in the next
+        return Columns(table[0], table[1], None)
+    if names is not None and len(names) == table.shape[1]:
+        found = columns_from_arrays(dict(zip(names, table.T, strict=True)))
+        if found is not None:
+            return found
+    if names is not None:
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{content.path} has no columns wavelength and flux "
+                            f"(found {', '.join(names[:6])}).", "Rename the columns, or leave the heading away.")
+    ivar = None
+    if table.shape[1] >= 3:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            ivar = np.where(table[:, 2] > 0, table[:, 2] ** -2.0, 0.0)
+    return Columns(table[:, 0], table[:, 1], ivar)
+
+
+def _is_data(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith(("#", "!", "%"))
+
+
+def _numbers(line: str) -> list[float]:
+    """All fields of a line as numbers; empty where one of them is none."""
+    fields = [field for field in _SEPARATORS.split(line.strip()) if field]
+    try:
+        return [float(field) if field.lower() not in ("null", "none") else float("nan") for field in fields]
+    except ValueError:
+        return []
+
+
+def _bad(content: Content, what: str) -> SpectrumError:
+    return SpectrumError(Reason.UNREADABLE, f"{content.path} is no table of numbers: {what}.",
+                         "Expected columns of wavelength, flux and, if there is one, the error of the flux.")
