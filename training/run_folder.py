@@ -50,16 +50,16 @@ class RunFolder:
             If a run stands and must not, or is missing, or has another recipe or other data.
         """
         clear_leftovers(self.path)
-        path = self.path / RECIPE
+        path, begun = self.path / RECIPE, latest_state(self.path) is not None
         if resume is True and not path.is_file():
             raise CheckpointError(f"There is no run to resume in {self.path}.", "Leave out --resume to begin one.")
-        if resume is False and path.is_file():
+        if resume is False and begun:
             raise CheckpointError(f"{self.path} already holds a training run.",
                                   "Resume it with --resume, or name another output folder.")
         self.record = {"recipe": recipe.to_dict(), "data_digest": digest,
                        "versions": {"specclip_search": __version__, "torch": torch.__version__,
                                     "python": platform.python_version()}}
-        if not path.is_file():
+        if not begun:  # nothing would be lost: a run that failed at once may begin otherwise
             import tomli_w
 
             write_text(path, tomli_w.dumps(self.record))
