@@ -12,11 +12,12 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import file_digest
 from specclip_search.errors import SpecclipError
 
+from .costs import group_size
 from .keytable import KeyTable
 from .layout import current_generation
 from .means import centre
 from .meter import folder_bytes
-from .quality import Recall, exact_truth, group_size, measure_recall
+from .quality import Recall, exact_truth, measure_recall
 from .search import VectorIndex
 from .strata import query_groups
 from .vectors import VectorTable

@@ -146,8 +146,11 @@ class KeyTable:
         wanted = np.asarray(rows, np.int64)
         by_id, owner_id = self.all_rows_of(self.spec_id[wanted])
         by_star, owner_star = self.rows_of_sources(self.source_id[wanted])
-        everything, owner = np.concatenate([by_id, by_star]), np.concatenate([owner_id, owner_star])
-        return [np.unique(everything[owner == number]) for number in range(len(wanted))]
+        owner = np.concatenate([owner_id, owner_star])
+        order = np.argsort(owner, kind="stable")
+        grouped = np.concatenate([by_id, by_star])[order]
+        ends = np.searchsorted(owner[order], np.arange(1, len(wanted)))
+        return [np.unique(rows) for rows in np.split(grouped, ends)] if len(wanted) else []
 
     def _not_here(self, missing: np.ndarray, release: str | None) -> QueryError:
         named = ", ".join(str(value) for value in missing[:3]) + (", ..." if len(missing) > 3 else "")

@@ -100,16 +100,15 @@ class InvertedLists:
     def candidates(self, queries: np.ndarray, depth: int, nprobe: int, allowed: RowSet | None = None) -> np.ndarray:
         """(Q, depth) int64 rows nearest by code among `nprobe` lists; -1 where there are no more."""
         faiss = load_faiss()
-        options = faiss.SearchParametersIVF(nprobe=nprobe)
-        bitmap = None
+        options: dict[str, Any] = {"nprobe": nprobe}
+        # FAISS keeps bare pointers: everything it is given stays in a local name until it has answered
+        bitmap = np.empty(0, np.uint8) if allowed is None else allowed.bitmap
         if allowed is not None:
-            bitmap = allowed.bitmap
-            options.sel = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
-        graph = None
+            options["sel"] = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
         if isinstance(faiss.downcast_index(self.ivf.quantizer), faiss.IndexHNSW):
-            graph = faiss.SearchParametersHNSW(efSearch=max(64, 2 * nprobe))
-            options.quantizer_params = graph
+            options["quantizer_params"] = faiss.SearchParametersHNSW(efSearch=max(64, 2 * nprobe))
+        parameters = faiss.SearchParametersIVF(**options)
         threads = 1 if len(queries) < _BATCH_FOR_THREADS else default_threads()
         with faiss_threads(threads):
-            _, rows = self.ivf.search(self.project(queries), depth, params=options)
+            _, rows = self.ivf.search(self.project(queries), depth, params=parameters)
         return np.asarray(rows)

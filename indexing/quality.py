@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .costs import group_size
 from .exact import Block, exact_top_k
 from .half import to_single
 from .search import VectorIndex
@@ -14,7 +15,6 @@ from .strata import QueryGroup, other_modalities, same_star_pairs
 from .vectors import VectorTable
 
 DEPTH = 100
-_QUERY_ROWS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,6 @@ class CentringGain:
     without: tuple[float, float]
     pairs: int
     gallery: int
-
-
-def group_size(rows: int) -> int:
-    """Queries a group: 500, fewer where the exact answer over all rows is dear."""
-    return int(np.clip(_QUERY_ROWS // max(rows, 1), 200, 500))
 
 
 def exact_truth(index: VectorIndex, groups: list[QueryGroup], k: int = DEPTH) -> list[np.ndarray]:

@@ -68,13 +68,21 @@ class VectorIndex:
             If there is no index, or it was built from other vectors than the atlas holds now.
         """
         name = atlas.require_model(model)
-        generation = current_generation(atlas, name, modality)
         table = VectorTable(atlas, name, modality)
-        if generation is None:
-            raise VectorIndexError(f"There is no index of the {modality} vectors of '{name}' in {atlas.path}.",
-                                   "Run `specclip-search index build`.")
-        refuse_other_vectors(generation.manifest, table, allow_older)
-        return cls(atlas, name, modality, generation, choose_engine(device))
+        engine = choose_engine(device)
+        while True:
+            generation = current_generation(atlas, name, modality)
+            if generation is None:
+                raise VectorIndexError(f"There is no index of the {modality} vectors of '{name}' in {atlas.path}.",
+                                       "Run `specclip-search index build`.")
+            refuse_other_vectors(generation.manifest, table, allow_older)
+            try:
+                return cls(atlas, name, modality, generation, engine)
+            except (OSError, VectorIndexError):
+                # a build may have put another index in its place just now
+                now = current_generation(atlas, name, modality)
+                if now is None or now.folder == generation.folder:
+                    raise
 
     @property
     def kind(self) -> str:

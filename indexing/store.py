@@ -15,7 +15,7 @@ from specclip_search.errors import VectorIndexError
 from .exact import Block
 from .half import to_half, to_single
 
-_MAPPED_BUDGET_BYTES = 1 << 30
+_MAPPED_BUDGET_BYTES = 1 << 28
 _PAGES_AROUND_A_FAULT = 65536
 
 
@@ -62,7 +62,7 @@ class VectorStore:
                 _read_fully(handle, block)
                 yield np.arange(start, start + len(block), dtype=np.int64), block
 
-    def blocks_of(self, rows: np.ndarray, block_rows: int = 16384) -> Iterator[Block]:
+    def blocks_of(self, rows: np.ndarray, block_rows: int = 4096) -> Iterator[Block]:
         """Chosen rows (ascending), a block at a time."""
         for start in range(0, len(rows), block_rows):
             chosen = rows[start : start + block_rows]

@@ -10,8 +10,9 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.lock import writer_lock
 from specclip_search.errors import VectorIndexError
 
+from .costs import group_size
 from .layout import Generation, rewrite_manifest
-from .quality import DEPTH, Recall, exact_truth, group_size, measure_recall
+from .quality import DEPTH, Recall, exact_truth, measure_recall
 from .search import MIN_CANDIDATES, VectorIndex
 from .strata import QueryGroup, query_groups
 

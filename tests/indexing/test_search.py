@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +133,39 @@ def test_one_query_and_many_answer_alike(indexes: dict[str, VectorIndex], kind: 
     together = indexes[kind].search(queries, 10, query_modality="lamost_lrs")
     alone = [indexes[kind].search(query, 10, query_modality="lamost_lrs").rows[0] for query in queries]
     assert (np.asarray(alone) == together.rows).mean() > 0.99
+
+
+def test_lists_found_through_a_graph(tmp_path: Path, similarity: np.ndarray) -> None:
+    atlas = Atlas.create(tmp_path / "graph")
+    write_vectors(atlas, "gaia_xp", star_vectors(COUNT, 0))
+    write_vectors(atlas, "lamost_lrs", star_vectors(COUNT, 1))
+    report = build_index(atlas, MODEL, "gaia_xp", recipe="PCA32,IVF64_HNSW32,PQ16")
+    assert report.recipe == "PCAR32,IVF64_HNSW32,PQ16np"
+    index = VectorIndex.open(atlas, MODEL, "gaia_xp")
+    rows = np.nonzero(np.random.default_rng(5).random(COUNT) < 0.5)[0]
+    for allowed in (np.arange(COUNT), rows):
+        found = index.search(star_vectors(COUNT, 1)[:200], 10, query_modality="lamost_lrs", rows=allowed)
+        truth = allowed[np.argsort(-similarity[:, allowed], axis=1, kind="stable")[:, :10]]
+        assert found.strategy == "ivfpq"
+        assert recall(found.rows, truth) >= 0.97
+
+
+def test_a_reader_that_meets_a_new_index_takes_it(make_atlas: AtlasMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    atlas = make_atlas(600)
+    build_index(atlas, MODEL, "gaia_xp", recipe="flat", seed=1)
+    real, calls = VectorIndex.__init__, []
+
+    def replaced_meanwhile(self: VectorIndex, *arguments: object) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            monkeypatch.setattr(VectorIndex, "__init__", real)
+            build_index(atlas, MODEL, "gaia_xp", recipe="flat", seed=2)
+            monkeypatch.setattr(VectorIndex, "__init__", replaced_meanwhile)
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VectorIndex, "__init__", replaced_meanwhile)
+    assert VectorIndex.open(atlas, MODEL, "gaia_xp").manifest["seed"] == 2
+    assert len(calls) == 2
 
 
 def test_vectors_of_rows(indexes: dict[str, VectorIndex]) -> None:
