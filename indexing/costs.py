@@ -30,7 +30,7 @@ class Estimate:
     ----------
     build_memory, search_memory
         Bytes of its own while building and while open. Pages of the mapped store that are in
-        memory anyway come on top, up to about half a gigabyte; the system takes them back at will.
+        memory anyway come on top, up to 2 GB; the system takes them back at will.
     disk
         Bytes of the finished index.
     cpu_seconds

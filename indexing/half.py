@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-_BLOCK_ROWS = 256
+_BLOCK_ROWS = 64
 _WORTH_TORCH = 1_000_000
 _EXPONENT_SHIFT = np.float32(2.0**112)
 _SIGN_AND_MANTISSA = np.int32(~0x70000000)
@@ -22,14 +22,19 @@ def to_single(half: np.ndarray) -> np.ndarray:
     if torch is not None and half.flags.writeable and half.flags.c_contiguous:
         return torch.from_numpy(half).float().numpy()
     out = np.empty(half.shape, np.float32)
+    bits = np.empty((min(_BLOCK_ROWS, len(half)), half.shape[1]), np.int32)
     for start in range(0, len(half), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        bits = half[block].view(np.int16).astype(np.int32)
-        # sign-extended bits moved to a float32's place; the exponent's bias is mended by the factor
-        bits <<= 13
-        bits &= _SIGN_AND_MANTISSA
-        np.multiply(bits.view(np.float32), _EXPONENT_SHIFT, out=out[block])
+        block = half[start : start + _BLOCK_ROWS]
+        convert_into(block, bits[: len(block)], out[start : start + len(block)])
     return out
+
+
+def convert_into(half: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:
+    """Finite float16 to float32 in `out`, with `bits` (int32, same shape) as scratch; nothing is allocated."""
+    # sign-extended bits moved to a float32's place; the exponent's bias is mended by the factor
+    np.left_shift(half.view(np.int16), 13, out=bits, dtype=np.int32)
+    np.bitwise_and(bits, _SIGN_AND_MANTISSA, out=bits)
+    np.multiply(bits.view(np.float32), _EXPONENT_SHIFT, out=out)
 
 
 def to_half(single: np.ndarray) -> np.ndarray:

@@ -213,7 +213,7 @@ class VectorIndex:
             ids = ids[np.searchsorted(ids, 0) :]
             if banned is not None and len(banned[number]):
                 ids = ids[~np.isin(ids, banned[number])]
-            scores = self.store.take(ids) @ query
+            scores = self.store.scores(ids, query)
             best = best_places(scores, k)
             rows[number, : len(best)] = ids[best]
             similarity[number, : len(best)] = scores[best]
