@@ -14,6 +14,9 @@ XP_SUFFIXES = (
     ".csv", ".csv.gz", ".ecsv", ".ecsv.gz", ".fits", ".fits.gz", ".xml", ".xml.gz", ".vot", ".vot.gz", ".votable",
     ".avro", ".parquet",
 )
+# a HATS catalogue keeps books beside its data, in formats that spectra come in too
+_HATS_MARKS = {"hats.properties", "properties", "catalog_info.json"}
+_HATS_BOOKS = {"partition_info.csv", "catalog_info.csv", "point_map.fits", "skymap.fits", "data_thumbnail.parquet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ def _walk(folder: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]])
     except OSError:
         yield FoundFile(folder, -1, -1, False)
         return
+    if _HATS_MARKS & {entry.name for entry in entries}:
+        entries = [entry for entry in entries if entry.name not in _HATS_BOOKS]
     for entry in entries:
         named = entry.name.lower().endswith(suffixes) and not entry.name.startswith(".")
         if entry.is_dir():

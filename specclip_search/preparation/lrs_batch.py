@@ -63,12 +63,12 @@ def _variance(ivar: np.ndarray, good: np.ndarray, divisor: np.ndarray, window: s
 
 def _median_snr(flux: np.ndarray, ivar: np.ndarray, good: np.ndarray) -> np.ndarray:
     """(N,) median over good pixels of flux times the root of its inverse variance."""
-    ratio = np.where(good, flux, np.nan) * np.sqrt(np.where(good, ivar, 1.0))
-    if good.all():
-        return np.median(ratio, axis=1)
-    result = np.full(len(flux), np.nan)
-    some = good.any(axis=1)
-    result[some] = np.nanmedian(ratio[some], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ratio = (flux * np.sqrt(np.where(good, ivar, 0.0))).astype(np.float32, copy=False)
+    result = np.median(ratio, axis=1)
+    for row in np.flatnonzero(~good.all(axis=1)):
+        chosen = ratio[row, good[row]]
+        result[row] = np.median(chosen) if len(chosen) else np.nan
     return result
 
 

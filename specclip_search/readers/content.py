@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import io
 import os
 import re
@@ -11,10 +10,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import Reason, SpectrumError
+
+_gzip: Any = import_module("isal.igzip" if find_spec("isal") is not None else "gzip")
 
 HEAD_BYTES = 8192
 _KINDS = "FITS, VOTable, ECSV, CSV or text, Parquet or Avro, gzipped or not"
@@ -43,7 +46,7 @@ class Content:
 
     def open(self) -> BinaryIO:
         """The decompressed bytes as a stream."""
-        return gzip.open(self.path) if self.gzipped else open(self.path, "rb")  # type: ignore[return-value]
+        return _gzip.open(self.path) if self.gzipped else open(self.path, "rb")
 
 
 def look(path: str | os.PathLike[str]) -> Content:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ _INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _inflater.error)
 
 BLOCK = 2880
 CARD = 80
+_END = b"END" + b" " * 77
 
 
 Cards = dict[str, "str | int | float | bool | None"]
@@ -95,8 +96,7 @@ def parse(data: bytes) -> RawLamost:
     """
     if not data.startswith(b"SIMPLE  ="):
         raise OtherLayout("no FITS file")
-    cards, end = _cards(data, 0)
-    header = Header(cards)
+    header, end = _header(data, 0)
     if header.get("NAXIS") == 2:
         return _image(data, header, end)
     if header.get("NAXIS") == 0 and data[end : end + 8] == b"XTENSION":
@@ -105,15 +105,25 @@ def parse(data: bytes) -> RawLamost:
 
 
 class Header(Cards):
-    """A FITS header whose values are parsed when asked for."""
+    """A FITS header whose cards are found and parsed when asked for; the first card of a name counts."""
 
-    def __init__(self, cards: dict[bytes, bytes]) -> None:
+    # where each keyword stood in the last header: files of one release are alike, so this is nearly always right
+    _places: ClassVar[dict[str, int]] = {}
+
+    def __init__(self, block: bytes) -> None:
         super().__init__()
-        self._cards = cards
+        self._block = block
 
     def __missing__(self, key: str) -> str | int | float | bool | None:
-        card = self._cards.get(key.ljust(8).encode())
-        self[key] = None if card is None else _value(card)
+        name = key.ljust(8).encode() + b"= "
+        at = self._places.get(key, 0)
+        if not self._block.startswith(name, at):
+            at = self._block.find(name)
+            while at >= 0 and at % CARD:
+                at = self._block.find(name, at + 1)
+            if at >= 0:
+                self._places[key] = at
+        self[key] = None if at < 0 else _value(self._block[at + 10 : at + CARD])
         return dict.__getitem__(self, key)
 
     def get(self, key: str, default: str | int | float | bool | None = None) -> str | int | float | bool | None:  # type: ignore[override]
@@ -121,27 +131,19 @@ class Header(Cards):
         return default if value is None else value
 
 
-def _cards(data: bytes, start: int) -> tuple[dict[bytes, bytes], int]:
-    """Cards of the header at `start` by their keyword, first one wins, and where its data begin."""
-    at = start
-    while True:
-        block = data[at : at + BLOCK]
-        if len(block) < BLOCK:
-            raise OtherLayout("the header has no end")
-        at += BLOCK
-        mark = block.find(b"END     ")
-        while mark >= 0 and mark % CARD:
-            mark = block.find(b"END     ", mark + 1)
-        if mark >= 0:
-            break
-    header = data[start:at]
-    return {header[i : i + 8]: header[i + 8 : i + CARD] for i in range(len(header) - CARD, -1, -CARD)}, at
+def _header(data: bytes, start: int) -> tuple[Header, int]:
+    """The header at `start`, and where its data begin."""
+    mark = data.find(_END, start)
+    while mark >= 0 and (mark - start) % CARD:
+        mark = data.find(_END, mark + 1)
+    blocks = (mark - start) // BLOCK + 1
+    if mark < 0 or len(data) < start + blocks * BLOCK:
+        raise OtherLayout("the header has no end")
+    return Header(data[start:mark]), start + blocks * BLOCK
 
 
 def _value(card: bytes) -> str | int | float | bool | None:
-    if card[:2] != b"= ":
-        return None
-    text = card[2:].decode("ascii", "replace").strip()
+    text = card.decode("ascii", "replace").strip()
     if text.startswith("'"):
         return _string(text)
     text = text.partition("/")[0].strip()
@@ -187,34 +189,38 @@ def from_image(image: np.ndarray, header: Cards) -> RawLamost:
     The wavelength is the row that follows the header's dispersion; where no row does (some 6-row files),
     it is computed from COEFF0 and COEFF1.
     """
-    c0, c1 = header.get("COEFF0"), header.get("COEFF1")
-    computed = None
-    if isinstance(c0, float | int) and isinstance(c1, float | int):
-        computed = 10.0 ** (c0 + c1 * np.arange(image.shape[1]))
-    order = [2, *range(3, len(image))]
-    for row in order:
-        if _is_wavelength(image[row], computed):
-            masks = [other for other in order if other > row]
-            mask = image[masks[0]] if masks else None
+    last = image.shape[1] - 1
+    ends = _dispersion(header, np.array([0, last]))
+    for row in range(2, len(image)):
+        if _is_wavelength(image[row], ends):
+            mask = image[row + 1] if row < len(image) - 1 else None
             return RawLamost(_native(image[0]), _native(image[1]), _native(image[row]), mask, header)
+    computed = _dispersion(header, np.arange(last + 1))
     if computed is None:
         raise OtherLayout("no row is a wavelength and COEFF0, COEFF1 are missing")
     return RawLamost(_native(image[0]), _native(image[1]), computed, None, header)
 
 
-def _is_wavelength(row: np.ndarray, computed: np.ndarray | None) -> bool:
-    if computed is not None:
-        return bool(np.isfinite(row[[0, -1]]).all() and abs(row[0] / computed[0] - 1) < 1e-5
-                    and abs(row[-1] / computed[-1] - 1) < 1e-5)
-    return bool(len(row) > 2 and 1000 < row[0] < row[-1] < 30000 and (np.diff(row) > 0).all())
+def _dispersion(header: Cards, pixels: np.ndarray) -> np.ndarray | None:
+    """Wavelengths of `pixels` by the header's log-linear dispersion; None where it has none."""
+    c0, c1 = header.get("COEFF0"), header.get("COEFF1")
+    if not isinstance(c0, float | int) or not isinstance(c1, float | int):
+        return None
+    return np.power(10.0, c0 + c1 * pixels)
+
+
+def _is_wavelength(row: np.ndarray, ends: np.ndarray | None) -> bool:
+    first, last = float(row[0]), float(row[-1])
+    if ends is not None:
+        return abs(first / ends[0] - 1) < 1e-5 and abs(last / ends[1] - 1) < 1e-5
+    return bool(len(row) > 2 and 1000 < first < last < 30000 and (np.diff(row) > 0).all())
 
 
 _COLUMN_TYPES = {"E": ">f4", "D": ">f8", "J": ">i4", "I": ">i2", "K": ">i8"}
 
 
 def _table(data: bytes, primary: Header, start: int) -> RawLamost:
-    cards, begin = _cards(data, start)
-    table = Header(cards)
+    table, begin = _header(data, start)
     is_table = str(table.get("XTENSION", "")).startswith("BINTABLE") and table.get("NAXIS") == 2
     if not is_table or _whole(table, "NAXIS2") < 1:
         raise OtherLayout("no table with a row")

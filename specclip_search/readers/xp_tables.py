@@ -50,7 +50,7 @@ def iter_rows(content: Content) -> Iterator[Rows]:
             yield from _csv_rows(content)
         elif content.kind == "parquet":
             for batch in _parquet(content).iter_batches(BATCH_ROWS, columns=_present(column_names(content))):
-                yield [{key: _array(value) for key, value in row.items()} for row in batch.to_pylist()]
+                yield _arrow_rows(batch)
         elif content.kind == "avro":
             yield from _avro_rows(content)
         else:
@@ -84,13 +84,10 @@ def _csv_rows(content: Content) -> Iterator[Rows]:
     import pyarrow.csv as pv
 
     wanted = _present(column_names(content))
-    raw = pa.OSFile(str(content.path))
-    stream = pa.CompressedInputStream(raw, "gzip") if content.gzipped else raw
-    with raw, stream:
-        batches = pv.open_csv(
-            stream, pv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, skip_rows=_comment_lines(content)),
-            convert_options=pv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())))
-        for batch in batches:
+    with content.open() as stream:
+        read = pv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, skip_rows=_comment_lines(content))
+        convert = pv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
+        for batch in pv.open_csv(pa.PythonFile(stream, "r"), read, convert_options=convert):
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield _text_rows(batch.slice(start, BATCH_ROWS))
 
@@ -129,7 +126,13 @@ def parse_lists(column: Any) -> list[np.ndarray | None]:
         except pa.ArrowInvalid:
             return [None if gone else parse_numbers(text)
                     for gone, text in zip(missing, texts.to_pylist(), strict=True)]
-    values, ends = numbers.to_numpy(zero_copy_only=False), np.cumsum(pc.list_value_length(lists).to_numpy())
+    return _slices(numbers, pc.list_value_length(lists).to_numpy(zero_copy_only=False), missing)
+
+
+def _slices(numbers: Any, lengths: np.ndarray, missing: np.ndarray) -> list[np.ndarray | None]:
+    """Arrow numbers cut into arrays of the given lengths; None where a row is missing."""
+    values = np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
+    ends = np.cumsum(lengths).astype(np.int64)
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
     return [None if gone else values[start:end] for gone, start, end in zip(missing, starts, ends, strict=True)]
 
@@ -184,6 +187,21 @@ def _avro_row(record: Any) -> dict[str, Any]:
         row[f"{band}_standard_deviation"] = solution.get("standardDeviation")
         row[f"{band}_n_parameters"] = solution.get("numberOfParameters")
     return row
+
+
+def _arrow_rows(batch: Any) -> Rows:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns: dict[str, list[Any]] = {}
+    for name in batch.schema.names:
+        column = batch.column(name)
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+            columns[name] = _slices(column.flatten(), lengths, column.is_null().to_numpy(zero_copy_only=False))
+        else:
+            columns[name] = [_array(value) for value in column.to_pylist()]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _parquet(content: Content) -> Any:

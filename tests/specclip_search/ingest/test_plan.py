@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specclip_search.errors import AtlasError
-from specclip_search.ingest.found import FITS_SUFFIXES, FoundFile, find_files
+from specclip_search.ingest.found import FITS_SUFFIXES, XP_SUFFIXES, FoundFile, find_files
 from specclip_search.ingest.gaia import by_size
 from specclip_search.ingest.lamost import by_count
 from specclip_search.ingest.ledger import KeyLedger
@@ -77,6 +77,14 @@ def test_walking_is_in_order_whatever_the_file_system_says(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     found = [os.path.relpath(file.path, tmp_path) for file in find_files([tmp_path], FITS_SUFFIXES)]
     assert found == ["a.FITS", "b/1.fits.gz", "b/2.fits", "c/d/3.fit"]
+
+
+def test_the_books_of_a_hats_catalogue_are_no_spectra(tmp_path):
+    for name in ("hats.properties", "partition_info.csv", "dataset/Norder=1/Dir=0/Npix=4.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = [os.path.basename(file.path) for file in find_files([tmp_path], XP_SUFFIXES)]
+    assert found == ["Npix=4.parquet"]
 
 
 @settings(max_examples=80, deadline=None)
