@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import parse_key
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import duckdb
 
     from specclip_search.atlas import Atlas
+
+    from .label_sources import Catalogue
 
 _HIT = 'STRUCT(modality VARCHAR, spec_id BIGINT, source_id BIGINT, "rank" INTEGER, "similarity" FLOAT)[]'
 
@@ -93,6 +96,38 @@ def add_functions(connection: duckdb.DuckDBPyConnection, atlas: Atlas, files: bo
 def add_cone(connection: duckdb.DuckDBPyConnection) -> None:
     """Make `cone` known; the view `stars` must stand."""
     connection.execute(_CONE)
+
+
+def add_catalogue_function(connection: duckdb.DuckDBPyConnection, atlas: Atlas, source: Catalogue) -> None:
+    """Make `<catalogue>_of(id)` known: the catalogue's rows of one star (or obsid), found without a join.
+
+    A join reads the catalogue's ids whole; this goes by a sorted list of them straight to the rows.
+    """
+    from duckdb.func import PythonUDFType
+
+    key = "source_id" if "source_id" in source.columns else "obsid"
+    names = [field.name for field in source.fields]
+    schema = pa.schema(source.fields).remove_metadata()
+    kinds = connection.from_arrow(schema.empty_table()).types
+    kind = ", ".join(f'"{name}" {kind}' for name, kind in zip(names, kinds, strict=True))
+
+    def rows_of(ids: pa.ChunkedArray) -> pa.Array:
+        from .lookup import open_lookup
+
+        lookup = open_lookup(atlas, f"catalog_{source.name}", source.files, key)
+        query, row = lookup.find(ids.fill_null(-1).to_numpy())
+        rows = lookup.take(row, names).to_struct_array()
+        ends = np.concatenate([[0], np.cumsum(np.bincount(query, minlength=len(ids)))]).astype(np.int32)
+        flat = rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows
+        return pa.ListArray.from_arrays(pa.array(ends), flat)
+
+    connection.create_function(
+        f"_{source.name}_of", rows_of, ["bigint"], connection.type(f"STRUCT({kind})[]"), type=PythonUDFType.ARROW
+    )
+    connection.execute(
+        f"CREATE OR REPLACE MACRO {source.name}_of(id) AS TABLE "
+        f"(SELECT h.* FROM (SELECT unnest(_{source.name}_of(id::BIGINT)) h))"
+    )
 
 
 def _hits(atlas: Atlas, target: str, k: int, within: str | None, of: str | None, files: bool) -> list[dict[str, Any]]:

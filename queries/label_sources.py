@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -54,21 +54,18 @@ class Catalogue:
         have = [f.name for f in self.fields if f.name in ("ra", "dec") and pa.types.is_floating(f.type)]
         return ("ra", "dec") if len(have) == 2 else ()
 
-    def by_key(self, key: str, wanted: Collection[str], only: str = "") -> str:
-        """A subquery with one row a value of `key`; of repeated ones the first row in the file is taken.
-
-        `only` is a condition that rows must meet, such as `AND source_id IN (...)`.
-        """
+    def by_key(self, key: str, wanted: Collection[str]) -> str:
+        """A subquery with one row a value of `key`; of repeated ones the first row in the file is taken."""
         columns = [name for name in (*self.labels, *self.positions) if name in wanted]
         source = read_parquet_sql(self.files)
         if key in self.unique:
             chosen = ", ".join(identifier(name) for name in (key, *columns))
-            return f"(SELECT {chosen} FROM {source} WHERE {key} IS NOT NULL {only})"
+            return f"(SELECT {chosen} FROM {source} WHERE {key} IS NOT NULL)"
         first = "".join(
             f", arg_min_null({identifier(name)}, (file_index, file_row_number)) AS {identifier(name)}"
             for name in columns
         )
-        return f"(SELECT {key}{first} FROM {source} WHERE {key} IS NOT NULL {only} GROUP BY {key})"
+        return f"(SELECT {key}{first} FROM {source} WHERE {key} IS NOT NULL GROUP BY {key})"
 
     def links(self) -> str:
         """A subquery obsid -> source_id; an obsid with two different stars links to none."""
@@ -134,7 +131,7 @@ def label_joins(
     star: str,
     spectrum: str | None,
     wanted: Collection[str],
-    only: Mapping[str, str] | None = None,
+    rows_of: Callable[[Catalogue, str, Collection[str]], str] = Catalogue.by_key,
 ) -> LabelJoins:
     """Join every catalogue that has one of the wanted columns.
 
@@ -147,8 +144,9 @@ def label_joins(
         very spectrum goes before what it says of the star.
     wanted
         Columns that will be read; catalogues without any of them are not touched.
-    only
-        By key, a condition on a catalogue's rows where few of them are wanted.
+    rows_of
+        The relation with a catalogue's rows by one of its keys, for these columns: all its rows,
+        unless few are wanted and are at hand already.
     """
     needed = _with_base_labels(wanted)
     joins: list[str] = []
@@ -159,7 +157,7 @@ def label_joins(
         for key, expression in (("obsid", spectrum), ("source_id", star)):
             if key in source.columns and expression is not None:
                 alias = f"c{len(sides)}"
-                rows = source.by_key(key, needed, (only or {}).get(key, ""))
+                rows = rows_of(source, key, needed)
                 joins.append(f"LEFT JOIN {rows} {alias} ON {alias}.{key} = {expression}")
                 sides.append((alias, source))
     label = {}

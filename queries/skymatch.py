@@ -102,8 +102,19 @@ def sky_match(ra1: np.ndarray, dec1: np.ndarray, ra2: np.ndarray, dec2: np.ndarr
     cells, rows = cells[order], known[order]
     targets = unit_vectors(ra2[rows], dec2[rows])
     queries = np.flatnonzero(np.isfinite(ra1) & np.isfinite(dec1))
+    own = _cells(healpix, ra1[queries], dec1[queries])
+    # neighbours on the sky one after another: the same stretch of `cells` is then searched again and again
+    queries, own = queries[(by_cell := np.argsort(own))], own[by_cell]
     pieces = [
-        _match_block(healpix, queries[start : start + _BLOCK], ra1, dec1, cells, targets, radius_arcsec)
+        _match_block(
+            healpix,
+            queries[start : start + _BLOCK],
+            own[start : start + _BLOCK],
+            (ra1, dec1),
+            cells,
+            targets,
+            radius_arcsec,
+        )
         for start in range(0, len(queries), _BLOCK)
     ]
     left = np.concatenate([piece[0] for piece in pieces]) if pieces else np.empty(0, np.int64)
@@ -137,14 +148,14 @@ def _cells(healpix: object, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
 def _match_block(
     healpix: object,
     rows: np.ndarray,
-    ra: np.ndarray,
-    dec: np.ndarray,
+    own: np.ndarray,
+    positions: tuple[np.ndarray, np.ndarray],
     cells: np.ndarray,
     targets: np.ndarray,
     radius_arcsec: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(left row, sorted right position, separation) of the pairs of some left rows."""
-    own = _cells(healpix, ra[rows], dec[rows])
+    ra, dec = positions
     with np.errstate(invalid="ignore"):  # cells with seven neighbours have -1 for the eighth
         around = np.vstack([own[None], healpix.neighbours(own)])  # type: ignore[attr-defined]
     around[around < 0] = -1

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError, SpecclipError
 
-from .functions import add_cone, add_functions
+from .functions import add_catalogue_function, add_cone, add_functions
 from .views import AtlasViews
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | N
         SQL of DuckDB. Views: `stars`, `spectra`, `spectra_<modality>`, `vectors_<modality>`,
         `translations`, `neighbours`, `anomalies`, `emp`, `rejected_<modality>` and each
         catalogue; functions: `similar(target, k, within := ...)`, `cosine(a, b)`,
-        `separation_arcsec(ra1, dec1, ra2, dec2)`, `cone(ra, dec, radius_deg)`.
+        `separation_arcsec(ra1, dec1, ra2, dec2)`, `cone(ra, dec, radius_deg)`, and for a catalogue
+        its rows of one star by lookup, `<catalogue>_of(source_id)`.
         `DESCRIBE <view>` tells its columns with units and meaning.
     parameters
         Values for `?` or `$name`.
@@ -117,6 +118,11 @@ class AtlasConnection:
         self._made.update(names)
         if "stars" in names:
             add_cone(self.duckdb)
+        for source in self.views.catalogues:
+            function = f"{source.name}_of"
+            if function in words and function not in self._made and source.columns & {"source_id", "obsid"}:
+                add_catalogue_function(self.duckdb, self.views.atlas, source)
+                self._made.add(function)
 
     def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
         """Run one statement; see `run`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from queries import stars
 from queries.sql import connect
 from queries.stars import annotate, where_to_keys
 from specclip_search.atlas import Atlas
@@ -23,9 +22,7 @@ HITS = pa.table(
 )
 
 
-@pytest.mark.parametrize("literals", [5000, 1])
-def test_annotate_keeps_rows_and_order(atlas: Atlas, monkeypatch: pytest.MonkeyPatch, literals: int) -> None:
-    monkeypatch.setattr(stars, "_LITERALS", literals)
+def test_annotate_keeps_rows_and_order(atlas: Atlas) -> None:
     with connect(atlas) as connection:
         table = annotate(connection, HITS)
     assert table.select(HITS.column_names).equals(HITS)

@@ -1,0 +1,179 @@
+"""From an id to its rows in a stage's shards, without reading the stage: its ids sorted, kept beside the indexes."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specclip_search.atlas.files import text_digest, whole_file, write_json
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+_OPEN_FILES = 512
+_FORMAT = 1
+# fewer ids are sorted sooner than a file is written and read
+_WORTH_KEEPING = 200_000
+
+
+class Lookup:
+    """Rows of a stage by one of its id columns.
+
+    Parameters
+    ----------
+    ids
+        (N,) int64, sorted; rows without an id are not in it.
+    rows
+        (N,) int64 row of each in the stage: files in order, rows within.
+    files
+        The stage's Parquet files.
+    first_row
+        (files + 1,) int64 first row of each file.
+    """
+
+    def __init__(self, ids: np.ndarray, rows: np.ndarray, files: Sequence[str], first_row: np.ndarray) -> None:
+        self.ids = ids
+        self.rows = rows
+        self.files = tuple(files)
+        self.first_row = first_row
+
+    def find(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All rows of each wanted id.
+
+        Returns
+        -------
+        query, row : (M,) int64
+            Position in `wanted` and row in the stage, by query and then in the stage's order.
+        """
+        start = np.searchsorted(self.ids, wanted, "left")
+        count = np.searchsorted(self.ids, wanted, "right") - start
+        query = np.repeat(np.arange(len(wanted)), count)
+        offset = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+        return query, np.asarray(self.rows[np.repeat(start, count) + offset], dtype=np.int64)
+
+    def take(self, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Columns of some rows of the stage, in the order of `rows`; only their row groups are read."""
+        number = np.searchsorted(self.first_row, rows, "right") - 1
+        order, pieces = [], []
+        for file in np.unique(number):
+            here = np.flatnonzero(number == file)
+            piece, place = _take_from(self.files[file], rows[here] - self.first_row[file], columns)
+            pieces.append(piece)
+            order.append(here[place])
+        if not pieces:
+            schema = pq.read_schema(self.files[0])
+            return pa.schema([schema.field(name) for name in columns]).empty_table()
+        back = np.argsort(np.concatenate(order), kind="stable")
+        return pa.concat_tables(pieces).take(pa.array(back))
+
+
+def _take_from(path: str, rows: np.ndarray, columns: Sequence[str]) -> tuple[pa.Table, np.ndarray]:
+    """Rows of one file, and which of `rows` each is: row groups are read one after another."""
+    file, first, lock = _opened(path, os.stat(path).st_mtime_ns)
+    group = np.searchsorted(first, rows, "right") - 1
+    pieces, place = [], []
+    for number in np.unique(group):
+        here = np.flatnonzero(group == number)
+        with lock:
+            table = file.read_row_group(int(number), columns=list(columns), use_threads=False)
+        pieces.append(table.take(pa.array(rows[here] - first[number])))
+        place.append(here)
+    return pa.concat_tables(pieces), np.concatenate(place)
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _opened(path: str, changed: int) -> tuple[pq.ParquetFile, np.ndarray, threading.Lock]:
+    """A file with its footer, the first row of each of its row groups, and a lock: a reader serves one thread."""
+    file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    return file, np.concatenate([[0], np.cumsum(sizes)])[: len(sizes)].astype(np.int64), threading.Lock()
+
+
+def open_lookup(atlas: Atlas, name: str, files: Sequence[str], key: str) -> Lookup:
+    """The lookup of a stage's column, made where there is none or the stage has changed.
+
+    Parameters
+    ----------
+    name
+        Name of the view, for the lookup's own file.
+    files
+        The stage's Parquet files, all with column `key`.
+    """
+    return _kept(str(atlas.path), name, tuple(files), key, _fingerprint(files))
+
+
+def _fingerprint(files: Sequence[str]) -> str:
+    """What changes when any shard does; shards are replaced by renaming, so size and time tell."""
+    stats = [os.stat(file) for file in files]
+    return text_digest(str(_FORMAT), *(f"{f}:{s.st_size}:{s.st_mtime_ns}" for f, s in zip(files, stats, strict=True)))
+
+
+@lru_cache(maxsize=32)
+def _kept(atlas: str, name: str, files: tuple[str, ...], key: str, fingerprint: str) -> Lookup:
+    base = Path(atlas) / "indexes" / ".lookup" / f"{name}.{key}"
+    stored = _load(base, files, fingerprint)
+    if stored is not None:
+        return stored
+    made = _make(files, key)
+    if len(made.ids) < _WORTH_KEEPING:
+        return made
+    try:
+        _store(base, made, fingerprint)
+    except OSError:
+        # an atlas that cannot be written to is searched all the same
+        return made
+    return _load(base, files, fingerprint) or made
+
+
+def _make(files: Sequence[str], key: str) -> Lookup:
+    ids, rows, sizes = [], [], [0]
+    for file in files:
+        column = pq.ParquetFile(file).read(columns=[key], use_threads=False)[key]
+        valid = np.flatnonzero(np.asarray(column.is_valid()))
+        ids.append(column.drop_null().to_numpy())
+        rows.append(valid + sizes[-1])
+        sizes.append(sizes[-1] + len(column))
+    all_ids = np.concatenate(ids) if ids else np.empty(0, np.int64)
+    order = np.argsort(all_ids, kind="stable")
+    return Lookup(
+        all_ids[order], np.concatenate(rows)[order] if rows else order, files, np.array(sizes, dtype=np.int64)
+    )
+
+
+def _paths(base: Path) -> tuple[Path, Path, Path]:
+    return (
+        base.with_name(base.name + ".ids.npy"),
+        base.with_name(base.name + ".rows.npy"),
+        base.with_name(base.name + ".json"),
+    )
+
+
+def _store(base: Path, lookup: Lookup, fingerprint: str) -> None:
+    ids, rows, head = _paths(base)
+    head.unlink(missing_ok=True)
+    for path, values in ((ids, lookup.ids), (rows, lookup.rows)):
+        with whole_file(path) as temporary, open(temporary, "wb") as handle:
+            np.save(handle, values, allow_pickle=False)
+    write_json(head, {"fingerprint": fingerprint, "first_row": lookup.first_row.tolist()})
+
+
+def _load(base: Path, files: Sequence[str], fingerprint: str) -> Lookup | None:
+    ids, rows, head = _paths(base)
+    try:
+        content = json.loads(head.read_text(encoding="utf-8"))
+        if content["fingerprint"] != fingerprint:
+            return None
+        first = np.load(ids, mmap_mode="r", allow_pickle=False)
+        second = np.load(rows, mmap_mode="r", allow_pickle=False)
+        return Lookup(first, second, files, np.array(content["first_row"], dtype=np.int64))
+    except (OSError, ValueError, KeyError):
+        return None
