@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 10_000
 _GAP = 2
-_DECIMALS = {"similarity": 4, "probability": 4, "ra": 6, "dec": 6}
+# decimals that a reader can use; --format csv and the others keep every digit
+_DECIMALS = {"similarity": 4, "probability": 4, "ra": 6, "dec": 6, "teff": 0, "logg": 2, "feh": 2, "alpha_m": 2,
+             "alpha_fe": 2, "c_fe": 2, "rv": 1, "snr": 1, "score": 2}
+_DIGITS = {"p_value": 2, "q_value": 2}
 _WIDEST_TEXT = 60
 
 
@@ -77,13 +80,21 @@ def _cells(field: pa.Field, column: pa.ChunkedArray) -> list[str]:
     import pyarrow as pa
 
     if pa.types.is_floating(field.type):
-        decimals = _DECIMALS.get(field.name)
-        digits = 5 if field.type.bit_width <= 32 else 6
+        decimals = _decimals(field.name)
+        digits = _DIGITS.get(field.name, 5 if field.type.bit_width <= 32 else 6)
         pattern = f"{{:.{decimals}f}}" if decimals is not None else f"{{:.{digits}g}}"
         return ["" if v is None or v != v else pattern.format(v) for v in column.to_pylist()]
     if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
         return ["" if v is None else _short_list(v) for v in column.to_pylist()]
     return ["" if v is None else _short_text(v) for v in column.to_pylist()]
+
+
+def _decimals(name: str) -> int | None:
+    """Decimals of a column by its name; an error shows as many as its value."""
+    name = name.removesuffix("_err")
+    if name.endswith("_mag"):
+        return 3
+    return _DECIMALS.get(name, _DECIMALS.get(name.split("_")[0]) if name.startswith("snr_") else None)
 
 
 def _short_list(values: list[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,9 @@ def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
     for modality in atlas.modalities():
         with steps.step(f"index {modality} (IVF-PQ, exact re-ranking)", "vectors") as progress:
             built = build_index(atlas, model.name, modality, recipe="ivfpq", seed=seed, progress=progress)
-        say(f"   {built}")
+        lowest = min(built.recall, key=lambda r: r.at_10)
+        say(f"   {built.rows:,} vectors as {built.recipe}; lowest recall@10 against exact search {lowest.at_10:.3f} "
+            f"({lowest.group})")
 
 
 def _search(atlas: Atlas, steps: Steps) -> None:
@@ -126,7 +129,10 @@ def _search(atlas: Atlas, steps: Steps) -> None:
         )
     with steps.step("search: the strangest stars by translation error"):
         strange = anomalies(atlas, top=10)
-    _show(strange, ["rank", "source_id", "score", "p_value", "q_value", "kind", "reason"], 10)
+    for row in strange.itertuples():
+        print(f"{row.rank:>2}  gaia:{row.source_id}  {row.kind}, score {row.score:.1f}, q = {row.q_value:.2g}")
+        print(textwrap.fill(row.reason, 110, initial_indent="      ", subsequent_indent="      "))
+    print(flush=True)
     with steps.step("search: candidates for very metal-poor stars"):
         candidates = emp_candidates(atlas, below=-2.0, top=10)
     _show(candidates, ["rank", "source_id", "probability", "feh", "feh_err", "flags"], 10)
