@@ -13,8 +13,8 @@ import numpy as np
 from .labels import LABEL_NAMES, LABEL_UNITS, FloatArray, SimulationError, scaled
 
 DISTANCE_LIMIT = 1.4
-"""Largest accepted distance to the nearest training star in units of `DISTANCE_SCALE`; 98 of 100
-held-out grid stars lie nearer, and their error does not depend on the distance (docs/emulator.md)."""
+"""Largest accepted distance to the nearest training star in units of `DISTANCE_SCALE`; 99 of 100
+held-out grid stars lie nearer, and the error grows slowly up to there (docs/emulator.md)."""
 SNAP_TOLERANCE = np.array([0.0, 0.0, 0.05, 0.15, 0.15])
 """How far `Coverage.snap` moves labels that lie outside the range: only those that matter little."""
 _BLOCK = 512
@@ -50,7 +50,7 @@ class Coverage:
 
     def inside(self, labels: FloatArray) -> np.ndarray:
         """Mask (N,): every label finite and within its limits."""
-        return ((labels >= self.low) & (labels <= self.high)).all(axis=1)
+        return np.asarray(((labels >= self.low) & (labels <= self.high)).all(axis=1))
 
     def margin(self, labels: FloatArray) -> FloatArray:
         """How safely labels are covered, (N,): 1 on a training star, 0 at the limit, negative outside."""

@@ -73,7 +73,7 @@ class Emulator:
     @property
     def wavelength(self) -> FloatArray:
         """(3923,) vacuum wavelength [Angstrom] of `lrs` and `normalised`: 10**(3.5670 + 1e-4 i)."""
-        return 10.0 ** (3.5670 + 1e-4 * np.arange(len(self._arrays["normalised_mean"])))
+        return np.asarray(10.0 ** (3.5670 + 1e-4 * np.arange(len(self._arrays["normalised_mean"]))), np.float64)
 
     @property
     def sed_wavelength(self) -> FloatArray:
