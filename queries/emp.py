@@ -15,7 +15,7 @@ from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 
 from .emp_evidence import InstrumentEvidence, instrument_evidence
-from .emp_flags import flag
+from .emp_flags import HOT_TEFF, flag
 from .emp_probability import Calibration, fit
 from .emp_stars import Stars, read_stars
 from .emp_table import PARTS, SIDES, emp_schema
@@ -35,6 +35,8 @@ REVISION = 1
 # where no star of the atlas is known to lie below, the poorest ones that are known serve as seeds
 FEWEST_SEEDS = 20
 HOT_FACTOR = 0.05
+# hot stars that no catalogue gives [Fe/H] are taught as ordinary ones: weak lines alone prove nothing
+HOT_FEH = 0.0
 SHARD_ROWS = 65_536
 LABELS = ("teff", "logg", "feh", "alpha_fe", "alpha_m", "c_fe")
 Progress = Callable[..., None]
@@ -172,8 +174,11 @@ def _evidence(
     nothing = np.full(len(keys), np.nan)
     labels = {name: found.get(name, nothing.copy()) for name in LABELS}
     # acceptance stars are searched, but what is known of them teaches nothing
-    usable = np.isfinite(labels["feh"]) & ~((source_id >= 0) & (split_of(source_id) == ACCEPTANCE_SPLIT))
-    own = np.where(usable, labels["feh"], np.nan)
+    may_teach = ~((source_id >= 0) & (split_of(source_id) == ACCEPTANCE_SPLIT))
+    own = np.where(may_teach, labels["feh"], np.nan)
+    contrast = may_teach & ~np.isfinite(own) & (labels["teff"] > HOT_TEFF)
+    labels["feh"] = np.where(contrast, HOT_FEH, labels["feh"])
+    usable = may_teach & np.isfinite(labels["feh"])
     is_seed = usable & (labels["feh"] < below)
     if known is not None:
         is_seed |= _add_known(labels, usable, source_id, known, below)
@@ -235,7 +240,8 @@ def _columns(stars: Stars, parts: dict[str, np.ndarray], sides: tuple[str, ...])
     evidence, terms = [], []
     for side in sides:
         neighbours, linear = parts[f"{side}_feh"], parts[f"{side}_linear_feh"]
-        evidence += [neighbours, np.where(np.isfinite(linear), linear, neighbours)]
+        seeded = parts[f"{side}_seeded_feh"]
+        evidence += [neighbours, *(np.where(np.isfinite(column), column, neighbours) for column in (linear, seeded))]
         snr = stars.snr[SIDES[side]]
         terms += [
             np.nan_to_num(np.log10(np.maximum(snr, 1.0)), nan=1.0),

@@ -15,6 +15,8 @@ from .robust import MAD_TO_SIGMA, weighted_quantile
 from .seeds import Seeds
 
 if TYPE_CHECKING:
+    from indexing.search import VectorIndex
+
     from .space import Space
 
 K = 32
@@ -23,7 +25,9 @@ SPARE = 4
 BLOCK_ROWS = 1024
 FOLDS = 5
 MAX_TRAIN_ROWS = 200_000
-RIDGE = 1e-3
+RIDGE = 1e-5
+# model stars are not quite like real ones: together they count as this fraction of the real ones
+SEED_SHARE = 0.05
 # a neighbour's weight falls with its distance squared in units of that of this neighbour
 SCALE_NEIGHBOUR = 8
 
@@ -45,7 +49,9 @@ class InstrumentEvidence:
     seeds
         Number of EMP seeds among the nearest labelled stars and seeds.
     linear_feh, linear_teff
-        Linear estimates from the vector, learned from other stars.
+        Linear estimates from the vector, learned from other labelled stars.
+    seeded_feh
+        The same with outside seeds among the teachers: reaches below the poorest labelled star.
     """
 
     feh: np.ndarray
@@ -57,6 +63,7 @@ class InstrumentEvidence:
     seeds: np.ndarray
     linear_feh: np.ndarray
     linear_teff: np.ndarray
+    seeded_feh: np.ndarray
 
 
 def instrument_evidence(
@@ -206,41 +213,56 @@ def linear_estimates(
     empty = np.full(total, np.nan, np.float32)
     train = np.flatnonzero(usable & np.isfinite(labels["teff"]))
     if len(train) < 4 * FOLDS:
-        return {"linear_feh": empty, "linear_teff": empty.copy()}
-    fold = folds_of(np.asarray(keys.source_id), np.arange(total))
+        return {"linear_feh": empty, "linear_teff": empty.copy(), "seeded_feh": empty.copy()}
+    fold = folds_of(np.asarray(keys.source_id), np.arange(total)).astype(np.int64)
     if len(train) > MAX_TRAIN_ROWS:
         train = np.sort(np.random.default_rng(0).choice(train, MAX_TRAIN_ROWS, replace=False))
     targets = np.column_stack([labels["feh"][train], labels["teff"][train] / 1000.0])
-    weight = inverse_density(np.concatenate([targets[:, 0], extra.column("feh")]))
-    dim = index.dim + 1
-    gram, right = np.zeros((FOLDS, dim, dim)), np.zeros((FOLDS, dim, 2))
-    for start in range(0, len(train), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        x = _with_one(index.vectors(train[block]))
-        for number in range(FOLDS):
-            inside = fold[train[block]] == number
-            weighted = x[inside] * weight[: len(train)][block][inside, None]
-            gram[number] += weighted.T @ x[inside]
-            right[number] += weighted.T @ targets[block][inside]
-    outside, outside_right = np.zeros((dim, dim)), np.zeros((dim, 2))
+    weight = inverse_density(targets[:, 0])
+    gram, right = _normal_equations(index, train, fold[train], targets, weight)
+    plain = _solved(gram, right, np.zeros_like(gram[0]), np.zeros_like(right[0]))
+    seeded = plain
     if len(extra):
         x = _with_one(extra.vectors)
-        weighted = x * weight[len(train) :, None]
-        outside = weighted.T @ x
-        outside_right = weighted.T @ np.column_stack([extra.column("feh"), extra.column("teff") / 1000.0])
-    solutions = []
-    for number in range(FOLDS):
-        matrix = gram.sum(axis=0) - gram[number] + outside
-        penalty = RIDGE * np.trace(matrix) / dim * np.eye(dim)
-        penalty[-1, -1] = 1e-9
-        solutions.append(np.linalg.solve(matrix + penalty, right.sum(axis=0) - right[number] + outside_right))
-    result = np.empty((total, 2), np.float32)
+        each = SEED_SHARE * weight.sum() / len(extra)
+        labels_of_seeds = np.column_stack([extra.column("feh"), extra.column("teff") / 1000.0])
+        seeded = _solved(gram, right, each * x.T @ x, each * x.T @ labels_of_seeds)
+    result = np.empty((total, 3), np.float32)
     for start in range(0, total, BLOCK_ROWS):
         rows = np.arange(start, min(start + BLOCK_ROWS, total))
         x = _with_one(index.vectors(rows))
-        by_fold = np.stack([x @ solution for solution in solutions])
-        result[rows] = by_fold[fold[rows].astype(np.int64), np.arange(len(rows))]
-    return {"linear_feh": result[:, 0], "linear_teff": result[:, 1] * 1000.0}
+        for number in range(FOLDS):
+            inside = fold[rows] == number
+            result[rows[inside], :2] = x[inside] @ plain[number]
+            result[rows[inside], 2] = x[inside] @ seeded[number][:, 0]
+    return {"linear_feh": result[:, 0], "linear_teff": result[:, 1] * 1000.0, "seeded_feh": result[:, 2]}
+
+
+def _normal_equations(
+    index: VectorIndex, rows: np.ndarray, fold: np.ndarray, targets: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """X'WX (FOLDS, d, d) and X'Wy (FOLDS, d, 2) of each fold's stars."""
+    dim = index.dim + 1
+    gram, right = np.zeros((FOLDS, dim, dim)), np.zeros((FOLDS, dim, targets.shape[1]))
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        x = _with_one(index.vectors(rows[block]))
+        for number in range(FOLDS):
+            inside = fold[block] == number
+            weighted = x[inside] * weight[block][inside, None]
+            gram[number] += weighted.T @ x[inside]
+            right[number] += weighted.T @ targets[block][inside]
+    return gram, right
+
+
+def _solved(gram: np.ndarray, right: np.ndarray, more_gram: np.ndarray, more_right: np.ndarray) -> list[np.ndarray]:
+    """For each fold the solution from all other folds and what is added."""
+    solutions = []
+    for number in range(FOLDS):
+        matrix = gram.sum(axis=0) - gram[number] + more_gram
+        penalty = RIDGE * np.trace(matrix) / len(matrix) * np.eye(len(matrix))
+        solutions.append(np.linalg.solve(matrix + penalty, right.sum(axis=0) - right[number] + more_right))
+    return solutions
 
 
 def _with_one(vectors: np.ndarray) -> np.ndarray:

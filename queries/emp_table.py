@@ -17,6 +17,7 @@ PARTS = {
         "stat.stdev;phys.abund.Fe",
     ),
     "linear_feh": ("linear estimate of [Fe/H] from the vector, learned from other stars", "dex", "phys.abund.Fe"),
+    "seeded_feh": ("the same with model stars among the teachers, down to -4", "dex", "phys.abund.Fe"),
     "teff": ("weighted median Teff of the nearest labelled stars and seeds", "K", "phys.temperature.effective"),
     "linear_teff": (
         "linear estimate of Teff from the vector, learned from other stars",
