@@ -54,8 +54,9 @@ def main() -> None:
             run_cpu = time.process_time() - cpu
             again = embed(atlas, model, [modality])
         print(f"{modality}: model alone {options.spectra / alone:,.0f} spectra/s, "
-              f"embed {report.read / report.seconds:,.0f} spectra/s; embed takes {report.seconds / alone:.2f} x the wall and {run_cpu / alone_cpu:.2f} x the CPU "
-              f"time; a second run, all current: {again.seconds:.3f} s")
+              f"embed {report.read / report.seconds:,.0f} spectra/s; "
+              f"embed takes {report.seconds / alone:.2f} x the wall and {run_cpu / alone_cpu:.2f} x the CPU time; "
+              f"a second run, all current: {again.seconds:.3f} s")
 
 
 if __name__ == "__main__":
