@@ -45,6 +45,14 @@ class Modality:
         """Number of grid points."""
         return len(self.wavelength)
 
+    @property
+    def meta_columns(self) -> tuple[str, ...]:
+        """Names of the columns of `spectra/<name>` that a spectrum's `meta` may fill."""
+        from .atlas.schemas import spectra_schema
+
+        measured = {"spec_id", "simulated", "good_fraction", "n_repaired", "n_clipped", "scale", "flux", "error"}
+        return tuple(name for name in spectra_schema(self.name, self.size).names if name not in measured)
+
     def prepare(self, wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
         """Turn raw flux into the model's input, once, by the published arithmetic.
 

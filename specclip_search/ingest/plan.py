@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atlas.files import text_digest, whole_file
+from ..atlas.files import TEMPORARY_PREFIX, text_digest, whole_file
 from ..errors import AtlasError
 from .found import FoundFile
+from .ledger import SortedRuns
 
 PLAN_FILE = "plan.parquet"
 # raise when the same file would give other rows: every part is then made anew
 REVISION = 1
+FILES_AT_ONCE = 8192
 _SCHEMA = pa.schema([
     ("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("readable", pa.bool_()),
     ("release", pa.string()),
@@ -76,16 +79,28 @@ class Plan:
     def update(self, found: Iterable[FoundFile], group: Grouping, release: str | None) -> None:
         """Take in what was found: note changed files, put new ones into new parts. Whole or not at all."""
         known = _Known(self)
-        fresh = known.sort_out(found, release)
-        new = list(group(fresh))
-        if not new and not known.touched:
-            return
+        waiting = self.path.with_name(f"{TEMPORARY_PREFIX}new-{PLAN_FILE}")
+        try:
+            with pq.ParquetWriter(waiting, _SCHEMA, compression="zstd") as writer:
+                for files in group(known.sort_out(found, release)):
+                    writer.write_table(_table(files, release), row_group_size=len(files))
+            new = pq.ParquetFile(waiting)
+            if new.num_row_groups or known.touched:
+                self._write(known, new)
+        finally:
+            waiting.unlink(missing_ok=True)
+
+    def _write(self, known: _Known, new: pq.ParquetFile) -> None:
         with whole_file(self.path) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
             for part in range(len(self)):
-                writer.write_table(known.refreshed(part, self.files(part)))
-            for files in new:
-                writer.write_table(_table(files, release), row_group_size=len(files))
+                _write_part(writer, known.refreshed(part, self.files(part)))
+            for part in range(new.num_row_groups):
+                _write_part(writer, new.read_row_group(part))
         self._file = self._open()
+
+
+def _write_part(writer: pq.ParquetWriter, files: pa.Table) -> None:
+    writer.write_table(files, row_group_size=max(1, files.num_rows))
 
 
 def inputs_digest(files: pa.Table, salt: str) -> str:
@@ -129,15 +144,20 @@ class _Known:
 
     def sort_out(self, found: Iterable[FoundFile], release: str | None) -> Iterator[FoundFile]:
         """Yield files not planned yet; remember those that changed. A file found twice counts once."""
-        seen: set[int] = set()
-        for file in found:
-            key = _hash(file.path)
-            place = int(np.searchsorted(self.sorted, np.uint64(key)))
-            if place < len(self.sorted) and int(self.sorted[place]) == key:
-                self._compare(int(self.order[place]), file, release)
-            elif key not in seen:
-                seen.add(key)
-                yield file
+        seen, left = SortedRuns(), iter(found)
+        while files := list(islice(left, FILES_AT_ONCE)):
+            keys = np.array([_hash(file.path) for file in files], dtype=np.uint64)
+            places = np.searchsorted(self.sorted, keys)
+            planned = np.zeros(len(files), dtype=bool)
+            inside = places < len(self.sorted)
+            planned[inside] = self.sorted[places[inside]] == keys[inside]
+            repeated = seen.known(keys)
+            seen.add(keys[~planned & ~repeated])
+            for number, file in enumerate(files):
+                if planned[number]:
+                    self._compare(int(self.order[places[number]]), file, release)
+                elif not repeated[number]:
+                    yield file
 
     def _compare(self, row: int, file: FoundFile, release: str | None) -> None:
         if int(self.marks[row]) != _mark(file.size, file.mtime_ns, file.readable):

@@ -79,12 +79,12 @@ def read_start(file: Path, size: int = HEAD_BYTES) -> bytes:
 
 def cannot_open(file: Path, error: OSError) -> SpectrumError:
     """The error to raise where the system refuses a file."""
-    if isinstance(error, IsADirectoryError) or file.is_dir():
+    if (isinstance(error, IsADirectoryError) or file.is_dir()) and os.access(file, os.R_OK | os.X_OK):
         return SpectrumError(Reason.UNREADABLE, f"{file} is a folder; a spectrum file was expected.",
                              "Name the files inside it, or ingest the folder.")
     if isinstance(error, FileNotFoundError):
         return SpectrumError(Reason.UNREADABLE, f"{file} does not exist.", "Check the path.")
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
         return SpectrumError(Reason.UNREADABLE, f"{file} may not be read (permission denied).",
                              f"Give yourself the right: chmod u+r '{file}'.")
     return SpectrumError(Reason.UNREADABLE, f"{file} cannot be read: {error.strerror or error}.",

@@ -212,7 +212,7 @@ def memory_run(data: Path, count: int, folder: Path) -> None:
         target.parent.mkdir(exist_ok=True)
         target.symlink_to(originals[number % len(originals)])
     atlas = Atlas.create(folder / "atlas")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     started = time.process_time()
     stage = atlas.spectra(LAMOST_LRS.name)
     with stage.lock():
@@ -220,10 +220,18 @@ def memory_run(data: Path, count: int, folder: Path) -> None:
         plan.update((f for f in find_files([folder], FITS_SUFFIXES) if "atlas" not in f.path), by_count(2048), None)
         report = Ingest(atlas, LAMOST_LRS.name, plan, numbered, workers=1).run()
     assert report.kept == count, report
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = count / (time.process_time() - started)
-    print(f"{count:>9,} spectra: {peak / 1024:,.0f} MiB ({before / 1024:,.0f} MiB before it began), "
+    print(f"{count:>9,} spectra: {peak_mib():,.0f} MiB ({before:,.0f} MiB before it began), "
           f"{rows:,.0f} spectra/s/core")
+
+
+def peak_mib() -> float:
+    """Most memory this process has held, MiB. `getrusage` would count the parent's before the program was loaded."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def real_files(data: Path) -> list[Path]:

@@ -106,5 +106,12 @@ def test_unknown_modality_lists_the_choices():
         get_modality("apogee")
 
 
+def test_meta_columns_are_what_a_reader_fills(shared_data):
+    from specclip_search.readers import read_spectrum
+
+    file = next((shared_data / "lamost" / "matrix").glob("*.gz"))
+    assert set(LAMOST_LRS.meta_columns) - {"source"} <= set(read_spectrum(file).meta)
+
+
 def test_modalities_travel_to_workers_as_themselves():
     assert pickle.loads(pickle.dumps(LAMOST_LRS)) is LAMOST_LRS
