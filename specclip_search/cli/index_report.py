@@ -25,8 +25,8 @@ def size_text(count: float) -> str:
 def need_lines(modality: str, recipe: Recipe, needs: Estimate) -> list[str]:
     """What a build will need, before it begins."""
     return [
-        f"{modality}: {recipe}; will need about {size_text(needs.memory)} of memory, {size_text(needs.disk)} of disk, "
-        f"{needs.seconds:,.0f} s"
+        f"{modality}: {recipe}; will need about {size_text(needs.build_memory)} of memory, "
+        f"{size_text(needs.disk)} of disk, {needs.cpu_seconds:,.0f} CPU s"
     ]
 
 

@@ -66,9 +66,8 @@ def _plain_lines(label: str, unit: str) -> Progress:
         rate = done / max(now - started, 1e-6)
         whole = f" of {total:,}" if total else ""
         left = f", {(total - done) / rate:,.0f} s left" if total and rate > 0 else ""
-        print(
-            f"{label}: {done:,}{whole} {unit}, {_rate(rate)} {unit}/s{left} {note}".rstrip(), file=sys.stderr, flush=True
-        )
+        line = f"{label}: {done:,}{whole} {unit}, {_rate(rate)} {unit}/s{left} {note}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
 
     return update
 

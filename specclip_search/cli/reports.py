@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import QueryError
 
@@ -47,3 +47,17 @@ def star_count(text: str) -> int | None:
     if not text.isdigit() or int(text) < 1:
         raise QueryError(f"--stars must be a number of at least 1, or 'all'; found '{text}'.", "Try --stars 6000.")
     return int(text)
+
+
+def setting_rows(content: Mapping[str, Any], prefix: str = "") -> list[dict[str, str]]:
+    """Nested settings as rows `setting`, `value`; inner names follow a point, lists their place in brackets."""
+    rows: list[dict[str, str]] = []
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            rows += setting_rows(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for number, entry in enumerate(value):
+                rows += setting_rows(entry, f"{prefix}{name}[{number}].")
+        else:
+            rows.append({"setting": prefix + name, "value": str(value)})
+    return rows

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -167,17 +167,22 @@ def _catalogue(table: Table) -> Table:
     result = Table()
     for original, (name, unit, description) in _CATALOGUE.items():
         column = table[original]
-        if column.dtype.kind == "f":
-            values = np.ma.masked_invalid(np.ma.asarray(column).astype(np.float32))
-            if original == "ak_targ":
-                values = np.ma.masked_less(values, 0.0)  # negative stands for missing
-        else:
-            values = np.char.strip(np.asarray(column).astype(str)) if column.dtype.kind in "SU" else np.asarray(column)
-        result[name] = MaskedColumn(values, name=name, unit=unit or None, description=description)
+        result[name] = MaskedColumn(_values(column), name=name, unit=unit or None, description=description)
+    # negative stands for missing
+    result["ak_targ"] = np.ma.masked_less(result["ak_targ"], 0.0)
     sky = SkyCoord([_sexagesimal(text) for text in np.asarray(result["apogee_id"])], unit=("hourangle", "deg"))
     result["ra"] = MaskedColumn(sky.ra.deg, unit="deg", description="right ascension (2MASS designation, J2000)")
     result["dec"] = MaskedColumn(sky.dec.deg, unit="deg", description="declination (2MASS designation, J2000)")
     return result
+
+
+def _values(column: Any) -> np.ndarray:
+    """A column's values: text stripped, ids as they are, numbers float32 with NaN masked."""
+    if column.dtype.kind in "SU":
+        return np.char.strip(np.asarray(column).astype(str))
+    if column.dtype.kind == "f":
+        return np.ma.masked_invalid(np.ma.asarray(column).astype(np.float32))
+    return np.asarray(column)
 
 
 def _sexagesimal(designation: str) -> str:

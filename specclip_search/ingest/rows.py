@@ -61,7 +61,7 @@ def rejected_table(spectra: Sequence[Spectrum], prepared: Prepared) -> pa.Table:
                 "reason": str(prepared.reasons[i]),
                 "message": prepared.messages[i],
             }
-            for i in places
+            for i in places.tolist()
         ],
         schema=REJECTED,
     )

@@ -93,5 +93,5 @@ def simulated_ids(base_ids: np.ndarray) -> np.ndarray:
     so the sequence number times ten plus the split goes there.
     """
     number = np.arange(len(base_ids), dtype=np.int64)
-    offset = (split_of(base_ids) - split_of(np.int64(FIRST_SIMULATED_ID))) % 10
+    offset = (split_of(base_ids) - split_of(FIRST_SIMULATED_ID)) % 10
     return FIRST_SIMULATED_ID + ((number * 10 + offset) << 7)

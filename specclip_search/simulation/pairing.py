@@ -20,6 +20,7 @@ from .observed import observe_stars
 
 if TYPE_CHECKING:
     from ..atlas import Atlas, Part, Stage
+    from .emulator import Emulator
 
 NO_LABELS, OUTSIDE, ALREADY_SIMULATED = "no_labels", "labels_outside_emulator", "xp_is_simulated"
 A_V_PER_A_K = 8.8  # A_K/A_V = 0.114, Cardelli, Clayton & Mathis 1989

@@ -105,14 +105,15 @@ def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
         with steps.step(f"index {modality} (IVF-PQ, exact re-ranking)", "vectors") as progress:
             built = build_index(atlas, model.name, modality, recipe="ivfpq", seed=seed, progress=progress)
         lowest = min(built.recall, key=lambda r: r.at_10)
-        say(f"   {built.rows:,} vectors as {built.recipe}; lowest recall@10 against exact search {lowest.at_10:.3f} "
-            f"({lowest.group})")
+        say(
+            f"   {built.rows:,} vectors as {built.recipe}; lowest recall@10 against exact search {lowest.at_10:.3f} "
+            f"({lowest.group})"
+        )
 
 
 def _search(atlas: Atlas, steps: Steps) -> None:
-    from queries.emp import emp_candidates
-
     from queries.anomalies import anomalies
+    from queries.emp import emp_candidates
     from queries.similar import similar
 
     key = f"gaia:{STAR_SOURCE_ID}"
@@ -120,12 +121,12 @@ def _search(atlas: Atlas, steps: Steps) -> None:
     for within, where in (("gaia_xp", "in Gaia XP"), ("lamost_lrs", "across to LAMOST")):
         with steps.step(f"search: stars most like {STAR_NAME}, {where}"):
             found = similar(atlas, key, k=NEIGHBOURS, within=within)
-        say(f"The star: [Fe/H] = {STAR_FEH} in the literature, no [Fe/H] in APOGEE. Its nearest {where}:", "")
+        print(f"{STAR_NAME}: [Fe/H] = {STAR_FEH} in the literature, no [Fe/H] in APOGEE. Its nearest {where}:\n")
         _show(found, ["rank", "source_id", "similarity", "simulated", "teff", "logg", "feh"], 10)
-        say(
+        print(
             f"Median APOGEE [Fe/H] of the {NEIGHBOURS} nearest: {found['feh'].median():+.2f}; "
-            f"of the whole sample: {sample:+.2f}",
-            "",
+            f"of the whole sample: {sample:+.2f}\n",
+            flush=True,
         )
     with steps.step("search: the strangest stars by translation error"):
         strange = anomalies(atlas, top=10)
@@ -138,7 +139,7 @@ def _search(atlas: Atlas, steps: Steps) -> None:
     _show(candidates, ["rank", "source_id", "probability", "feh", "feh_err", "flags"], 10)
     with steps.step("SQL: neighbours brighter than G = 13, joined with APOGEE and the LAMOST spectra"):
         joined = atlas.sql(JOIN.format(target=STAR_SOURCE_ID)).df()
-    say("", JOIN.format(target=STAR_SOURCE_ID), "")
+    print(JOIN.format(target=STAR_SOURCE_ID) + "\n")
     _show(joined, list(joined.columns), 10)
 
 

@@ -69,7 +69,9 @@ def build(
             )
         say(*build_lines(report))
         reports.append(report)
-    write_rows(recall_table(reports), format, output)
+    measured = recall_table(reports)
+    if measured.num_rows:
+        write_rows(measured, format, output)
 
 
 @app.command("info")
@@ -88,15 +90,15 @@ def info(
 
     from ...tables import write_rows
     from ..index_report import rows_table
+    from ..reports import setting_rows
 
     target = open_atlas(atlas)
-    write_rows(
-        rows_table(
-            [row for modality in _modalities(target, model, within) for row in index_info(target, model, modality)]
-        ),
-        format,
-        output,
-    )
+    rows = [
+        {"index": modality} | row
+        for modality in _modalities(target, model, within)
+        for row in setting_rows(index_info(target, model, modality))
+    ]
+    write_rows(rows_table(rows), format, output)
 
 
 @app.command("check")
@@ -104,6 +106,7 @@ def check(
     atlas: AtlasOption,
     model: ModelOption = None,
     within: WithinOption = None,
+    full: Annotated[bool, typer.Option("--full", help="Re-read every shard and compare every vector.")] = False,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -117,9 +120,14 @@ def check(
     from ..index_report import rows_table
 
     target = open_atlas(atlas)
-    rows = [row for modality in _modalities(target, model, within) for row in check_index(target, model, modality)]
+    checks = [check_index(target, model, modality, full=full) for modality in _modalities(target, model, within)]
+    rows = [
+        {"index": one.modality, "status": finding.status, "subject": finding.subject, "finding": finding.finding}
+        for one in checks
+        for finding in one.findings
+    ]
     write_rows(rows_table(rows), format, output)
-    if any(row["status"] == "problem" for row in rows):
+    if not all(one.ok for one in checks):
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..options import AtlasOption, FormatOption, OutputOption, open_atlas
-from ..reports import say
+from ..reports import say, setting_rows
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="List, show, import or choose models."
@@ -78,8 +78,7 @@ def show(
     target = open_atlas(atlas) if atlas is not None else None
     folder = target.model_folder(model) if target is not None and model in target.models() else find_model(model)
     content = dataclasses.asdict(load_card(folder)) | {"metrics": load_metrics(folder)}
-    rows = [{"setting": name, "value": str(value)} for name, value in _flattened(content)]
-    write_rows(pa.Table.from_pylist(rows), format, output)
+    write_rows(pa.Table.from_pylist(setting_rows(content)), format, output)
 
 
 @app.command("import")
@@ -130,13 +129,3 @@ def export(
 
     card = export_model(run, output, precision, name)
     say(f"'{card.name}' ({card.kind}, {card.dim}-D) is in {output}.")
-
-
-def _flattened(content: dict, prefix: str = "") -> list[tuple[str, object]]:  # type: ignore[type-arg]
-    rows: list[tuple[str, object]] = []
-    for name, value in content.items():
-        if isinstance(value, dict):
-            rows += _flattened(value, f"{prefix}{name}.")
-        else:
-            rows.append((prefix + name, value))
-    return rows
