@@ -226,7 +226,7 @@ def test_endless_statements_are_stopped(atlas: Atlas, statement: str) -> None:
     ],
 )
 def test_memory_bombs_hit_their_cap(atlas: Atlas, statement: str) -> None:
-    with Sandbox(atlas, Limits(seconds=20, memory_mb=128)) as small:
+    with Sandbox(atlas, Limits(seconds=8, memory_mb=128)) as small:
         with pytest.raises(QueryError, match=r"[Mm]emory|larger|did not end|size|too large"):
             small.run(statement)
         assert small.run("SELECT 1 AS one").table.num_rows == 1
