@@ -85,6 +85,9 @@ class Prepared:
             self.reasons[place], self.messages[place] = reason, message
 
 
+# errors are stored in 16 bits; one as large as this says nothing
+LARGEST_ERROR = 6e4
+
 _ROWS = {"lamost_lrs": prepare_lrs_rows, "gaia_xp": prepare_xp_rows}
 
 
@@ -112,7 +115,12 @@ def prepare_arrays(modality: Modality, wavelength: np.ndarray, flux: np.ndarray,
         If the wavelengths cannot carry the modality's grid.
     """
     rows = Prepared.empty(len(flux), modality.size)
-    _ROWS[modality.name](np.asarray(wavelength, dtype=np.float64), _native(flux), _native(ivar), rows)
+    with np.errstate(all="ignore"):  # what overflows is found below, row by row
+        _ROWS[modality.name](np.asarray(wavelength, dtype=np.float64), _native(flux), _native(ivar), rows)
+    rows.error[~(rows.error <= LARGEST_ERROR)] = np.inf
+    for row in np.flatnonzero(~np.isfinite(rows.flux).all(axis=1)):
+        if rows.reasons[row] is None:
+            rows.set_aside(int(row), Reason.NOT_FINITE, "the flux over its continuum is beyond any number")
     return rows
 
 

@@ -149,6 +149,26 @@ def test_files_of_different_length_are_prepared_together_and_alike():
     assert np.array_equal(prepared.flux[0], prepared.flux[1])
 
 
+@pytest.mark.parametrize(("scale", "reason"), [(1e-30, None), (1e30, None), (1e308, Reason.NOT_FINITE)])
+def test_flux_of_any_unit(scale, reason):
+    """Flux in W m-2 or in counts is the same input; only what no number can hold is set aside."""
+    plain, scaled = lrs(), lrs()
+    with np.errstate(over="ignore"):
+        scaled.flux = scaled.flux * scale
+        scaled.ivar = scaled.ivar / scale / scale
+    prepared = prepare_batch(LAMOST_LRS, [plain, scaled])
+    assert prepared.reasons == [None, reason]
+    if reason is None:
+        assert np.allclose(prepared.flux[0], prepared.flux[1], rtol=1e-5)
+        assert np.allclose(prepared.error[0], prepared.error[1], rtol=1e-5)
+
+
+def test_errors_too_large_for_their_column_say_nothing():
+    prepared = prepare_batch(LAMOST_LRS, [lrs(ivar=np.full(3909, 1e-20))])
+    assert np.isinf(prepared.error).all()
+    prepared.error.astype(np.float16)
+
+
 def test_no_spectra_give_no_rows():
     assert len(prepare_batch(LAMOST_LRS, [])) == 0
     assert prepare_batch(LAMOST_LRS, []).keep.shape == (0,)
