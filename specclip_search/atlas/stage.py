@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,11 @@ class Stage:
         }
         write_json(self._sidecar_path(number), content)
         return Part(number, path, rows, digest, inputs, extra or {})
+
+    def free_numbers(self) -> Iterator[int]:
+        """Numbers that no committed shard has, from 0 up: a lost shard gets its own number again."""
+        taken = {part.number for part in self.parts()}
+        return (number for number in count() if number not in taken)
 
     def remove(self, number: int) -> None:
         """Remove a shard: first the sidecar, so that it is never half there."""

@@ -9,6 +9,7 @@ _HOMES = {
     "ingest_lamost": ".lamost",
     "ingest_gaia_xp": ".gaia",
     "ingest_catalog": ".catalog",
+    "ingest_catalog_table": ".catalog",
     "ingest_library": ".library_stage",
     "IngestReport": ".report",
 }

@@ -94,11 +94,13 @@ def _write(
 ) -> None:
     standing = stage.parts()
     # another choice of stars replaces the library's shards rather than adding every star twice
-    own = [p.number for p in standing if "library" in p.extra]
-    following = max((p.number for p in standing), default=-1) + 1
+    own = {p.extra["library_start"]: p.number for p in standing if "library" in p.extra}
+    free = stage.free_numbers()
     starts = range(0, len(stars), SHARD_STARS)
-    numbers = (own + list(range(following, following + len(starts))))[: len(starts)]
-    for number, start in zip(numbers, starts, strict=True):
+    for start in starts:
+        number = own.pop(start, None)
+        if number is None:
+            number = next(free)
         inputs = text_digest(origin, str(start))
         part = stage.part(number)
         if part is None or part.inputs != inputs:
@@ -107,22 +109,16 @@ def _write(
             rejected = rejected_table(spectra, prepared)
             if start == 0:
                 rejected = pa.concat_tables([rejected, _repeated_table(stars)])
-            part = write_part(
-                stage,
-                atlas.rejected(GAIA_XP.name),
-                number,
-                spectra_table(GAIA_XP, spectra, prepared),
-                rejected,
-                inputs=inputs,
-                extra={"library": origin, "library_shards": len(starts)},
-            )
+            extra = {"library": origin, "library_shards": len(starts), "library_start": start}
+            kept = spectra_table(GAIA_XP, spectra, prepared)
+            part = write_part(stage, atlas.rejected(GAIA_XP.name), number, kept, rejected, inputs=inputs, extra=extra)
             report.shards_written += 1
         else:
             report.shards_current += 1
         report.add(part.extra["accounts"])
         if progress:
             progress(report.read, len(stars), "")
-    for number in own[len(starts) :]:
+    for number in own.values():
         stage.remove(number)
 
 

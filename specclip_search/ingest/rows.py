@@ -40,13 +40,18 @@ def spectra_table(
     }
     columns.update({name: getattr(prepared, name)[keep] for name in _MEASURED if name in schema.names})
     measured = prepared.snr[keep]
-    columns["snr"] = [
-        s.meta["snrg"] if s.meta.get("snrg") is not None else float(m) for s, m in zip(chosen, measured, strict=True)
-    ]
+    columns["snr"] = [_snr(s, float(m)) for s, m in zip(chosen, measured, strict=True)]
     for field in schema:
         if field.name not in columns:
             columns[field.name] = pa.array([s.meta.get(field.name) for s in chosen], type=field.type)
     return table_from_columns(columns, schema)
+
+
+def _snr(spectrum: Spectrum, measured: float) -> float | None:
+    """The survey's own value before ours; null, not NaN, where there is none (NaN hides from statistics)."""
+    given = spectrum.meta.get("snrg")
+    value = measured if given is None else float(given)
+    return value if np.isfinite(value) else None
 
 
 def rejected_table(spectra: Sequence[Spectrum], prepared: Prepared) -> pa.Table:

@@ -51,7 +51,11 @@ def band_operators() -> tuple[BandOperator, BandOperator]:
     SpecclipError
         If the installed GaiaXPy calibrates onto another grid than the archive's.
     """
-    from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
+    import matplotlib
+
+    # importing GaiaXPy switches every picture of the process to LaTeX; a user's notebook must not change by it
+    with matplotlib.rc_context():
+        from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
 
     grid, merge = load_xpmerge_from_xml(bp_model="v375wi")
     design = load_xpsampling_from_xml(bp_model="v375wi")

@@ -165,6 +165,12 @@ def draw(comparison: Comparison, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    # GaiaXPy, where it was imported, has switched every picture of the process to LaTeX
+    with matplotlib.rc_context({"text.usetex": False}):
+        _draw(comparison, path)
+
+
+def _draw(comparison: Comparison, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     teff, _, feh = comparison.labels[:, :3].T

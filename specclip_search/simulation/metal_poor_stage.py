@@ -69,7 +69,7 @@ def simulate_metal_poor(
     rows, targets = draw_targets(emulator, bases.labels, count, np.random.default_rng([seed, count]))
     ids = simulated_ids(bases.ids[rows])
     _write_truth(atlas, ids, bases.ids[rows], targets, bases.ebv[rows])
-    inputs = text_digest("metal-poor 1", atlas.catalog(catalogue).digest, emulator.digest, str(seed), str(count))
+    inputs = text_digest("metal-poor 2", atlas.catalog(catalogue).digest, emulator.digest, str(seed), str(count))
     report = IngestReport()
     xp_stage, lrs_stage = atlas.spectra(GAIA_XP.name), atlas.spectra(LAMOST_LRS.name)
     with xp_stage.lock(), lrs_stage.lock():
@@ -152,7 +152,7 @@ def _write(stage: Stage, modality: Modality, spectra: list[Spectrum], tag: str, 
     accounts = {"read": len(spectra), "kept": table.num_rows, "rejected": dict(counts)}
     standing = stage.parts()
     own = [p.number for p in standing if p.extra.get("metal_poor") == tag]
-    number = own[0] if own else max((p.number for p in standing), default=-1) + 1
+    number = own[0] if own else next(stage.free_numbers())
     stage.write(number, table, schema=table.schema, inputs=inputs, extra={"metal_poor": tag, "accounts": accounts})
     return accounts
 

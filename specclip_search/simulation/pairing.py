@@ -129,7 +129,7 @@ def simulate_pairs(
         numbers = _target_numbers(target, parts)
         for part in parts:
             inputs = text_digest(
-                "simulated lrs 1", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
+                "simulated lrs 2", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
             )
             if target.is_current(numbers[part.number], inputs):
                 accounts = target.part(numbers[part.number]).extra["accounts"]  # type: ignore[union-attr]
@@ -144,15 +144,11 @@ def simulate_pairs(
 
 
 def _target_numbers(target: Stage, parts: list[Part]) -> dict[int, int]:
-    """Number of the LRS shard that belongs to each XP shard: the one it has, or a new one at the end."""
+    """Number of the LRS shard that belongs to each XP shard: the one it has, or a free one."""
     standing = target.parts()
     numbers = {p.extra["simulated_from"]: p.number for p in standing if "simulated_from" in p.extra}
-    following = max((p.number for p in standing), default=-1) + 1
-    for part in parts:
-        if part.number not in numbers:
-            numbers[part.number] = following
-            following += 1
-    return numbers
+    free = target.free_numbers()
+    return {part.number: numbers[part.number] if part.number in numbers else next(free) for part in parts}
 
 
 def _simulate_part(

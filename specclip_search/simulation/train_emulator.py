@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class Settings:
     width: int = 256
     hidden_layers: int = 3
     members: int = 2
-    epochs: int = 2400
+    epochs: int = 1200
     batch: int = 128
     learning_rate: float = 3e-3
     component_weight: float = 0.75
@@ -66,7 +67,7 @@ def network(n_in: int, n_out: int, settings: Settings) -> torch.nn.Sequential:
 
     sizes = [n_in] + [settings.width] * settings.hidden_layers
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
 
@@ -94,7 +95,7 @@ def fit_member(
             optimiser.step()
             schedule.step()
         if epoch % 200 == 199:
-            log.info("epoch %d of %d: loss %.5f", epoch + 1, settings.epochs, float(loss))
+            log.info("epoch %d of %d: loss %.5f", epoch + 1, settings.epochs, float(loss.detach()))
     linear = [layer for layer in model if isinstance(layer, torch.nn.Linear)]
     return [
         (layer.weight.detach().numpy().T.astype(float), layer.bias.detach().numpy().astype(float)) for layer in linear

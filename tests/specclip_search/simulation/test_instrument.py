@@ -46,6 +46,30 @@ def test_the_noise_is_what_the_inverse_variance_says(flux):
     assert np.median(pull) == pytest.approx(0.0, abs=0.02)
 
 
+def test_the_noise_is_true_in_sky_lines_too(flux):
+    """Against the same exposures with no noise to speak of: same seed and ids, so the same calibration and blur."""
+    repeats = np.repeat(flux[:1], 300, axis=0)
+    raw, clean = observe(repeats, snr=40.0), observe(repeats, snr=4e5)
+    scale = np.median(raw.flux[:, 1000:2000] / clean.flux[:, 1000:2000], axis=1)[:, None]
+    pull = np.where(raw.ormask == 0, (raw.flux - clean.flux * scale) * np.sqrt(raw.ivar), np.nan)
+    pull[np.abs(pull) > 5] = np.nan  # cosmic rays that went unnoticed
+    assert np.nanstd(pull[:, noise_curves().sky_line]) == pytest.approx(1.0, abs=0.05)
+    assert np.nanstd(pull[:, ~noise_curves().sky_line]) == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize(("band", "tolerance"), [("u", 2e-3), ("g", 5e-4), ("r", 5e-4), ("i", 5e-4), ("z", 1e-3)])
+def test_signal_to_noise_is_defined_as_in_real_headers(shared_data, band, tolerance):
+    ratios = []
+    for path in sorted((shared_data / "lamost" / "matrix").glob("*.fits.gz"))[::4]:
+        spectrum = read_spectrum(path)
+        header = spectrum.meta.get(f"snr{band}")
+        if header and header > 2:
+            value = band_snr(spectrum.wavelength, spectrum.flux[None], spectrum.ivar[None])[band][0]
+            ratios.append(abs(value / header - 1))
+    assert len(ratios) > 15
+    assert np.median(ratios) < tolerance
+
+
 @pytest.mark.parametrize("snr", [10.0, 40.0, 150.0])
 def test_the_signal_to_noise_is_the_one_asked_for(flux, snr):
     raw = observe(flux, snr=snr)

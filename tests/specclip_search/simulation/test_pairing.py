@@ -90,7 +90,7 @@ def test_a_second_run_does_nothing_and_a_lost_shard_comes_back_the_same(tmp_path
     before = shard_bytes(atlas, "lamost_lrs")
     again = simulate_pairs(atlas, seed=5)
     assert (again.shards_written, again.shards_current, again.read) == (0, 2, 12)
-    atlas.spectra("lamost_lrs").remove(1)
+    atlas.spectra("lamost_lrs").remove(0)
     assert simulate_pairs(atlas, seed=5).shards_written == 1
     assert shard_bytes(atlas, "lamost_lrs") == before
     simulate_pairs(atlas, seed=6)
@@ -161,7 +161,7 @@ def test_targets_are_poorer_than_their_bases_and_reproducible():
 def test_a_spectrum_moved_nowhere_stays_and_one_moved_down_loses_its_lines():
     emulator = Emulator.load()
     rich = np.array([[5000.0, 4.4, -0.6, 0.2, 0.0]])
-    poor = rich + [[0, 0, -2.0, 0.1, 0]]
+    poor = rich + np.array([[0, 0, -2.0, 0.1, 0]])
     flux = model_xp(emulator, rich)
     np.testing.assert_allclose(moved_xp(emulator, flux, rich, rich), flux, rtol=1e-12)
     np.testing.assert_allclose(moved_xp(emulator, flux, rich, poor), model_xp(emulator, poor), rtol=1e-12)
