@@ -30,7 +30,9 @@ def anomalies_schema() -> pa.Schema:
         described("xp_release", pa.string(), "data release of the XP spectrum"),
         described("source_id", pa.int64(), "Gaia source_id of the star", ucd="meta.id"),
         described(
-            "score", pa.float64(), "anomaly score: weighted sum of -log10 p of the z columns; 0 and up, high is odd"
+            "score",
+            pa.float64(),
+            "anomaly score: root of the weighted sum of squares of -log10 p of the z columns; 0 and up, high is odd",
         ),
         described(
             "p_value",

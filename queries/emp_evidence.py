@@ -218,7 +218,11 @@ def linear_estimates(
     if len(train) > MAX_TRAIN_ROWS:
         train = np.sort(np.random.default_rng(0).choice(train, MAX_TRAIN_ROWS, replace=False))
     targets = np.column_stack([labels["feh"][train], labels["teff"][train] / 1000.0])
-    weight = inverse_density(targets[:, 0])
+    weight = np.empty(len(train))
+    for number in range(FOLDS):
+        # from the fold's own stars alone: a label must not even count in the weights of those that judge its star
+        members = fold[train] == number
+        weight[members] = inverse_density(targets[members, 0])
     gram, right = _normal_equations(index, train, fold[train], targets, weight)
     plain = _solved(gram, right, np.zeros_like(gram[0]), np.zeros_like(right[0]))
     seeded = plain
@@ -272,5 +276,7 @@ def _with_one(vectors: np.ndarray) -> np.ndarray:
 def inverse_density(values: np.ndarray, width: float = 0.25, cap: float = 20.0) -> np.ndarray:
     """Weight of each star against the number of stars within its bin, at most `cap` times the commonest's."""
     bins = np.floor(values / width).astype(np.int64)
+    if len(values) == 0:
+        return np.empty(0)
     _, inverse, counts = np.unique(bins, return_inverse=True, return_counts=True)
     return np.minimum(counts.max() / counts[inverse], cap)

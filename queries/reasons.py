@@ -11,7 +11,7 @@ from .lines import SAME_FEATURE, family, leading, line_phrase, only_hydrogen
 
 KINDS = ("astrophysical", "instrumental", "wrong_match")
 CLEAR_Z = 5.0
-APART_Z = 4.0
+APART_Z = 3.0
 AGREE_Z = 2.0
 # windows are some fifty: the largest of a normal star reaches 3.3 sigma now and then
 LEAST_Z = 3.5

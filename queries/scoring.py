@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .calibration import benjamini_hochberg, calibrate, surprise
+from .calibration import benjamini_hochberg, calibrate, surprise, without_odd
 from .halves import choose, first_visits, teaches
 
 MIN_REFERENCE = 150
@@ -23,7 +23,7 @@ class Scores:
     Attributes
     ----------
     parts
-        (N, m) -log10 p of each quantity, at most 12.
+        (N, m) -log10 p of each quantity, at most 30.
     reference
         ``validation``, or ``all but acceptance`` where there were too few validation stars.
     reference_stars
@@ -39,10 +39,11 @@ class Scores:
 
 
 def score_pairs(z: np.ndarray, source_id: np.ndarray, weights: np.ndarray) -> Scores:
-    """Combine robust z into one score, sum of weight x -log10 p, and calibrate it by ranks.
+    """Combine robust z into one score, sqrt(sum of weight x (-log10 p)^2), and calibrate it by ranks.
 
-    The sum of -log p is Fisher's combination (1932); because the quantities depend on each
-    other its own law is not used: the score's p-value comes from its rank among reference stars.
+    A root of squares, because most oddities show in one or two quantities: a plain sum of -log p
+    (Fisher's) drowns them in the noise of the others. The quantities depend on each other, so the
+    score's own p-value comes from its rank among reference stars.
 
     Parameters
     ----------
@@ -55,9 +56,11 @@ def score_pairs(z: np.ndarray, source_id: np.ndarray, weights: np.ndarray) -> Sc
     """
     reference, label = reference_pairs(z, source_id)
     parts = _parts(z, reference)
-    score = parts @ weights
-    p_value = calibrate(score[reference]).p_value(score)
-    return Scores(score, p_value, benjamini_hochberg(p_value), parts, label, int(reference.sum()))
+    score = np.sqrt(np.square(parts) @ weights)
+    members = np.flatnonzero(reference)
+    members = members[without_odd(score[members])]
+    p_value = calibrate(score[members]).p_value(score)
+    return Scores(score, p_value, benjamini_hochberg(p_value), parts, label, len(members))
 
 
 def _parts(z: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from queries.calibration import benjamini_hochberg, calibrate, surprise
+from queries.calibration import benjamini_hochberg, calibrate, surprise, without_odd
 
 
 @pytest.mark.parametrize("law", ["norm", "expon", "t"])
@@ -52,4 +52,29 @@ def test_surprise_is_capped_and_ordered() -> None:
     reference = np.random.default_rng(0).normal(size=1000)
     value = surprise(np.array([-1.0, 0.0, 2.0, 1e6]), reference)
     assert (np.diff(value) > 0).all()
-    assert value[-1] <= 12
+    assert value[-1] <= 30
+
+
+def test_surprise_is_not_hidden_by_odd_stars_in_the_reference() -> None:
+    rng = np.random.default_rng(1)
+    clean = rng.normal(size=2000)
+    spoilt = np.concatenate([clean, rng.normal(20, 3, 100)])
+    odd = np.array([6.0, 12.0, 20.0])
+    assert (surprise(odd, spoilt) > 2.5).all()
+    np.testing.assert_allclose(surprise(odd, spoilt), surprise(odd, clean), rtol=0.3)
+    common = rng.normal(size=4000)
+    p = 10 ** -surprise(common, clean)
+    assert 0.7 < (p < 0.05).mean() / 0.05 < 1.6
+
+
+def test_odd_stars_are_left_out_of_the_reference_and_normal_ones_are_not() -> None:
+    rng = np.random.default_rng(2)
+    clean = rng.exponential(size=2000)
+    assert (~without_odd(clean)).sum() <= 4
+    spoilt = np.concatenate([clean, rng.uniform(12, 30, 80)])
+    kept = without_odd(spoilt)
+    assert kept[:2000].mean() > 0.995
+    assert kept[2000:].mean() < 0.1
+    p = calibrate(spoilt[kept]).p_value(rng.exponential(size=20_000))
+    for level, tolerance in ((0.2, 0.2), (0.05, 0.35), (0.01, 0.8)):
+        assert (p < level).mean() == pytest.approx(level, rel=tolerance)
