@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,10 @@ import pyarrow.parquet as pq
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import write_json
+from specclip_search.atlas.links import NO_SOURCE, StarLinks, star_links
 from specclip_search.errors import QueryError
 
 from .vectors import VectorTable
-
-NO_SOURCE = -1
-"""Stands for a star without a Gaia source_id."""
 
 _ARRAYS = ("spec_id", "source_id", "release", "by_spec", "by_source")
 
@@ -76,9 +74,16 @@ class KeyTable:
 
         table = VectorTable(atlas, model, modality)
         kept = current_generation(atlas, model, modality)
-        if kept is not None and kept.manifest["vectors_digest"] == table.digest:
-            return cls.load(kept.folder, modality)
-        return cls.of(table)
+        current = kept is not None and kept.manifest["vectors_digest"] == table.digest
+        keys = cls.load(kept.folder, modality) if kept is not None and current else cls.of(table)
+        return keys.linked(star_links(atlas, modality))
+
+    def linked(self, links: StarLinks) -> KeyTable:
+        """The same keys with the stars that catalogues tell; itself where they tell none."""
+        stars = links.fill(np.asarray(self.spec_id), np.asarray(self.source_id))
+        if not len(links) or np.array_equal(stars, self.source_id):
+            return self
+        return replace(self, source_id=stars, by_source=np.argsort(stars, kind="stable"))
 
     def save(self, folder: Path) -> None:
         """Keep the arrays in `folder` (a build folder that is not yet in use)."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from specclip_search.atlas import Atlas
+from specclip_search.atlas.links import star_links
 from specclip_search.errors import VectorIndexError
 
 from .answers import SearchResult, Strategy, as_result, best_places, without
@@ -102,7 +103,7 @@ class VectorIndex:
     @cached_property
     def keys(self) -> KeyTable:
         """Keys of the indexed rows."""
-        return KeyTable.load(self.folder, self.modality)
+        return KeyTable.load(self.folder, self.modality).linked(star_links(self.atlas, self.modality))
 
     # -- vectors ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.atlas.files import TEMPORARY_PREFIX
+from specclip_search.atlas.links import NO_SOURCE, StarLinks, linked_ids, star_links
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Part
@@ -58,10 +59,13 @@ class StarKeys:
 def star_keys(atlas: Atlas, modality: str) -> StarKeys:
     """Keys of all spectra of `modality` that know their star; of several releases the newest."""
     pieces, digests = [], {}
+    links = star_links(atlas, modality)
     for part in atlas.spectra(modality).parts():
         table = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "release"])
-        known = np.flatnonzero(np.asarray(table["source_id"].is_valid()))
-        pieces.append((table.take(pa.array(known)), np.full(len(known), part.number), known))
+        stars = linked_ids(table, links)
+        known = np.flatnonzero(stars != NO_SOURCE)
+        table = table.set_column(1, "source_id", pa.array(stars)).take(pa.array(known))
+        pieces.append((table, np.full(len(known), part.number), known))
         digests[part.number] = part.digest
     if not pieces:
         empty = np.empty(0, np.int64)
@@ -151,21 +155,21 @@ class SpectraBlock:
     error: np.ndarray
 
 
-def read_keys(part: Part) -> tuple[np.ndarray, np.ndarray]:
-    """source_id of a shard's spectra (0 where unknown) and whether it is known."""
-    column = pq.ParquetFile(part.path).read(columns=["source_id"])["source_id"]
-    return column.fill_null(0).to_numpy(), np.asarray(column.is_valid())
+def read_keys(part: Part, links: StarLinks) -> tuple[np.ndarray, np.ndarray]:
+    """source_id of a shard's spectra (`NO_SOURCE` where unknown) and whether it is known."""
+    stars = linked_ids(pq.ParquetFile(part.path).read(columns=["spec_id", "source_id"]), links)
+    return stars, stars != NO_SOURCE
 
 
-def read_block(part: Part) -> SpectraBlock:
+def read_block(part: Part, links: StarLinks) -> SpectraBlock:
     """A whole shard of spectra; shards are small enough to hold."""
     table = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "release", "snr", "flux", "error"])
-    source = table["source_id"]
+    stars = linked_ids(table, links)
     return SpectraBlock(
         part,
         table["spec_id"].to_numpy(),
-        source.fill_null(0).to_numpy(),
-        np.asarray(source.is_valid()),
+        stars,
+        stars != NO_SOURCE,
         np.array(table["release"].to_pylist(), dtype=object),
         table["snr"].to_numpy(),
         column_to_matrix(table["flux"]).astype(np.float64),

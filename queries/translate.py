@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.links import StarLinks, star_links
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
 
@@ -57,6 +58,7 @@ class _Task:
 
     model: Any
     keys: StarKeys
+    links: StarLinks
     lrs_windows: WindowSet
     xp_windows: WindowSet
     xp_wavelength: np.ndarray
@@ -152,7 +154,12 @@ def _prepare(atlas: Atlas, model: Any) -> _Task:
         if not atlas.spectra(modality).exists:
             raise atlas.spectra(modality).missing()
     return _Task(
-        model, star_keys(atlas, XP), WindowSet.of(LAMOST_LRS), WindowSet.of(GAIA_XP), np.asarray(GAIA_XP.wavelength)
+        model,
+        star_keys(atlas, XP),
+        star_links(atlas, LRS),
+        WindowSet.of(LAMOST_LRS),
+        WindowSet.of(GAIA_XP),
+        np.asarray(GAIA_XP.wavelength),
     )
 
 
@@ -164,11 +171,12 @@ def _plan(atlas: Atlas, task: _Task) -> Plan:
     plan: Plan = {}
     windows = ",".join((*task.lrs_windows.names, *task.xp_windows.names))
     for part in atlas.spectra(LRS).parts():
-        source_id, known = read_keys(part)
+        source_id, known = read_keys(part, task.links)
         position = np.where(known, task.keys.find(source_id), -1)
         found = position[position >= 0]
         partners = [f"{number}:{task.keys.digests[int(number)]}" for number in np.unique(task.keys.part[found])]
-        rows = f"{task.keys.part[found].tolist()}{task.keys.row[found].tolist()}"
+        here = np.flatnonzero(position >= 0)
+        rows = f"{here.tolist()}{task.keys.part[found].tolist()}{task.keys.row[found].tolist()}"
         digest = text_digest(part.digest, task.model.digest, windows, str(REVISION), *partners, rows)
         plan[part.number] = (part, position, digest)
     if not any((position >= 0).any() for _, position, _ in plan.values()):
@@ -228,7 +236,7 @@ def _learn(
     with flux_store(atlas, XP, task.keys, wanted, folder) as store:
         for number, rows in chosen.items():
             part, position, _ = plan[number]
-            block = read_block(part)
+            block = read_block(part, task.links)
             xp_flux, xp_error, xp_snr = store.take(position[rows])
             to_xp, to_lrs = _predict(task.model, block.flux[rows], xp_flux)
             pieces.append(
@@ -282,7 +290,7 @@ def _write(
     with flux_store(atlas, XP, task.keys, wanted, stage.folder) as store:
         for number in todo:
             part, position, _ = plan[number]
-            block = read_block(part)
+            block = read_block(part, task.links)
             tables = list(_shard(task, errors, block, position, store, schema))
             kept = sum(table.num_rows for table in tables)
             paired = int((position >= 0).sum())

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.links import NO_SOURCE, StarLinks, linked_ids, star_links
 from specclip_search.errors import CheckpointError
 
 from .aligned import LRS, XP
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Stage
 
 _DIGEST = "digest.txt"
-_NO_STAR = -1
 
 
 def atlas_source(atlas: Atlas, cache: Path, kind: str) -> ArrayPairs:
@@ -53,12 +53,13 @@ def atlas_source(atlas: Atlas, cache: Path, kind: str) -> ArrayPairs:
     for stage in stages.values():
         if not stage.exists:
             raise stage.missing()
-    digest = text_digest(*(f"{name} {stage.digest}" for name, stage in stages.items()))
+    links = {name: star_links(atlas, name) for name in stages}
+    digest = text_digest(*(f"{name} {stage.digest} {links[name].digest}" for name, stage in stages.items()))
     stamp = cache / _DIGEST
     if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == digest):
         shutil.rmtree(cache, ignore_errors=True)
         with whole_folder(cache) as folder:
-            _copy(stages, folder)
+            _copy(stages, links, folder)
             (folder / _DIGEST).write_text(digest, encoding="utf-8")
     return _open(cache, modalities, digest)
 
@@ -72,8 +73,8 @@ def _open(folder: Path, modalities: tuple[str, ...], digest: str) -> ArrayPairs:
                       error={m: load(f"{m}.error") for m in modalities}, digest=digest)
 
 
-def _copy(stages: dict[str, Stage], folder: Path) -> None:
-    stars = {name: _star_ids(stage, keep_unknown=len(stages) == 1) for name, stage in stages.items()}
+def _copy(stages: dict[str, Stage], links: dict[str, StarLinks], folder: Path) -> None:
+    stars = {name: _star_ids(stage, links[name], keep_unknown=len(stages) == 1) for name, stage in stages.items()}
     rows, source_id = _join(stars)
     if not len(source_id):
         raise CheckpointError("The atlas has no star with spectra of both instruments.",
@@ -85,15 +86,15 @@ def _copy(stages: dict[str, Stage], folder: Path) -> None:
         _copy_rows(stage, wanted, folder, name)
 
 
-def _star_ids(stage: Stage, keep_unknown: bool) -> np.ndarray:
+def _star_ids(stage: Stage, links: StarLinks, keep_unknown: bool) -> np.ndarray:
     """(N,) int64 source_id of every row; -1, or a number of the training split, where unknown."""
     parts = []
     for _, batch in stage.iter_batches(["spec_id", "source_id"], batch_rows=65536):
         spec_id = batch.column("spec_id").to_numpy()
-        known = batch.column("source_id").fill_null(_NO_STAR).to_numpy()
+        known = linked_ids(batch, links)
         # stands for a star of its own, in a split 0-7; see specclip_search.keys.split_of
         alone = (spec_id // 8 * 10 + spec_id % 8) << 7
-        parts.append(np.where(known == _NO_STAR, alone, known) if keep_unknown else known)
+        parts.append(np.where(known == NO_SOURCE, alone, known) if keep_unknown else known)
     return np.concatenate(parts).astype(np.int64, copy=False)
 
 
@@ -104,7 +105,7 @@ def _join(stars: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarr
         return {name: np.arange(len(ids))}, ids
     xp_ids, xp_rows = np.unique(stars[XP], return_index=True)
     place = np.searchsorted(xp_ids, stars[LRS]).clip(max=len(xp_ids) - 1)
-    lrs_rows = np.flatnonzero((xp_ids[place] == stars[LRS]) & (stars[LRS] != _NO_STAR))
+    lrs_rows = np.flatnonzero((xp_ids[place] == stars[LRS]) & (stars[LRS] != NO_SOURCE))
     return {XP: xp_rows[place[lrs_rows]], LRS: lrs_rows}, stars[LRS][lrs_rows]
 
 

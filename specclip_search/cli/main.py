@@ -21,6 +21,7 @@ PROGRAM = "specclip-search"
 COMMANDS: dict[str, str] = {
     "demo": "Build a small atlas from real Gaia XP stars and run the three searches.",
     "ingest": "Read LAMOST spectra, Gaia XP spectra or a catalogue into the atlas.",
+    "link": "Find the Gaia star of each LAMOST spectrum, by id or by position.",
     "simulate": "Pair the atlas's Gaia XP stars with simulated LAMOST spectra.",
     "train": "Train a model from a recipe.",
     "model": "List, show, import or choose models.",

@@ -1,0 +1,91 @@
+"""Which Gaia star a LAMOST spectrum is of, where the spectrum's file does not say it.
+
+Any catalogue of the atlas that has both `obsid` and `source_id` tells: LAMOST's own do, and the
+command `link` makes one by position. An obsid that two catalogues give to different stars is
+linked to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .files import text_digest
+
+if TYPE_CHECKING:
+    from .atlas import Atlas
+
+LINKED_MODALITY = "lamost_lrs"
+NO_SOURCE = -1
+"""Stands for an unknown star in integer arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class StarLinks:
+    """Links of an atlas.
+
+    Attributes
+    ----------
+    obsid, source_id
+        (L,) int64, sorted by obsid, one star each.
+    conflicts
+        (C,) int64 obsids that catalogues give to different stars.
+    digest
+        Of the catalogues they come from; empty without any.
+    """
+
+    obsid: np.ndarray
+    source_id: np.ndarray
+    conflicts: np.ndarray
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.obsid)
+
+    def fill(self, spec_id: np.ndarray, source_id: np.ndarray) -> np.ndarray:
+        """`source_id` (N,) with unknown ones (`NO_SOURCE`) taken from the links where there is one."""
+        if not len(self):
+            return source_id
+        place = np.minimum(np.searchsorted(self.obsid, spec_id), len(self) - 1)
+        linked = (source_id == NO_SOURCE) & (self.obsid[place] == spec_id)
+        return np.where(linked, self.source_id[place], source_id)
+
+
+def star_links(atlas: Atlas, modality: str = LINKED_MODALITY, without: Collection[str] = ()) -> StarLinks:
+    """Links of one modality's spectra from the atlas's catalogues.
+
+    Parameters
+    ----------
+    modality
+        Only LAMOST's spectra need links; for others the result is empty.
+    without
+        Catalogues to leave out.
+    """
+    pieces, digests = [], []
+    for name in atlas.catalogs() if modality == LINKED_MODALITY else ():
+        stage = atlas.catalog(name)
+        columns = pq.read_schema(stage.parts()[0].path)
+        if name in without or any(c not in columns.names for c in ("obsid", "source_id")):
+            continue
+        if not all(pa.types.is_int64(columns.field(c).type) for c in ("obsid", "source_id")):
+            continue
+        table = stage.read(["obsid", "source_id"]).drop_null()
+        pieces.append(np.stack([table["obsid"].to_numpy(), table["source_id"].to_numpy()]))
+        digests.append(stage.digest)
+    if not pieces:
+        empty = np.empty(0, np.int64)
+        return StarLinks(empty, empty, empty, "")
+    obsid, source_id = np.unique(np.concatenate(pieces, axis=1), axis=1)
+    single, first, counts = np.unique(obsid, return_index=True, return_counts=True)
+    return StarLinks(single[counts == 1], source_id[first[counts == 1]], single[counts > 1], text_digest(*digests))
+
+
+def linked_ids(table: pa.Table | pa.RecordBatch, links: StarLinks) -> np.ndarray:
+    """(N,) int64 star of each row of a table with `spec_id` and `source_id`; `NO_SOURCE` where unknown."""
+    own = table.column("source_id").fill_null(NO_SOURCE).to_numpy()
+    return links.fill(table.column("spec_id").to_numpy(), own)

@@ -1,0 +1,54 @@
+"""`specclip-search link`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..options import AtlasOption, open_atlas
+from ..reports import say
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def link(
+    atlas: AtlasOption,
+    catalog: Annotated[
+        str | None,
+        typer.Option(
+            "--catalog",
+            metavar="NAME",
+            help="Catalogue with source_id, ra, dec and, to be moved, pmra, pmdec; "
+            "by default the atlas's own XP spectra.",
+        ),
+    ] = None,
+    radius: Annotated[
+        float, typer.Option("--radius", min=0.01, max=60.0, metavar="ARCSEC", help="Largest separation.")
+    ] = 2.0,
+    lamost_epoch: Annotated[
+        float, typer.Option("--lamost-epoch", metavar="YEAR", help="Of LAMOST's positions.")
+    ] = 2000.0,
+    gaia_epoch: Annotated[
+        float, typer.Option("--gaia-epoch", metavar="YEAR", help="Of the catalogue's positions.")
+    ] = 2016.0,
+) -> None:
+    """Find the Gaia star of each LAMOST spectrum: by id where a catalogue gives it, else by position.
+
+    Ambiguous matches are reported and linked to none; `SELECT * FROM links WHERE candidates > 1` lists them.
+
+    Example: specclip-search link --catalog gaia --radius 3 --atlas my-atlas
+    """
+    from queries.linking import link_stars
+
+    report = link_stars(
+        open_atlas(atlas), catalog, radius_arcsec=radius, lamost_epoch=lamost_epoch, gaia_epoch=gaia_epoch
+    )
+    say(
+        f"{report.spectra:,} LAMOST spectra = {report.by_id:,} linked by id + {report.by_position:,} by position "
+        f"+ {report.ambiguous:,} ambiguous + {report.unmatched:,} without a star within {radius:g} arcsec "
+        f"+ {report.without_position:,} without position"
+    )
+    if report.conflicts:
+        say(f"{report.conflicts:,} obsids have different stars in different catalogues; they were matched by position.")

@@ -1,0 +1,129 @@
+"""LAMOST spectra find their Gaia stars: by id first, else by position, and never by a guess."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from indexing.keytable import KeyTable
+from queries.linking import link_stars
+from queries.pairs import read_keys, star_keys
+from specclip_search import Atlas
+from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.links import NO_SOURCE, star_links
+from specclip_search.atlas.schemas import spectra_schema, vectors_schema
+from specclip_search.errors import AtlasError, QueryError
+from specclip_search.ingest.catalog import ingest_catalog_table
+
+GAIA = 2**61 + np.arange(8, dtype=np.int64) * 1001
+OBSID = 100 + np.arange(8, dtype=np.int64)
+ARCSEC = 1 / 3600
+
+
+def lrs_table(ra, dec, source_id=None) -> pa.Table:
+    n = len(OBSID)
+    columns = {name: [None] * n for name in spectra_schema("lamost_lrs", 1462).names}
+    columns |= {
+        "spec_id": OBSID,
+        "release": ["dr10"] * n,
+        "simulated": [False] * n,
+        "ra": pa.array(ra, from_pandas=True),
+        "dec": pa.array(dec, from_pandas=True),
+        "flux": np.ones((n, 1462)),
+        "error": np.ones((n, 1462)),
+    }
+    if source_id is not None:
+        columns["source_id"] = source_id
+    return table_from_columns(columns, spectra_schema("lamost_lrs", 1462))
+
+
+@pytest.fixture
+def atlas(tmp_path):
+    """Eight spectra: 0 own id, 1-2 by catalogue, 3 by place, 4 ambiguous, 5 fast, 6 alone, 7 without place."""
+    atlas = Atlas.create(tmp_path / "a")
+    ra, dec = 10.0 + np.arange(8), np.full(8, 30.0)
+    own = np.ma.array(GAIA, mask=np.arange(8) != 0)
+    table = lrs_table(np.where(np.arange(8) == 7, np.nan, ra), np.where(np.arange(8) == 7, np.nan, dec), own)
+    stage = atlas.spectra("lamost_lrs")
+    with stage.lock():
+        stage.write(0, table, schema=table.schema, inputs="x")
+    ingest_catalog_table(
+        atlas, "lamost", pa.table({"obsid": OBSID[1:3], "gaia_source_id": [str(i) for i in GAIA[1:3]]})
+    )
+    star_ra = np.concatenate([ra[:6], [ra[4], ra[6]]])
+    star_dec = np.concatenate([dec[:6], [dec[4] + 0.8 * ARCSEC, dec[6] + 60 * ARCSEC]])
+    # star 5 has moved 8 arcsec north since 2000
+    motion = np.where(np.arange(8) == 5, 500.0, 0.0)
+    star_dec[5] += 8 * ARCSEC
+    ingest_catalog_table(
+        atlas,
+        "gaia",
+        pa.table({"source_id": GAIA, "ra": star_ra, "dec": star_dec, "pmra": np.zeros(8), "pmdec": motion}),
+    )
+    return atlas
+
+
+def test_ids_of_a_catalogue_link_without_any_command(atlas):
+    links = star_links(atlas)
+    assert dict(zip(links.obsid.tolist(), links.source_id.tolist(), strict=True)) == {101: GAIA[1], 102: GAIA[2]}
+    stars, known = read_keys(atlas.spectra("lamost_lrs").parts()[0], links)
+    assert stars.tolist() == [GAIA[0], GAIA[1], GAIA[2], *[NO_SOURCE] * 5]
+    assert known.sum() == 3
+
+
+def test_positions_link_the_rest_and_ambiguous_ones_are_only_reported(atlas):
+    report = link_stars(atlas, "gaia", radius_arcsec=2.0)
+    assert (report.spectra, report.by_id, report.by_position) == (8, 3, 2)
+    assert (report.ambiguous, report.unmatched, report.without_position) == (1, 1, 1)
+    rows = {row["obsid"]: row for row in atlas.catalog("links").read().to_pylist()}
+    assert rows[103]["source_id"] == GAIA[3]
+    assert rows[105]["source_id"] == GAIA[5]
+    assert rows[104]["source_id"] is None
+    assert rows[104]["candidates"] == 2
+    assert set(rows) == {103, 104, 105}
+    keys = star_keys(atlas, "lamost_lrs")
+    assert keys.source_id.tolist() == [GAIA[0], GAIA[1], GAIA[2], GAIA[3], GAIA[5]]
+    assert link_stars(atlas, "gaia", radius_arcsec=2.0) == report
+
+
+def test_without_proper_motion_the_fast_star_is_lost(atlas):
+    assert link_stars(atlas, "gaia", lamost_epoch=2016.0).by_position == 1
+
+
+def test_the_index_knows_linked_stars(atlas):
+    stage = atlas.vectors("mini", "lamost_lrs")
+    columns = {
+        "spec_id": OBSID,
+        "source_id": np.ma.array(GAIA, mask=True),
+        "release": ["dr10"] * 8,
+        "vector": np.eye(8),
+        "norm": np.ones(8),
+    }
+    with stage.lock():
+        stage.write(
+            0,
+            table_from_columns(columns, vectors_schema(8)),
+            schema=vectors_schema(8),
+            inputs="x",
+            extra={"model_digest": "m"},
+        )
+    link_stars(atlas, "gaia")
+    keys = KeyTable.open(atlas, "mini", "lamost_lrs")
+    assert keys.rows_of_sources(GAIA[[1, 3, 4]])[0].tolist() == [1, 3]
+
+
+def test_an_obsid_of_two_stars_is_linked_to_none(atlas):
+    ingest_catalog_table(atlas, "other", pa.table({"obsid": OBSID[1:2], "source_id": GAIA[7:8]}))
+    links = star_links(atlas)
+    assert links.obsid.tolist() == [102]
+    assert links.conflicts.tolist() == [101]
+    assert link_stars(atlas, "gaia").conflicts == 1
+
+
+def test_what_cannot_be_linked_is_told(atlas, tmp_path):
+    ingest_catalog_table(atlas, "bare", pa.table({"source_id": GAIA}))
+    with pytest.raises(QueryError, match="lacks ra, dec"):
+        link_stars(atlas, "bare")
+    with pytest.raises(AtlasError, match="no catalogue 'nowhere'"):
+        link_stars(atlas, "nowhere")
+    with pytest.raises(AtlasError, match="no lamost_lrs spectra"):
+        link_stars(Atlas.create(tmp_path / "b"))
