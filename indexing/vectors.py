@@ -29,7 +29,7 @@ class VectorTable:
     AtlasError
         If there are no such vectors.
     VectorIndexError
-        If the shards were made by different models.
+        If no shard has a row, or the shards were made by different models.
     """
 
     def __init__(self, atlas: Atlas, model: str, modality: str) -> None:
@@ -40,6 +40,12 @@ class VectorTable:
         if not self.parts:
             raise self.stage.missing()
         self.offsets = np.concatenate([[0], np.cumsum([part.rows for part in self.parts], dtype=np.int64)])
+        if not self.rows:
+            raise VectorIndexError(
+                f"The {modality} vectors of '{model}' are {len(self.parts)} shards without a row: "
+                "every spectrum was set aside.",
+                f"`specclip-search sql \"SELECT reason, count(*) FROM rejected_{modality} GROUP BY 1\"` says why.",
+            )
 
     @property
     def rows(self) -> int:

@@ -94,3 +94,15 @@ def test_vectors_are_read_by_row(atlas: Atlas, make_atlas: Callable[..., Atlas])
         table.read_rows(np.array([0, 5000]))
     with pytest.raises(AtlasError, match="no gaia_xp vectors of 'nobody' yet"):
         VectorTable(atlas, "nobody", "gaia_xp")
+
+
+def test_shards_without_a_row_are_told_from_none(tmp_path):
+    from specclip_search.atlas import Atlas
+    from specclip_search.atlas.schemas import vectors_schema
+    from specclip_search.errors import VectorIndexError
+
+    stage = Atlas.create(tmp_path / "empty").vectors("mini", "gaia_xp")
+    with stage.lock():
+        stage.write(0, vectors_schema(8).empty_table(), schema=vectors_schema(8), inputs="x")
+    with pytest.raises(VectorIndexError, match="every spectrum was set aside"):
+        KeyTable.open(Atlas(tmp_path / "empty"), "mini", "gaia_xp")
