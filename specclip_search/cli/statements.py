@@ -1,0 +1,160 @@
+"""SQL given on the command line: parameters taken from text, statements run within a row and a time limit."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import QueryError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..atlas import Atlas
+
+Parameters = list[Any] | dict[str, Any] | None
+_NAME = re.compile(r"\$?([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_INTEGER = re.compile(r"[+-]?\d+")
+_WORDS: dict[str, Any] = {"null": None, "true": True, "false": False}
+
+
+def parse_parameters(named: Sequence[str], positional: Sequence[str]) -> Parameters:
+    """Values for a statement's `$name` or `?`.
+
+    Parameters
+    ----------
+    named
+        `NAME=VALUE` each.
+    positional
+        Values in the order of the question marks.
+
+    Raises
+    ------
+    QueryError
+        If one has no name, a name comes twice, or both kinds are given.
+    """
+    if named and positional:
+        raise QueryError(
+            f"Parameters are given by name ({named[0]}) and by place ({positional[0]}).",
+            "Write all of them as $name in the statement and --param name=value, or all as ? and values after it.",
+        )
+    if not named:
+        return [parse_value(text) for text in positional] or None
+    values: dict[str, Any] = {}
+    for text in named:
+        found = _NAME.fullmatch(text)
+        if found is None:
+            raise QueryError(f"A parameter is NAME=VALUE; found '{text}'.", "For example --param limit=-2.5.")
+        if found[1] in values:
+            raise QueryError(f"The parameter '{found[1]}' is given twice.", "Give it once.")
+        values[found[1]] = parse_value(found[2])
+    return values
+
+
+def parse_value(text: str) -> Any:
+    """An integer of any size, a number, true, false, null, or text; quotes make text of what looks otherwise."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    # float() would also take '1_000', 'nan' and 'infinity', which in a statement are text
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+        return float(text)
+    return text
+
+
+class Statements:
+    """Runs statements one after another on one connection, within limits.
+
+    Parameters
+    ----------
+    atlas
+        Atlas to ask.
+    rows
+        Rows to fetch at most; all by default.
+    seconds
+        Wall time of a statement; unlimited by default.
+    sandbox
+        Treat statements as a stranger's: see `queries.sandbox`. Its own limits hold where none is given.
+    """
+
+    def __init__(
+        self, atlas: Atlas, rows: int | None = None, seconds: float | None = None, sandbox: bool = False
+    ) -> None:
+        from queries.sandbox import Sandbox
+        from queries.sandbox_worker import Limits
+        from queries.sql import connect
+
+        self.rows = rows
+        self.seconds = seconds
+        self.connection = connect(atlas)
+        self._sandbox: Sandbox | None = None
+        if sandbox:
+            usual = Limits()
+            limits = Limits(rows=rows or usual.rows, seconds=seconds or usual.seconds)
+            self.rows, self.seconds = limits.rows, limits.seconds
+            self._sandbox = Sandbox(atlas, limits)
+
+    def run(self, statement: str, parameters: Parameters = None) -> tuple[pa.Table | None, bool]:
+        """Run one statement.
+
+        Returns
+        -------
+        table : pa.Table or None
+            At most as many rows as the limit; None where the statement yields none.
+        truncated : bool
+            Whether there were more rows.
+
+        Raises
+        ------
+        QueryError
+            If it is refused, wrong, or does not end in time.
+        """
+        if self._sandbox is not None:
+            answer = self._sandbox.run(statement, parameters)
+            return answer.table, answer.truncated
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self.connection.duckdb.interrupt()
+
+        timer = threading.Timer(self.seconds, stop) if self.seconds is not None else None
+        if timer is not None:
+            timer.start()
+        try:
+            return self._fetched(statement, parameters)
+        except QueryError as error:
+            if late.is_set():
+                raise QueryError(
+                    f"The statement did not end within {self.seconds:g} s.", "Ask for less, or raise --timeout."
+                ) from error
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _fetched(self, statement: str, parameters: Parameters) -> tuple[pa.Table | None, bool]:
+        relation = self.connection.run(statement, parameters)
+        if relation is None:
+            return None, False
+        if self.rows is None:
+            return relation.arrow(), False
+        table = relation.limit(self.rows + 1).arrow()
+        return table.slice(0, self.rows), table.num_rows > self.rows
+
+    def close(self) -> None:
+        """End the connection, and the sandbox's process."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+        self.connection.close()
+
+    def __enter__(self) -> Statements:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
