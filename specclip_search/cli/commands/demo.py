@@ -26,6 +26,7 @@ STAR_NAME = "BS 16080-054"
 STAR_SOURCE_ID = 1624605949904837888
 STAR_FEH = -2.9
 NEIGHBOURS = 20
+LONG_LIST = 1000
 
 JOIN = """SELECT h.rank, h.source_id, round(h.similarity, 4) AS similarity, a.phot_g_mean_mag, a.feh,
        round(x.z * 299792.458) AS lrs_rv_km_s
@@ -135,8 +136,15 @@ def _search(atlas: Atlas, steps: Steps) -> None:
         print(textwrap.fill(row.reason, 110, initial_indent="      ", subsequent_indent="      "))
     print(flush=True)
     with steps.step("search: candidates for very metal-poor stars"):
-        candidates = emp_candidates(atlas, below=-2.0, top=10)
+        candidates = emp_candidates(atlas, below=-2.0, top=LONG_LIST)
     _show(candidates, ["rank", "source_id", "probability", "feh", "feh_err", "flags"], 10)
+    place = candidates.loc[candidates["source_id"] == STAR_SOURCE_ID, "rank"]
+    everyone, poor = atlas.sql("SELECT count(*), count(*) FILTER (feh < -2) FROM stars").fetchall()[0]
+    if len(place):
+        print(
+            f"{STAR_NAME}, which has no label here, stands at place {int(place.iloc[0])} of {everyone:,} stars, "
+            f"{poor} of which have APOGEE [Fe/H] < -2.\n"
+        )
     with steps.step("SQL: neighbours brighter than G = 13, joined with APOGEE and the LAMOST spectra"):
         joined = atlas.sql(JOIN.format(target=STAR_SOURCE_ID)).df()
     print(JOIN.format(target=STAR_SOURCE_ID) + "\n")
