@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LONGEST_STATEMENT = 20_000
 TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "cone", "sky_match"})
 OWN_FUNCTIONS = frozenset({"cosine", "separation_arcsec", "unnest"})
-# functions that tell of the process or the connection, wait, keep state, run text as SQL, or are DuckDB's own inner ones
+# functions that tell of the process or the connection, wait, keep state, run text as SQL, or are inner ones of DuckDB
 _CLOSED = re.compile(
     r"(__|pg_|has_\w+_privilege|inet_|current_|session_|duckdb|pragma|write_|sleep|getvariable|setseed|random$|uuid|"
     r"gen_random|nextval|setval|currval|stats$|vector_type|in_search_path|txid|transaction_|query|which_|parse_duckdb|"

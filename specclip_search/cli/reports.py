@@ -34,6 +34,42 @@ def say_accounts(what: str, report: Accounts) -> None:
         say(f"  {count:>8,}  {reason}")
 
 
+class CatalogueAccounts(Protocol):
+    """What an ingest of a catalogue tells beside its counts of rows."""
+
+    @property
+    def invalid_ids(self) -> Mapping[str, int]: ...
+    @property
+    def repeated_ids(self) -> Mapping[str, int]: ...
+    @property
+    def missing_values(self) -> Mapping[str, int]: ...
+    @property
+    def renamed(self) -> Mapping[str, str]: ...
+    @property
+    def skipped(self) -> Mapping[str, str]: ...
+    @property
+    def unchanged(self) -> bool: ...
+
+
+def catalogue_notes(report: CatalogueAccounts) -> list[str]:
+    """A line for each thing that a catalogue's reader changed, left out or found odd; none where all is plain."""
+    lines = ["  the file is the same as before: nothing was done"] if report.unchanged else []
+    for key, count in sorted(report.invalid_ids.items()):
+        if count:
+            lines.append(f"  {count:>8,}  values of {key} that are no valid id became null")
+    for key, count in sorted(report.repeated_ids.items()):
+        if count:
+            lines.append(f"  {count:>8,}  rows repeat an earlier {key}; they are kept, the first one gives the labels")
+    for name, count in sorted(report.missing_values.items()):
+        if count:
+            lines.append(f"  {count:>8,}  codes for 'no value' in {name} became null")
+    lines += [
+        f"  column {theirs} is called {ours}" for theirs, ours in report.renamed.items() if theirs.lower() != ours
+    ]
+    lines += [f"  column {name} left out: {why}" for name, why in report.skipped.items()]
+    return lines
+
+
 def star_count(text: str) -> int | None:
     """`6000` or `all` (None).
 

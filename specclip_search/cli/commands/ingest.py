@@ -9,7 +9,7 @@ import typer
 
 from ..options import AtlasOption, SeedOption, WorkersOption, create_atlas
 from ..progress import progress_bar
-from ..reports import say, say_accounts
+from ..reports import catalogue_notes, say, say_accounts
 
 app = typer.Typer(
     add_completion=False,
@@ -92,6 +92,7 @@ def ingest_catalog_command(
     with progress_bar(f"ingest catalog {name}", "rows") as progress:
         report = ingest_catalog(target, name, file, progress=progress)
     say_accounts(f"rows of catalogue '{name}'", report)
+    say(*catalogue_notes(report))
 
 
 @app.command("library")
