@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from specclip_search.lazy import lazy_names
 
 _HOMES = {
-    "embed": "embedding",
-    "EmbedReport": "embedding",
-    "build_index": "build",
-    "plan_build": "build",
-    "BuildReport": "report",
-    "tune_index": "tune",
-    "check_index": "check",
-    "index_info": "check",
-    "neighbours": "neighbour_graph",
-    "neighbour_stage": "neighbour_graph",
-    "VectorIndex": "search",
-    "SearchResult": "answers",
-    "KeyTable": "keytable",
-    "VectorTable": "vectors",
+    "embed": ".embedding",
+    "EmbedReport": ".embedding",
+    "build_index": ".build",
+    "plan_build": ".build",
+    "BuildReport": ".report",
+    "tune_index": ".tune",
+    "check_index": ".check",
+    "index_info": ".check",
+    "neighbours": ".neighbour_graph",
+    "neighbour_stage": ".neighbour_graph",
+    "VectorIndex": ".search",
+    "SearchResult": ".answers",
+    "KeyTable": ".keytable",
+    "VectorTable": ".vectors",
 }
 
 __all__ = sorted(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'indexing' has no attribute '{name}'")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)

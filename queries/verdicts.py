@@ -17,6 +17,7 @@ import pyarrow as pa
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
+from specclip_search.keys import parse_key
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -70,6 +71,32 @@ def read_verdicts(atlas: Atlas) -> Verdicts:
     )
 
 
+def judge(atlas: Atlas, key: str, verdict: str) -> int:
+    """Keep a verdict on every scored pair of a spectrum named by its key; their number.
+
+    Raises
+    ------
+    QueryError
+        If the key or verdict is not usable, or no pair of that spectrum has a score.
+    """
+    spectrum = parse_key(key)
+    column = "lrs_spec_id" if spectrum.modality == "lamost_lrs" else "xp_spec_id"
+    scores = atlas.results("anomalies")
+    if not scores.exists:
+        raise _nothing_to_judge()
+    pairs = scores.read(["lrs_spec_id", "xp_spec_id"]).to_pydict()
+    here = [i for i, value in enumerate(pairs[column]) if value == spectrum.spec_id]
+    if not here:
+        raise QueryError(f"{key} is in no pair that has an anomaly score.", "`anomalies` lists those that have.")
+    for i in here:
+        give_verdict(atlas, pairs["lrs_spec_id"][i], pairs["xp_spec_id"][i], verdict)
+    return len(here)
+
+
+def _nothing_to_judge() -> QueryError:
+    return QueryError("The atlas holds no anomaly scores to judge.", "Run `specclip-search anomalies` first.")
+
+
 def give_verdict(atlas: Atlas, lrs_spec_id: int, xp_spec_id: int, verdict: str) -> Verdicts:
     """Keep a verdict on a pair, in place of an earlier one on the same pair.
 
@@ -82,7 +109,7 @@ def give_verdict(atlas: Atlas, lrs_spec_id: int, xp_spec_id: int, verdict: str) 
         raise QueryError(f"A verdict is one of {', '.join(VALUES)}; found '{verdict}'.", "Choose one of these.")
     scores = atlas.results("anomalies")
     if not scores.exists:
-        raise QueryError("The atlas holds no anomaly scores to judge.", "Run `specclip-search anomalies` first.")
+        raise _nothing_to_judge()
     known = scores.read(["lrs_spec_id", "xp_spec_id"])
     here = (known["lrs_spec_id"].to_numpy() == lrs_spec_id) & (known["xp_spec_id"].to_numpy() == xp_spec_id)
     if not here.any():

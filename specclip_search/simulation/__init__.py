@@ -7,25 +7,19 @@ survey's own layouts. Names are loaded when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from ..lazy import lazy_names
 
 _HOMES = {
-    "Emulator": "emulator",
-    "SimulationError": "labels",
-    "LABEL_NAMES": "labels",
-    "RawLrs": "instrument",
-    "observe_lrs": "instrument",
-    "band_snr": "snr",
-    "sample_snr": "snr",
-    "write_lamost_fits": "lamost_fits",
+    "Emulator": ".emulator",
+    "SimulationError": ".labels",
+    "LABEL_NAMES": ".labels",
+    "RawLrs": ".instrument",
+    "observe_lrs": ".instrument",
+    "band_snr": ".snr",
+    "sample_snr": ".snr",
+    "write_lamost_fits": ".lamost_fits",
 }
 
 __all__ = [*_HOMES]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

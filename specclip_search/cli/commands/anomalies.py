@@ -1,4 +1,4 @@
-"""`specclip-search anomalies`"""
+"""`specclip-search anomalies` and `anomalies label`"""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import typer
 
 from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
 from ..progress import progress_bar
+from ..reports import say
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def anomalies(
+    context: typer.Context,
     atlas: AtlasOption,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many to list.")] = 100,
     neighbours: Annotated[
@@ -22,6 +24,8 @@ def anomalies(
             "-k", "--neighbours", min=4, max=1000, metavar="K", help="Neighbours that a star is judged against."
         ),
     ] = 32,
+    every_visit: Annotated[bool, typer.Option("--every-visit", help="A row for every visit, not one a star.")] = False,
+    ignore_verdicts: Annotated[bool, typer.Option("--ignore-verdicts", help="Rank by the score alone.")] = False,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -30,12 +34,39 @@ def anomalies(
 
     Needs `translate` and `index build` first. The scores of all pairs are kept as the table `anomalies` in SQL.
 
-    Example: specclip-search anomalies --top 10 --atlas demo-atlas
+    Example: specclip-search anomalies --atlas demo-atlas --top 10
     """
+    context.obj = atlas
+    if context.invoked_subcommand is not None:
+        return
     from queries.anomalies import anomalies as rank
 
     from ...tables import write_rows
 
     with progress_bar("score", "pairs") as progress:
-        frame = rank(open_atlas(atlas), top=top, model=model, k=neighbours, progress=progress)
+        frame = rank(
+            open_atlas(atlas),
+            top=top,
+            model=model,
+            k=neighbours,
+            group=not every_visit,
+            learn=not ignore_verdicts,
+            progress=progress,
+        )
     write_rows(frame, format, output)
+
+
+@app.command("label")
+def label(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="lamost:OBSID or gaia:SOURCE_ID of a scored pair.")],
+    verdict: Annotated[str, typer.Argument(metavar="VERDICT", help="interesting, artifact or normal.")],
+) -> None:
+    """Keep your verdict on a star; the ranking heeds it for stars that are odd in the same way.
+
+    Example: specclip-search anomalies --atlas demo-atlas label gaia:428578160659524352 interesting
+    """
+    from queries.verdicts import judge
+
+    pairs = judge(open_atlas(context.obj), key, verdict)
+    say(f"{key} is {verdict} ({pairs} scored {'pair' if pairs == 1 else 'pairs'}); `anomalies` heeds it from now on.")

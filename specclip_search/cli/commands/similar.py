@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
 from ..reports import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -47,9 +50,9 @@ def similar(
     Example: specclip-search similar gaia:1624605949904837888 -k 10 --within gaia_xp --atlas demo-atlas
     """
     from queries.similar import similar as search
+    from queries.summary import summarise
 
     from ...tables import write_rows
-    from ..summaries import label_summary
 
     frame = search(
         open_atlas(atlas),
@@ -65,4 +68,12 @@ def similar(
     )
     write_rows(frame, format, output)
     if summary:
-        say(*label_summary(frame))
+        say(*_summary_lines(summarise(frame)))
+
+
+def _summary_lines(summary: pd.DataFrame) -> list[str]:
+    """A line a label, with the target before it where there were several."""
+    if summary.empty:
+        return ["none of those found has labels"]
+    targets = summary["target"] if "target" in summary else [None] * len(summary)
+    return [f"{target}: {text}" if target else text for target, text in zip(targets, summary["text"], strict=True)]

@@ -10,7 +10,7 @@ import pytest
 
 from queries.anomalies import anomalies
 from queries.translate import translate
-from queries.verdicts import give_verdict, learned_shift, read_verdicts
+from queries.verdicts import give_verdict, judge, learned_shift, read_verdicts
 from specclip_search.errors import QueryError
 
 
@@ -55,6 +55,17 @@ def test_a_verdict_replaces_the_one_before(judged: Any) -> None:
     verdicts = give_verdict(judged.atlas, *ids, "normal")
     assert len(verdicts) == count
     assert verdicts.verdict[(verdicts.lrs_spec_id == ids[0])].tolist() == ["normal"]
+
+
+def test_a_verdict_by_key_is_kept_for_every_pair_of_the_spectrum(judged: Any) -> None:
+    row = anomalies(judged.atlas, top=1, learn=False).iloc[0]
+    assert judge(judged.atlas, f"lamost:{row.lrs_spec_id}", "interesting") >= 1
+    verdicts = read_verdicts(judged.atlas)
+    assert "interesting" in verdicts.verdict[verdicts.lrs_spec_id == int(row.lrs_spec_id)]
+    with pytest.raises(QueryError, match="lamost:7 is in no pair"):
+        judge(judged.atlas, "lamost:7", "normal")
+    with pytest.raises(QueryError, match="not a spectrum key"):
+        judge(judged.atlas, "7", "normal")
 
 
 def test_wrong_verdicts_are_refused(judged: Any) -> None:
