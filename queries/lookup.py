@@ -108,10 +108,10 @@ def open_lookup(atlas: Atlas, name: str, files: Sequence[str], key: str) -> Look
     files
         The stage's Parquet files, all with column `key`.
     """
-    return _kept(str(atlas.path), name, tuple(files), key, _fingerprint(files))
+    return _kept(str(atlas.path), name, tuple(files), key, fingerprint(files))
 
 
-def _fingerprint(files: Sequence[str]) -> str:
+def fingerprint(files: Sequence[str]) -> str:
     """What changes when any shard does; shards are replaced by renaming, so size and time tell."""
     stats = [os.stat(file) for file in files]
     return text_digest(str(_FORMAT), *(f"{f}:{s.st_size}:{s.st_mtime_ns}" for f, s in zip(files, stats, strict=True)))

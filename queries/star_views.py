@@ -66,7 +66,10 @@ def spectra_fields(sources: Sequence[Catalogue]) -> list[pa.Field]:
 
 
 def spectra_sql(
-    files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue], wanted: Collection[str] | None = None
+    files: Mapping[str, Sequence[str]],
+    sources: Sequence[Catalogue],
+    wanted: Collection[str] | None = None,
+    numbered: bool = False,
 ) -> str:
     """A SELECT with one row a spectrum.
 
@@ -77,20 +80,27 @@ def spectra_sql(
     wanted
         Columns that will be read. What they do not need is neither joined nor read; the columns
         are there all the same, null. By default all.
+    numbered
+        Add `_file`, the file's place among those of its instrument, and `_file_row`.
     """
     fields = spectra_fields(sources)
     needed = {field.name for field in fields} if wanted is None else set(wanted)
     return " UNION ALL ".join(
-        _branch(modality, parts, sources, fields, needed) for modality, parts in sorted(files.items())
+        _branch(modality, parts, sources, fields, needed, numbered) for modality, parts in sorted(files.items())
     )
 
 
 def _branch(
-    modality: str, parts: Sequence[str], sources: Sequence[Catalogue], fields: Sequence[pa.Field], needed: set[str]
+    modality: str,
+    parts: Sequence[str],
+    sources: Sequence[Catalogue],
+    fields: Sequence[pa.Field],
+    needed: set[str],
+    numbered: bool,
 ) -> str:
     star, links = linked_source_id(sources) if modality == LRS else ("s.source_id", "")
     wanted_labels = needed - {"ra", "dec"} if not needed & {"ra", "dec"} else needed
-    if not _needs_star(needed):
+    if not needs_star(needed):
         star, links = "s.source_id", ""
     obsid = "CASE WHEN NOT s.simulated THEN s.spec_id END" if modality == LRS else None
     joins = label_joins(sources, star, obsid, wanted_labels)
@@ -104,6 +114,7 @@ def _branch(
         "snr": finite("s.snr"),
     }
     chosen = ", ".join(f"{_expression(field, expressions, needed)} AS {field.name}" for field in fields)
+    chosen += ", s.file_index AS _file, s.file_row_number AS _file_row" if numbered else ""
     return f"SELECT {chosen} FROM {read_parquet_sql(parts)} s {links} {joins.sql}"
 
 
@@ -117,7 +128,8 @@ def finite(column: str) -> str:
     return f"CASE WHEN isfinite({column} + 0.0) THEN {column} END"
 
 
-def _needs_star(needed: Collection[str]) -> bool:
+def needs_star(needed: Collection[str]) -> bool:
+    """Whether any of these columns of `spectra` belongs to the star, whose catalogues must be asked."""
     return bool(set(needed) - {"modality", "release", "spec_id", "snr", "simulated"})
 
 

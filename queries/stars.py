@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from specclip_search.errors import QueryError
 
+from .kept_columns import ROW, kept_columns
 from .label_sources import Catalogue, label_joins
 from .lookup import open_lookup
 from .star_views import LRS, spectra_fields, spectra_sql
@@ -179,17 +180,34 @@ def where_to_keys(connection: AtlasConnection, where: str, modality: str) -> pa.
             f"The atlas holds no {modality} spectra.", f"It holds {', '.join(views.spectra_files) or 'none at all'}."
         )
     columns = [field.name for field in spectra_fields(views.catalogues)]
-    named = {name.lower() for name in _column_names(_expression(connection, where, columns))}
-    wanted = named & set(columns)
+    expression = _expression(connection, where, columns)
+    every = _names_all(expression)
+    wanted = set(columns) if every else {name.lower() for name in _column_names(expression)} & set(columns)
     connection.prepare(where)
-    rows = spectra_sql({modality: views.spectra_files[modality]}, views.catalogues, wanted)
+    kept = None if every else kept_columns(connection, modality, wanted)
     try:
+        if kept is not None:
+            return _from_kept(connection, kept, where)
+        rows = spectra_sql({modality: views.spectra_files[modality]}, views.catalogues, wanted)
         return connection.rows(f"SELECT release, spec_id FROM ({rows}) spectra WHERE (\n{where}\n)")
     except QueryError as error:
         raise QueryError(
             f"The condition '{where}' cannot be used: {error.message.removeprefix('The statement cannot be run: ')}",
             f"Columns: {', '.join(columns)}.",
         ) from error
+
+
+def _from_kept(connection: AtlasConnection, kept: pa.Table, where: str) -> pa.Table:
+    """Keys of the rows of kept columns for which a condition is true."""
+    # only plain numbers pass through DuckDB; release and id of what is admitted are picked from the mapped files
+    connection.duckdb.register("_kept_columns", kept)
+    try:
+        found = connection.rows(f"SELECT {ROW} FROM _kept_columns spectra WHERE (\n{where}\n)")
+    finally:
+        connection.duckdb.unregister("_kept_columns")
+    rows = found[ROW].combine_chunks()
+    release, spec_id = (kept[name].combine_chunks().take(rows) for name in ("release", "spec_id"))
+    return pa.table({"release": release.cast(pa.string()), "spec_id": spec_id})
 
 
 def _expression(connection: AtlasConnection, where: str, columns: Sequence[str]) -> dict[str, Any]:
@@ -225,6 +243,13 @@ def _only_selects(node: dict[str, Any]) -> bool:
         and node["qualify"] is None
         and not node["cte_map"]["map"]
     )
+
+
+def _names_all(node: Any) -> bool:
+    """Whether an expression says `*` or COLUMNS(...), which name columns without spelling them."""
+    if isinstance(node, dict):
+        return node.get("class") == "STAR" or any(_names_all(value) for value in node.values())
+    return isinstance(node, list) and any(_names_all(value) for value in node)
 
 
 def _column_names(node: Any) -> Iterator[str]:
