@@ -14,6 +14,7 @@ import pyarrow as pa
 from specclip_search.errors import QueryError, SpecclipError
 
 from .functions import add_catalogue_function, add_cone, add_functions
+from .translate_function import add_translate
 from .views import AtlasViews
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | N
     statement
         SQL of DuckDB. Views: `stars`, `spectra`, `spectra_<modality>`, `vectors_<modality>`,
         `translations`, `neighbours`, `anomalies`, `emp`, `rejected_<modality>` and each
-        catalogue; functions: `similar(target, k, within := ...)`, `cosine(a, b)`,
+        catalogue; functions: `similar(target, k, within := ...)`, `translate(target)`, `cosine(a, b)`,
         `separation_arcsec(ra1, dec1, ra2, dec2)`, `cone(ra, dec, radius_deg)`, and for a catalogue
         its rows of one star by lookup, `<catalogue>_of(source_id)`.
         `DESCRIBE <view>` tells its columns with units and meaning.
@@ -91,6 +92,7 @@ class AtlasConnection:
         self.duckdb = _bare_connection()
         self._made: set[str] = set()
         self._failures = add_functions(self.duckdb, atlas, files=not (read_only or strangers))
+        add_translate(self.duckdb, self.views, self._failures, files=not (read_only or strangers))
         if read_only:
             _shut_out(self.duckdb, atlas.path)
 
