@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..options import AtlasOption, FormatOption, OutputOption, open_atlas
 from ..reports import say
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -42,6 +45,20 @@ def sql(
             help="Allow one SELECT over the atlas alone: no files, network or settings; 10,000 rows, 10 s, 512 MB.",
         ),
     ] = False,
+    send: Annotated[
+        str | None,
+        typer.Option(
+            "--send",
+            metavar="PROGRAM",
+            help="Send the rows by SAMP to topcat, aladin, ... or all, instead of printing.",
+        ),
+    ] = None,
+    selected: Annotated[
+        float | None,
+        typer.Option(
+            "--selected", min=0.1, metavar="S", help="With --send: wait S seconds for rows selected there, print those."
+        ),
+    ] = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -51,12 +68,17 @@ def sql(
 
     Example: specclip-search sql "SELECT count(*) FROM spectra WHERE snr > ?" 50 --atlas demo-atlas
     """
+    from ...errors import QueryError
     from ...tables import format_of, write_rows
     from ..statements import Statements, parse_parameters
 
     text, values = _statement(list(statement or []), file)
     format_of(format, output)
     parameters = parse_parameters(param or [], values)
+    if selected is not None and send is None:
+        raise QueryError("--selected waits for rows of a table that was sent; none is.", "Add --send topcat.")
+    if text is None and (send is not None or output is not None):
+        raise QueryError("--send and --output need a statement; none was given.", "Give it in quotes, or with --file.")
     with Statements(open_atlas(atlas), limit, timeout, sandbox) as statements:
         if text is None:
             from ..prompt import Prompt
@@ -64,10 +86,26 @@ def sql(
             Prompt(statements, format).run()
             return
         table, truncated = statements.run(text, parameters)
-        if table is not None:
-            write_rows(table, format, output)
         if truncated:
             say(f"There are more rows than the {statements.rows:,} of the limit.")
+        if table is not None and send is not None:
+            table = _sent(table, send, selected)
+        if table is not None:
+            write_rows(table, format, output)
+
+
+def _sent(table: pa.Table, program: str, wait_s: float | None) -> pa.Table | None:
+    """Send rows to other programs; the rows selected there, where they are waited for."""
+    from ...tables.samp import SampTable
+
+    with SampTable(table, client=None if program.lower() == "all" else program) as sent:
+        say(f"{table.num_rows:,} rows sent to {', '.join(sent.receivers)}")
+        if wait_s is None:
+            return None
+        chosen = sent.selected(wait_s)
+    if chosen is None:
+        say(f"No rows were selected within {wait_s:g} s.")
+    return chosen
 
 
 def _statement(words: list[str], file: Path | None) -> tuple[str | None, list[str]]:

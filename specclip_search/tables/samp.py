@@ -1,0 +1,183 @@
+"""Tables to and from other programs of astronomers' desktops (TOPCAT, Aladin, ...) by SAMP.
+
+The Simple Application Messaging Protocol, IVOA Recommendation 1.3 (2012): a hub that one of the
+programs runs passes messages on. A table travels as the address of a VOTable file
+(`table.load.votable`), rows as their numbers (`table.select.rowList`, `table.highlight.row`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+import uuid
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import QueryError
+from ..version import __version__
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LOAD = "table.load.votable"
+_ROWS = "table.select.rowList"
+_ROW = "table.highlight.row"
+
+
+class SampTable:
+    """A table shown in the programs on a hub, until closed; a `with` block closes it.
+
+    Parameters
+    ----------
+    table
+        Rows; units, descriptions and UCDs go along.
+    name
+        What the programs shall call it.
+    client
+        Name of one program, such as ``topcat``; by default all that take tables.
+    hub
+        Parameters of the hub; by default the one that the user's lock file names.
+
+    Attributes
+    ----------
+    receivers
+        Names of the programs that took it.
+
+    Raises
+    ------
+    QueryError
+        If no hub runs, or no program on it takes tables.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table,
+        name: str = "specclip-search",
+        *,
+        client: str | None = None,
+        hub: dict[str, str] | None = None,
+    ) -> None:
+        self.table = table
+        self.table_id = f"specclip-search-{uuid.uuid4()}"
+        self._folder = tempfile.TemporaryDirectory(prefix="specclip-search-samp-")
+        self._selected: list[int] | None = None
+        self._news = threading.Condition()
+        self._client = _connected(hub)
+        try:
+            for mtype in (_ROWS, _ROW):
+                self._client.bind_receive_notification(mtype, self._notified)
+                self._client.bind_receive_call(mtype, self._called)
+            self.receivers = self._send(name, client)
+        except BaseException:
+            self.close()
+            raise
+
+    def _send(self, name: str, wanted: str | None) -> list[str]:
+        from .binary import write_votable
+
+        programs = self._programs()
+        chosen = {i: n for i, n in programs.items() if wanted is None or wanted.lower() in (i.lower(), n.lower())}
+        if not chosen:
+            asked = f"called '{wanted}' " if wanted else ""
+            raise QueryError(
+                f"No program {asked}on the SAMP hub takes tables; it has {', '.join(programs.values()) or 'none'}.",
+                "Start TOPCAT or Aladin, and send again.",
+            )
+        path = Path(self._folder.name) / "rows.vot"
+        write_votable(self.table, path)
+        content = {"url": path.as_uri(), "table-id": self.table_id, "name": name}
+        taken = []
+        for number, program in sorted(chosen.items()):
+            # waited for: the file may go once it has been read
+            answer = self._client.ecall_and_wait(number, _LOAD, "60", **content)
+            if answer["samp.status"] != "samp.ok":
+                error = answer.get("samp.error", {}).get("samp.errortxt", "it does not say why")
+                raise QueryError(f"{program} did not take the table: {error}.", "Its own messages may tell more.")
+            taken.append(program)
+        return taken
+
+    def _programs(self) -> dict[str, str]:
+        """Names of the programs that take tables, by their ids on the hub."""
+        names = {}
+        for number in self._client.get_subscribed_clients(_LOAD):
+            said = self._client.get_metadata(number)
+            names[number] = str(said.get("samp.name", number))
+        return names
+
+    def _notified(self, key: str, sender: str, mtype: str, content: dict[str, Any], extra: Any) -> None:
+        if content.get("table-id") != self.table_id:
+            return
+        rows = content.get("row-list", []) if mtype == _ROWS else [content.get("row", "")]
+        numbers = [int(row) for row in rows if str(row).isdigit() and int(row) < self.table.num_rows]
+        with self._news:
+            self._selected = numbers
+            self._news.notify_all()
+
+    def _called(self, key: str, sender: str, message: str, mtype: str, content: dict[str, Any], extra: Any) -> None:
+        self._notified(key, sender, mtype, content, extra)
+        self._client.ereply(message, "samp.ok", result={})
+
+    def selected(self, timeout_s: float | None = None) -> pa.Table | None:
+        """Wait for rows that a user selects in another program.
+
+        Returns
+        -------
+        pa.Table or None
+            Those rows in the order told; each selection is given once. None where none came within `timeout_s`.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._news:
+            while self._selected is None:
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                self._news.wait(left)
+            numbers, self._selected = self._selected, None
+        return self.table.take(numbers)
+
+    def close(self) -> None:
+        """Leave the hub and remove the file that was sent."""
+        import contextlib
+
+        with contextlib.suppress(Exception):
+            # the hub may have ended before us
+            self._client.disconnect()
+        self._folder.cleanup()
+
+    def __enter__(self) -> SampTable:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _connected(hub: dict[str, str] | None) -> Any:
+    samp = samp_module()
+    client = samp.SAMPIntegratedClient(
+        name="specclip-search",
+        description="Vector search for stellar spectra",
+        metadata={"specclip-search.version": __version__},
+        # hub and programs are on this machine; nobody else shall reach us
+        addr="127.0.0.1",
+    )
+    try:
+        client.connect(hub_params=hub)
+    except (samp.SAMPHubError, OSError) as error:
+        raise QueryError(
+            f"No SAMP hub answers ({error}).", "Start TOPCAT or Aladin, which run one, and send again."
+        ) from error
+    return client
+
+
+def samp_module() -> Any:
+    """astropy's SAMP, or pyvo's, where it has gone to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import astropy.samp as samp
+        except ImportError:
+            import pyvo.samp as samp
+    return samp
