@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "similar": "Find the spectra most like a given one.",
     "anomalies": "List the strangest stars, with reasons.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
+    "evaluate": "Score the searches against a simulated survey's known truth.",
     "sql": "Ask the atlas in SQL.",
     "doctor": "Say what is installed, what is in the atlas and what is wrong.",
 }
@@ -90,6 +92,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _guarded(arguments: list[str]) -> int:
+    warnings.showwarning = _note
     try:
         typer.main.get_command(app)(arguments, prog_name=PROGRAM)
     except SystemExit as stop:
@@ -113,6 +116,12 @@ def _guarded(arguments: list[str]) -> int:
         )
         return 1
     return 0
+
+
+def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Tell what users are warned of, without the line of code it comes from; other kinds of warning stay silent."""
+    if category is UserWarning:
+        typer.echo(f"{PROGRAM}: note: {message}", err=True)
 
 
 def _complain(message: str, hint: str) -> None:

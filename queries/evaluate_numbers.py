@@ -1,0 +1,85 @@
+"""Figures of merit with the interval that their sample allows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+Z95 = 1.959964
+RESAMPLES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One figure: what, of which class, its value, 95 % interval and the number it rests on."""
+
+    metric: str
+    group: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def row(self) -> dict[str, str | float | int]:
+        """As a row of the table; the group's column is called `class`."""
+        content = asdict(self)
+        return {"metric": content.pop("metric"), "class": content.pop("group"), **content}
+
+
+def share(metric: str, group: str, hits: np.ndarray) -> Measured:
+    """A share of true values with Wilson's interval (1927); NaN where there is nothing to count."""
+    n, count = len(hits), int(np.sum(hits))
+    if n == 0:
+        return Measured(metric, group, np.nan, np.nan, np.nan, 0)
+    p = count / n
+    middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * np.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    return Measured(metric, group, p, max(middle - half, 0.0), min(middle + half, 1.0), n)
+
+
+def middle(metric: str, group: str, values: np.ndarray) -> Measured:
+    """A median, its interval from order statistics (normal approximation of the binomial)."""
+    known = np.sort(values[np.isfinite(values)])
+    n = len(known)
+    if n == 0:
+        return Measured(metric, group, np.nan, np.nan, np.nan, 0)
+    reach = 0.5 * Z95 * np.sqrt(n)
+    low, high = int(max(np.floor(n / 2 - reach), 0)), int(min(np.ceil(n / 2 + reach), n - 1))
+    return Measured(metric, group, float(np.median(known)), float(known[low]), float(known[high]), n)
+
+
+def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
+    """Mean over the positives of the precision at each one's place; of equal scores the positives stand last."""
+    hit = positive[np.lexsort((positive, -score))]
+    places = np.flatnonzero(hit)
+    return float((np.arange(1, len(places) + 1) / (places + 1)).mean()) if len(places) else float("nan")
+
+
+def ranked(metric: str, group: str, score: np.ndarray, positive: np.ndarray, seed: int) -> Measured:
+    """Average precision, its interval from resampled positives and negatives (bootstrap, 2.5-97.5 %)."""
+    n = int(positive.sum())
+    if n == 0:
+        return Measured(metric, group, np.nan, np.nan, np.nan, 0)
+    rng = np.random.default_rng(seed)
+    odd, normal = score[positive], score[~positive]
+    truth = np.arange(len(score)) < n
+    drawn = [
+        average_precision(np.concatenate([rng.choice(odd, n), rng.choice(normal, len(normal))]), truth)
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Measured(metric, group, average_precision(score, positive), float(low), float(high), n)
+
+
+def rank_correlation(metric: str, group: str, a: np.ndarray, b: np.ndarray) -> Measured:
+    """Spearman's correlation with Fisher's interval; NaN for fewer than four values or a constant."""
+    from scipy.stats import spearmanr
+
+    good = np.isfinite(a) & np.isfinite(b)
+    n = int(good.sum())
+    if n < 4 or np.ptp(a[good]) == 0 or np.ptp(b[good]) == 0:
+        return Measured(metric, group, np.nan, np.nan, np.nan, n)
+    value = float(spearmanr(a[good], b[good]).statistic)
+    z, half = np.arctanh(np.clip(value, -0.999999, 0.999999)), Z95 / np.sqrt(n - 3)
+    return Measured(metric, group, value, float(np.tanh(z - half)), float(np.tanh(z + half)), n)

@@ -1,0 +1,38 @@
+"""`specclip-search evaluate`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, SeedOption, open_atlas
+from ..progress import progress_bar
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def evaluate(
+    atlas: AtlasOption,
+    below: Annotated[
+        float, typer.Option("--below", metavar="DEX", help="[Fe/H] below which a star counts as metal-poor.")
+    ] = -3.0,
+    model: ModelOption = None,
+    seed: SeedOption = 0,
+    format: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Score every search against a simulated survey's truth, with intervals of 95 %.
+
+    Needs `simulate --stars N`, then `embed`, `translate` and `index build`.
+
+    Example: specclip-search evaluate --atlas demo-atlas --format json
+    """
+    from queries.evaluate import evaluate as measure
+
+    from ...tables import write_rows
+
+    with progress_bar("evaluate", "parts") as progress:
+        frame = measure(open_atlas(atlas), model, below=below, seed=seed, progress=progress)
+    write_rows(frame, format, output)

@@ -1,0 +1,254 @@
+"""A survey of simulated stars in both instruments, written through the atlas's ordinary stages, with its truth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..atlas.columns import column_to_matrix
+from ..atlas.files import text_digest
+from ..errors import AtlasError
+from ..ingest.catalog import ingest_catalog_table
+from ..ingest.report import IngestReport
+from ..ingest.rows import spectra_table
+from ..modality import GAIA_XP, LAMOST_LRS, Modality
+from ..preparation import prepare_batch
+from ..spectrum import Spectrum
+from .labels import LABEL_NAMES, SimulationError
+from .oddities import ASTROPHYSICAL, ODDITIES
+from .pairing import StarLabels, read_labels
+from .population import POPULATIONS, Bases, Population, Rates, draw_population
+from .survey_spectra import XpNoise, lrs_spectra, xp_spectra
+
+if TYPE_CHECKING:
+    from ..atlas import Atlas, Stage
+    from .emulator import Emulator
+
+TRUTH, TRUTH_LRS = "truth", "truth_lrs"
+REVISION = "survey 1"
+SHARD_STARS = 2048
+MAX_BASES = 60_000
+FEWEST_REAL_STARS = 20
+DEFAULT_G = 13.0
+Progress = Callable[[int, int | None, str], None]
+
+
+def simulate_survey(
+    atlas: Atlas,
+    stars: int,
+    *,
+    seed: int = 0,
+    rates: Rates | None = None,
+    catalogue: str = "apogee",
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Write `stars` simulated stars: an XP spectrum and one to three LAMOST spectra each, and their truth.
+
+    The labels stand in the catalogue `truth` as `true_teff` and so on, so that no search takes them
+    for what a survey knows; `truth_lrs` tells of each LAMOST spectrum. The same atlas, number and
+    seed give the same bytes; a run that was cut short goes on with the shard it had reached.
+
+    Parameters
+    ----------
+    stars
+        How many; each gets ids above every Gaia id, in the split of the real star it is made from.
+    rates
+        How rare metal-poor and odd stars are.
+    catalogue
+        Labels, by `source_id`, of the real XP stars that the simulated ones are made from.
+
+    Returns
+    -------
+    IngestReport
+        Accounts of spectra of both instruments.
+
+    Raises
+    ------
+    SimulationError
+        If a number or rate is not usable, or the atlas has too few labelled real XP stars.
+    AtlasError
+        If the catalogue `truth` holds something else.
+    """
+    from .emulator import Emulator
+
+    rates = _checked(stars, rates or Rates())
+    emulator = Emulator.load()
+    bases, digest = _bases(atlas, emulator, read_labels(atlas.catalog(catalogue)))
+    _require_own_truth(atlas)
+    noise = XpNoise.measure(bases)
+    inputs = text_digest(
+        REVISION, digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed), str(stars), repr(rates)
+    )
+    report = IngestReport()
+    stages = {m.name: atlas.spectra(m.name) for m in (LAMOST_LRS, GAIA_XP)}
+    truths: list[pa.Table] = []
+    visits: list[pa.Table] = []
+    with stages[LAMOST_LRS.name].lock(), stages[GAIA_XP.name].lock():
+        _remove_others(stages, stars)
+        for start in range(0, stars, SHARD_STARS):
+            numbers = np.arange(start, min(start + SHARD_STARS, stars))
+            shard = draw_population(emulator, bases, numbers, seed, rates)
+            truths.append(_truth(bases, shard))
+            visits.append(_truth_lrs(shard))
+            made = {
+                LAMOST_LRS: lambda s=shard: lrs_spectra(emulator, bases, s, seed),
+                GAIA_XP: lambda s=shard: xp_spectra(emulator, bases, noise, s, seed),
+            }
+            for modality, make in made.items():
+                _one_shard(stages[modality.name], modality, make, start, inputs, report)
+            if progress:
+                progress(int(numbers[-1]) + 1, stars, "")
+    for name, tables in ((TRUTH, truths), (TRUTH_LRS, visits)):
+        ingest_catalog_table(atlas, name, pa.concat_tables(tables), source=REVISION)
+    return report
+
+
+def _checked(stars: int, rates: Rates) -> Rates:
+    if stars < 1:
+        raise SimulationError(f"A survey needs at least one star; found {stars}.", "Try --stars 10000.")
+    unknown = sorted(set(rates.odd) - set(ODDITIES))
+    if unknown:
+        raise SimulationError(
+            f"Oddities are {', '.join(ODDITIES)}; found {', '.join(unknown)}.", "Name one of these classes."
+        )
+    shares = [rates.emp, *rates.odd.values()]
+    if not (min(shares) >= 0 and rates.emp <= 1 and sum(rates.odd.values()) <= 1):
+        raise SimulationError(
+            f"Rates must be shares of all stars between 0 and 1, those of the {len(rates.odd)} odd classes at most 1 "
+            f"together; found emp={rates.emp:g} and {sum(rates.odd.values()):g} together.",
+            "0.002 is one star in 500.",
+        )
+    return rates
+
+
+def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> tuple[Bases, str]:
+    """Real labelled XP stars in order of [Fe/H], and a digest of what they were read from."""
+    stage = atlas.spectra(GAIA_XP.name)
+    own = {p.number for p in stage.parts() if "survey" in p.extra or "metal_poor" in p.extra}
+    g_mag = _Magnitudes(atlas)
+    pieces: list[tuple[np.ndarray, ...]] = []
+    for part, batch in stage.iter_batches(["source_id", "simulated", "flux", "error"]):
+        if part.number in own or sum(len(p[0]) for p in pieces) >= MAX_BASES:
+            continue
+        key = batch["source_id"].fill_null(-1).to_numpy()
+        wanted, ebv = labels.lookup(key)
+        wanted = emulator.snap(wanted)
+        known = np.flatnonzero(np.isfinite(wanted).all(axis=1))
+        covered = known[emulator.covers(wanted[known])]
+        real = np.flatnonzero(~batch["simulated"].to_numpy(zero_copy_only=False))
+        rows = np.intersect1d(covered, real)
+        flux, error = column_to_matrix(batch["flux"])[rows], column_to_matrix(batch["error"])[rows]
+        pieces.append((key[rows], wanted[rows], ebv[rows], g_mag.lookup(key[rows]), flux, error))
+    count = sum(len(p[0]) for p in pieces)
+    if count < FEWEST_REAL_STARS:
+        raise SimulationError(
+            f"A survey is made from real labelled Gaia XP stars, {FEWEST_REAL_STARS} at least; this atlas has {count}.",
+            "Ingest some first, for example with `specclip-search ingest library`.",
+        )
+    columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    order = np.lexsort((columns[0], columns[1][:, 2]))
+    digest = text_digest(*(p.digest for p in stage.parts() if p.number not in own))
+    return Bases(*(column[order] for column in columns)), digest
+
+
+class _Magnitudes:
+    """G of stars from the first catalogue that has it."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self.ids, self.values = np.empty(0, np.int64), np.empty(0)
+        for name in atlas.catalogs():
+            stage = atlas.catalog(name)
+            table = stage.read()
+            if {"source_id", "phot_g_mean_mag"} <= set(table.column_names):
+                table = table.select(["source_id", "phot_g_mean_mag"]).drop_null()
+                self.ids, first = np.unique(table["source_id"].to_numpy(), return_index=True)
+                self.values = table["phot_g_mean_mag"].to_numpy().astype(np.float64)[first]
+                return
+
+    def lookup(self, source_id: np.ndarray) -> np.ndarray:
+        if not len(self.ids):
+            return np.full(len(source_id), DEFAULT_G)
+        place = np.minimum(np.searchsorted(self.ids, source_id), len(self.ids) - 1)
+        value = np.where(self.ids[place] == source_id, self.values[place], DEFAULT_G)
+        return np.where(np.isfinite(value), value, DEFAULT_G)
+
+
+def _require_own_truth(atlas: Atlas) -> None:
+    if TRUTH in atlas.catalogs() and "true_feh" not in atlas.catalog(TRUTH).read().column_names:
+        raise AtlasError(
+            f"The catalogue '{TRUTH}' must be a simulated survey's; this atlas has another of that name.",
+            "Simulate the survey in an atlas without `simulate --metal-poor` stars.",
+        )
+
+
+def _remove_others(stages: dict[str, Stage], stars: int) -> None:
+    """Shards of a larger survey that stood here before."""
+    for stage in stages.values():
+        for part in stage.parts():
+            if part.extra.get("survey", 0) >= stars:
+                stage.remove(part.number)
+
+
+def _one_shard(
+    stage: Stage,
+    modality: Modality,
+    make: Callable[[], list[Spectrum]],
+    start: int,
+    inputs: str,
+    report: IngestReport,
+) -> None:
+    """Write a shard unless it stands; add its accounts."""
+    own = text_digest(inputs, modality.name, str(start))
+    standing = [p for p in stage.parts() if p.extra.get("survey") == start]
+    if standing and standing[0].inputs == own:
+        report.shards_current += 1
+        report.add(standing[0].extra["accounts"])
+        return
+    spectra = make()
+    prepared = prepare_batch(modality, spectra)
+    table = spectra_table(modality, spectra, prepared, simulated=True)
+    rejected = Counter(str(reason) for reason in prepared.reasons if reason is not None)
+    accounts: dict[str, Any] = {"read": len(spectra), "kept": table.num_rows, "rejected": dict(rejected)}
+    number = standing[0].number if standing else next(stage.free_numbers())
+    stage.write(number, table, schema=table.schema, inputs=own, extra={"survey": start, "accounts": accounts})
+    report.shards_written += 1
+    report.add(accounts)
+
+
+def _truth(bases: Bases, stars: Population) -> pa.Table:
+    """One row a star."""
+    columns: dict[str, Any] = {"source_id": stars.source_id, "base_source_id": bases.ids[stars.base]}
+    columns |= {f"true_{name}": stars.labels[:, i] for i, name in enumerate(LABEL_NAMES)}
+    columns |= {
+        "true_rv": stars.rv,
+        "ebv": bases.ebv[stars.base],
+        "phot_g_mean_mag": stars.g_mag,
+        "ra": stars.ra,
+        "dec": stars.dec,
+        "pmra": stars.pmra,
+        "pmdec": stars.pmdec,
+        "population": np.array(POPULATIONS, dtype=object)[stars.kind],
+        "oddity": stars.oddity,
+        "oddity_kind": [ODDITIES.get(name, "") for name in stars.oddity],
+        "visits": stars.visits,
+    }
+    return pa.table({name: pa.array(values) for name, values in columns.items()})
+
+
+def _truth_lrs(stars: Population) -> pa.Table:
+    """One row a LAMOST spectrum; a faulty spectrum or a wrong match is the first visit alone."""
+    star = np.repeat(np.arange(len(stars)), stars.visits)
+    visit = np.arange(len(star)) - np.repeat(np.cumsum(stars.visits) - stars.visits, stars.visits)
+    lasting = np.array([ODDITIES.get(name) == ASTROPHYSICAL for name in stars.oddity], dtype=bool)[star]
+    return pa.table(
+        {
+            "obsid": pa.array(stars.source_id[star] + visit),
+            "source_id": pa.array(stars.source_id[star]),
+            "true_snrg": pa.array(stars.snr[star, visit]),
+            "oddity_seen": pa.array(np.where(lasting | (visit == 0), stars.oddity[star], ""), pa.string()),
+        }
+    )

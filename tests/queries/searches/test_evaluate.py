@@ -1,0 +1,86 @@
+"""Figures of merit against values that can be checked by hand."""
+
+import numpy as np
+import pytest
+
+from queries.evaluate_numbers import average_precision, middle, rank_correlation, ranked, share
+from queries.evaluate_parts import _limit, _ranks, strangeness
+from queries.evaluate_truth import Truth
+from training.retrieval import pair_retrieval
+
+
+def test_wilsons_interval():
+    eight = share("m", "g", np.arange(10) < 8)
+    assert (eight.value, eight.n) == (0.8, 10)
+    # Wilson 1927; e.g. Newcombe 1998, method 3
+    assert (eight.low, eight.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    none = share("m", "g", np.zeros(20, dtype=bool))
+    assert none.low == 0.0
+    assert 0.1 < none.high < 0.2
+    assert np.isnan(share("m", "g", np.empty(0, dtype=bool)).value)
+
+
+def test_the_medians_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(400):
+        found = middle("m", "g", rng.exponential(size=101))
+        inside += found.low <= np.log(2.0) <= found.high
+    assert inside / 400 == pytest.approx(0.955, abs=0.03)
+
+
+def test_average_precision_by_hand():
+    score = np.array([9.0, 8.0, 7.0, 6.0, 5.0])
+    positive = np.array([True, False, True, False, False])
+    assert average_precision(score, positive) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(np.ones(4), np.array([True, False, False, False])) == 0.25
+    found = ranked("m", "g", np.arange(100.0), np.arange(100) >= 90, seed=1)
+    assert (found.value, found.low, found.high, found.n) == (1.0, 1.0, 1.0, 10)
+
+
+def test_rank_correlation_and_its_interval():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=2000)
+    found = rank_correlation("m", "g", x, 0.5 * x + rng.normal(size=2000))
+    assert found.low < found.value < found.high
+    # Spearman of a binormal sample: 6/pi asin(r/2)
+    assert found.value == pytest.approx(6 / np.pi * np.arcsin(0.5 / np.sqrt(1.25) / 2), abs=0.05)
+    assert np.isnan(rank_correlation("m", "g", x, np.ones(2000)).value)
+
+
+def test_ranks_agree_with_the_retrieval_that_training_uses():
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(700, 12))
+    b = a + rng.normal(size=a.shape)
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    star = np.arange(700) + 2**60
+    mixed = rng.permutation(700)
+    rank, near = _ranks(a, b[mixed], star, star[mixed])
+    truth = pair_retrieval(a, b, centre=False)
+    assert ((rank < 1).mean(), (rank < 10).mean()) == (truth["r1_a"], truth["r10_a"])
+    assert not (star[mixed][near] == star[:, None]).any()
+
+
+def test_anomaly_rows():
+    count = 1000
+    obsid = np.arange(count, dtype=np.int64) + 2**62
+    seen = np.full(count, "", dtype=object)
+    seen[:10], seen[10:20] = "emission", "bad_join"
+    numbers = {"true_rv": np.linspace(-300, 300, count), "ebv": np.linspace(0, 1, count)}
+    truth = Truth(obsid, numbers, seen, obsid, seen, np.full(count, 30.0))
+    score = np.random.default_rng(1).random(count)
+    score[:10] += 2.0
+    rows = {(m.metric, m.group): m for m in strangeness(truth, obsid, score, obsid, 0)}
+    assert rows["anomaly average precision", "emission"].value == 1.0
+    assert rows["anomaly average precision", "bad_join"].value < 0.1
+    assert rows["anomaly recall in top 1.0%", "emission"].value == 1.0
+    assert rows["anomaly recall in top 0.1%", "emission"].value == 0.1
+    assert rows["anomaly recall in top 1.0%", "any oddity"].value == 0.5
+    assert rows["anomaly average precision", "instrumental"].n == 10
+    assert abs(rows["anomaly score's rank correlation with E(B-V)", "normal"].value) < 0.1
+    assert ("anomaly average precision", "hot_subdwarf") not in rows
+
+
+def test_the_limit_of_a_list():
+    assert _limit(np.arange(1000.0), 0.01) == 990.0
+    assert _limit(np.arange(10.0), 0.001) == 9.0
