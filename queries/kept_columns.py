@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,15 +69,10 @@ def kept_columns(connection: AtlasConnection, modality: str, names: Collection[s
     return pa.table({ROW: _numbers(rows), **arrays})
 
 
-_last_numbers: dict[int, pa.Array] = {}
-
-
+@lru_cache(maxsize=2)
 def _numbers(rows: int) -> pa.Array:
     """0, 1, ...; kept, because making them takes as long as many a condition."""
-    if rows not in _last_numbers:
-        _last_numbers.clear()
-        _last_numbers[rows] = pa.array(np.arange(rows, dtype=np.int32))
-    return _last_numbers[rows]
+    return pa.array(np.arange(rows, dtype=np.int32))
 
 
 def _digests(connection: AtlasConnection, modality: str, names: Sequence[str]) -> dict[str, str]:
