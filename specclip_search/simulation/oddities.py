@@ -33,6 +33,8 @@ ODDITIES: dict[str, str] = {
     "saturated": INSTRUMENTAL,
     "wrong_match": IDENTITY,
 }
+REPLACED = ("white_dwarf_m_dwarf", "hot_subdwarf")
+"""Classes whose light is not that of a star with labels: their true labels are null."""
 C_KM_S = 299792.458
 # vacuum Angstrom, NIST Atomic Spectra Database
 BALMER = (3971.20, 4102.89, 4341.68, 4862.68, 6564.61)

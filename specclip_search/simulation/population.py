@@ -14,7 +14,7 @@ import numpy as np
 from ..keys import split_of
 from .labels import FloatArray
 from .metal_poor import FIRST_SIMULATED_ID
-from .oddities import ODDITIES
+from .oddities import ODDITIES, REPLACED
 from .snr import SNR_RANGE, SNR_SPREAD_DEX, TYPICAL_SNR
 
 if TYPE_CHECKING:
@@ -128,6 +128,10 @@ def draw_population(
     feh = _metallicity(kind, uniform[:, 3], normal[:, 0])
     feh = np.where((oddity == "carbon_enhanced") & (uniform[:, 1] >= rates.emp), -1.9 - uniform[:, 3], feh)
     base = _base_rows(bases, feh, uniform[:, 4])
+    # their light is another star's altogether: from a cool base its ratio would blow up the noise in the blue
+    hot = np.isin(oddity, REPLACED)
+    base[hot] = _hottest(bases)[(uniform[hot, 4] * len(_hottest(bases))).astype(np.int64)]
+    feh = np.where(hot, bases.labels[base, 2], feh)
     labels = _labels(emulator, bases.labels[base], feh, kind, oddity, uniform, normal[:, 10:])
     # where no carbon-rich star was covered the star is an ordinary one
     oddity[(oddity == "carbon_enhanced") & (labels[:, 4] < 0.7)] = ""
@@ -173,6 +177,12 @@ def _base_rows(bases: Bases, feh: FloatArray, uniform: FloatArray) -> np.ndarray
     low = np.clip(low - lacking // 2, 0, max(total - FEWEST_BASES, 0))
     high = np.minimum(np.maximum(high, low + min(FEWEST_BASES, total)), total)
     return (low + np.floor(uniform * (high - low))).astype(np.int64)
+
+
+def _hottest(bases: Bases) -> np.ndarray:
+    """Rows of the hottest twentieth of the bases, `FEWEST_BASES` at least."""
+    order = np.argsort(-bases.labels[:, 0], kind="stable")
+    return order[: max(len(order) // 20, min(FEWEST_BASES, len(order)))]
 
 
 def _labels(

@@ -19,7 +19,7 @@ from ..modality import GAIA_XP, LAMOST_LRS, Modality
 from ..preparation import prepare_batch
 from ..spectrum import Spectrum
 from .labels import LABEL_NAMES, SimulationError
-from .oddities import ASTROPHYSICAL, ODDITIES
+from .oddities import ASTROPHYSICAL, ODDITIES, REPLACED
 from .pairing import StarLabels, read_labels
 from .population import POPULATIONS, Bases, Population, Rates, draw_population
 from .survey_spectra import XpNoise, lrs_spectra, xp_spectra
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .emulator import Emulator
 
 TRUTH, TRUTH_LRS = "truth", "truth_lrs"
-REVISION = "survey 1"
+REVISION = "survey 2"
 SHARD_STARS = 2048
 MAX_BASES = 60_000
 FEWEST_REAL_STARS = 20
@@ -222,7 +222,10 @@ def _one_shard(
 def _truth(bases: Bases, stars: Population) -> pa.Table:
     """One row a star."""
     columns: dict[str, Any] = {"source_id": stars.source_id, "base_source_id": bases.ids[stars.base]}
-    columns |= {f"true_{name}": stars.labels[:, i] for i, name in enumerate(LABEL_NAMES)}
+    unlabelled = np.isin(stars.oddity, REPLACED)
+    columns |= {
+        f"true_{name}": np.ma.masked_array(stars.labels[:, i], unlabelled) for i, name in enumerate(LABEL_NAMES)
+    }
     columns |= {
         "true_rv": stars.rv,
         "ebv": bases.ebv[stars.base],
@@ -236,7 +239,11 @@ def _truth(bases: Bases, stars: Population) -> pa.Table:
         "oddity_kind": [ODDITIES.get(name, "") for name in stars.oddity],
         "visits": stars.visits,
     }
-    return pa.table({name: pa.array(values) for name, values in columns.items()})
+    return pa.table({name: _column(values) for name, values in columns.items()})
+
+
+def _column(values: Any) -> pa.Array:
+    return pa.array(values.data, mask=values.mask) if isinstance(values, np.ma.MaskedArray) else pa.array(values)
 
 
 def _truth_lrs(stars: Population) -> pa.Table:

@@ -211,6 +211,15 @@ def test_a_wrong_match_is_another_stars_spectrum(atlas, tmp_path):
     assert (apart[visit == 0] > 0).all()
 
 
+def test_a_star_of_another_kind_has_no_labels(atlas):
+    simulate_survey(atlas, 40, seed=1, rates=Rates(emp=0.1, odd={"hot_subdwarf": 0.5}))
+    truth = atlas.catalog("truth").read()
+    odd = np.array([word == "hot_subdwarf" for word in truth["oddity"].to_pylist()])
+    assert 5 < odd.sum() < 35
+    for name in ("true_teff", "true_feh"):
+        np.testing.assert_array_equal(~truth[name].is_valid().to_numpy(), odd)
+
+
 def test_bad_requests(atlas):
     with pytest.raises(SimulationError, match="at least one star; found 0"):
         simulate_survey(atlas, 0)
