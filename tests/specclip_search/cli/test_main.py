@@ -71,3 +71,21 @@ def test_a_fault_of_ours_ends_with_exit_code_1_and_one_line(monkeypatch, capsys)
     monkeypatch.setattr("specclip_search.atlas.Atlas.__init__", lambda self, path: broken(path))
     assert main._guarded(["sql", "SELECT 1", "--atlas", "a"]) == 1
     assert "failed on the way: ZeroDivisionError: x" in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line_without_code(monkeypatch, capsys, tmp_path):
+    import warnings
+
+    from specclip_search.cli import main
+
+    def warns(self, path):
+        warnings.warn("the first of two is taken", stacklevel=1)
+        warnings.warn("inner", RuntimeWarning, stacklevel=1)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr("specclip_search.atlas.Atlas.__init__", warns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        main._guarded(["sql", "SELECT 1", "--atlas", "a"])
+    assert capsys.readouterr().err == "specclip-search: note: the first of two is taken\n"
