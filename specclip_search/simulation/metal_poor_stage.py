@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from ..atlas.columns import column_to_matrix
 from ..atlas.files import text_digest
@@ -60,10 +61,11 @@ def simulate_metal_poor(
     Raises
     ------
     AtlasError
-        If no real star of the atlas is a suitable base.
+        If no real star of the atlas is a suitable base, or its `truth` is that of a simulated survey.
     """
     from .emulator import Emulator
 
+    _require_own_truth(atlas)
     emulator = Emulator.load()
     bases = _bases(atlas, emulator, read_labels(atlas.catalog(catalogue)))
     rows, targets = draw_targets(emulator, bases.labels, count, np.random.default_rng([seed, count]))
@@ -155,6 +157,16 @@ def _write(stage: Stage, modality: Modality, spectra: list[Spectrum], tag: str, 
     number = own[0] if own else next(stage.free_numbers())
     stage.write(number, table, schema=table.schema, inputs=inputs, extra={"metal_poor": tag, "accounts": accounts})
     return accounts
+
+
+def _require_own_truth(atlas: Atlas) -> None:
+    """The truth of a simulated survey must not be lost under that of other stars."""
+    stage = atlas.catalog(TRUTH)
+    if stage.exists and "true_feh" in pq.read_schema(stage.parts()[0].path).names:
+        raise AtlasError(
+            f"The {stage.label} of this atlas is that of a simulated survey.",
+            "Make very metal-poor stars in an atlas of their own.",
+        )
 
 
 def _write_truth(atlas: Atlas, ids: np.ndarray, base: np.ndarray, targets: FloatArray, ebv: FloatArray) -> None:

@@ -135,6 +135,13 @@ def test_metal_poor_stars_stand_in_both_instruments_with_their_truth(tmp_path):
     assert simulate_pairs(atlas).rejected["xp_is_simulated"] == 25
 
 
+def test_the_truth_of_a_survey_is_not_overwritten(tmp_path):
+    atlas = make_atlas(tmp_path / "a")
+    ingest_catalog_table(atlas, "truth", pa.table({"source_id": IDS, "true_feh": FEH}))
+    with pytest.raises(AtlasError, match="that of a simulated survey"):
+        simulate_metal_poor(atlas, 5)
+
+
 def test_simulated_ids_cannot_be_real_and_keep_the_split_of_their_base():
     bases = np.random.default_rng(0).integers(0, 2**62, 5000)
     ids = simulated_ids(bases)
