@@ -121,12 +121,6 @@ class Model:
         self._need_decoders()
         return self._run(modality, inputs, self._reconstructed)
 
-    def estimate(self, modality: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels of spectra (`teff`, `teff_err`, ...), each (N,); see `training.estimators`."""
-        from importlib import import_module
-
-        return import_module("training.estimators").estimate(self, modality, inputs)
-
     def unusable(self, modality: str, inputs: np.ndarray) -> dict[int, Reason]:
         """Rows that have no vector, and why: not finite, or constant."""
         inputs = self._checked_shape(modality, inputs)
