@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import write_json
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, star_links
 from specclip_search.errors import QueryError
+from specclip_search.keys import release_order
 
 from .vectors import VectorTable
 
@@ -61,7 +61,7 @@ class KeyTable:
             spec_id[rows] = columns.column("spec_id").to_numpy()
             source_id[rows] = columns.column("source_id").fill_null(NO_SOURCE).to_numpy()
             release[rows] = _numbered(columns.column("release"), names)
-        ordered = sorted(names, key=_natural)
+        ordered = sorted(names, key=release_order)
         renumber = np.empty(max(len(names), 1), np.int16)
         renumber[[names[name] for name in ordered]] = np.arange(len(ordered))
         return cls(table.modality, spec_id, source_id, renumber[release], np.argsort(spec_id, kind="stable"),
@@ -185,11 +185,6 @@ def _numbered(column: pa.ChunkedArray, names: dict[str, int]) -> np.ndarray:
         encoded = encoded.combine_chunks()
     codes = [names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()]
     return np.asarray(codes, np.int16)[encoded.indices.to_numpy()] if codes else np.empty(0, np.int16)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorting key that counts digits as numbers: dr7 before dr11."""
-    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", name)]
 
 
 def _int64(ids: np.ndarray | list[int]) -> np.ndarray:

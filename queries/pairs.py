@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.atlas.files import TEMPORARY_PREFIX
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, linked_ids, star_links
+from specclip_search.keys import release_order
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Part
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 LRS, XP = "lamost_lrs", "gaia_xp"
 # colour of a star from its own XP spectrum, in nm; both bands lie clear of the ends
 BLUE_BAND, RED_BAND = (440.0, 480.0), (640.0, 680.0)
-
-
-def release_order(release: str) -> tuple[tuple[int, str], ...]:
-    """Sort key by which dr9 comes before dr10, and dr13 before dr13q1."""
-    pieces = re.findall(r"\d+|\D+", release.lower())
-    return tuple((int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces)
 
 
 def newest_first(releases: list[str]) -> dict[str, int]:

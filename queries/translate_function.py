@@ -110,8 +110,9 @@ def _spectrum(views: AtlasViews, target: str, files: bool) -> tuple[str, np.ndar
             f"{target} is not in this atlas: it holds no {key.modality} spectra.",
             f"It holds {', '.join(views.spectra_files) or 'none at all'}.",
         )
+    from specclip_search.keys import release_order
+
     from .lookup import open_lookup
-    from .pairs import release_order
 
     lookup = open_lookup(views.atlas, f"spectra_{key.modality}", shards, "spec_id")
     _, rows = lookup.find(np.array([key.spec_id], dtype=np.int64))

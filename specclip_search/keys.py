@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,3 +87,9 @@ def split_of(source_id: np.ndarray | int) -> np.ndarray:
     star: `(source_id >> 7) % 10`.
     """
     return (np.asarray(source_id, dtype=np.int64) >> 7) % 10
+
+
+def release_order(release: str) -> tuple[tuple[int, str], ...]:
+    """Sort key of data releases, older first: dr9 comes before dr10, and dr13 before dr13q1."""
+    pieces = re.findall(r"\d+|\D+", release.lower())
+    return tuple((int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..atlas.columns import table_from_columns
 from ..atlas.schemas import REJECTED, spectra_schema
+from ..preparation import prepare_batch
 
 if TYPE_CHECKING:
     from ..atlas import Part, Stage
@@ -45,6 +46,13 @@ def spectra_table(
         if field.name not in columns:
             columns[field.name] = pa.array([s.meta.get(field.name) for s in chosen], type=field.type)
     return table_from_columns(columns, schema)
+
+
+def simulated_rows(modality: Modality, spectra: Sequence[Spectrum]) -> tuple[pa.Table, Counter[str]]:
+    """Simulated spectra prepared as real ones are: their rows, and how many were set aside by reason."""
+    prepared = prepare_batch(modality, spectra)
+    rejected = Counter(str(reason) for reason in prepared.reasons if reason is not None)
+    return spectra_table(modality, spectra, prepared, simulated=True), rejected
 
 
 def _snr(spectrum: Spectrum, measured: float) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,8 @@ from ..atlas.columns import column_to_matrix
 from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.report import IngestReport
-from ..ingest.rows import spectra_table
+from ..ingest.rows import simulated_rows
 from ..modality import GAIA_XP, LAMOST_LRS, Modality
-from ..preparation import prepare_batch
 from ..spectrum import Spectrum
 from .labels import LABEL_NAMES, FloatArray
 from .metal_poor import draw_targets, simulated_ids, suitable_bases
@@ -148,10 +146,8 @@ def _standing(xp: Stage, lrs: Stage, tag: str, inputs: str) -> dict[str, Any] | 
 
 
 def _write(stage: Stage, modality: Modality, spectra: list[Spectrum], tag: str, inputs: str) -> dict[str, Any]:
-    prepared = prepare_batch(modality, spectra)
-    table = spectra_table(modality, spectra, prepared, simulated=True)
-    counts = Counter(str(reason) for reason in prepared.reasons if reason is not None)
-    accounts = {"read": len(spectra), "kept": table.num_rows, "rejected": dict(counts)}
+    table, rejected = simulated_rows(modality, spectra)
+    accounts = {"read": len(spectra), "kept": table.num_rows, "rejected": dict(rejected)}
     standing = stage.parts()
     own = [p.number for p in standing if p.extra.get("metal_poor") == tag]
     number = own[0] if own else next(stage.free_numbers())

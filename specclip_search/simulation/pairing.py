@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.report import IngestReport
-from ..ingest.rows import spectra_table
+from ..ingest.rows import simulated_rows
 from ..modality import LAMOST_LRS
-from ..preparation import prepare_batch
 from .observed import observe_stars
 
 if TYPE_CHECKING:
@@ -169,9 +168,8 @@ def _simulate_part(
     chosen = np.flatnonzero(reasons == "")
     position = {name: stars[name].to_numpy()[chosen] for name in ("ra", "dec")}
     spectra = observe_stars(emulator, snapped[chosen], ids[chosen], ebv[chosen], seed, **position)
-    prepared = prepare_batch(LAMOST_LRS, spectra)
-    table = spectra_table(LAMOST_LRS, spectra, prepared, simulated=True)
-    counts = Counter(reasons[reasons != ""].tolist()) + Counter(str(r) for r in prepared.reasons if r is not None)
+    table, rejected = simulated_rows(LAMOST_LRS, spectra)
+    counts = Counter(reasons[reasons != ""].tolist()) + rejected
     accounts = {"read": len(ids), "kept": table.num_rows, "rejected": dict(counts)}
     atlas.spectra(LAMOST_LRS.name).write(
         number, table, schema=table.schema, inputs=inputs, extra={"simulated_from": part.number, "accounts": accounts}

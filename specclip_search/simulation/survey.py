@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,8 @@ from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.catalog import ingest_catalog_table
 from ..ingest.report import IngestReport
-from ..ingest.rows import spectra_table
+from ..ingest.rows import simulated_rows
 from ..modality import GAIA_XP, LAMOST_LRS, Modality
-from ..preparation import prepare_batch
 from ..spectrum import Spectrum
 from .labels import LABEL_NAMES, SimulationError
 from .oddities import ASTROPHYSICAL, ODDITIES, REPLACED
@@ -209,9 +207,7 @@ def _one_shard(
         report.add(standing[0].extra["accounts"])
         return
     spectra = make()
-    prepared = prepare_batch(modality, spectra)
-    table = spectra_table(modality, spectra, prepared, simulated=True)
-    rejected = Counter(str(reason) for reason in prepared.reasons if reason is not None)
+    table, rejected = simulated_rows(modality, spectra)
     accounts: dict[str, Any] = {"read": len(spectra), "kept": table.num_rows, "rejected": dict(rejected)}
     number = standing[0].number if standing else next(stage.free_numbers())
     stage.write(number, table, schema=table.schema, inputs=own, extra={"survey": start, "accounts": accounts})
