@@ -8,6 +8,7 @@ from importlib import resources
 
 import numpy as np
 
+from .interstellar import interstellar_transmission
 from .labels import FloatArray, SimulationError
 from .snr import BANDS, band_snr
 
@@ -106,7 +107,7 @@ def observe_lrs(
     ids
         (N,) int64; a star's noise depends on `seed` and its id alone, not on the batch.
     ebv
-        (N,) reddening E(B-V), mag, R_V = 3.1; none by default.
+        (N,) reddening E(B-V), mag, R_V = 3.1, with the interstellar gas's lines; none by default.
 
     Raises
     ------
@@ -129,6 +130,10 @@ def observe_lrs(
     )
     for i in range(count):
         rng = np.random.default_rng([seed, int(ids[i])])
+        if ebv is not None and ebv[i] > 0:
+            # draws of its own: a star's noise stays the same with and without dust
+            gas = np.random.default_rng([seed, int(ids[i]), 2])
+            seen[i] *= interstellar_transmission(WAVELENGTH, float(ebv[i]), gas)
         _expose(seen[i], float(snr_g[i]), raw, i, rng)
     raw.snr.update(band_snr(WAVELENGTH, raw.flux, raw.ivar))
     return raw

@@ -20,6 +20,7 @@ from .labels import LABEL_NAMES, FloatArray
 from .metal_poor import draw_targets, simulated_ids, suitable_bases
 from .observed import RELEASE, observe_stars
 from .pairing import StarLabels, read_labels
+from .reddening import fit_reddening
 from .xp import moved_xp
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def simulate_metal_poor(
     rows, targets = draw_targets(emulator, bases.labels, count, np.random.default_rng([seed, count]))
     ids = simulated_ids(bases.ids[rows])
     _write_truth(atlas, ids, bases.ids[rows], targets, bases.ebv[rows])
-    inputs = text_digest("metal-poor 2", atlas.catalog(catalogue).digest, emulator.digest, str(seed), str(count))
+    inputs = text_digest("metal-poor 3", atlas.catalog(catalogue).digest, emulator.digest, str(seed), str(count))
     report = IngestReport()
     xp_stage, lrs_stage = atlas.spectra(GAIA_XP.name), atlas.spectra(LAMOST_LRS.name)
     with xp_stage.lock(), lrs_stage.lock():
@@ -98,14 +99,13 @@ def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> _Bases:
     columns = ["source_id", "simulated", "flux", "error"]
     for _, batch in atlas.spectra(GAIA_XP.name).iter_batches(columns):
         key = batch["source_id"].to_numpy(zero_copy_only=False)
-        wanted, reddening = labels.lookup(key)
-        wanted = emulator.snap(wanted)
+        wanted = emulator.snap(labels.lookup(key))
         real = ~batch["simulated"].to_numpy(zero_copy_only=False)
         rows = np.intersect1d(suitable_bases(emulator, wanted), np.flatnonzero(real))
         ids.append(key[rows])
         known.append(wanted[rows])
-        ebv.append(reddening[rows])
         flux.append(column_to_matrix(batch["flux"])[rows].astype(np.float64))
+        ebv.append(fit_reddening(emulator, wanted[rows], flux[-1]))
         error.append(column_to_matrix(batch["error"])[rows].astype(np.float64))
     if not ids or not sum(len(i) for i in ids):
         raise AtlasError(

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from ..atlas.columns import column_to_matrix
 from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.report import IngestReport
 from ..ingest.rows import simulated_rows
 from ..modality import LAMOST_LRS
 from .observed import observe_stars
+from .reddening import fit_reddening
 
 if TYPE_CHECKING:
     from ..atlas import Atlas, Part, Stage
     from .emulator import Emulator
 
 NO_LABELS, OUTSIDE, ALREADY_SIMULATED = "no_labels", "labels_outside_emulator", "xp_is_simulated"
-A_V_PER_A_K = 8.8  # A_K/A_V = 0.114, Cardelli, Clayton & Mathis 1989
-R_V = 3.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,12 @@ class StarLabels:
 
     source_id: np.ndarray
     labels: np.ndarray
-    ebv: np.ndarray
 
-    def lookup(self, source_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N, 5) labels and (N,) E(B-V) of the stars asked for; NaN labels where a star is not known."""
+    def lookup(self, source_id: np.ndarray) -> np.ndarray:
+        """(N, 5) labels of the stars asked for, NaN where a star is not known."""
         place = np.clip(np.searchsorted(self.source_id, source_id), 0, max(len(self.source_id) - 1, 0))
         known = self.source_id[place] == source_id
-        return np.where(known[:, None], self.labels[place], np.nan), np.where(known, self.ebv[place], 0.0)
+        return np.where(known[:, None], self.labels[place], np.nan)
 
 
 def read_labels(stage: Stage) -> StarLabels:
@@ -67,7 +66,6 @@ def read_labels(stage: Stage) -> StarLabels:
         "feh",
         alpha,
         "c_fe" if "c_fe" in names else None,
-        "ak_targ" if "ak_targ" in names else None,
     ]
     table = stage.read([c for c in columns if c is not None])
     table = table.filter(table["source_id"].is_valid())
@@ -89,9 +87,8 @@ def read_labels(stage: Stage) -> StarLabels:
         ],
         axis=1,
     )
-    ebv = np.clip(values(columns[6], 0.0) * A_V_PER_A_K / R_V, 0.0, 2.0)
     first = np.unique(ids, return_index=True)[1]
-    return StarLabels(ids[first], labels[first], ebv[first])
+    return StarLabels(ids[first], labels[first])
 
 
 def simulate_pairs(
@@ -105,7 +102,8 @@ def simulate_pairs(
 
     Each shard of `spectra/gaia_xp` gets one shard of `spectra/lamost_lrs`, marked `simulated`,
     whose `spec_id` is the star's `source_id`. A star without labels, or with labels outside the
-    emulator's range, keeps its XP alone and is counted by reason.
+    emulator's range, keeps its XP alone and is counted by reason. The simulated light is reddened as
+    the star's own XP spectrum is, see `fit_reddening`.
 
     Parameters
     ----------
@@ -128,7 +126,7 @@ def simulate_pairs(
         numbers = _target_numbers(target, parts)
         for part in parts:
             inputs = text_digest(
-                "simulated lrs 2", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
+                "simulated lrs 3", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
             )
             if target.is_current(numbers[part.number], inputs):
                 accounts = target.part(numbers[part.number]).extra["accounts"]  # type: ignore[union-attr]
@@ -160,14 +158,15 @@ def _simulate_part(
     inputs: str,
 ) -> dict[str, Any]:
     """Simulate and write the LRS shard of one XP shard; its accounts."""
-    stars = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "simulated", "ra", "dec"])
+    stars = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "simulated", "ra", "dec", "flux"])
     ids = stars["source_id"].to_numpy()
-    wanted, ebv = labels.lookup(ids)
+    wanted = labels.lookup(ids)
     reasons = _reasons(emulator, wanted, stars["simulated"].to_numpy())
     snapped = emulator.snap(wanted)
     chosen = np.flatnonzero(reasons == "")
+    ebv = fit_reddening(emulator, snapped[chosen], column_to_matrix(stars["flux"])[chosen])
     position = {name: stars[name].to_numpy()[chosen] for name in ("ra", "dec")}
-    spectra = observe_stars(emulator, snapped[chosen], ids[chosen], ebv[chosen], seed, **position)
+    spectra = observe_stars(emulator, snapped[chosen], ids[chosen], ebv, seed, **position)
     table, rejected = simulated_rows(LAMOST_LRS, spectra)
     counts = Counter(reasons[reasons != ""].tolist()) + rejected
     accounts = {"read": len(ids), "kept": table.num_rows, "rejected": dict(counts)}

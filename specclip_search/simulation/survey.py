@@ -20,6 +20,7 @@ from .labels import LABEL_NAMES, SimulationError
 from .oddities import ASTROPHYSICAL, ODDITIES, REPLACED
 from .pairing import StarLabels, read_labels
 from .population import POPULATIONS, Bases, Population, Rates, draw_population
+from .reddening import fit_reddening
 from .survey_spectra import XpNoise, lrs_spectra, xp_spectra
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .emulator import Emulator
 
 TRUTH, TRUTH_LRS = "truth", "truth_lrs"
-REVISION = "survey 2"
+REVISION = "survey 3"
 SHARD_STARS = 2048
 MAX_BASES = 60_000
 FEWEST_REAL_STARS = 20
@@ -133,14 +134,14 @@ def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> tuple[Bases,
         if part.number in own or sum(len(p[0]) for p in pieces) >= MAX_BASES:
             continue
         key = batch["source_id"].fill_null(-1).to_numpy()
-        wanted, ebv = labels.lookup(key)
-        wanted = emulator.snap(wanted)
+        wanted = emulator.snap(labels.lookup(key))
         known = np.flatnonzero(np.isfinite(wanted).all(axis=1))
         covered = known[emulator.covers(wanted[known])]
         real = np.flatnonzero(~batch["simulated"].to_numpy(zero_copy_only=False))
         rows = np.intersect1d(covered, real)
         flux, error = column_to_matrix(batch["flux"])[rows], column_to_matrix(batch["error"])[rows]
-        pieces.append((key[rows], wanted[rows], ebv[rows], g_mag.lookup(key[rows]), flux, error))
+        ebv = fit_reddening(emulator, wanted[rows], flux)
+        pieces.append((key[rows], wanted[rows], ebv, g_mag.lookup(key[rows]), flux, error))
     count = sum(len(p[0]) for p in pieces)
     if count < FEWEST_REAL_STARS:
         raise SimulationError(
