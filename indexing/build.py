@@ -96,7 +96,8 @@ def build_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp
         if drift is not None:
             manifest["growth"] = asdict(drift) | {"retrained": not grown}
         manifest["build"] = {"estimated": asdict(needs), "seconds": meter.seconds | {"total": meter.total()},
-                             "cpu_seconds": meter.cpu(), "peak_memory": peak_memory()}
+                             "cpu_seconds": meter.cpu_seconds | {"total": meter.cpu()},
+                             "peak_memory": peak_memory()}
         plan.clean()
         note_files(plan.folder)
         sync_folder(plan.folder)

@@ -10,20 +10,22 @@ from pathlib import Path
 
 
 class Meter:
-    """Wall seconds by step, and CPU seconds of the process since it was made."""
+    """Wall and CPU seconds by step, and of all since it was made; CPU seconds of all threads of the process."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self._started = time.perf_counter()
         self._cpu = time.process_time()
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - started, 3)
+            self.cpu_seconds[step] = round(self.cpu_seconds.get(step, 0.0) + time.process_time() - cpu, 3)
 
     def total(self) -> float:
         return round(time.perf_counter() - self._started, 3)

@@ -33,6 +33,8 @@ class BuildReport:
         Wall time of each step that ran in this process, and `total`.
     cpu_seconds, peak_memory
         CPU seconds of this process during the build; largest resident bytes it ever had.
+    cpu_steps
+        CPU seconds of each step that ran in this process.
     disk
         Bytes of the index on disk.
     explained_variance
@@ -68,6 +70,7 @@ class BuildReport:
     centring: list[CentringGain] = field(default_factory=list)
     recall_reached: bool = True
     drift: Drift | None = None
+    cpu_steps: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.action}: {self.rows:,} {self.modality} vectors of '{self.model}' as {self.recipe} in "
@@ -99,4 +102,4 @@ def report_of(generation: Generation, needs: Estimate, action: Action, meter: Me
         action, needs, meter.seconds | {"total": meter.total()}, meter.cpu(), peak_memory(),
         folder_bytes(generation.folder), manifest["learnt"].get("explained_variance"), manifest["search"]["nprobe"],
         manifest["search"]["rerank"], [Recall(**row) for row in manifest["recall"]], gains,
-        manifest["search"].get("reached", True), drift)
+        manifest["search"].get("reached", True), drift, meter.cpu_seconds)

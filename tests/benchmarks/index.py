@@ -31,6 +31,7 @@ CHUNK = 50_000
 MODEL = "bench"
 QUERIES = 1000
 EXACT_QUERIES = 200
+NOTE_SECONDS = 20.0
 
 
 # -- vectors ------------------------------------------------------------------------------------
@@ -121,12 +122,16 @@ def build_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from indexing import build_index
     from specclip_search.atlas import Atlas
 
+    told = [0.0]
+
     def note(done: int, total: int | None, step: str = "") -> None:
-        print(f"\r{step} {done:,}   ", end="", file=sys.stderr)
+        if time.monotonic() - told[0] > NOTE_SECONDS:
+            told[0] = time.monotonic()
+            print(f"   {step} {done:,}", file=sys.stderr, flush=True)
 
     report = build_index(Atlas(folder), MODEL, "gaia_xp", memory=options.memory, recipe=options.recipe, progress=note)
-    print(file=sys.stderr)
-    return {"report": str(report), "seconds": report.seconds, "cpu": report.cpu_seconds, "disk": report.disk,
+    return {"report": str(report), "seconds": report.seconds, "cpu": report.cpu_seconds,
+            "cpu_steps": report.cpu_steps, "two-core estimate": report.cpu_seconds / 2, "disk": report.disk,
             "peak": report.peak_memory, "estimated_cpu": report.estimate.cpu_seconds,
             "estimated_memory": report.estimate.build_memory, "resident": resident()}
 
