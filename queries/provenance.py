@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from specclip_search.version import __version__
 
+from .frames import COLUMNS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -13,13 +15,16 @@ if TYPE_CHECKING:
 def stamp(frame: pd.DataFrame, query: str, options: dict[str, Any], **origin: Any) -> pd.DataFrame:
     """Put the query's name, its options, the code version and `origin` (digests) into `frame.attrs`.
 
-    Only plain values are kept, so that the attributes survive Parquet and JSON.
+    Only plain values are kept, so that the attributes survive Parquet and JSON. What `to_frame`
+    said of the columns (units, meanings) stays.
     """
+    said = {COLUMNS: frame.attrs[COLUMNS]} if COLUMNS in frame.attrs else {}
     frame.attrs = {
         "query": query,
         "version": __version__,
         "options": _plain(options),
         **{key: _plain(value) for key, value in origin.items()},
+        **said,
     }
     return frame
 

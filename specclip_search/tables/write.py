@@ -101,8 +101,10 @@ def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
 
     if isinstance(table, pa.Table):
         return table
-    # a DataFrame's NaN in a float column is its null; its attrs are not rows
-    return pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    # a DataFrame's NaN in a float column is its null; of its attrs only what they say of columns is kept
+    said = table.attrs.get("columns", {})
+    plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    return plain.cast(pa.schema([field.with_metadata(said.get(field.name)) for field in plain.schema]))
 
 
 def _text_writer(format: str) -> Callable[[pa.Table, TextIO], None]:

@@ -198,3 +198,24 @@ def test_light_core_for_sql(searched: Any) -> None:
     assert [hit[1] for hit in hits] == frame.spec_id.tolist()
     assert [hit[0] for hit in hits] == [XP] * 3
     assert [hit[3] for hit in hits] == [1, 2, 3]
+
+
+def test_units_and_meanings_go_into_the_formats_that_hold_them(searched: Any, tmp_path: Path) -> None:
+    from astropy.io import fits
+    from astropy.io.votable import parse_single_table
+
+    from specclip_search.tables import write_rows
+
+    found = similar(searched.atlas, "lamost:101004", k=5)
+    write_rows(found, output=tmp_path / "found.vot")
+    fields = {field.name: field for field in parse_single_table(tmp_path / "found.vot").fields}
+    assert str(fields["teff"].unit) == "K"
+    assert fields["spec_id"].ucd == "meta.id;meta.main"
+    assert "cosine" in fields["similarity"].description
+    write_rows(found, output=tmp_path / "found.fits")
+    header = fits.getheader(tmp_path / "found.fits", 1)
+    names = {header[f"TTYPE{i}"]: i for i in range(1, header["TFIELDS"] + 1)}
+    assert header[f"TUNIT{names['ra']}"] == "deg"
+    assert header[f"TUCD{names['source_id']}"] == "meta.id"
+    table = fits.getdata(tmp_path / "found.fits", 1)
+    assert table["spec_id"].tolist() == found.spec_id.tolist()
