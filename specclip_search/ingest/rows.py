@@ -14,7 +14,7 @@ from ..atlas.schemas import REJECTED, spectra_schema
 from ..preparation import prepare_batch
 
 if TYPE_CHECKING:
-    from ..atlas import Part, Stage
+    from ..atlas import Atlas, Part, Stage
     from ..modality import Modality
     from ..preparation import Prepared
     from ..spectrum import Spectrum
@@ -46,13 +46,6 @@ def spectra_table(
         if field.name not in columns:
             columns[field.name] = pa.array([s.meta.get(field.name) for s in chosen], type=field.type)
     return table_from_columns(columns, schema)
-
-
-def simulated_rows(modality: Modality, spectra: Sequence[Spectrum]) -> tuple[pa.Table, Counter[str]]:
-    """Simulated spectra prepared as real ones are: their rows, and how many were set aside by reason."""
-    prepared = prepare_batch(modality, spectra)
-    rejected = Counter(str(reason) for reason in prepared.reasons if reason is not None)
-    return spectra_table(modality, spectra, prepared, simulated=True), rejected
 
 
 def _snr(spectrum: Spectrum, measured: float) -> float | None:
@@ -89,14 +82,53 @@ def write_part(
     *,
     inputs: str,
     extra: dict[str, Any] | None = None,
+    unmade: Counter[str] | None = None,
 ) -> Part:
     """Write what was set aside, then what was kept: the second sidecar commits both.
 
-    The accounts (`read`, `kept`, `rejected` by reason) stand in the sidecar's `extra`.
+    The accounts (`read`, `kept`, `rejected` by reason) stand in the sidecar's `extra`; `unmade`
+    counts in them, by reason, what no spectrum exists of.
     """
-    reasons = Counter(rejected["reason"].to_pylist())
-    accounts = {"read": kept.num_rows + rejected.num_rows, "kept": kept.num_rows, "rejected": dict(reasons)}
+    reasons = (unmade or Counter()) + Counter(rejected["reason"].to_pylist())
+    accounts = {"read": kept.num_rows + reasons.total(), "kept": kept.num_rows, "rejected": dict(reasons)}
     if rejected.num_rows or rejected_stage.part(number) is not None:
         with rejected_stage.lock():
             rejected_stage.write(number, rejected, schema=REJECTED, inputs=inputs)
     return stage.write(number, kept, schema=kept.schema, inputs=inputs, extra={**(extra or {}), "accounts": accounts})
+
+
+def write_simulated(
+    atlas: Atlas,
+    modality: Modality,
+    number: int,
+    spectra: Sequence[Spectrum],
+    *,
+    inputs: str,
+    extra: dict[str, Any] | None = None,
+    unmade: Counter[str] | None = None,
+) -> dict[str, Any]:
+    """Write simulated spectra as one shard, prepared as real ones are; what is set aside is listed likewise.
+
+    Parameters
+    ----------
+    unmade
+        Stars that no spectrum was simulated for, by reason; they count as read and rejected.
+
+    Returns
+    -------
+    dict
+        The shard's accounts: `read`, `kept`, `rejected` by reason.
+    """
+    prepared = prepare_batch(modality, spectra)
+    kept = spectra_table(modality, spectra, prepared, simulated=True)
+    part = write_part(
+        atlas.spectra(modality.name),
+        atlas.rejected(modality.name),
+        number,
+        kept,
+        rejected_table(spectra, prepared),
+        inputs=inputs,
+        extra=extra,
+        unmade=unmade,
+    )
+    return dict(part.extra["accounts"])

@@ -13,7 +13,7 @@ from ..atlas.columns import column_to_matrix
 from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.report import IngestReport
-from ..ingest.rows import simulated_rows
+from ..ingest.rows import write_simulated
 from ..modality import GAIA_XP, LAMOST_LRS, Modality
 from ..spectrum import Spectrum
 from .labels import LABEL_NAMES, FloatArray
@@ -82,8 +82,8 @@ def simulate_metal_poor(
             if accounts is None:
                 xp = _moved_spectra(emulator, bases, rows[part], targets[part], ids[part])
                 lrs = observe_stars(emulator, targets[part], ids[part], bases.ebv[rows[part]], seed)
-                _write(lrs_stage, LAMOST_LRS, lrs, tag, own)
-                accounts = _write(xp_stage, GAIA_XP, xp, tag, own)
+                _write(atlas, LAMOST_LRS, lrs, tag, own)
+                accounts = _write(atlas, GAIA_XP, xp, tag, own)
                 report.shards_written += 1
             else:
                 report.shards_current += 1
@@ -145,14 +145,11 @@ def _standing(xp: Stage, lrs: Stage, tag: str, inputs: str) -> dict[str, Any] | 
     return dict(found[0][0].extra["accounts"]) if all(found) else None
 
 
-def _write(stage: Stage, modality: Modality, spectra: list[Spectrum], tag: str, inputs: str) -> dict[str, Any]:
-    table, rejected = simulated_rows(modality, spectra)
-    accounts = {"read": len(spectra), "kept": table.num_rows, "rejected": dict(rejected)}
-    standing = stage.parts()
-    own = [p.number for p in standing if p.extra.get("metal_poor") == tag]
+def _write(atlas: Atlas, modality: Modality, spectra: list[Spectrum], tag: str, inputs: str) -> dict[str, Any]:
+    stage = atlas.spectra(modality.name)
+    own = [p.number for p in stage.parts() if p.extra.get("metal_poor") == tag]
     number = own[0] if own else next(stage.free_numbers())
-    stage.write(number, table, schema=table.schema, inputs=inputs, extra={"metal_poor": tag, "accounts": accounts})
-    return accounts
+    return write_simulated(atlas, modality, number, spectra, inputs=inputs, extra={"metal_poor": tag})
 
 
 def _require_own_truth(atlas: Atlas) -> None:

@@ -14,7 +14,7 @@ from ..atlas.columns import column_to_matrix
 from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.report import IngestReport
-from ..ingest.rows import simulated_rows
+from ..ingest.rows import write_simulated
 from ..modality import LAMOST_LRS
 from .observed import observe_stars
 from .reddening import fit_reddening
@@ -166,14 +166,15 @@ def _simulate_part(
     chosen = np.flatnonzero(reasons == "")
     ebv = fit_reddening(emulator, snapped[chosen], column_to_matrix(stars["flux"])[chosen])
     position = {name: stars[name].to_numpy()[chosen] for name in ("ra", "dec")}
-    spectra = observe_stars(emulator, snapped[chosen], ids[chosen], ebv, seed, **position)
-    table, rejected = simulated_rows(LAMOST_LRS, spectra)
-    counts = Counter(reasons[reasons != ""].tolist()) + rejected
-    accounts = {"read": len(ids), "kept": table.num_rows, "rejected": dict(counts)}
-    atlas.spectra(LAMOST_LRS.name).write(
-        number, table, schema=table.schema, inputs=inputs, extra={"simulated_from": part.number, "accounts": accounts}
+    return write_simulated(
+        atlas,
+        LAMOST_LRS,
+        number,
+        observe_stars(emulator, snapped[chosen], ids[chosen], ebv, seed, **position),
+        inputs=inputs,
+        extra={"simulated_from": part.number},
+        unmade=Counter(reasons[reasons != ""].tolist()),
     )
-    return accounts
 
 
 def _reasons(emulator: Emulator, labels: np.ndarray, simulated: np.ndarray) -> np.ndarray:

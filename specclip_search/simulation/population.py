@@ -6,7 +6,7 @@ dwarfs, turn-off and giants are real ones. Every star is drawn from (seed, its n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..keys import split_of
 from .labels import FloatArray
 from .metal_poor import FIRST_SIMULATED_ID
 from .oddities import ODDITIES, REPLACED
+from .rates import Rates
 from .snr import SNR_RANGE, SNR_SPREAD_DEX, TYPICAL_SNR
 
 if TYPE_CHECKING:
@@ -38,22 +39,6 @@ MAX_RV_KM_S = 600.0
 # the metal-poor pairs of `simulate --metal-poor` have the numbers below
 FIRST_NUMBER = 10**9
 KM_S_PER_MAS_KPC = 4.74047
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """How rare the rare is, each a share of all stars.
-
-    Attributes
-    ----------
-    emp
-        Stars of [Fe/H] < -3.
-    odd
-        Share of each class of `oddities.ODDITIES`; a class that is not named does not occur.
-    """
-
-    emp: float = 1 / 500
-    odd: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ODDITIES, 0.002))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,23 @@ from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.catalog import ingest_catalog_table
 from ..ingest.report import IngestReport
-from ..ingest.rows import simulated_rows
+from ..ingest.rows import write_simulated
 from ..modality import GAIA_XP, LAMOST_LRS, Modality
 from ..spectrum import Spectrum
 from .labels import LABEL_NAMES, SimulationError
 from .oddities import ASTROPHYSICAL, ODDITIES, REPLACED
 from .pairing import StarLabels, read_labels
-from .population import POPULATIONS, Bases, Population, Rates, draw_population
+from .population import POPULATIONS, Bases, Population, draw_population
+from .rates import Rates
 from .reddening import fit_reddening
 from .survey_spectra import XpNoise, lrs_spectra, xp_spectra
 
 if TYPE_CHECKING:
-    from ..atlas import Atlas, Stage
+    from ..atlas import Atlas
     from .emulator import Emulator
 
 TRUTH, TRUTH_LRS = "truth", "truth_lrs"
-REVISION = "survey 3"
+REVISION = "survey 4"
 SHARD_STARS = 2048
 MAX_BASES = 60_000
 FEWEST_REAL_STARS = 20
@@ -74,7 +75,9 @@ def simulate_survey(
     """
     from .emulator import Emulator
 
-    rates = _checked(stars, rates or Rates())
+    if stars < 1:
+        raise SimulationError(f"A survey needs at least one star; found {stars}.", "Try --stars 10000.")
+    rates = (rates or Rates()).checked()
     emulator = Emulator.load()
     bases, digest = _bases(atlas, emulator, read_labels(atlas.catalog(catalogue)))
     _require_own_truth(atlas)
@@ -87,7 +90,7 @@ def simulate_survey(
     truths: list[pa.Table] = []
     visits: list[pa.Table] = []
     with stages[LAMOST_LRS.name].lock(), stages[GAIA_XP.name].lock():
-        _remove_others(stages, stars)
+        _remove_others(atlas, stars)
         for start in range(0, stars, SHARD_STARS):
             numbers = np.arange(start, min(start + SHARD_STARS, stars))
             shard = draw_population(emulator, bases, numbers, seed, rates)
@@ -98,30 +101,12 @@ def simulate_survey(
                 GAIA_XP: lambda s=shard: xp_spectra(emulator, bases, noise, s, seed),
             }
             for modality, make in made.items():
-                _one_shard(stages[modality.name], modality, make, start, inputs, report)
+                _one_shard(atlas, modality, make, start, inputs, report)
             if progress:
                 progress(int(numbers[-1]) + 1, stars, "")
     for name, tables in ((TRUTH, truths), (TRUTH_LRS, visits)):
         ingest_catalog_table(atlas, name, pa.concat_tables(tables), source=REVISION)
     return report
-
-
-def _checked(stars: int, rates: Rates) -> Rates:
-    if stars < 1:
-        raise SimulationError(f"A survey needs at least one star; found {stars}.", "Try --stars 10000.")
-    unknown = sorted(set(rates.odd) - set(ODDITIES))
-    if unknown:
-        raise SimulationError(
-            f"Oddities are {', '.join(ODDITIES)}; found {', '.join(unknown)}.", "Name one of these classes."
-        )
-    shares = [rates.emp, *rates.odd.values()]
-    if not (min(shares) >= 0 and rates.emp <= 1 and sum(rates.odd.values()) <= 1):
-        raise SimulationError(
-            f"Rates must be shares of all stars between 0 and 1, those of the {len(rates.odd)} odd classes at most 1 "
-            f"together; found emp={rates.emp:g} and {sum(rates.odd.values()):g} together.",
-            "0.002 is one star in 500.",
-        )
-    return rates
 
 
 def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> tuple[Bases, str]:
@@ -184,16 +169,20 @@ def _require_own_truth(atlas: Atlas) -> None:
         )
 
 
-def _remove_others(stages: dict[str, Stage], stars: int) -> None:
+def _remove_others(atlas: Atlas, stars: int) -> None:
     """Shards of a larger survey that stood here before."""
-    for stage in stages.values():
+    for modality in (LAMOST_LRS, GAIA_XP):
+        stage, rejected = atlas.spectra(modality.name), atlas.rejected(modality.name)
         for part in stage.parts():
             if part.extra.get("survey", 0) >= stars:
                 stage.remove(part.number)
+                if rejected.part(part.number) is not None:
+                    with rejected.lock():
+                        rejected.remove(part.number)
 
 
 def _one_shard(
-    stage: Stage,
+    atlas: Atlas,
     modality: Modality,
     make: Callable[[], list[Spectrum]],
     start: int,
@@ -201,19 +190,15 @@ def _one_shard(
     report: IngestReport,
 ) -> None:
     """Write a shard unless it stands; add its accounts."""
-    own = text_digest(inputs, modality.name, str(start))
+    own, stage = text_digest(inputs, modality.name, str(start)), atlas.spectra(modality.name)
     standing = [p for p in stage.parts() if p.extra.get("survey") == start]
     if standing and standing[0].inputs == own:
         report.shards_current += 1
         report.add(standing[0].extra["accounts"])
         return
-    spectra = make()
-    table, rejected = simulated_rows(modality, spectra)
-    accounts: dict[str, Any] = {"read": len(spectra), "kept": table.num_rows, "rejected": dict(rejected)}
     number = standing[0].number if standing else next(stage.free_numbers())
-    stage.write(number, table, schema=table.schema, inputs=own, extra={"survey": start, "accounts": accounts})
+    report.add(write_simulated(atlas, modality, number, make(), inputs=own, extra={"survey": start}))
     report.shards_written += 1
-    report.add(accounts)
 
 
 def _truth(bases: Bases, stars: Population) -> pa.Table:

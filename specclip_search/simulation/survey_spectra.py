@@ -13,7 +13,8 @@ from .instrument import observe_lrs
 from .labels import FloatArray
 from .observed import BLOCK, C_KM_S, RELEASE
 from .oddities import ASTROPHYSICAL, IDENTITY, INSTRUMENTAL, ODDITIES, changed_light, spoil
-from .population import Bases, Population, Rates, draw_population
+from .population import Bases, Population, draw_population
+from .rates import Rates
 from .xp import XP_WAVELENGTH_NM, moved_xp, smoothing_matrix, xp_fwhm
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from ..reports import say_accounts
 
 if TYPE_CHECKING:
     from ...atlas import Atlas
+    from ...simulation.rates import Rates
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -35,14 +36,20 @@ def simulate(
         int | None,
         typer.Option("--stars", min=1, metavar="N", help="Make a survey of N stars with known truth instead."),
     ] = None,
-    emp_one_in: Annotated[
+    emp_rate: Annotated[
         float,
-        typer.Option("--emp-one-in", min=1.0, metavar="N", help="With --stars: one star in N has [Fe/H] < -3."),
-    ] = 500.0,
+        typer.Option("--emp-rate", min=0.0, max=1.0, metavar="SHARE", help="With --stars: share of [Fe/H] < -3."),
+    ] = 0.002,
     odd_rate: Annotated[
         float,
-        typer.Option("--odd-rate", min=0.0, metavar="SHARE", help="With --stars: share of stars of each odd class."),
+        typer.Option("--odd-rate", min=0.0, max=1.0, metavar="SHARE", help="With --stars: share of each odd class."),
     ] = 0.002,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rate", metavar="CLASS=SHARE", help="With --stars: share of one odd class (emission=0.01). Repeatable."
+        ),
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Give each labelled Gaia XP star of the atlas a simulated LAMOST spectrum.
@@ -55,10 +62,11 @@ def simulate(
     """
     from ...simulation.metal_poor_stage import simulate_metal_poor
     from ...simulation.pairing import simulate_pairs
+    from ...simulation.rates import rates_from_words
 
     target = open_atlas(atlas)
     if stars is not None:
-        _survey(target, stars, seed, emp_one_in, odd_rate, catalog)
+        _survey(target, stars, seed, rates_from_words(rate or (), emp=emp_rate, every=odd_rate), catalog)
         return
     with progress_bar("simulate", "stars") as progress:
         report = simulate_pairs(target, catalogue=catalog, seed=seed, progress=progress)
@@ -69,12 +77,9 @@ def simulate(
         say_accounts("very metal-poor stars", report)
 
 
-def _survey(target: Atlas, stars: int, seed: int, emp_one_in: float, odd_rate: float, catalog: str) -> None:
-    from ...simulation.oddities import ODDITIES
-    from ...simulation.population import Rates
+def _survey(target: Atlas, stars: int, seed: int, rates: Rates, catalog: str) -> None:
     from ...simulation.survey import simulate_survey
 
-    rates = Rates(1.0 / emp_one_in, dict.fromkeys(ODDITIES, odd_rate))
     with progress_bar("simulate", "stars") as progress:
         report = simulate_survey(target, stars, seed=seed, rates=rates, catalogue=catalog, progress=progress)
     say_accounts("simulated spectra", report)

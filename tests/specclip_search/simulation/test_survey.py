@@ -12,13 +12,15 @@ from specclip_search.errors import AtlasError, QueryError
 from specclip_search.ingest.catalog import ingest_catalog_table
 from specclip_search.keys import split_of
 from specclip_search.simulation import survey as module
+from specclip_search.simulation import survey_spectra
 from specclip_search.simulation.emulator import Emulator
 from specclip_search.simulation.instrument import WAVELENGTH, observe_lrs
 from specclip_search.simulation.labels import SimulationError
 from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID
 from specclip_search.simulation.oddities import ODDITIES, changed_light, spoil
 from specclip_search.simulation.pairing import read_labels
-from specclip_search.simulation.population import Rates, draw_population
+from specclip_search.simulation.population import draw_population
+from specclip_search.simulation.rates import Rates, rates_from_words
 from specclip_search.simulation.survey import _bases, simulate_survey
 from specclip_search.simulation.survey_spectra import XpNoise
 from specclip_search.simulation.xp import model_xp
@@ -232,6 +234,41 @@ def test_bad_requests(atlas):
         simulate_survey(atlas, 5)
 
 
+def test_rates_from_words():
+    rates = rates_from_words(["emission=0.01", "wrong-match=0"], emp=0.05, every=0.003)
+    assert rates.emp == 0.05
+    assert (rates.odd["emission"], rates.odd["wrong_match"], rates.odd["carbon_star"]) == (0.01, 0.0, 0.003)
+    assert set(rates.odd) == set(ODDITIES)
+    for words, match in ((["ufo=0.1"], "Oddities are carbon_enhanced, .* found ufo"),
+                         (["emission"], "CLASS=SHARE .* found 'emission'"),
+                         (["emission=nan"], "found 'emission=nan'"),
+                         (["emission=0.1", "emission=0.2"], "found emission twice"),
+                         (["emission=0.6", "saturated=0.6"], "at most 1 together")):  # fmt: skip
+        with pytest.raises(SimulationError, match=match):
+            rates_from_words(words)
+
+
+def test_spectra_set_aside_are_listed(atlas, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_STARS", 16)
+    make = survey_spectra.xp_spectra
+
+    def broken(*words):
+        spectra = make(*words)
+        spectra[3].flux[:] = np.nan
+        return spectra
+
+    monkeypatch.setattr(module, "xp_spectra", broken)
+    report = simulate_survey(atlas, 40, seed=3, rates=CLEAN)
+    listed = atlas.rejected("gaia_xp").read()
+    assert report.rejected.total() == listed.num_rows == 3
+    assert set(listed["reason"].to_pylist()) == set(report.rejected)
+    stars = atlas.catalog("truth").read()["source_id"].to_numpy()
+    assert listed["spec_id"].to_pylist() == stars[[3, 19, 35]].tolist()
+    monkeypatch.setattr(module, "xp_spectra", make)
+    simulate_survey(atlas, 30, seed=3, rates=CLEAN)
+    assert atlas.rejected("gaia_xp").rows == 0
+
+
 def test_too_few_real_stars(tmp_path):
     atlas = make_atlas(tmp_path / "few")
     ids = pa.array(IDS[:5])
@@ -250,7 +287,8 @@ def test_from_simulation_to_evaluation_on_the_command_line(atlas, capsys):
     with pytest.raises(QueryError, match="'truth' of a simulated survey"):
         evaluate(atlas)
     for words in (
-        ["simulate", "--stars", "300", "--emp-one-in", "20", "--odd-rate", "0.02", "--seed", "2"],
+        ["simulate", "--stars", "300", "--seed", "2", "--emp-rate", "0.05", "--odd-rate", "0.02",
+         "--rate", "emission=0.05"],
         ["embed"], ["translate"], ["index", "build", "--recipe", "flat"], ["evaluate", "--format", "json"],
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
