@@ -53,14 +53,14 @@ def kept_columns(connection: AtlasConnection, modality: str, names: Collection[s
     wanted = sorted({*names, *_KEYS})
     digests = _digests(connection, modality, wanted)
     folder = connection.views.atlas.path / "indexes" / ".lookup"
-    columns = {name: _load(_path(folder, modality, name), digests[name]) for name in wanted}
+    columns = {name: load_column(column_path(folder, modality, name), digests[name]) for name in wanted}
     missing = [name for name in wanted if columns[name] is None]
     if missing:
         with _making:
             made = _make(connection, modality, missing)
-            if made is None or not _store(folder, modality, made, digests):
+            if made is None or not store_columns(folder, modality, made, digests):
                 return None
-        columns |= {name: _load(_path(folder, modality, name), digests[name]) for name in missing}
+        columns |= {name: load_column(column_path(folder, modality, name), digests[name]) for name in missing}
     arrays = {name: column for name, column in columns.items() if column is not None}
     if len(arrays) < len(wanted) or len({len(column) for column in arrays.values()}) != 1:
         # another process changes the atlas at this moment
@@ -110,17 +110,18 @@ def _ordered(column: pa.ChunkedArray, order: np.ndarray | None) -> pa.Array:
     return whole if order is None else whole.take(pa.array(order))
 
 
-def _path(folder: Path, modality: str, name: str) -> Path:
+def column_path(folder: Path, modality: str, name: str) -> Path:
+    """Where a column of one instrument's spectra is kept."""
     return folder / f"spectra_{modality}.{name}.arrow"
 
 
-def _store(folder: Path, modality: str, made: Mapping[str, pa.Array], digests: Mapping[str, str]) -> bool:
+def store_columns(folder: Path, modality: str, made: Mapping[str, pa.Array], digests: Mapping[str, str]) -> bool:
     """Write each column whole; False where the atlas cannot be written to."""
     try:
         for name, column in made.items():
             schema = pa.schema([pa.field(name, column.type)], metadata={b"inputs": digests[name].encode()})
             with (
-                whole_file(_path(folder, modality, name)) as temporary,
+                whole_file(column_path(folder, modality, name)) as temporary,
                 pa.OSFile(str(temporary), "wb") as sink,
                 pa.ipc.new_file(sink, schema) as writer,
             ):
@@ -130,7 +131,8 @@ def _store(folder: Path, modality: str, made: Mapping[str, pa.Array], digests: M
     return True
 
 
-def _load(path: Path, digest: str) -> pa.Array | None:
+def load_column(path: Path, digest: str) -> pa.Array | None:
+    """A kept column, mapped; None where it was made from something else, or is damaged."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if (reader.schema.metadata or {}).get(b"inputs") != digest.encode() or reader.num_record_batches != 1:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from .space import Space
 from .targets import Target
@@ -81,17 +80,7 @@ def allowed_rows(space: Space, modalities: Sequence[str], where: str | None) -> 
     if where is None:
         return None
     from .sql import connect
-    from .stars import where_to_keys
+    from .where_rows import where_to_rows
 
     with connect(space.atlas) as connection:
-        return {name: _rows_of_keys(space, name, where_to_keys(connection, where, name)) for name in modalities}
-
-
-def _rows_of_keys(space: Space, modality: str, keys: pa.Table) -> np.ndarray:
-    """Rows of (release, spec_id) keys; spectra that have no vector yet give none."""
-    table = space.keys(modality)
-    spec_id = keys["spec_id"].to_numpy()
-    rows, queries = table.all_rows_of(spec_id)
-    number = {name: code for code, name in enumerate(table.releases)}
-    wanted = np.array([number.get(name, -1) for name in keys["release"].to_pylist()], dtype=np.int64)
-    return np.unique(rows[table.release[rows] == wanted[queries]])
+        return {name: where_to_rows(connection, space, where, name) for name in modalities}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,6 +175,33 @@ def where_to_keys(connection: AtlasConnection, where: str, modality: str) -> pa.
     QueryError
         If it is not one expression, or names a column that is not there.
     """
+    admitted = admitted_spectra(connection, where, modality)
+    return admitted if isinstance(admitted, pa.Table) else admitted.keys()
+
+
+@dataclass(frozen=True)
+class AdmittedRows:
+    """Spectra that a condition admits, by their rows among kept columns.
+
+    Attributes
+    ----------
+    kept
+        From `queries.kept_columns.kept_columns`; holds release and spec_id at least.
+    rows
+        int32 rows of it.
+    """
+
+    kept: pa.Table
+    rows: pa.Array
+
+    def keys(self) -> pa.Table:
+        """Their release and spec_id, picked from the mapped files."""
+        release, spec_id = (self.kept[name].combine_chunks().take(self.rows) for name in ("release", "spec_id"))
+        return pa.table({"release": release.cast(pa.string()), "spec_id": spec_id})
+
+
+def admitted_spectra(connection: AtlasConnection, where: str, modality: str) -> AdmittedRows | pa.Table:
+    """As `where_to_keys`; rows of kept columns instead of keys where the atlas is large enough to keep them."""
     views = connection.views
     if modality not in views.spectra_files:
         raise QueryError(
@@ -197,17 +225,14 @@ def where_to_keys(connection: AtlasConnection, where: str, modality: str) -> pa.
         ) from error
 
 
-def _from_kept(connection: AtlasConnection, kept: pa.Table, where: str) -> pa.Table:
-    """Keys of the rows of kept columns for which a condition is true."""
-    # only plain numbers pass through DuckDB; release and id of what is admitted are picked from the mapped files
+def _from_kept(connection: AtlasConnection, kept: pa.Table, where: str) -> AdmittedRows:
+    """Rows of kept columns for which a condition is true; only plain numbers pass through DuckDB."""
     connection.duckdb.register("_kept_columns", kept)
     try:
         found = connection.rows(f"SELECT {ROW} FROM _kept_columns spectra WHERE (\n{where}\n)")
     finally:
         connection.duckdb.unregister("_kept_columns")
-    rows = found[ROW].combine_chunks()
-    release, spec_id = (kept[name].combine_chunks().take(rows) for name in ("release", "spec_id"))
-    return pa.table({"release": release.cast(pa.string()), "spec_id": spec_id})
+    return AdmittedRows(kept, found[ROW].combine_chunks())
 
 
 def _expression(connection: AtlasConnection, where: str, columns: Sequence[str]) -> dict[str, Any]:

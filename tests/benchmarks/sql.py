@@ -148,6 +148,32 @@ def bench_where(atlas: Atlas) -> None:
             line(f"  from kept columns; {ask():,} keys", best(ask, 3), read)
 
 
+def bench_where_rows(atlas: Atlas) -> None:
+    """A condition as rows of vectors and their bitmap; give as many --vectors as --rows, of a small --dim."""
+    from indexing.rowset import RowSet
+    from queries.space import Space
+    from queries.sql import connect
+    from queries.stars import where_to_keys
+    from queries.where_rows import rows_of_keys, where_to_rows
+
+    space = Space(atlas)
+    keys = space.keys("gaia_xp")
+    with connect(atlas) as connection:
+        for where in ("snr > 190", "teff > 7000 AND feh < -2.5", "dec < 0"):
+
+            def by_key(where: str = where) -> bytes:
+                rows = rows_of_keys(keys, where_to_keys(connection, where, "gaia_xp"))
+                return RowSet.of(rows, len(keys)).bitmap.tobytes()
+
+            def by_row(where: str = where) -> bytes:
+                return RowSet.of(where_to_rows(connection, space, where, "gaia_xp"), len(keys)).bitmap.tobytes()
+
+            slow = best(by_key, 2)
+            same = "the same" if by_key() == by_row() else "NOT THE SAME"
+            line(f"condition to bitmap of {len(keys):,} vectors by key: {where}", slow)
+            line(f"  by kept rows; {same}", best(by_row, 3), slow)
+
+
 def bench_cosine(atlas: Atlas, vectors: int, dim: int) -> None:
     from queries.sql import connect
 
@@ -197,6 +223,7 @@ def main() -> None:
         bench_join(atlas, options.rows)
         bench_annotate(atlas, options.rows)
         bench_where(atlas)
+        bench_where_rows(atlas)
         bench_cosine(atlas, options.vectors, options.dim)
         bench_sky(min(options.rows, 100_000), options.rows)
 
