@@ -19,9 +19,9 @@ from specclip_search.atlas.columns import column_to_matrix, table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import vectors_schema
 from specclip_search.errors import QueryError, Reason, SpectrumError
+from specclip_search.prefetch import read_ahead
 
 from .modelcopy import keep_model
-from .prefetch import read_ahead
 
 BATCH_ROWS = 1024
 _FORMAT = "embed 1"

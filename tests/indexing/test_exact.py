@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from indexing.exact import exact_top_k, in_slices
 from indexing.half import to_half, to_single
 from indexing.means import centre, compute_mean, ensure_mean, load_mean
-from indexing.prefetch import read_ahead
 from indexing.vectors import VectorTable
 from specclip_search.atlas import Atlas
+from specclip_search.prefetch import read_ahead
 
 from .conftest import MODEL, star_vectors, write_vectors
 
