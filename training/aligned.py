@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -96,8 +96,19 @@ class AlignedModel(nn.Module):
         dict
             `clip`, `total` and, where the model decodes, `recon_xp`, `recon_lrs`, `pred_xp`, `pred_lrs`.
         """
-        encoded = {XP: self.encode(XP, xp), LRS: self.encode(LRS, lrs)}
-        terms = {"clip": self.contrast(encoded[XP]["shared"], encoded[LRS]["shared"])}
+        return self.losses_of({XP: self.encode(XP, xp), LRS: self.encode(LRS, lrs)}, xp, lrs, weights, targets)
+
+    def losses_of(self, encoded: Mapping[str, dict[str, Tensor]], xp: Tensor, lrs: Tensor,
+                  weights: Mapping[str, Tensor] | None = None, targets: Mapping[str, Tensor] | None = None,
+                  gather: Callable[[Tensor], Tensor] = lambda vectors: vectors) -> dict[str, Tensor]:
+        """`losses` from what `encode` made of both instruments' spectra.
+
+        Parameters
+        ----------
+        gather
+            Puts the vectors of all processes together before they are contrasted.
+        """
+        terms = {"clip": self.contrast(gather(encoded[XP]["shared"]), gather(encoded[LRS]["shared"]))}
         if self.can_decode:
             flux = targets or {XP: xp, LRS: lrs}
             weight: Mapping[str, Tensor | None] = weights or {XP: None, LRS: None}

@@ -67,9 +67,14 @@ class Encoder(nn.Module):
     def __init__(self, backbone: nn.Module, frozen: bool = True) -> None:
         super().__init__()
         self.backbone = backbone
-        self.frozen = frozen
+        self.frozen = False
         if frozen:
-            backbone.requires_grad_(False)
+            self.freeze(True)
+
+    def freeze(self, frozen: bool) -> None:
+        """Keep the backbone as it is from now on, or train it too."""
+        self.frozen = frozen
+        self.backbone.requires_grad_(not frozen)
 
     def features(self, x: Tensor) -> Tensor:
         """(B, n) spectra to the backbone's features."""

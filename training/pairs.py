@@ -50,8 +50,8 @@ class PairSource(Protocol):
         """Number of stars in a split; an epoch shows each once."""
 
     def batches(self, split: Split, size: int, seed: int, epoch: int, augment: Augmentation | None = None,
-                limit: int | None = None) -> Iterator[Batch]:
-        """Batches of an epoch, the same for the same arguments."""
+                limit: int | None = None, share: tuple[int, int] | None = None) -> Iterator[Batch]:
+        """Batches of an epoch, the same for the same arguments; `share` is asked for by several processes only."""
 
 
 class ArrayPairs:
@@ -100,11 +100,12 @@ class ArrayPairs:
         return len(np.unique(self.source_id[self._pairs[split]]))
 
     def batches(self, split: Split, size: int, seed: int, epoch: int, augment: Augmentation | None = None,
-                limit: int | None = None) -> Iterator[Batch]:
+                limit: int | None = None, share: tuple[int, int] | None = None) -> Iterator[Batch]:
         """Batches in which no star occurs twice: one of its pairs is drawn for the epoch.
 
         Training batches are all of `size` (the few stars left over wait for another epoch);
-        validation batches come in order of source_id and the last may be smaller.
+        validation batches come in order of source_id and the last may be smaller. With `share`
+        (rank, world), only the rank-th of world equal pieces of each batch, with augmentation of its own.
         """
         rng = np.random.default_rng([seed, epoch, 0 if split == "train" else 1])
         pairs = self._one_a_star(self._pairs[split], rng, draw=split == "train")
@@ -112,8 +113,12 @@ class ArrayPairs:
             rng.shuffle(pairs)
         pairs = pairs[:limit]
         stop = len(pairs) // size * size if split == "train" else len(pairs)
+        rank, world = share or (0, 1)
+        if share is not None:
+            rng = np.random.default_rng([seed, epoch, 0 if split == "train" else 1, rank])
         for start in range(0, stop, size):
-            yield self._batch(pairs[start : start + size], augment, rng)
+            whole = pairs[start : start + size]
+            yield self._batch(whole[rank * size // world : (rank + 1) * size // world], augment, rng)
 
     def _one_a_star(self, pairs: np.ndarray, rng: np.random.Generator, draw: bool) -> np.ndarray:
         order = rng.permutation(len(pairs)) if draw else np.arange(len(pairs))

@@ -58,6 +58,10 @@ class OptimiserSettings:
     """Smallest gain in validation loss that counts as better."""
     precision: str = "bf16"
     """`bf16` (autocast) or `float32`."""
+    accumulate: int = 1
+    """Parts that a batch goes through the encoders in, where it does not fit in memory; the gradient is the same."""
+    compile: str = "auto"
+    """Whether torch compiles the encoders: `on`, `off`, or `auto`, on a GPU only."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,14 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class Backbones:
-    """Table `[backbones]`: pretrained encoders that an aligned published kind starts from and keeps frozen."""
+    """Table `[backbones]`: pretrained encoders that an aligned published kind starts from."""
 
     gaia_xp: str = ""
     """Model folder of the XP encoder."""
     lamost_lrs: str = ""
     """Model folder of the LRS encoder."""
+    frozen: bool = True
+    """Whether they stay as they are, as published; false trains them too, and needs no folders."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +119,12 @@ class Recipe:
         if self.kind not in TRAINABLE_KINDS:
             raise CheckpointError(f"Recipe '{self.name}': no kind of model is called '{self.kind}'.",
                                   did_you_mean(self.kind, TRAINABLE_KINDS))
-        if self.optimiser.precision not in ("bf16", "float32"):
-            raise CheckpointError(f"Recipe '{self.name}': precision must be 'bf16' or 'float32'; "
-                                  f"found '{self.optimiser.precision}'.", "Correct [optimiser] precision.")
-        for what, value in (("batch_size", self.data.batch_size), ("epochs", self.optimiser.epochs)):
+        for what, choices in (("precision", ("bf16", "float32")), ("compile", ("auto", "on", "off"))):
+            if getattr(self.optimiser, what) not in choices:
+                raise CheckpointError(f"Recipe '{self.name}': {what} must be {' or '.join(map(repr, choices))}; "
+                                      f"found '{getattr(self.optimiser, what)}'.", f"Correct [optimiser] {what}.")
+        for what, value in (("batch_size", self.data.batch_size), ("epochs", self.optimiser.epochs),
+                            ("accumulate", self.optimiser.accumulate)):
             if value < (2 if what == "batch_size" else 1):
                 raise CheckpointError(f"Recipe '{self.name}': {what} is {value}.", "Give a larger number.")
 

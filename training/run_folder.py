@@ -67,8 +67,9 @@ class RunFolder:
         self._check_same(tomllib.loads(path.read_text(encoding="utf-8")))
 
     def _check_same(self, found: dict[str, Any]) -> None:
-        changed = [name for name, value in _flat(self.record["recipe"]).items()
-                   if _flat(found.get("recipe", {})).get(name) != value]
+        # a setting that is younger than the run stood at its default
+        begun = _flat(Recipe("", "mini").to_dict()) | _flat(found.get("recipe", {}))
+        changed = [name for name, value in _flat(self.record["recipe"]).items() if begun.get(name) != value]
         if changed:
             raise CheckpointError(f"The run in {self.path} was begun with another recipe: "
                                   f"{', '.join(changed[:4])} differ{'s' if len(changed) == 1 else ''}.",

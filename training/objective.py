@@ -1,0 +1,96 @@
+"""What a step minimises: a recipe's weighted terms of a batch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .aligned import LRS, XP, AlignedModel
+from .checkpoints import ModelCard
+from .distributed import Ranks
+from .losses import error_weights
+from .pairs import Batch
+from .recipe import Recipe
+
+Encoded = dict[str, dict[str, Tensor]]
+
+
+@dataclass
+class DeviceBatch:
+    """A `Batch` on the device that trains; `weights` are None where pixels count alike."""
+
+    inputs: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    weights: dict[str, Tensor] | None
+
+    @property
+    def rows(self) -> int:
+        """Number of stars."""
+        return len(next(iter(self.inputs.values())))
+
+
+class Objective:
+    """Loss terms of a module under a recipe.
+
+    Parameters
+    ----------
+    ranks
+        Processes whose batches are one; terms are then shares whose sum over processes is the
+        term of the whole batch.
+    """
+
+    def __init__(self, module: nn.Module, card: ModelCard, recipe: Recipe, device: torch.device,
+                 ranks: Ranks | None = None) -> None:
+        self.module, self.card, self.recipe, self.device = module, card, recipe, device
+        self.ranks = ranks or Ranks()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision that the recipe asks for."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.optimiser.precision == "bf16")
+
+    def on_device(self, batch: Batch) -> DeviceBatch:
+        """Bring a batch to the device."""
+        settings, weights = self.recipe.loss, None
+        if settings.error_weighted:
+            errors = self._tensors(batch.errors)
+            weights = {name: error_weights(error, settings.error_floor) for name, error in errors.items()}
+        return DeviceBatch(self._tensors(batch.inputs), self._tensors(batch.targets), weights)
+
+    def terms(self, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Every term and their weighted sum `total`, with gradients."""
+        with self.autocast():
+            if isinstance(self.module, AlignedModel):
+                return self.aligned_terms(self.encode(batch, slice(None)), batch)
+            losses = self.module.losses(batch.inputs[self.card.modalities[0]])  # type: ignore[operator]
+        return {name: term / self.ranks.world for name, term in losses.items()}
+
+    def encode(self, batch: DeviceBatch, rows: slice) -> Encoded:
+        """Vectors of some of a batch's stars; call under `autocast`."""
+        assert isinstance(self.module, AlignedModel)
+        return {name: self.module.encode(name, batch.inputs[name][rows]) for name in (XP, LRS)}
+
+    def aligned_terms(self, encoded: Encoded, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Terms of an aligned model from its vectors; call under `autocast`."""
+        assert isinstance(self.module, AlignedModel)
+        terms = self.module.losses_of(encoded, batch.inputs[XP], batch.inputs[LRS], batch.weights, batch.targets,
+                                      self.ranks.gather)
+        settings = self.recipe.loss
+        factor = {"clip": settings.contrast, "recon": settings.reconstruct, "pred": settings.predict}
+        if self.ranks.world > 1:
+            terms = {name: term * self._share(name, batch) for name, term in terms.items()}
+        parts = [factor[name.split("_")[0]] * term for name, term in terms.items() if name != "total"]
+        return terms | {"total": torch.stack(parts).sum()}
+
+    def _share(self, term: str, batch: DeviceBatch) -> float | Tensor:
+        """This process's part in a mean over the whole batch: pixel terms weigh by their pixels' weights."""
+        if batch.weights is None or term.split("_")[0] not in ("recon", "pred"):
+            return 1.0 / self.ranks.world
+        weight = batch.weights[XP if term.endswith("xp") else LRS].sum()
+        return weight / self.ranks.total(weight).clamp_min(torch.finfo(weight.dtype).tiny)
+
+    def _tensors(self, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
