@@ -101,6 +101,8 @@ class AtlasViews:
             for modality in self.spectra_files:
                 folder = atlas.vectors(model, modality).folder
                 found.append((f"vectors_{modality}", committed_files(folder), f"{modality} vectors of '{model}'"))
+                folder = atlas.estimates(modality, model).folder
+                found.append((f"estimates_{modality}", committed_files(folder), f"{modality} labels by '{model}'"))
             found.append(
                 ("translations", committed_files(atlas.translations(model).folder), f"translations of '{model}'")
             )

@@ -121,6 +121,29 @@ class Model:
         self._need_decoders()
         return self._run(modality, inputs, self._reconstructed)
 
+    def estimate(self, modality: str, inputs: np.ndarray, snr: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Labels of stars with errors, flag and distance; see `training.estimators.Estimators.estimate`.
+
+        Parameters
+        ----------
+        modality, inputs
+            As for `embed_raw`.
+        snr
+            (N,) signal to noise a pixel, NaN where unknown; errors depend on it.
+
+        Raises
+        ------
+        CheckpointError
+            If the model has no estimators, or they belong to other weights.
+        """
+        from .estimators import load_estimators
+
+        estimators = load_estimators(self)
+        if estimators is None:
+            raise CheckpointError(f"Model '{self.name}' has no label estimators.",
+                                  "Train them: specclip-search train estimators --atlas ATLAS --model NAME|DIR.")
+        return estimators.estimate(modality, self.embed(modality, inputs), snr)
+
     def unusable(self, modality: str, inputs: np.ndarray) -> dict[int, Reason]:
         """Rows that have no vector, and why: not finite, or constant."""
         inputs = self._checked_shape(modality, inputs)

@@ -114,6 +114,11 @@ class Atlas:
             self.path / "vectors" / checked_name(model, "model") / modality, f"{modality} vectors of '{model}'"
         )
 
+    def estimates(self, modality: str, model: str | None = None) -> Stage:
+        """Label estimates of a modality, by the active model unless another is named."""
+        name = self.require_model(model)
+        return Stage(self.path / "estimates" / name / modality, f"{modality} label estimates of '{name}'")
+
     def translations(self, model: str) -> Stage:
         return Stage(self.path / "translations" / checked_name(model, "model"), f"translations of '{model}'")
 

@@ -96,3 +96,38 @@ def vectors_schema(dim: int) -> pa.Schema:
             described("norm", pa.float32(), "length of the vector before it was made unit"),
         ]
     )
+
+
+_ESTIMATED = {
+    "teff": ("effective temperature", "K", "phys.temperature.effective"),
+    "logg": ("surface gravity, log10(cm s-2)", "dex", "phys.gravity"),
+    "feh": ("[Fe/H]", "dex", "phys.abund.Fe"),
+    "alpha_fe": ("[alpha/Fe]", "dex", "phys.abund"),
+    "c_fe": ("[C/Fe]", "dex", "phys.abund"),
+    "rv": ("radial velocity; null where the instrument shows none", "km/s", "spect.dopplerVeloc.opt"),
+}
+
+
+def estimates_schema() -> pa.Schema:
+    """Columns of `estimates/<model>/<modality>`: labels estimated from shared vectors."""
+    fields = [SPEC_ID, SOURCE_ID, RELEASE]
+    for name, (text, unit, ucd) in _ESTIMATED.items():
+        fields.append(described(name, pa.float32(), f"{text}, estimated from the vector", unit, ucd))
+        fields.append(described(f"{name}_err", pa.float32(), f"1 sigma error of {name}", unit, f"stat.error;{ucd}"))
+    fields += [
+        described(
+            "flag",
+            pa.int32(),
+            "0 is good; bits: 1 far from the training stars, 2 a value out of their range, 4 S/N below theirs, "
+            "8 S/N unknown, 16 c_fe extrapolated to high [Fe/H], 32 errors half as wide as the training sample",
+            ucd="meta.code.qual",
+        ),
+        described("distance", pa.float32(), "from the training stars; 1 is typical of them", ucd="meta.code.qual"),
+    ]
+    return pa.schema(
+        [
+            *fields,
+            described("feh_p_below_m2", pa.float32(), "probability of [Fe/H] below -2", ucd="stat.probability"),
+            described("feh_p_below_m3", pa.float32(), "probability of [Fe/H] below -3", ucd="stat.probability"),
+        ]
+    )

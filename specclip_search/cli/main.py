@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "train": "Train a model from a recipe.",
     "model": "List, show, import or choose models.",
     "embed": "Turn spectra into vectors.",
+    "estimate": "Estimate stellar labels from vectors.",
     "translate": "Turn pairs of spectra into translation errors.",
     "index": "Build, inspect, check or tune the vector index.",
     "similar": "Find the spectra most like a given one.",

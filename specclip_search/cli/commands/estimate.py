@@ -1,0 +1,41 @@
+"""`specclip-search estimate`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..options import AtlasOption, open_atlas
+from ..progress import progress_bar
+from ..reports import say
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def estimate(
+    atlas: AtlasOption,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="NAME|DIR", help="Model to use; by default the atlas's active one."),
+    ] = "",
+    within: Annotated[
+        list[str] | None, typer.Option("--within", metavar="MODALITY", help="Only this instrument; may be given twice.")
+    ] = None,
+) -> None:
+    """Estimate Teff, logg, [Fe/H], [alpha/Fe], [C/Fe] and radial velocity from the vectors, with errors and flags.
+
+    Current shards are left alone, so it can be stopped and started. In SQL: estimates_gaia_xp, estimates_lamost_lrs.
+
+    Example: specclip-search estimate --atlas my-atlas
+    """
+    from indexing.estimating import estimate as estimate_atlas
+
+    from ..models import chosen_model
+
+    target = open_atlas(atlas)
+    loaded = chosen_model(target, model, device="cpu")
+    with progress_bar("estimate", "spectra") as progress:
+        report = estimate_atlas(target, loaded, within, progress=progress)
+    say(str(report))
