@@ -9,6 +9,7 @@ import numpy as np
 from ..spectrum import Spectrum
 from .instrument import RawLrs, observe_lrs
 from .labels import FloatArray
+from .line_depths import real_lrs
 from .snr import sample_snr
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def observe_stars(
     snr, rv = draw_conditions(ids, labels[:, 2], seed)
     for start in range(0, len(ids), BLOCK):
         rows = slice(start, start + BLOCK)
-        raw = observe_lrs(emulator.lrs(labels[rows]), snr[rows], rv[rows], ids[rows], ebv=ebv[rows], seed=seed)
+        raw = observe_lrs(real_lrs(emulator, labels[rows]), snr[rows], rv[rows], ids[rows], ebv=ebv[rows], seed=seed)
         for i in range(len(raw)):
             spectra.append(_spectrum(raw, i, int(ids[start + i]), _degrees(ra, start + i), _degrees(dec, start + i)))
     return spectra

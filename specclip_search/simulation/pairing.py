@@ -126,7 +126,7 @@ def simulate_pairs(
         numbers = _target_numbers(target, parts)
         for part in parts:
             inputs = text_digest(
-                "simulated lrs 3", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
+                "simulated lrs 4", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
             )
             if target.is_current(numbers[part.number], inputs):
                 accounts = target.part(numbers[part.number]).extra["accounts"]  # type: ignore[union-attr]

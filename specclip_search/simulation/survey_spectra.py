@@ -11,6 +11,7 @@ from ..modality import GAIA_XP
 from ..spectrum import Spectrum
 from .instrument import observe_lrs
 from .labels import FloatArray
+from .line_depths import real_lrs
 from .observed import BLOCK, C_KM_S, RELEASE
 from .oddities import ASTROPHYSICAL, IDENTITY, INSTRUMENTAL, ODDITIES, changed_light, spoil
 from .population import Bases, Population, draw_population
@@ -108,7 +109,7 @@ def lrs_spectra(emulator: Emulator, bases: Bases, stars: Population, seed: int) 
     spectra: list[Spectrum] = []
     for start in range(0, len(star), BLOCK):
         rows = slice(start, start + BLOCK)
-        flux = emulator.lrs(seen[rows])
+        flux = real_lrs(emulator, seen[rows])
         for n, i in enumerate(star[rows]):
             if ODDITIES.get(stars.oddity[i]) == ASTROPHYSICAL:
                 flux[n] = changed_light(stars.oddity[i], emulator.wavelength, flux[n], stars.strength[i], 0.0)

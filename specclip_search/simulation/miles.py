@@ -1,0 +1,43 @@
+"""Stars of the MILES library that the emulator covers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..readers.air import air_to_vacuum
+from .labels import FloatArray, SimulationError
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
+
+COLUMNS = ("wave_air", "flux", "teff", "logg", "feh")
+
+
+def usual_alpha(feh: FloatArray) -> FloatArray:
+    """[alpha/Fe] of a star of which only [Fe/H] is known: 0.33 below -1, falling to 0 at solar."""
+    return np.clip(-0.33 * feh, 0.0, 0.33)
+
+
+def miles_stars(emulator: Emulator, path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Labels (N, 5), wavelength (P,) [Angstrom, vacuum] and flux (N, P); [alpha/Fe] by `usual_alpha`, [C/Fe] 0.
+
+    Raises
+    ------
+    SimulationError
+        If the file lacks what it must hold.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        missing = set(COLUMNS) - set(archive.files)
+        if missing:
+            raise SimulationError(
+                f"{path} must hold {', '.join(COLUMNS)}; it lacks {', '.join(sorted(missing))}.",
+                "Give the file of the MILES library.",
+            )
+        wave_air, flux, teff, logg, feh = (archive[name].astype(float) for name in COLUMNS)
+    labels = np.stack([teff, logg, feh, usual_alpha(feh), np.zeros_like(feh)], axis=1)
+    use = np.flatnonzero(np.isfinite(labels).all(axis=1) & np.isfinite(flux).all(axis=1))
+    use = use[emulator.covers(labels[use])]
+    return labels[use], air_to_vacuum(wave_air), flux[use]
