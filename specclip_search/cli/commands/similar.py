@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,6 +42,10 @@ def similar(
         bool, typer.Option("--exclude-repeats", help="Leave out every spectrum of the target's star.")
     ] = False,
     summary: Annotated[bool, typer.Option("--summary", help="Sum up the labels of what was found, on stderr.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw target and neighbours, as .png, .svg or .pdf."),
+    ] = None,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -54,8 +59,13 @@ def similar(
 
     from ...tables import write_rows
 
+    if plot is not None:
+        from queries.drawing import picture_format
+
+        picture_format(plot)
+    atlas_there = open_atlas(atlas)
     frame = search(
-        open_atlas(atlas),
+        atlas_there,
         targets if len(targets) > 1 else targets[0],
         k=k,
         within=within,
@@ -67,6 +77,10 @@ def similar(
         combine=combine,
     )
     write_rows(frame, format, output)
+    if plot is not None:
+        from queries.plot_similar import plot_similar
+
+        plot_similar(atlas_there, frame, plot)
     if summary:
         say(*_summary_lines(summarise(frame)))
 
