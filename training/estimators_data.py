@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .model import Model
 
 C_KM_S = 299792.458
-MAX_ERROR = {"teff": 200.0, "logg": 0.2, "feh": 0.1, "alpha_fe": 0.08}
-"""A catalogue's label with a larger error teaches nothing (K, dex)."""
+MAX_ERROR = {"teff": 0.05, "logg": 0.3, "feh": 0.15, "alpha_fe": 0.15}
+"""A catalogue's label with a larger error teaches nothing (Teff: as a fraction of it; dex)."""
 _OTHER_NAMES = {"alpha_fe": ("alpha_fe", "alpha_m"), "c_fe": ("c_fe", "c_m")}
 BATCH_ROWS = 1024
 Progress = Callable[..., None]
@@ -89,7 +89,8 @@ def read_label_catalogue(atlas: Atlas, name: str) -> _Catalogue:
         if column is not None:
             values[:, i] = _floats(table, column)
             if label in MAX_ERROR and f"{column}_err" in table.column_names:
-                values[_floats(table, f"{column}_err") > MAX_ERROR[label], i] = np.nan
+                error = _floats(table, f"{column}_err")
+                values[(error / values[:, i] if label == "teff" else error) > MAX_ERROR[label], i] = np.nan
     unique, first = np.unique(ids, return_index=True)
     return _Catalogue(unique, values[first], "base_source_id" in table.column_names)
 

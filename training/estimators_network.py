@@ -12,6 +12,8 @@ from .estimators_mixture import Mixture
 
 MIN_LOG_SIGMA, MAX_LOG_SIGMA = -5.0, 3.0
 BATCH = 4096
+MAX_COORDINATE = 4.0
+"""In standard deviations of the training stars."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class EstimatorModule(nn.Module):
         """(N, axes) whitened coordinates: of mean 0 and variance 1 over the training stars."""
         return (self._raw(vectors) - self.axis_mean) / self.axis_std  # type: ignore[operator]
 
+    def seen(self, coordinates: Tensor) -> Tensor:
+        """Coordinates as the networks see them: what no training star has is held at the edge of what they have."""
+        return coordinates.clamp(-MAX_COORDINATE, MAX_COORDINATE)
+
     @torch.inference_mode()
     def run(self, vectors: np.ndarray) -> tuple[np.ndarray, Mixture]:
         """Coordinates (N, axes) and the pooled mixtures of unit vectors (N, dim)."""
@@ -97,7 +103,7 @@ class EstimatorModule(nn.Module):
         for start in range(0, max(len(vectors), 1), BATCH):
             block = np.ascontiguousarray(vectors[start : start + BATCH], np.float32)
             x = self.coordinates(torch.from_numpy(block))
-            outputs = [member(x) for member in self.members]
+            outputs = [member(self.seen(x)) for member in self.members]
             pooled = [torch.cat([output[i] for output in outputs], dim=-1) for i in range(3)]
             parts.append((x, *pooled))
         columns: list[np.ndarray] = [torch.cat(column).double().numpy() for column in zip(*parts, strict=True)]

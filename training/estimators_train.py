@@ -14,6 +14,7 @@ from torch import nn
 
 from specclip_search.errors import CheckpointError
 
+from .aligned import LRS
 from .estimators import Estimators, InstrumentEstimator, distance_of
 from .estimators_calibration import calibrate
 from .estimators_data import LabelledVectors, labelled_vectors
@@ -36,8 +37,10 @@ Progress = Callable[..., None]
 class EstimatorRecipe:
     """How estimators are trained."""
 
-    axes: int = 256
-    """Principal axes of the vectors that are used, at most."""
+    xp_axes: int = 320
+    """Principal axes of Gaia XP vectors that are used, at most."""
+    lrs_axes: int = 96
+    """The same of LAMOST LRS vectors: few, since the weak axes of model spectra are where real ones leave them."""
     hidden: int = 192
     """Width of the two hidden layers."""
     components: int = 3
@@ -115,8 +118,9 @@ def fit_instrument(modality: str, data: LabelledVectors, recipe: EstimatorRecipe
     scaled = np.stack([to_scale(n, data.labels[:, i]) for i, n in enumerate(labels)], axis=1)
     mean, std = _moments(scaled[fit])
     target = ((scaled - mean) / std).astype(np.float32)
-    sizes = EstimatorSizes(data.vectors.shape[1], min(recipe.axes, data.vectors.shape[1]), recipe.hidden,
-                           recipe.components, len(labels), recipe.members)
+    axes = recipe.lrs_axes if modality == LRS else recipe.xp_axes
+    sizes = EstimatorSizes(data.vectors.shape[1], min(axes, data.vectors.shape[1]), recipe.hidden, recipe.components,
+                           len(labels), recipe.members)
     torch.manual_seed(recipe.seed)
     module = EstimatorModule(sizes, recipe.dropout)
     module.set_projection(data.vectors[fit])
@@ -160,7 +164,7 @@ def _run(module: EstimatorModule, vectors: np.ndarray) -> tuple[np.ndarray, Any]
 def _fit(module: EstimatorModule, modality: str, vectors: np.ndarray, target: np.ndarray, weight: np.ndarray,
          recipe: EstimatorRecipe, progress: Progress | None) -> None:
     with torch.no_grad():
-        x = module.coordinates(torch.from_numpy(vectors))
+        x = module.seen(module.coordinates(torch.from_numpy(vectors)))
     y, w = torch.from_numpy(target), torch.from_numpy(weight)
     steps = math.ceil(len(x) / recipe.batch_size)
     for number, member in enumerate(module.members):

@@ -19,7 +19,7 @@ from training.estimators_mixture import Mixture
 from training.estimators_train import EstimatorRecipe, fit_instrument, star_weights
 
 LRS, XP = "lamost_lrs", "gaia_xp"
-SMALL = EstimatorRecipe(axes=16, hidden=32, epochs=12, members=1)
+SMALL = EstimatorRecipe(xp_axes=16, lrs_axes=16, hidden=32, epochs=12, members=1)
 
 
 def made_up(count: int = 4000, seed: int = 0, labels: int = 5) -> LabelledVectors:
