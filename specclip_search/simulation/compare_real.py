@@ -1,10 +1,12 @@
-"""How like real stars the emulated spectra are: against the MILES library and against LAMOST itself.
+"""How like real stars the emulated spectra are: against the MILES library, against LAMOST and Gaia XP.
 
     python -m specclip_search.simulation.compare_real --miles miles.npz --lamost FOLDER --picture OUT.png
+    python -m specclip_search.simulation.compare_real --atlas ATLAS --xp-picture OUT.png
 
 MILES stars with known labels are compared at a common resolution, LAMOST spectra (a folder with
 `labels.csv` and the files it names) at the star's velocity. Both sides pass through the published
-preprocessing, so the numbers are in the units that a model sees. Nothing is fitted.
+preprocessing, so the numbers are in the units that a model sees. Nothing is fitted. Gaia XP stars
+are validation stars of an atlas, see `compare_xp`.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..keys import VALIDATION_SPLIT
 from ..modality import LAMOST_LRS
 from ..readers import read_spectrum
 from ..readers.air import air_to_vacuum
+from .compare_pictures import draw_miles, draw_xp
+from .compare_xp import read_real_xp, xp_report
 from .emulator import Emulator
 from .labels import FloatArray, SimulationError
+from .smooth_residual import fit_smooth, smooth_terms
 
 MILES_FWHM_A = 2.5  # Falcon-Barroso et al. 2011: 2.51
 RESOLUTION = 1800.0
@@ -145,8 +151,10 @@ def compare_lamost(emulator: Emulator, folder: Path) -> tuple[Comparison, FloatA
     return Comparison(labels, real, model), snr
 
 
-def by_bin(comparison: Comparison, column: int, edges: tuple[float, ...]) -> Iterator[dict[str, float | int]]:
-    """Median rms and correlation of the stars between consecutive edges of a label."""
+def by_bin(
+    comparison: Comparison, column: int, edges: tuple[float, ...], left: FloatArray
+) -> Iterator[dict[str, float | int]]:
+    """Median rms and correlation of the stars between consecutive edges of a label, and of the rms (N,) `left`."""
     rms, correlation, value = comparison.rms(), comparison.correlation(), comparison.labels[:, column]
     for low, high in pairwise(edges):
         inside = (value >= low) & (value < high)
@@ -156,72 +164,41 @@ def by_bin(comparison: Comparison, column: int, edges: tuple[float, ...]) -> Ite
                 "to": high,
                 "n": int(inside.sum()),
                 "rms": round(float(np.median(rms[inside])), 4),
+                "rms_corrected": round(float(np.median(left[inside])), 4),
                 "correlation": round(float(np.median(correlation[inside])), 3),
             }
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Picture of six typical stars (the median rms of their bin) and of rms against teff and feh."""
-    import matplotlib
+def halves(comparison: Comparison) -> FloatArray:
+    """(N,) rms that is left of each star when a smooth correction learned from the other half is added.
 
-    matplotlib.use("Agg")
-    # GaiaXPy, where it was imported, has switched every picture of the process to LaTeX
-    with matplotlib.rc_context({"text.usetex": False}):
-        _draw(comparison, path)
-
-
-def _draw(comparison: Comparison, path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    teff, _, feh = comparison.labels[:, :3].T
-    rms = comparison.rms()
-    kinds = (
-        ("A star", (teff > 8000) & (feh > -0.6)), ("F star", (teff > 6200) & (teff < 7000) & (feh > -0.6)),
-        ("solar-like", (teff > 5500) & (teff < 6000) & (feh > -0.3)), ("K giant", (teff < 4700) & (feh > -0.6)),
-        ("poor dwarf or subgiant", (teff > 5500) & (feh < -1.5)), ("poor giant", (teff < 5300) & (feh < -1.5)),
-    )  # fmt: skip
-    figure, axes = plt.subplots(len(kinds) + 1, 1, figsize=(11, 15), layout="constrained")
-    for axis, (name, mask) in zip(axes, kinds, strict=False):
-        members = np.flatnonzero(mask)
-        if not len(members):
-            continue
-        star = members[np.argsort(rms[members])[len(members) // 2]]
-        axis.plot(LAMOST_LRS.wavelength, comparison.real[star], color="0.35", lw=1.2, label="MILES")
-        axis.plot(LAMOST_LRS.wavelength, comparison.emulated[star], color="C3", lw=0.8, label="emulator")
-        axis.set_title(
-            f"{name}: {teff[star]:.0f} K, log g {comparison.labels[star, 1]:.2f}, [Fe/H] {feh[star]:+.2f}; "
-            f"rms {rms[star]:.3f}, median of {len(members)} stars",
-            fontsize=9,
-        )
-        axis.set_ylim(min(0.2, comparison.real[star].min() - 0.05), 1.15)
-        axis.set_xlim(LAMOST_LRS.wavelength[0], LAMOST_LRS.wavelength[-1])
-    axes[0].legend(loc="lower right", fontsize=8, ncols=2)
-    axes[-2].set_xlabel("vacuum wavelength [Angstrom]")
-    figure.supylabel("flux / continuum, as prepared for a model", fontsize=10)
-    points = axes[-1].scatter(teff, rms, c=feh, s=14, cmap="viridis")
-    axes[-1].set(xscale="log", yscale="log", xlabel="Teff [K]", ylabel="rms difference")
-    axes[-1].set_xticks([4000, 5000, 6000, 8000, 10000], ["4000", "5000", "6000", "8000", "10000"])
-    axes[-1].minorticks_off()
-    figure.colorbar(points, ax=axes[-1], label="[Fe/H]")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+    The halves are every second star in order of temperature.
+    """
+    residual = comparison.real - comparison.emulated
+    left = np.empty(len(residual))
+    half = np.argsort(np.argsort(comparison.labels[:, 0], kind="stable")) % 2
+    for own in (0, 1):
+        learned = fit_smooth(comparison.labels[half != own], residual[half != own])
+        rest = residual[half == own] - smooth_terms(comparison.labels[half == own]) @ learned
+        left[half == own] = np.sqrt((rest**2).mean(axis=1))
+    return left
 
 
-def report(emulator: Emulator, miles: Path | None, lamost: Path | None, picture: Path | None) -> dict[str, object]:
+def report(
+    emulator: Emulator,
+    miles: Path | None = None,
+    lamost: Path | None = None,
+    picture: Path | None = None,
+    atlas: Path | None = None,
+    xp_picture: Path | None = None,
+) -> dict[str, object]:
     """The comparisons asked for, as plain values."""
     result: dict[str, object] = {}
     if miles is not None:
         comparison = compare_miles(emulator, miles)
-        result["miles"] = {
-            "stars": len(comparison.labels),
-            "rms": round(float(np.median(comparison.rms())), 4),
-            "correlation": round(float(np.median(comparison.correlation())), 3),
-            "by_teff": list(by_bin(comparison, 0, TEFF_EDGES)),
-            "by_feh": list(by_bin(comparison, 2, FEH_EDGES)),
-        }
+        result["miles"] = _miles_report(comparison)
         if picture is not None:
-            draw(comparison, picture)
+            draw_miles(comparison, picture)
     if lamost is not None:
         comparison, snr = compare_lamost(emulator, lamost)
         rows = zip(comparison.labels, snr, comparison.rms(), comparison.correlation(), strict=True)
@@ -230,7 +207,29 @@ def report(emulator: Emulator, miles: Path | None, lamost: Path | None, picture:
              "rms": round(float(r), 4), "correlation": round(float(c), 3)}
             for star, s, r, c in rows
         ]  # fmt: skip
+    if atlas is not None:
+        from ..atlas import Atlas
+
+        stars = read_real_xp(emulator, Atlas(atlas), "apogee", (VALIDATION_SPLIT,))
+        result["xp"] = xp_report(stars, TEFF_EDGES, FEH_EDGES)
+        if xp_picture is not None:
+            draw_xp(stars, xp_picture)
     return result
+
+
+def _miles_report(comparison: Comparison) -> dict[str, object]:
+    left, feh = halves(comparison), comparison.labels[:, 2]
+    poor = feh < FEH_EDGES[2]
+    return {
+        "stars": len(comparison.labels),
+        "rms": round(float(np.median(comparison.rms())), 4),
+        "correlation": round(float(np.median(comparison.correlation())), 3),
+        "rms_corrected_by_other_half": round(float(np.median(left)), 4),
+        "poor_rms": round(float(np.median(comparison.rms()[poor])), 4),
+        "poor_rms_corrected_by_other_half": round(float(np.median(left[poor])), 4),
+        "by_teff": list(by_bin(comparison, 0, TEFF_EDGES, left)),
+        "by_feh": list(by_bin(comparison, 2, FEH_EDGES, left)),
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -239,8 +238,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--miles", type=Path, help="npz file of the MILES library")
     parser.add_argument("--lamost", type=Path, help="folder with labels.csv and table/")
     parser.add_argument("--picture", type=Path, help="picture to write, of the MILES stars")
+    parser.add_argument("--atlas", type=Path, help="atlas with real Gaia XP stars and the catalogue apogee")
+    parser.add_argument("--xp-picture", type=Path, help="picture to write, of the XP stars")
     options = parser.parse_args(argv)
-    result = report(Emulator.load(), options.miles, options.lamost, options.picture)
+    result = report(Emulator.load(), **vars(options))
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 

@@ -22,6 +22,7 @@ from .observed import RELEASE, observe_stars
 from .pairing import StarLabels, read_labels
 from .reddening import fit_reddening
 from .xp import moved_xp
+from .xp_correction import correction_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,7 +71,9 @@ def simulate_metal_poor(
     rows, targets = draw_targets(emulator, bases.labels, count, np.random.default_rng([seed, count]))
     ids = simulated_ids(bases.ids[rows])
     _write_truth(atlas, ids, bases.ids[rows], targets, bases.ebv[rows])
-    inputs = text_digest("metal-poor 3", atlas.catalog(catalogue).digest, emulator.digest, str(seed), str(count))
+    inputs = text_digest(
+        "metal-poor 4", atlas.catalog(catalogue).digest, emulator.digest, correction_digest(), str(seed), str(count)
+    )
     report = IngestReport()
     xp_stage, lrs_stage = atlas.spectra(GAIA_XP.name), atlas.spectra(LAMOST_LRS.name)
     with xp_stage.lock(), lrs_stage.lock():

@@ -23,6 +23,7 @@ from .population import POPULATIONS, Bases, Population, draw_population
 from .rates import Rates
 from .reddening import fit_reddening
 from .survey_spectra import XpNoise, lrs_spectra, xp_spectra
+from .xp_correction import correction_digest
 
 if TYPE_CHECKING:
     from ..atlas import Atlas
@@ -83,7 +84,14 @@ def simulate_survey(
     _require_own_truth(atlas)
     noise = XpNoise.measure(bases)
     inputs = text_digest(
-        REVISION, digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed), str(stars), repr(rates)
+        REVISION,
+        digest,
+        atlas.catalog(catalogue).digest,
+        emulator.digest,
+        correction_digest(),
+        str(seed),
+        str(stars),
+        repr(rates),
     )
     report = IngestReport()
     stages = {m.name: atlas.spectra(m.name) for m in (LAMOST_LRS, GAIA_XP)}

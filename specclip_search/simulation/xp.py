@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .xp_correction import xp_correction
+
 if TYPE_CHECKING:
     from .emulator import Emulator
     from .labels import FloatArray
@@ -56,7 +58,8 @@ def moved_xp(emulator: Emulator, flux: FloatArray, labels: FloatArray, target: F
     """Real XP spectra of stars with `labels` as they would look at `target` labels.
 
     The real spectrum is multiplied by the ratio of two model spectra seen at XP's resolution, so
-    that what the models lack, and the star's own reddening and calibration, cancel to first order.
+    that what the models lack, and the star's own reddening and calibration, cancel to first order;
+    what the models lack at one of the two labels more than at the other is corrected by `xp_correction`.
 
     Parameters
     ----------
@@ -70,4 +73,5 @@ def moved_xp(emulator: Emulator, flux: FloatArray, labels: FloatArray, target: F
     ndarray
         (N, 343) flux in the units of `flux`.
     """
-    return flux * model_xp(emulator, target) / model_xp(emulator, labels)
+    ratio = model_xp(emulator, target) / model_xp(emulator, labels)
+    return flux * ratio * (xp_correction(target) / xp_correction(labels))

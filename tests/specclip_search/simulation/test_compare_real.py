@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specclip_search.simulation import compare_real
-from specclip_search.simulation.compare_real import Comparison, broadened, compare_lamost, compare_miles
+from specclip_search.simulation.compare_real import Comparison, broadened, compare_lamost, compare_miles, halves
 from specclip_search.simulation.emulator import Emulator
 from specclip_search.simulation.labels import SimulationError
 
@@ -82,3 +82,18 @@ def test_a_file_that_is_not_miles_is_refused(emulator, tmp_path):
     (tmp_path / "labels.csv").write_text("obsid,teff,logg,feh,rv\n1,3000,5,0,0\n")
     with pytest.raises(SimulationError, match="No star"):
         compare_lamost(emulator, tmp_path)
+
+
+def test_a_correction_learned_from_one_half_is_judged_by_the_other():
+    rng = np.random.default_rng(5)
+    labels = np.column_stack(
+        [rng.uniform(4500, 6500, 300), rng.uniform(2, 4.5, 300), rng.uniform(-2, 0.3, 300), *np.zeros((2, 300))]
+    )
+    emulated = np.ones((300, 40))
+    smooth = 0.1 * (labels[:, 2:3] + 1.0) * np.linspace(-1, 1, 40)
+    noise = rng.normal(0.0, 0.01, (300, 40))
+    left = halves(Comparison(labels, emulated + smooth + noise, emulated))
+    assert np.median(left) == pytest.approx(0.01, rel=0.1)
+    # what is not systematic is not taken away
+    alone = Comparison(labels, emulated + noise, emulated)
+    assert np.median(halves(alone)) > np.median(alone.rms())

@@ -15,6 +15,7 @@ from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID, draw_targe
 from specclip_search.simulation.metal_poor_stage import simulate_metal_poor
 from specclip_search.simulation.pairing import read_labels, simulate_pairs
 from specclip_search.simulation.xp import model_xp, moved_xp, smoothing_matrix
+from specclip_search.simulation.xp_correction import xp_correction
 
 IDS = np.arange(12, dtype=np.int64) * 640 + 2**60 + 1
 TEFF = np.where(np.arange(12) == 3, 2500.0, 4600.0 + 150 * np.arange(12))
@@ -171,7 +172,8 @@ def test_a_spectrum_moved_nowhere_stays_and_one_moved_down_loses_its_lines():
     poor = rich + np.array([[0, 0, -2.0, 0.1, 0]])
     flux = model_xp(emulator, rich)
     np.testing.assert_allclose(moved_xp(emulator, flux, rich, rich), flux, rtol=1e-12)
-    np.testing.assert_allclose(moved_xp(emulator, flux, rich, poor), model_xp(emulator, poor), rtol=1e-12)
+    expected = model_xp(emulator, poor) * xp_correction(poor) / xp_correction(rich)
+    np.testing.assert_allclose(moved_xp(emulator, flux, rich, poor), expected, rtol=1e-12)
     calcium = slice(25, 32)
     assert moved_xp(emulator, flux, rich, poor)[0, calcium].sum() > 1.3 * flux[0, calcium].sum()
 
