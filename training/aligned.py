@@ -100,15 +100,24 @@ class AlignedModel(nn.Module):
 
     def losses_of(self, encoded: Mapping[str, dict[str, Tensor]], xp: Tensor, lrs: Tensor,
                   weights: Mapping[str, Tensor] | None = None, targets: Mapping[str, Tensor] | None = None,
-                  gather: Callable[[Tensor], Tensor] = lambda vectors: vectors) -> dict[str, Tensor]:
+                  gather: Callable[[Tensor], Tensor] = lambda vectors: vectors,
+                  labels: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """`losses` from what `encode` made of both instruments' spectra.
+
+        Spectra of one instrument beyond the other's number belong to stars that the other has not
+        seen: they are reconstructed and count for labels, and are neither contrasted nor predicted.
 
         Parameters
         ----------
         gather
             Puts the vectors of all processes together before they are contrasted.
+        labels
+            By modality, (B, labels) in their units, NaN where unknown. Models with heads for them
+            (`training.label_guides`) add `label_xp` and `label_lrs`.
         """
-        terms = {"clip": self.contrast(gather(encoded[XP]["shared"]), gather(encoded[LRS]["shared"]))}
+        pairs = min(len(xp), len(lrs))
+        paired = {name: {key: v[:pairs] for key, v in vectors.items()} for name, vectors in encoded.items()}
+        terms = {"clip": self.contrast(gather(paired[XP]["shared"]), gather(paired[LRS]["shared"]))}
         if self.can_decode:
             flux = targets or {XP: xp, LRS: lrs}
             weight: Mapping[str, Tensor | None] = weights or {XP: None, LRS: None}
@@ -117,8 +126,12 @@ class AlignedModel(nn.Module):
             for name in (XP, LRS):
                 terms[f"recon_{SHORT[name]}"] = l1_loss(self.decode(name, encoded[name], True), own[name], weight[name])
             for name in (XP, LRS):
-                predicted = self.decode(name, encoded[OTHER[name]], False)
-                terms[f"pred_{SHORT[name]}"] = l1_loss(predicted, flux[name], weight[name])
+                predicted, own_weight = self.decode(name, paired[OTHER[name]], False), weight[name]
+                terms[f"pred_{SHORT[name]}"] = l1_loss(predicted, flux[name][:pairs],
+                                                       None if own_weight is None else own_weight[:pairs])
+        for name, known in (labels or {}).items():
+            if hasattr(self, f"{name}_labels"):
+                terms[f"label_{SHORT[name]}"] = getattr(self, f"{name}_labels").loss(encoded[name]["shared"], known)
         terms["total"] = sum(terms.values(), start=xp.new_zeros(()))
         return terms
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.atlas.files import text_digest
@@ -17,7 +16,9 @@ from specclip_search.errors import CheckpointError
 from .aligned import LRS, XP
 from .checkpoints import PIXELS, kind_modalities
 from .folders import whole_folder
+from .pair_labels import spectra_labels
 from .pairs import ArrayPairs
+from .recipe import DataSettings
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Stage
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _DIGEST = "digest.txt"
 
 
-def atlas_source(atlas: Atlas, cache: Path, kind: str) -> ArrayPairs:
+def atlas_source(atlas: Atlas, cache: Path, kind: str, data: DataSettings | None = None) -> ArrayPairs:
     """Pairs of an atlas (or, for an encoder of one instrument, its spectra) as a `PairSource`.
 
     Flux and error are copied into uncompressed arrays under `cache` and read from there by memory
@@ -40,37 +41,49 @@ def atlas_source(atlas: Atlas, cache: Path, kind: str) -> ArrayPairs:
         Folder for the copy: 6 bytes a pixel.
     kind
         Kind of model.
+    data
+        Names the catalogues of labels, and how many stars without a pair take part.
 
     Raises
     ------
     CheckpointError
         If the atlas has no pair of spectra with the same source_id.
     AtlasError
-        If it lacks spectra of an instrument altogether.
+        If it lacks spectra of an instrument altogether, or a catalogue of labels.
     """
-    modalities = kind_modalities(kind)
+    modalities, data = kind_modalities(kind), data or DataSettings()
     stages = {name: atlas.spectra(name) for name in modalities}
     for stage in stages.values():
         if not stage.exists:
             raise stage.missing()
     links = {name: star_links(atlas, name) for name in stages}
-    digest = text_digest(*(f"{name} {stage.digest} {links[name].digest}" for name, stage in stages.items()))
+    labels = {name: atlas.catalog(name) for name in data.labels}
+    for stage in labels.values():
+        if not stage.exists:
+            raise stage.missing()
+    digest = text_digest(*(f"{name} {stage.digest} {links[name].digest}" for name, stage in stages.items()),
+                         *(f"labels {name} {stage.digest}" for name, stage in labels.items()))
     stamp = cache / _DIGEST
     if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == digest):
         shutil.rmtree(cache, ignore_errors=True)
         with whole_folder(cache) as folder:
             _copy(stages, links, folder)
+            for name in stages if labels else ():
+                np.save(folder / f"{name}.labels.npy", spectra_labels(atlas, name, links[name], data.labels))
             (folder / _DIGEST).write_text(digest, encoding="utf-8")
-    return _open(cache, modalities, digest)
+    return _open(cache, modalities, digest, data)
 
 
-def _open(folder: Path, modalities: tuple[str, ...], digest: str) -> ArrayPairs:
+def _open(folder: Path, modalities: tuple[str, ...], digest: str, data: DataSettings) -> ArrayPairs:
     def load(name: str) -> np.ndarray:
         return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     return ArrayPairs({m: load(f"{m}.flux") for m in modalities}, np.array(load("source_id")),
                       rows={m: np.array(load(f"{m}.rows")) for m in modalities},
-                      error={m: load(f"{m}.error") for m in modalities}, digest=digest)
+                      error={m: load(f"{m}.error") for m in modalities},
+                      labels={m: load(f"{m}.labels") for m in modalities} if data.labels else None,
+                      alone={m: (np.array(load(f"{m}.alone")), np.array(load(f"{m}.alone_id"))) for m in modalities},
+                      alone_share=data.alone, digest=digest)
 
 
 def _copy(stages: dict[str, Stage], links: dict[str, StarLinks], folder: Path) -> None:
@@ -81,9 +94,12 @@ def _copy(stages: dict[str, Stage], links: dict[str, StarLinks], folder: Path) -
                               "Ingest spectra whose source_id agree; LAMOST spectra get theirs by a catalogue match.")
     np.save(folder / "source_id.npy", source_id)
     for name, stage in stages.items():
-        wanted, where = np.unique(rows[name], return_inverse=True)
-        np.save(folder / f"{name}.rows.npy", where.astype(np.int64))
-        _copy_rows(stage, wanted, folder, name)
+        # every spectrum is copied: those in no pair may serve alone
+        np.save(folder / f"{name}.rows.npy", rows[name].astype(np.int64))
+        alone = np.setdiff1d(np.flatnonzero(stars[name] != NO_SOURCE), np.flatnonzero(np.isin(stars[name], source_id)))
+        np.save(folder / f"{name}.alone.npy", alone)
+        np.save(folder / f"{name}.alone_id.npy", stars[name][alone])
+        _copy_rows(stage, folder, name)
 
 
 def _star_ids(stage: Stage, links: StarLinks, keep_unknown: bool) -> np.ndarray:
@@ -109,18 +125,15 @@ def _join(stars: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarr
     return {XP: xp_rows[place[lrs_rows]], LRS: lrs_rows}, stars[LRS][lrs_rows]
 
 
-def _copy_rows(stage: Stage, wanted: np.ndarray, folder: Path, name: str) -> None:
-    """Write flux (float32) and error (float16) of the wanted rows, in order."""
-    shape = (len(wanted), PIXELS[name])
+def _copy_rows(stage: Stage, folder: Path, name: str) -> None:
+    """Write flux (float32) and error (float16) of all rows, in order."""
+    shape = (stage.rows, PIXELS[name])
     flux = np.lib.format.open_memmap(folder / f"{name}.flux.npy", mode="w+", dtype=np.float32, shape=shape)
     error = np.lib.format.open_memmap(folder / f"{name}.error.npy", mode="w+", dtype=np.float16, shape=shape)
-    first = done = 0
+    done = 0
     for _, batch in stage.iter_batches(["flux", "error"]):
-        inside = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, first + batch.num_rows)] - first
-        taken = batch.take(pa.array(inside))
-        flux[done : done + len(inside)] = column_to_matrix(taken.column("flux"))
-        error[done : done + len(inside)] = column_to_matrix(taken.column("error"))
-        first += batch.num_rows
-        done += len(inside)
+        flux[done : done + batch.num_rows] = column_to_matrix(batch.column("flux"))
+        error[done : done + batch.num_rows] = column_to_matrix(batch.column("error"))
+        done += batch.num_rows
     flux.flush()
     error.flush()

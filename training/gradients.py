@@ -62,29 +62,29 @@ class StepGradients:
         return sums
 
     def _by_vectors(self, batch: DeviceBatch) -> dict[str, Tensor]:
-        objective, slices = self.objective, list(self._slices(batch.rows))
+        objective, parts = self.objective, min(self.parts, batch.rows)
         states: list[list[Tensor]] = []
         pieces: list[Encoded] = []
         with torch.no_grad(), objective.autocast():
-            for rows in slices:
+            for number in range(parts):
                 states.append(self._random_state())
-                pieces.append(objective.encode(batch, rows))
+                pieces.append(objective.encode(batch, number, parts))
         whole: Encoded = {modality: {key: torch.cat([piece[modality][key] for piece in pieces]).requires_grad_()
                                      for key in pieces[0][modality]} for modality in pieces[0]}
         with objective.autocast():
             terms = objective.aligned_terms(whole, batch)
         terms["total"].backward()  # type: ignore[no-untyped-call]
         after = self._random_state()
-        for rows, state in zip(slices, states, strict=True):
+        for number, state in enumerate(states):
             self._set_random_state(state)  # the same dropout as before
             with objective.autocast():
-                again = objective.encode(batch, rows)
-            self._carry_on(again, whole, rows)
+                again = objective.encode(batch, number, parts)
+            self._carry_on(again, whole, {name: batch.piece(name, number, parts) for name in again})
         self._set_random_state(after)
         return terms
 
     @staticmethod
-    def _carry_on(encoded: Encoded, whole: Encoded, rows: slice) -> None:
+    def _carry_on(encoded: Encoded, whole: Encoded, rows: dict[str, slice]) -> None:
         """Take the loss's gradient by vectors on to the encoders."""
         outputs, gradients = [], []
         for modality, vectors in encoded.items():
@@ -92,7 +92,7 @@ class StepGradients:
                 gradient = whole[modality][key].grad
                 if gradient is not None:
                     outputs.append(vector)
-                    gradients.append(gradient[rows])
+                    gradients.append(gradient[rows[modality]])
         torch.autograd.backward(outputs, gradients)
 
     def _slices(self, rows: int) -> Iterator[slice]:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 PUBLISHED_TEMPERATURE = 15.5
 NORM_FLOOR = 1e-3
+LOG_SCALE_RANGE = (-6.0, 3.0)
 
 
 def clip_logits(a: Tensor, b: Tensor, scale: float | Tensor = PUBLISHED_TEMPERATURE) -> Tensor:
@@ -71,3 +72,20 @@ def error_weights(error: Tensor, floor: float = 0.01, power: float = 1.0) -> Ten
     """
     weight = (floor / error.clamp_min(floor)) ** power
     return torch.nan_to_num(weight, nan=0.0)
+
+
+def label_loss(mean: Tensor, log_scale: Tensor, target: Tensor) -> Tensor:
+    """Mean negative log likelihood of labels under a Laplace law, rounded near zero; robust against wrong labels.
+
+    Parameters
+    ----------
+    mean, log_scale
+        (B, k) what is expected, and ln of the law's scale.
+    target
+        (B, k), NaN where a label is unknown: it counts for nothing.
+    """
+    known = torch.isfinite(target)
+    residual = F.smooth_l1_loss(mean, torch.nan_to_num(target), reduction="none", beta=0.1)
+    log_scale = log_scale.clamp(*LOG_SCALE_RANGE)
+    loss = residual * torch.exp(-log_scale) + log_scale
+    return torch.where(known, loss, 0.0).sum() / known.sum().clamp_min(1)

@@ -9,10 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from specclip_search.errors import CheckpointError
+
 from .aligned import AlignedModel
 from .autoencoder import AutoEncoder
 from .decoders import Decoder
-from .heads import AttentionHead, MlpHead
+from .heads import AttentionHead, Encoder, MlpHead
+from .label_guides import LabelGuide
 from .losses import clip_loss, sigmoid_loss
 from .published import LRS_PIXELS, XP_PIXELS
 from .tokens import lrs_token_count, lrs_tokens
@@ -28,6 +31,8 @@ class MiniSizes:
 
     dim: int = 768
     """Length of the shared vector."""
+    lrs_encoder: str = "transformer"
+    """What encodes LRS spectra: `transformer`, or `perceptron`, residual blocks over all pixels at once."""
     lrs_slice: int = 34
     """Pixels in one LRS token; tokens do not overlap. 34 divides the 1462 pixels into 43."""
     lrs_width: int = 128
@@ -40,12 +45,20 @@ class MiniSizes:
     """Inner width of its perceptrons over its width."""
     lrs_queries: int = 6
     """Learned queries whose answers make up the vector; must divide `dim`."""
+    lrs_hidden: int = 384
+    """Width of the perceptron that encodes LRS spectra."""
+    lrs_blocks: int = 2
+    """Blocks of it."""
+    lrs_latent: int = 256
+    """Length of its latent vector."""
+    lrs_feature: int = 256
+    """Inner width of its head's feature perceptron."""
     xp_hidden: int = 256
     """Width of the XP auto-encoder."""
     xp_blocks: int = 2
     """Blocks of it."""
     xp_expansion: int = 2
-    """Inner width of these over their width."""
+    """Inner width of these, and of the LRS perceptron's, over their width."""
     xp_latent: int = 128
     """Length of its latent vector."""
     xp_feature: int = 256
@@ -62,6 +75,8 @@ class MiniSizes:
     """Whether training may change it."""
     contrast: str = "clip"
     """Contrastive loss: `clip` or `sigmoid`."""
+    label_hidden: int = 0
+    """Inner width of the heads that tell labels during training (see `training.label_guides`); 0: none."""
 
 
 class MiniModel(AlignedModel):
@@ -81,6 +96,9 @@ class MiniModel(AlignedModel):
             # all but the standardised reconstruction give spectra near one
             nn.init.constant_(made.last.bias, 0.0 if name == "lamost_lrs_decoder" else 1.0)
         super().__init__(_xp_encoder(sizes), _lrs_encoder(sizes), decoders, sizes.temperature)
+        if sizes.label_hidden:
+            self.gaia_xp_labels = LabelGuide(sizes.dim, sizes.label_hidden)
+            self.lamost_lrs_labels = LabelGuide(sizes.dim, sizes.label_hidden)
         self.sigmoid = sizes.contrast == "sigmoid"
         self.log_scale = nn.Parameter(torch.tensor(math.log(sizes.temperature)), requires_grad=sizes.learn_temperature)
         if self.sigmoid:
@@ -100,7 +118,15 @@ class MiniModel(AlignedModel):
         return STD_FLOOR
 
 
-def _lrs_encoder(sizes: MiniSizes) -> AttentionHead:
+def _lrs_encoder(sizes: MiniSizes) -> Encoder:
+    if sizes.lrs_encoder == "perceptron":
+        pixels = AutoEncoder(LRS_PIXELS, sizes.lrs_hidden, sizes.lrs_latent, sizes.lrs_blocks, sizes.xp_expansion,
+                             STD_FLOOR, decoder=False)
+        return MlpHead(pixels, sizes.lrs_latent, sizes.dim, sizes.lrs_feature, sizes.head_expansion, frozen=False,
+                       dropout=sizes.dropout)
+    if sizes.lrs_encoder != "transformer":
+        raise CheckpointError(f"lrs_encoder must be 'transformer' or 'perceptron'; found '{sizes.lrs_encoder}'.",
+                              "Correct [model] lrs_encoder.")
     tokenise = partial(lrs_tokens, slice_length=sizes.lrs_slice, stride=sizes.lrs_slice, floor=STD_FLOOR)
     backbone = MaskedTransformer(
         tokenise, features=1 + sizes.lrs_slice, dim=sizes.lrs_width, layers=sizes.lrs_layers, heads=sizes.lrs_heads,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
 from .augment import Augmentation
 from .augment import augment as augmented
 
+_NO_ROWS = np.empty(0, np.int64)
 Split = Literal["train", "validation"]
 
 
@@ -32,12 +33,18 @@ class Batch:
         (B, n) float32 1 sigma, inf where a pixel says nothing; empty where unknown.
     source_id
         (B,) int64 Gaia source_id of each star.
+    labels
+        (B, labels) float32 in the order and units of `training.estimators_labels.LABELS`, NaN where
+        unknown; empty where none were asked for.
+
+    An instrument may have more rows than the other: the rest are stars that the other has not seen.
     """
 
     inputs: dict[str, np.ndarray]
     targets: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
     source_id: np.ndarray
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class PairSource(Protocol):
@@ -68,6 +75,11 @@ class ArrayPairs:
         By modality, (M,) row numbers in `flux` that make up the pairs; row i with row i if not given.
     error
         By modality, (N, n) 1 sigma.
+    labels
+        By modality, (N, labels) as in `Batch`.
+    alone
+        By modality, row numbers in `flux` of stars without a pair, and their source_id; `alone_share`
+        of a training batch's pairs are drawn from them beside it.
     digest
         What identifies the data; computed from the ids and a sample of the fluxes if not given.
 
@@ -79,6 +91,8 @@ class ArrayPairs:
 
     def __init__(self, flux: Mapping[str, np.ndarray], source_id: np.ndarray, *,
                  rows: Mapping[str, np.ndarray] | None = None, error: Mapping[str, np.ndarray] | None = None,
+                 labels: Mapping[str, np.ndarray] | None = None,
+                 alone: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None, alone_share: float = 0.0,
                  digest: str | None = None) -> None:
         if source_id.dtype != np.int64:
             raise CheckpointError(f"source_id must be int64; found {source_id.dtype}.", "Keep ids as integers.")
@@ -93,6 +107,8 @@ class ArrayPairs:
         self.excluded = int((number == ACCEPTANCE_SPLIT).sum())
         self._pairs = {"train": np.flatnonzero(number < VALIDATION_SPLIT),
                        "validation": np.flatnonzero(number == VALIDATION_SPLIT)}
+        self.labels, self.alone_share = dict(labels or {}), alone_share
+        self._alone = {name: rows[split_of(ids) < VALIDATION_SPLIT] for name, (rows, ids) in (alone or {}).items()}
         self.digest = digest or _digest(self.flux, source_id)
 
     def stars(self, split: Split) -> int:
@@ -118,17 +134,26 @@ class ArrayPairs:
             rng = np.random.default_rng([seed, epoch, 0 if split == "train" else 1, rank])
         for start in range(0, stop, size):
             whole = pairs[start : start + size]
-            yield self._batch(whole[rank * size // world : (rank + 1) * size // world], augment, rng)
+            mine = whole[rank * size // world : (rank + 1) * size // world]
+            yield self._batch(mine, self._unpaired(len(mine), rng) if split == "train" else {}, augment, rng)
+
+    def _unpaired(self, pairs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        count = round(self.alone_share * pairs)
+        return {name: rows[rng.integers(0, len(rows), count)] for name, rows in self._alone.items()
+                if count and len(rows)}
 
     def _one_a_star(self, pairs: np.ndarray, rng: np.random.Generator, draw: bool) -> np.ndarray:
         order = rng.permutation(len(pairs)) if draw else np.arange(len(pairs))
         _, first = np.unique(self.source_id[pairs[order]], return_index=True)
         return pairs[order[first]]
 
-    def _batch(self, pairs: np.ndarray, augment: Augmentation | None, rng: np.random.Generator) -> Batch:
+    def _batch(self, pairs: np.ndarray, alone: Mapping[str, np.ndarray], augment: Augmentation | None,
+               rng: np.random.Generator) -> Batch:
         batch = Batch({}, {}, {}, self.source_id[pairs])
         for name in self.modalities:
-            rows = self.rows[name][pairs]
+            rows = np.concatenate([self.rows[name][pairs], alone.get(name, _NO_ROWS)])
+            if name in self.labels:
+                batch.labels[name] = np.asarray(self.labels[name][rows], dtype=np.float32)
             flux = np.asarray(self.flux[name][rows], dtype=np.float32)
             error = np.asarray(self.error[name][rows], dtype=np.float32) if name in self.error else None
             target = flux

@@ -26,6 +26,10 @@ class DataSettings:
     """Stars in a step; also the number a star is told apart from in the contrastive loss."""
     validation_pairs: int = 4096
     """Most validation pairs used after each epoch."""
+    labels: tuple[str, ...] = ()
+    """Catalogues of the atlas with labels by `source_id`, for `[loss] label`; the first that knows a star counts."""
+    alone: float = 0.0
+    """Spectra of stars that the other instrument has not seen, in each batch, as a fraction of its pairs."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class LossSettings:
     """Weight of both reconstruction losses."""
     predict: float = 1.0
     """Weight of both cross-instrument predictions."""
+    label: float = 0.0
+    """Weight of both label losses, for models with `label_hidden`."""
     error_weighted: bool = False
     """Whether pixels count by their errors (see `training.losses.error_weights`)."""
     error_floor: float = 0.01

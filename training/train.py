@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -91,7 +91,8 @@ def train(recipe: str | Path | Recipe, data: Atlas | PairSource, output: str | P
     from .model import pick_device
 
     recipe, run, chosen = load_recipe(recipe), RunFolder(Path(output)), own_device(pick_device(device))
-    with joined(chosen) as ranks, run.lock() if ranks.first else nullcontext():
+    ranks = joined(chosen)
+    with run.lock() if ranks.first else nullcontext():
         if ranks.first:
             source = _source(data, run, recipe)
             run.open(recipe, source.digest, resume)
@@ -178,10 +179,10 @@ class _Trainer:
         recipe, progress = self.recipe, self.progress
         self.module.train()
         sums: dict[str, float] = {}
-        shared = {"share": self.share} if self.share else {}  # other sources need not know it
+        shared: dict[str, Any] = {"share": self.share} if self.share else {}  # other sources need not know it
         batches = read_ahead(self.source.batches("train", recipe.data.batch_size, recipe.seed, progress.epoch,
                                                  recipe.augment, **shared))
-        with closing(batches):  # type: ignore[type-var]
+        with closing(batches):
             for number, batch in enumerate(batches, start=1):
                 rate = self._set_rate()
                 values = self._step(self.gradients.objective.on_device(batch), number)
@@ -218,7 +219,7 @@ def _source(data: Atlas | PairSource, run: RunFolder, recipe: Recipe) -> PairSou
         return data  # type: ignore[return-value]
     from .atlas_pairs import atlas_source
 
-    return atlas_source(data, run.path / "pairs", recipe.kind)  # type: ignore[arg-type]
+    return atlas_source(data, run.path / "pairs", recipe.kind, recipe.data)  # type: ignore[arg-type]
 
 
 def _check_source(source: PairSource, card: ModelCard, recipe: Recipe, steps: int) -> None:

@@ -1,0 +1,43 @@
+"""Labels of an atlas's spectra, for training that keeps them in the vector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from specclip_search.atlas.links import StarLinks, linked_ids
+
+from .aligned import LRS
+from .estimators_data import C_KM_S, read_label_catalogue
+from .estimators_labels import CARBON_MAX_FEH, LABELS
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+
+def spectra_labels(atlas: Atlas, modality: str, links: StarLinks, catalogues: tuple[str, ...]) -> np.ndarray:
+    """Labels of every spectrum of an instrument, from the first catalogue that knows its star.
+
+    Returns
+    -------
+    ndarray
+        (N, 6) float32 in the order and units of `LABELS`, NaN where unknown. Radial velocities are
+        those of the spectra themselves and belong to LAMOST's alone.
+    """
+    known = [read_label_catalogue(atlas, name) for name in catalogues]
+    columns = ["spec_id", "source_id", *(["z"] if modality == LRS else [])]
+    parts = []
+    for _, batch in atlas.spectra(modality).iter_batches(columns, batch_rows=65536):
+        ids = linked_ids(batch, links)
+        labels, named = np.full((len(ids), len(LABELS)), np.nan, np.float32), np.zeros(len(ids), bool)
+        for catalogue in known:
+            values, found = catalogue.lookup(ids)
+            labels[found & ~named, :-1] = values[found & ~named]
+            named |= found
+        # a [C/Fe] that the spectrum cannot show teaches nothing
+        labels[~(labels[:, LABELS.index("feh")] < CARBON_MAX_FEH), LABELS.index("c_fe")] = np.nan
+        if "z" in columns:
+            labels[:, LABELS.index("rv")] = batch.column("z").to_numpy(zero_copy_only=False) * C_KM_S
+        parts.append(labels)
+    return np.concatenate(parts)
