@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -16,7 +16,7 @@ class _End:
         self.error = error
 
 
-def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+def read_ahead(items: Iterable[T], depth: int = 2) -> Generator[T]:
     """Yield `items`, at most `depth` of them made ahead by another thread; its error is raised here."""
     queue: Queue[T | _End] = Queue(depth)
     stop = Event()

@@ -7,9 +7,9 @@ batch, so that summed gradients are those of one process with the whole batch.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -66,7 +66,7 @@ class Ranks:
         """(B, D) vectors of every process, (world * B, D) in order of rank, with their gradients."""
         if self.world == 1:
             return vectors
-        return _Gather.apply(vectors.float(), self).to(vectors.dtype)  # type: ignore[no-untyped-call]
+        return _Gather.apply(_wide(vectors), self).to(vectors.dtype)  # type: ignore[no-untyped-call]
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum over processes, with gradients."""
@@ -83,23 +83,21 @@ class Ranks:
                 gradient.copy_(part.view_as(gradient))
 
 
-@contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the other processes of a `torchrun`, if there are any, for the length of a block.
+def joined(device: torch.device) -> Ranks:
+    """Join the other processes of a `torchrun`, if there are any, until this one ends.
 
-    gloo carries numbers between processors, nccl between GPUs.
+    gloo carries numbers between processors, nccl between GPUs. A process joins once; later calls
+    find it joined.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
-        yield Ranks()
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+        return Ranks()
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        atexit.register(dist.destroy_process_group)
+    return Ranks(dist.get_rank(), dist.get_world_size())
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -134,7 +132,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """(B, n) to (B, n); rows are equally many in every process."""
         if not self.training or self.ranks.world == 1:
             return super().forward(x)
-        rows, wide = len(x) * self.ranks.world, x.float()
+        rows, wide = len(x) * self.ranks.world, _wide(x)
         mean = self.ranks.sum(wide.sum(0)) / rows
         centred = wide - mean
         variance = self.ranks.sum((centred**2).sum(0)) / rows
@@ -165,6 +163,10 @@ def share_norms(module: nn.Module, ranks: Ranks) -> nn.Module:
                     setattr(shared, buffer, getattr(norm, buffer))
                 setattr(parent, name, shared)
     return module
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 class _Gather(torch.autograd.Function):

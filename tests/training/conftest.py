@@ -67,8 +67,8 @@ TINY = MiniSizes(dim=24, lrs_slice=86, lrs_width=8, lrs_layers=1, lrs_heads=2, l
                  xp_latent=8, xp_feature=8, decoder_hidden=(16,), dropout=0.1)
 
 
-def made_up_pairs(stars: int = 480, seed: int = 3) -> ArrayPairs:
-    """Pairs whose two spectra depend on the same three numbers, with known noise."""
+def made_up_pairs(stars: int = 480, seed: int = 3, uneven: bool = False) -> ArrayPairs:
+    """Pairs whose two spectra depend on the same three numbers, with known noise; `uneven`: not the same for all."""
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=(stars, 3))
     flux, error = {}, {}
@@ -76,6 +76,8 @@ def made_up_pairs(stars: int = 480, seed: int = 3) -> ArrayPairs:
         clean = 1 + 0.2 * np.tanh(hidden @ rng.normal(size=(3, pixels)))
         flux[name] = (clean + noise * rng.normal(size=clean.shape)).astype(np.float32)
         error[name] = np.full(clean.shape, noise, np.float16)
+        if uneven:
+            error[name] *= rng.uniform(0.3, 5, (stars, 1)).astype(np.float16)
     return ArrayPairs(flux, np.arange(stars, dtype=np.int64) << 7, error=error)
 
 
