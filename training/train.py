@@ -219,7 +219,7 @@ def _source(data: Atlas | PairSource, run: RunFolder, recipe: Recipe) -> PairSou
         return data  # type: ignore[return-value]
     from .atlas_pairs import atlas_source
 
-    return atlas_source(data, run.path / "pairs", recipe.kind)  # type: ignore[arg-type]
+    return atlas_source(data, run.path / "pairs", recipe.kind, recipe.data)  # type: ignore[arg-type]
 
 
 def _check_source(source: PairSource, card: ModelCard, recipe: Recipe, steps: int) -> None:
