@@ -69,8 +69,8 @@ def build_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp
     threads
         Of FAISS; None for all processors, or OMP_NUM_THREADS.
     device
-        Where k-means and exact search run: None for a GPU where torch finds one, else the
-        processor. The index itself is the same and always opens on a processor.
+        Where k-means, encoding and exact search run: None for a GPU where there is one, else the
+        processor. The index always opens on a processor.
     progress
         Called with (rows done, rows, step).
 

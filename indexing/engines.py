@@ -1,6 +1,7 @@
-"""Where the heavy arithmetic of an index runs: NumPy and FAISS on the processor, or torch on a device.
+"""Where the heavy arithmetic of an index runs: the processor, torch on a device, or a GPU build of FAISS.
 
-One interface and the same answers: exact search, k-means and assignment to the nearest centroid.
+One interface and the same answers: exact search, k-means, assignment to the nearest centroid and
+encoding. Whatever engine made it, an index is the same files and opens on a processor.
 """
 
 from __future__ import annotations
@@ -21,11 +22,26 @@ from .libraries import load_faiss
 if TYPE_CHECKING:
     import torch
 
+    from .lists import InvertedLists
+
 Take = Callable[[np.ndarray], np.ndarray]
 """Vectors of rows, (n, dim) float32."""
 
 _SLACK = 32
 _ASSIGN_ROWS = 65_536
+_CODE_ROWS = 4096
+
+
+class DeviceLists(Protocol):
+    """Inverted lists held by a device; answers what `InvertedLists.candidates` does."""
+
+    def fits(self, depth: int, nprobe: int) -> bool:
+        """Whether the device can give that many candidates from that many lists."""
+        ...
+
+    def candidates(self, projected: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
+        """(Q, depth) int64 rows nearest by code to (Q, pca) projected queries; -1 where there are no more."""
+        ...
 
 
 class Engine(Protocol):
@@ -43,6 +59,14 @@ class Engine(Protocol):
 
     def assign(self, vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
         """(n,) int64 number of the nearest centroid of each vector."""
+        ...
+
+    def encode(self, lists: InvertedLists, vectors: np.ndarray) -> np.ndarray:
+        """List number and product code of (n, dim) centred vectors; see `InvertedLists.encode`."""
+        ...
+
+    def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
+        """The lists on the device, to be searched there; None where searching stays on the processor."""
         ...
 
 
@@ -65,6 +89,12 @@ class ProcessorEngine:
         faiss = load_faiss()
         _, nearest = faiss.knn(np.ascontiguousarray(vectors), np.ascontiguousarray(centroids), 1)
         return nearest[:, 0].astype(np.int64)
+
+    def encode(self, lists: InvertedLists, vectors: np.ndarray) -> np.ndarray:
+        return lists.encode(vectors)
+
+    def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
+        return None
 
 
 class TorchEngine:
@@ -91,7 +121,7 @@ class TorchEngine:
             merged, order = torch.cat([best, block_best], 1).topk(min(wanted, best.shape[1] + places.shape[1]), dim=1)
             best_rows = torch.cat([best_rows, block_rows], 1).gather(1, order)
             best = merged
-        return _reranked(queries, best_rows.cpu().numpy(), k, take)
+        return reranked(queries, best_rows.cpu().numpy(), k, take)
 
     def centroids(self, sample: np.ndarray, count: int, iterations: int, seed: int) -> np.ndarray:
         torch = self._torch
@@ -111,6 +141,20 @@ class TorchEngine:
         centres = torch.from_numpy(np.ascontiguousarray(centroids, np.float32)).to(self._device)
         points = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(self._device)
         return self._nearest(points, centres).cpu().numpy()
+
+    def encode(self, lists: InvertedLists, vectors: np.ndarray) -> np.ndarray:
+        torch = self._torch
+        projected = lists.project(vectors)
+        books = torch.from_numpy(lists.codebooks()).to(self._device)
+        lengths = (books * books).sum(dim=2)
+        points = torch.from_numpy(projected).to(self._device).reshape(len(projected), len(books), -1)
+        codes = [(lengths - 2 * torch.einsum("nmd,mkd->nmk", part, books)).argmin(dim=2).to(torch.uint8)
+                 for part in points.split(_CODE_ROWS)]
+        return lists.joined(self.assign(projected, lists.centroids()), torch.cat(codes).cpu().numpy())
+
+    def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
+        # without a GPU build of FAISS a device answers by exact search; lists are searched on the processor
+        return None
 
     def _nearest(self, points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
         """Nearest centroid by |c|^2 - 2 p.c, a block of points at a time."""
@@ -136,7 +180,7 @@ def _split_largest(centres: torch.Tensor, counts: torch.Tensor) -> None:
         counts[largest] -= counts[empty]
 
 
-def _reranked(queries: np.ndarray, candidates: np.ndarray, k: int, take: Take) -> tuple[np.ndarray, np.ndarray]:
+def reranked(queries: np.ndarray, candidates: np.ndarray, k: int, take: Take) -> tuple[np.ndarray, np.ndarray]:
     """The k best of (Q, n) candidate rows by float32 inner product, ties to the smaller row."""
     rows = np.full((len(queries), k), -1, np.int64)
     similarity = np.full((len(queries), k), -np.inf, np.float32)
@@ -150,7 +194,9 @@ def _reranked(queries: np.ndarray, candidates: np.ndarray, k: int, take: Take) -
 
 
 def choose_engine(device: str | None = None) -> Engine:
-    """The engine for a device: None or `auto` takes a GPU where torch finds one, else the processor.
+    """The engine for a device: None or `auto` takes a GPU where there is one, else the processor.
+
+    On a GPU, a GPU build of FAISS goes before torch.
 
     Raises
     ------
@@ -159,13 +205,17 @@ def choose_engine(device: str | None = None) -> Engine:
     """
     if device == "cpu" or (device in (None, "auto") and not _driver_present()):
         return ProcessorEngine()
+    from .faiss_gpu import FaissGpuEngine, gpu_build
+
+    if gpu_build() is not None and device in (None, "auto", "gpu", "cuda"):
+        return FaissGpuEngine()
     import torch
 
     if torch.cuda.is_available():
         return TorchEngine("cuda" if device in (None, "auto", "gpu") else str(device))
     if device in (None, "auto"):
         return ProcessorEngine()
-    raise QueryError(f"Device '{device}' was asked for; torch finds no GPU here.", "Use --device cpu or auto.")
+    raise QueryError(f"Device '{device}' was asked for; no GPU is found here.", "Use --device cpu or auto.")
 
 
 def _driver_present() -> bool:

@@ -61,6 +61,26 @@ class InvertedLists:
         """(N, dim) centred vectors to (N, bytes) uint8: list number and product code."""
         return np.asarray(self.ivf.sa_encode(self.project(vectors)))
 
+    def centroids(self) -> np.ndarray:
+        """(nlist, pca) float32 centroids of the lists."""
+        quantizer = load_faiss().downcast_index(self.ivf.quantizer)
+        return np.asarray(quantizer.reconstruct_n(0, self.ivf.nlist), np.float32)
+
+    def codebooks(self) -> np.ndarray:
+        """(bytes, 256, pca / bytes) float32 centroids that product codes stand for."""
+        product = self.ivf.pq
+        return load_faiss().vector_to_array(product.centroids).reshape(product.M, product.ksub, product.dsub).copy()
+
+    def product_codes(self, projected: np.ndarray) -> np.ndarray:
+        """(N, bytes) uint8 product codes of projected vectors, whichever list they belong to."""
+        return np.asarray(self.ivf.pq.compute_codes(np.ascontiguousarray(projected)))
+
+    def joined(self, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """List numbers (N,) and product codes (N, bytes) in the form that `encode` gives."""
+        prefix = self.ivf.sa_code_size() - self.ivf.code_size
+        little = np.ascontiguousarray(numbers, "<i8").view(np.uint8).reshape(-1, 8)
+        return np.concatenate([little[:, :prefix], codes], axis=1)
+
     def mean_distance(self, vectors: np.ndarray) -> float:
         """Mean squared distance of (N, dim) centred unit vectors to their nearest list's centroid.
 

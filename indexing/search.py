@@ -14,7 +14,7 @@ from specclip_search.atlas.links import star_links
 from specclip_search.errors import VectorIndexError
 
 from .answers import SearchResult, Strategy, as_result, best_places, without
-from .engines import Engine, ProcessorEngine, choose_engine
+from .engines import DeviceLists, Engine, ProcessorEngine, choose_engine
 from .exact import Block, in_slices
 from .keytable import KeyTable
 from .layout import FAISS_FILE, STORE, Generation, current_generation
@@ -61,7 +61,8 @@ class VectorIndex:
             Open an index that lacks vectors added after it was built. Vectors changed or removed
             since then are refused all the same.
         device
-            Where exact search runs: `cpu`, `cuda`, or `auto` for a GPU where torch finds one.
+            Where searches run: `cpu`, `cuda`, or `auto` for a GPU where there is one. A GPU build of
+            FAISS searches the lists there too; with torch alone only exact search runs there.
 
         Raises
         ------
@@ -173,14 +174,25 @@ class VectorIndex:
         most_banned = max((len(b) for b in banned), default=0) if banned is not None else 0
         strategy = self._strategy(allowed, k, exact)
         if strategy == "ivfpq":
-            assert self.lists is not None
             depth = max(math.ceil((rerank or self.tuned_rerank) * k), MIN_CANDIDATES) + most_banned
             probes = self._probes(nprobe or self.tuned_nprobe, depth, allowed)
-            candidates = self.lists.candidates(queries, depth, probes, allowed)
+            candidates = self._candidates(queries, depth, probes, allowed)
             answer = self._reranked(queries, candidates, banned, k)
             return self._completed(queries, answer, k, allowed, banned, most_banned)
         found, similarity = self._exact(queries, k + most_banned, allowed)
         return as_result(*without(found, similarity, banned, k), strategy)
+
+    def _candidates(self, queries: np.ndarray, depth: int, probes: int, allowed: RowSet | None) -> np.ndarray:
+        """Rows nearest by code, from a device that holds the lists where there is one; it knows no filters."""
+        assert self.lists is not None
+        held = self._device_lists
+        if held is not None and allowed is None and held.fits(depth, probes):
+            return held.candidates(self.lists.project(queries), depth, probes)
+        return self.lists.candidates(queries, depth, probes, allowed)
+
+    @cached_property
+    def _device_lists(self) -> DeviceLists | None:
+        return None if self.lists is None else self.engine.device_lists(self.lists)
 
     @property
     def tuned_nprobe(self) -> int:

@@ -159,7 +159,7 @@ def encode_parts(plan: Plan) -> None:
             rows = plan.table.part_rows(number)
             if not target.exists() and rows.stop > rows.start:
                 blocks = store.blocks(first=rows.start, last=rows.stop)
-                codes = np.concatenate([lists.encode(to_single(half)) for _, half in blocks])
+                codes = np.concatenate([plan.engine.encode(lists, to_single(half)) for _, half in blocks])
                 with whole_file(target) as temporary, open(temporary, "wb") as handle:
                     np.save(handle, codes)
             plan.progress(rows.stop, plan.table.rows, "codes")

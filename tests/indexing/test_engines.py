@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from indexing.build import build_index
 from indexing.engines import ProcessorEngine, TorchEngine, choose_engine
 from indexing.exact import in_slices
+from indexing.search import VectorIndex
+from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 
-from .conftest import star_vectors
+from .conftest import LISTS, MODEL, star_vectors
 
 
 def devices() -> list[object]:
@@ -66,6 +71,22 @@ def test_no_centroid_is_left_empty() -> None:
     assert len(np.unique(TorchEngine("cpu").assign(sample, centroids))) > 4
 
 
+@pytest.mark.parametrize("device", devices())
+def test_encoding_is_the_same(device: str, make_atlas: Callable[..., Atlas]) -> None:
+    atlas = make_atlas(2000)
+    build_index(atlas, MODEL, "gaia_xp", recipe=LISTS)
+    index = VectorIndex.open(atlas, MODEL, "gaia_xp")
+    assert index.lists is not None
+    vectors = index.vectors(np.arange(2000))
+    one = ProcessorEngine().encode(index.lists, vectors)
+    two = TorchEngine(device).encode(index.lists, vectors)
+    assert one.shape == two.shape
+    assert one.dtype == two.dtype == np.uint8
+    # only vectors exactly between two centroids may differ
+    assert (one == two).mean() > 0.9999
+    np.testing.assert_array_equal(one, index.lists.codes_by_row())
+
+
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     import torch
 
@@ -73,5 +94,5 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert choose_engine(None).name == "cpu"
-    with pytest.raises(QueryError, match="Device 'cuda' was asked for; torch finds no GPU here"):
+    with pytest.raises(QueryError, match="Device 'cuda' was asked for; no GPU is found here"):
         choose_engine("cuda")
