@@ -209,7 +209,8 @@ def _first_value(score: Scores) -> str:
 
 
 def _tie(score: Scores) -> str:
-    return "-file_index, -file_row_number"
+    # numbers of files are unsigned in DuckDB: their negative would overflow
+    return "-(file_index::BIGINT), -file_row_number"
 
 
 def _star_keys(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue]) -> str:
