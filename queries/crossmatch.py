@@ -16,10 +16,10 @@ from .skymatch import move, sky_match
 if TYPE_CHECKING:
     from .sql import AtlasConnection
 
-_SEPARATION = described(
+SEPARATION = described(
     "separation_arcsec", pa.float64(), "angle between the two positions", "arcsec", "pos.angDistance"
 )
-_CANDIDATES = described(
+CANDIDATES = described(
     "candidates",
     pa.int64(),
     "right rows within the radius of the left row; above 1 the match is ambiguous",
@@ -119,4 +119,4 @@ def _joined(left: pa.Table, right: pa.Table, separation: np.ndarray, candidates:
     for field in right.schema:
         name = f"{field.name}_right" if field.name in left.column_names else field.name
         table = table.append_column(field.with_name(name), right[field.name])
-    return table.append_column(_SEPARATION, pa.array(separation)).append_column(_CANDIDATES, pa.array(candidates))
+    return table.append_column(SEPARATION, pa.array(separation)).append_column(CANDIDATES, pa.array(candidates))

@@ -35,6 +35,8 @@ COMMANDS: dict[str, str] = {
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
     "evaluate": "Score the searches against a simulated survey's known truth.",
     "sql": "Ask the atlas in SQL.",
+    "crossmatch": "Match two tables by position on the sky.",
+    "export": "Write a whole table for other programs.",
     "doctor": "Say what is installed, what is in the atlas and what is wrong.",
 }
 

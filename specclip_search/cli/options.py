@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from dask.distributed import Client
+
     from ..atlas import Atlas
 
 AtlasOption = Annotated[
@@ -32,6 +36,10 @@ ModelOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", "-j", min=1, metavar="N", help="Processes to use; by default one a core.")
 ]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="Work on this Dask cluster: tcp://host:8786."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of everything random.")]
 
 
@@ -47,3 +55,15 @@ def create_atlas(path: Path) -> Atlas:
     from ..atlas import Atlas
 
     return Atlas.create(path)
+
+
+@contextmanager
+def optional_client(scheduler: str | None) -> Iterator[Client | None]:
+    """A client of the Dask scheduler that was named, None where none was."""
+    if scheduler is None:
+        yield None
+        return
+    from ..cluster import dask_client
+
+    with dask_client(scheduler) as client:
+        yield client

@@ -1,0 +1,187 @@
+"""Cross-matches of survey-sized catalogues: LSDB on Dask, tile by tile; the pairs of `crossmatch`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from specclip_search.errors import MissingExtra, QueryError
+from specclip_search.tables.hats import MARGIN_REACH, MAX_ROWS, write_hats
+
+from .crossmatch import CANDIDATES, SEPARATION
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
+
+    from .sql import AtlasConnection
+
+# columns of a catalogue in HATS layout that are no columns of its rows
+_HIVE = {"Norder", "Dir", "Npix", "_healpix_29"}
+
+
+@contextmanager
+def as_catalogues(
+    connection: AtlasConnection, sides: tuple[str, str], margin_arcsec: float, max_rows: int = MAX_ROWS
+) -> Iterator[list[Path]]:
+    """HATS folders of two sides: those that are folders as they are, views and SELECTs written out for the while.
+
+    They are written into the atlas, which every worker of a cluster can see.
+    """
+    from .export import stream
+
+    found = []
+    with tempfile.TemporaryDirectory(prefix=".crossmatch-", dir=connection.views.atlas.path) as scratch:
+        for name, side in zip(("left", "right"), sides, strict=True):
+            if is_catalogue(side):
+                found.append(Path(side))
+                continue
+            schema, batches = stream(connection, side)
+            folder = Path(scratch) / name
+            write_hats(batches, schema, folder, max_rows=max_rows, margin_arcsec=margin_arcsec)
+            found.append(folder)
+        yield found
+
+
+def is_catalogue(side: str) -> bool:
+    """Whether a side of a match names a HATS folder, not a table of the atlas."""
+    try:
+        folder = Path(side)
+        return any((folder / name).is_file() for name in ("collection.properties", "hats.properties", "properties"))
+    except OSError:  # a SELECT longer than a path may be
+        return False
+
+
+def crossmatch_hats(
+    client: Client,
+    left: str | os.PathLike[str],
+    right: str | os.PathLike[str],
+    radius_arcsec: float = 1.0,
+    *,
+    left_epoch: float | None = None,
+    right_epoch: float | None = None,
+    nearest: bool = True,
+    output: str | os.PathLike[str] | None = None,
+) -> pa.Table | None:
+    """Match two HATS catalogues by position, tile by tile on a Dask cluster.
+
+    The pairs are those of `queries.crossmatch.crossmatch`.
+
+    Parameters
+    ----------
+    client
+        From `specclip_search.cluster.dask_client`.
+    left, right
+        HATS catalogues or collections, anything that `lsdb.open_catalog` opens. The right one needs
+        a margin that holds the radius and, where epochs differ, the motions.
+    radius_arcsec, left_epoch, right_epoch, nearest
+        As of `crossmatch`.
+    output
+        Folder of a new HATS catalogue for the matches; without it they are returned.
+
+    Returns
+    -------
+    pa.Table or None
+        Columns as of `crossmatch`, in order of the tiles; None where they went to `output`.
+
+    Raises
+    ------
+    MissingExtra
+        If LSDB is not installed.
+    QueryError
+        If a catalogue cannot be opened, or the right margin is too narrow.
+    """
+    lsdb = _lsdb()
+    from .hats_algorithm import SkyMatch
+
+    sides = [_opened(lsdb, side) for side in (left, right)]
+    moved, years = _motion(sides, left_epoch, right_epoch)
+    margin = _margin(sides[1], right, radius_arcsec)
+    algorithm = SkyMatch(radius_arcsec, margin, nearest, moved, years)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        matched = sides[0].crossmatch(
+            sides[1],
+            algorithm=algorithm,
+            suffixes=("", "_right"),
+            suffix_method="overlapping_columns",
+            log_changes=False,
+        )
+        if output is not None:
+            matched.to_hats(output, catalog_name=Path(output).name, progress_bar=False)
+            return None
+        frame = matched.compute(progress_bar=False)
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    return _with_fields(table, sides)
+
+
+def _lsdb() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import lsdb
+    except ImportError as error:
+        raise MissingExtra("lsdb", "hats", "A cross-match of HATS catalogues") from error
+    return lsdb
+
+
+def _opened(lsdb: Any, side: str | os.PathLike[str]) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return lsdb.open_catalog(side)
+    except (OSError, ValueError, KeyError) as error:
+        raise QueryError(
+            f"{side} cannot be opened as a HATS catalogue: {error}.",
+            "Give the folder that holds collection.properties or hats.properties; "
+            "`specclip-search export --format hats` makes one.",
+        ) from error
+
+
+def _margin(right: Any, name: str | os.PathLike[str], radius_arcsec: float) -> float:
+    """Reach of the right catalogue's margin, which must hold the radius."""
+    if right.margin is not None:
+        reach = float(right.margin.hc_structure.catalog_info.margin_threshold)
+    else:
+        extra = right.hc_structure.catalog_info.__pydantic_extra__ or {}
+        reach = float(extra.get(MARGIN_REACH, 0))
+    if reach < radius_arcsec:
+        found = f"a margin of {reach:g} arcsec" if reach else "no margin"
+        raise QueryError(
+            f"{name} has {found}; a match within {radius_arcsec:g} arcsec would miss pairs across the edges of tiles.",
+            "Export it again with a wider --margin, or open it as a collection that has one.",
+        )
+    return reach
+
+
+def _motion(sides: list[Any], left_epoch: float | None, right_epoch: float | None) -> tuple[str | None, float]:
+    """Which side is moved to the other's epoch, and by how many years."""
+    if left_epoch is None or right_epoch is None or left_epoch == right_epoch:
+        return None, 0.0
+    for side, name, years in ((0, "left", right_epoch - left_epoch), (1, "right", left_epoch - right_epoch)):
+        if {"pmra", "pmdec"} <= set(sides[side].columns):
+            return name, years
+    raise QueryError(
+        f"The epochs {left_epoch:g} and {right_epoch:g} differ, and neither side has columns pmra and pmdec (mas/yr).",
+        "Add proper motions to one side, or leave out the epochs and take a larger radius.",
+    )
+
+
+def _with_fields(table: pa.Table, sides: list[Any]) -> pa.Table:
+    """Columns in the order and with the units of `crossmatch`'s."""
+    fields = {"separation_arcsec": SEPARATION, "candidates": CANDIDATES}
+    left, right = (
+        [field for field in side.hc_structure.schema if field.name not in _HIVE] for side in sides
+    )
+    fields |= {field.name: field for field in left}
+    fields |= {f"{f.name}_right" if f.name in fields else f.name: f for f in right}
+    schema = pa.schema(
+        [pa.field(f.name, f.type, metadata=fields[f.name].metadata) if f.name in fields else f for f in table.schema]
+    )
+    return pa.Table.from_arrays(table.columns, schema=schema)

@@ -1,0 +1,62 @@
+"""`specclip-search export`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..options import AtlasOption, open_atlas
+from ..progress import progress_bar
+from ..reports import say
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def export(
+    atlas: AtlasOption,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A view or catalogue of SHOW TABLES, or a SELECT.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PATH", help="File to write; a new folder for hats.")
+    ],
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="parquet, hats, votable, fits, csv or json; by default what --output's name ends in.",
+        ),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, metavar="N", help="hats: most rows of a HEALPix tile.")
+    ] = 1_000_000,
+    margin: Annotated[
+        float,
+        typer.Option(
+            "--margin", min=0.1, max=3600, metavar="ARCSEC", help="hats: largest radius of a cross-match against it."
+        ),
+    ] = 10.0,
+) -> None:
+    """Write a whole table for other programs, with units, descriptions and UCDs.
+
+    parquet and hats are written a piece at a time, so that the table may be larger than memory. A hats folder opens
+    in LSDB: lsdb.open_catalog("my-stars").
+
+    Example: specclip-search export stars --format hats --output my-stars --atlas my-atlas
+    """
+    from queries.export import export_table
+
+    with progress_bar("export", "rows") as progress:
+        report = export_table(
+            open_atlas(atlas),
+            table,
+            output,
+            format,
+            max_rows=rows,
+            margin_arcsec=margin,
+            progress=lambda done: progress(done, None),
+        )
+    say(f"{report} written to {output}")
