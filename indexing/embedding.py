@@ -6,8 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,11 @@ from specclip_search.atlas.schemas import vectors_schema
 from specclip_search.errors import QueryError, Reason, SpectrumError
 from specclip_search.prefetch import read_ahead
 
+from .clustered import ModelCopy, copy_of, map_shards
 from .modelcopy import keep_model
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
 
 BATCH_ROWS = 1024
 _FORMAT = "embed 1"
@@ -97,9 +102,18 @@ class _Account:
     removed: int = 0
     replaced: set[str] = field(default_factory=set)
 
+    def add(self, other: _Account) -> None:
+        """Add the account of shards that were made elsewhere."""
+        self.read += other.read
+        self.kept += other.kept
+        self.written += other.written
+        self.reasons.update(other.reasons)
+        self.set_aside += other.set_aside
+
 
 def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None, *, batch_rows: int = BATCH_ROWS,
-          progress: Callable[..., None] | None = None) -> EmbedReport:
+          progress: Callable[..., None] | None = None, client: Client | None = None,
+          device: str = "auto") -> EmbedReport:
     """Make the vectors of every spectrum that has none yet, and of those whose spectra or model changed.
 
     A shard of spectra gives a shard of vectors of the same number and order. Killed and started
@@ -116,6 +130,11 @@ def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None
         Spectra in memory at a time.
     progress
         Called with (spectra done, spectra in all, modality).
+    client
+        A Dask cluster to make the shards on, from `specclip_search.cluster.dask_client`; the bytes
+        are the same. By default they are made here.
+    device
+        Device of the cluster's workers.
 
     Raises
     ------
@@ -134,17 +153,49 @@ def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None
     for shards in work:
         with shards.vectors.lock():
             shards.remove_surplus(account)
+            todo = []
             for part in shards.parts:
                 if shards.vectors.is_current(part.number, shards.inputs_of(part)):
                     account.current += 1
                     done += part.rows
+                elif client is not None:
+                    todo.append(part)
                 else:
                     done = shards.write(part, batch_rows, account, done, total, progress)
+            if client is not None and todo:
+                done = _write_elsewhere(client, atlas, shards, todo, copy_of(atlas, model, device), batch_rows, account,
+                                        done, total, progress)
     atlas.use_model(model.name)
     rows = {shards.modality: shards.vectors.rows for shards in work}
     return EmbedReport(model.name, model.digest, account.read, account.kept, dict(account.reasons), account.set_aside,
                        account.written, account.current, account.removed, tuple(sorted(account.replaced)), rows,
                        round(time.perf_counter() - started, 3))
+
+
+def _write_elsewhere(client: Client, atlas: Atlas, shards: _Shards, todo: list[Part], copy: ModelCopy, batch_rows: int,
+                     account: _Account, done: int, total: int, progress: Callable[..., None] | None) -> int:
+    """Have a cluster embed shards; returns the spectra done so far."""
+    rows = {part.number: part.rows for part in todo}
+    made = {}
+    for number, theirs in map_shards(client, _embed_shard, atlas, copy, list(rows), shards.modality, batch_rows):
+        made[number] = theirs
+        done += rows[number]
+        if progress is not None:
+            progress(done, total, shards.modality)
+    for number in rows:  # in order, so that the report is the same however the tasks ended
+        account.add(made[number])
+    return done
+
+
+def _embed_shard(number: int, folder: str, copy: ModelCopy, modality: str, batch_rows: int) -> _Account:
+    """One shard, on a worker."""
+    account = _Account()
+    shards = _Shards(Atlas(folder), copy.load(), modality)
+    part = shards.spectra.part(number)
+    if part is None:
+        raise shards.spectra.missing()
+    shards.write(part, batch_rows, account, 0, part.rows, None)
+    return account
 
 
 class _Shards:
@@ -154,9 +205,13 @@ class _Shards:
         self.model, self.modality = model, modality
         self.spectra: Stage = atlas.spectra(modality)
         self.vectors: Stage = atlas.vectors(model.name, modality)
-        self.parts: list[Part] = self.spectra.parts()
         self.schema = vectors_schema(model.dim)
         self._settings = text_digest(_FORMAT, model.digest, str(model.dim), str(getattr(model, "precision", "float32")))
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Shards of spectra, as they stood when first asked for; a worker needs but its own."""
+        return self.spectra.parts()
 
     def inputs_of(self, part: Part) -> str:
         return text_digest(part.digest, self._settings)

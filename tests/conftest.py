@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +20,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real spectra and reference numbers are not at {folder} (set SPECCLIP_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def lsdb() -> Any:
+    """LSDB, where it is installed; not compiled, which for a few tiles would take longer than they do."""
+    numba = pytest.importorskip("numba", reason="LSDB is not installed")
+    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, True
+    try:
+        return pytest.importorskip("lsdb", reason="LSDB is not installed")
+    finally:
+        numba.config.DISABLE_JIT = before

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..options import AtlasOption, open_atlas
+from ..options import AtlasOption, SchedulerOption, open_atlas, optional_client
 from ..progress import progress_bar
 from ..reports import say, say_accounts
 
@@ -26,8 +26,11 @@ def embed(
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option("--precision", help="float32 or bf16.")] = "float32",
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Spectra a batch.")] = 1024,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Turn spectra into vectors. Current shards are left alone, so it can be stopped and started.
+
+    With --scheduler a Dask cluster makes the shards, one a task; its workers must see the atlas under the same path.
 
     Example: specclip-search embed --model mini --atlas my-atlas
     """
@@ -37,7 +40,9 @@ def embed(
 
     target = open_atlas(atlas)
     loaded = chosen_model(target, model, device=device, precision=precision)
-    with progress_bar("embed", "spectra") as progress:
-        report = embed_atlas(target, loaded, within, batch_rows=batch, progress=progress)
+    with optional_client(scheduler) as client, progress_bar("embed", "spectra") as progress:
+        report = embed_atlas(
+            target, loaded, within, batch_rows=batch, progress=progress, client=client, device=device
+        )
     say_accounts("spectra", report)
     say(str(report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -112,8 +113,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         write_hats(table.to_batches(), table.schema, tmp_path / "full")
 
 
-def test_lsdb_opens_it(tmp_path: Path) -> None:
-    lsdb = pytest.importorskip("lsdb", reason="LSDB is not installed")
+def test_lsdb_opens_it(tmp_path: Path, lsdb: Any) -> None:
     table = field_stars(3000)
     write_hats(table.to_batches(), table.schema, tmp_path / "my stars", max_rows=1000)
     catalogue = lsdb.open_catalog(tmp_path / "my stars")
