@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 HOT_TEFF = 7000.0
 LOW_SNR = {"lrs": 15.0, "xp": 20.0}
 CARBON_RICH = 0.7
+# carbon bands are told apart from others where metals are few; a guess must lie this far above in its own error
+CARBON_TOLD_BELOW, CARBON_SIGMA = -1.5, 0.5
 # two estimates this many sigma apart do not speak of the same star
 DISAGREE_SIGMA = 3.0
 # only stars that could reach a list are looked at more closely
@@ -34,10 +36,11 @@ def flag(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flags of every star, and which are hot.
 
-    hot_star: Teff above 7000 K by the neighbours or the linear estimate of any instrument, where
-    lines are weak for another reason; low_snr; reddened: the XP colour is far redder than the
-    neighbours' temperature allows; instruments_disagree; far_from_labels: less like any labelled
-    star than 99 % of stars are; carbon_enhanced: [C/Fe] of the nearest above 0.7.
+    hot_star: Teff above 7000 K by the neighbours, the linear estimate or the estimator of any
+    instrument, where lines are weak for another reason; low_snr; reddened: the XP colour is far
+    redder than the neighbours' temperature allows; instruments_disagree; far_from_labels: less like
+    any labelled star than 99 % of stars are; carbon_enhanced: [C/Fe] above 0.7 by the nearest, or
+    by an estimator of a star below [Fe/H] = -1.5, by more than half its error.
 
     Returns
     -------
@@ -45,7 +48,6 @@ def flag(
         (N,) object of words separated by spaces, and (N,) bool.
     """
     hot = np.zeros(len(stars), dtype=bool)
-    words: list[tuple[str, np.ndarray]] = []
     low, carbon, far = (np.zeros(len(stars), dtype=bool) for _ in range(3))
     with np.errstate(invalid="ignore"):
         for side, modality in SIDES.items():
@@ -55,11 +57,17 @@ def flag(
             )
             hot |= teff > HOT_TEFF
             low |= stars.snr[modality] < LOW_SNR[side]
+            hot |= parts[f"{side}_est_teff"] > HOT_TEFF
             carbon |= parts[f"{side}_c_fe"] > CARBON_RICH
             nearest = parts[f"{side}_nearest"]
             if np.isfinite(nearest).any():
                 far |= nearest < np.nanquantile(nearest, 0.01)
+        for name in ("lrs_est", "xp_est", "xp_net"):
+            sure = parts[f"{name}_c_fe"] - CARBON_RICH > CARBON_SIGMA * parts[f"{name}_c_fe_err"]
+            carbon |= sure & (feh < CARBON_TOLD_BELOW)
         apart = np.abs(parts["lrs_linear_feh"] - parts["xp_linear_feh"]) > DISAGREE_SIGMA * np.maximum(feh_err, 0.15)
+        error = np.hypot(parts["lrs_est_feh_err"], parts["xp_est_feh_err"])
+        apart |= np.abs(parts["lrs_est_feh"] - parts["xp_est_feh"]) > DISAGREE_SIGMA * error
     words = [
         ("hot_star", hot),
         ("low_snr", low),

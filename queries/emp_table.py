@@ -30,6 +30,32 @@ PARTS = {
     "nearest": ("cosine to the nearest labelled star or seed", "", ""),
 }
 
+FEH_UCD = "phys.abund.Fe"
+ESTIMATES = {
+    f"{side}_est_{name}": (f"{side.upper()}: {text} by the model's estimator", unit, ucd)
+    for side in SIDES
+    for name, (text, unit, ucd) in {
+        "feh": ("[Fe/H]", "dex", FEH_UCD),
+        "feh_err": ("1 sigma error of [Fe/H]", "dex", f"stat.error;{FEH_UCD}"),
+        "teff": ("Teff", "K", "phys.temperature.effective"),
+        "c_fe": ("[C/Fe]", "dex", "phys.abund"),
+        "c_fe_err": ("1 sigma error of [C/Fe]", "dex", "stat.error;phys.abund"),
+    }.items()
+} | {
+    "xp_net_feh": ("XP: [Fe/H] by networks on the flux", "dex", FEH_UCD),
+    "xp_net_feh_err": ("XP: 1 sigma error of [Fe/H] by networks on the flux", "dex", f"stat.error;{FEH_UCD}"),
+    "xp_net_c_fe": ("XP: [C/Fe] by networks on the flux; of metal-poor stars only", "dex", "phys.abund"),
+    "xp_net_c_fe_err": ("XP: 1 sigma error of [C/Fe] by networks on the flux", "dex", "stat.error;phys.abund"),
+    "near_feh": ("[Fe/H] by neighbours, seeds and linear estimates of all instruments", "dex", FEH_UCD),
+    "near_feh_err": ("1 sigma error of near_feh", "dex", f"stat.error;{FEH_UCD}"),
+}  # fmt: skip
+PROBABILITIES = {
+    "p_lrs_estimator": "probability by the LRS estimator alone",
+    "p_xp_estimator": "probability by the XP estimator alone",
+    "p_xp_network": "probability by the networks on XP flux alone",
+    "p_neighbours": "probability by neighbours, seeds and linear estimates alone",
+}
+
 
 def emp_schema() -> pa.Schema:
     """Columns with their units and meaning."""
@@ -54,6 +80,8 @@ def emp_schema() -> pa.Schema:
         described("lrs_release", pa.string(), "data release of the LRS spectrum"),
         described("xp_release", pa.string(), "data release of the XP spectrum"),
     ]
+    fields += [described(name, f32, text, ucd="stat.probability") for name, text in PROBABILITIES.items()]
+    fields += [described(name, f32, text, unit, ucd) for name, (text, unit, ucd) in ESTIMATES.items()]
     fields += [
         described(f"{side}_{name}", f32, f"{side.upper()}: {text}", unit, ucd)
         for side in SIDES

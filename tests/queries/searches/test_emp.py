@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,16 @@ def true_feh(survey: Any, source_id: np.ndarray) -> np.ndarray:
     return (-1.2 + 0.7 * survey.hidden[:, 1])[np.searchsorted(survey.source_id, source_id)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_networks() -> Iterator[None]:
+    """The toy's spectra are no stars': networks that know real ones have nothing to say of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("queries.emp_estimates.load_network", lambda: None)
+        yield
+
+
 @pytest.fixture(scope="module")
-def candidates(searched: Any) -> pd.DataFrame:
+def candidates(searched: Any, _no_networks: None) -> pd.DataFrame:
     return emp_candidates(searched.atlas, below=BELOW, top=4000, builtin_seeds=False)
 
 
