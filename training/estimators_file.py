@@ -16,7 +16,6 @@ from specclip_search.atlas.files import file_digest, write_json
 from specclip_search.errors import CheckpointError
 from specclip_search.version import __version__
 
-from .checkpoints import load_card
 from .estimators import Estimators, InstrumentEstimator
 from .estimators_calibration import Calibration
 from .estimators_network import EstimatorModule, EstimatorSizes
@@ -58,16 +57,26 @@ def _card_of(one: InstrumentEstimator) -> dict[str, Any]:
 
 
 def find_estimators(model: Model) -> Path | None:
-    """Folder of the estimators of a model; None where it has none."""
-    if model.folder is not None and (model.folder / CARD).is_file():
-        return model.folder
+    """Folder of the estimators of a model: its own, or that of a shipped model if these fit its weights.
+
+    A copy of a shipped model may have been made before its estimators were. Where nothing fits, its own
+    folder is named if there are any, so that reading says what they belong to; else None.
+    """
     from .model import find_model, shipped_models
 
-    for name in shipped_models():
-        shipped = find_model(name)
-        if (shipped / CARD).is_file() and load_card(shipped).digest == model.digest:
-            return shipped
-    return None
+    own = [model.folder] if model.folder is not None else []
+    for folder in (*own, *map(find_model, shipped_models())):
+        if (folder / CARD).is_file() and _belongs_to(folder / CARD) == model.digest:
+            return folder
+    return own[0] if own and (own[0] / CARD).is_file() else None
+
+
+def _belongs_to(card: Path) -> str | None:
+    """Digest of the weights a card names; None where it cannot be read."""
+    try:
+        return json.loads(card.read_text(encoding="utf-8")).get("model_digest")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def read_estimators(folder: Path, model_digest: str) -> Estimators:

@@ -156,6 +156,9 @@ def test_files_keep_every_number_and_are_bound_to_weights(
     (tmp_path / CARD).write_text("{}")
     with pytest.raises(CheckpointError, match="not a readable card"):
         read_estimators(tmp_path, "sha256:a")
+    stale = SimpleNamespace(folder=folder, digest="sha256:b", name="m")
+    with pytest.raises(CheckpointError, match="belong to the weights"):
+        load_estimators(stale)  # type: ignore[arg-type]
     nothing = SimpleNamespace(folder=tmp_path / "no", digest="sha256:other", name="m")
     assert load_estimators(nothing) is None  # type: ignore[arg-type]
 
