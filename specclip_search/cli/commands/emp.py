@@ -21,17 +21,38 @@ def emp(
         typer.Option("--known", metavar="FILE", help="Known metal-poor stars: source_id, or ra and dec in degrees."),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many to list.")] = 100,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Picture of the list: sky map and histogram.")
+    ] = None,
+    sky: Annotated[Path | None, typer.Option("--sky", metavar="FILE", help="Picture of the list on the sky.")] = None,
+    histogram: Annotated[
+        Path | None, typer.Option("--histogram", metavar="FILE", help="Picture of the list's [Fe/H].")
+    ] = None,
+    equatorial: Annotated[
+        bool, typer.Option("--equatorial", help="Draw the sky in RA and Dec instead of Galactic coordinates.")
+    ] = False,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
     """List candidates for extremely metal-poor stars, with the evidence beside the probability.
 
-    Example: specclip-search emp --below -2 --top 20 --atlas demo-atlas
+    Example: specclip-search emp --below -2 --top 20 --plot poor.png --atlas demo-atlas
     """
     from queries.emp import emp_candidates
 
     from ...tables import write_rows
+    from ..reports import say
 
     frame = emp_candidates(open_atlas(atlas), below=below, known=known, top=top, model=model)
     write_rows(frame, format, output)
+    say(*frame.attrs["notes"])
+    if plot or sky or histogram:
+        from queries import emp_pictures
+
+        if plot:
+            emp_pictures.draw(frame, plot, not equatorial)
+        if sky:
+            emp_pictures.sky_map(frame, sky, not equatorial)
+        if histogram:
+            emp_pictures.histogram(frame, histogram)
