@@ -20,7 +20,7 @@ from .folders import cast, fill_module, load_tensors, save_tensors
 from .label_head import LabelHead
 from .mini import MiniModel, MiniSizes
 from .names import read_settings
-from .published import KINDS, LRS_PIXELS, SHARED, WIDTH, XP_PIXELS, build
+from .published import KINDS, LRS_PIXELS, XP_PIXELS, PublishedSizes, build
 
 FORMAT_VERSION = 1
 LABEL_HEAD = "mlp_head"
@@ -55,6 +55,8 @@ class ModelCard:
     """Version of specclip-search that wrote it."""
     sizes: MiniSizes = field(default_factory=MiniSizes)
     """Sizes, for kind `mini`."""
+    published: PublishedSizes = field(default_factory=PublishedSizes)
+    """Sizes, for published kinds."""
 
 
 def kind_modalities(kind: str) -> tuple[str, ...]:
@@ -62,17 +64,19 @@ def kind_modalities(kind: str) -> tuple[str, ...]:
     return {"lrs_mt": (LRS,), "xp_mt": (XP,), "xp_oae": (XP,)}.get(kind, (LRS, XP))
 
 
-def kind_dim(kind: str, sizes: MiniSizes | None = None) -> int:
+def kind_dim(kind: str, sizes: MiniSizes | None = None, published: PublishedSizes | None = None) -> int:
     """Length of the vector that is indexed."""
     if kind == "mini":
         return (sizes or MiniSizes()).dim
-    return SHARED if kind == "split" else WIDTH
+    published = published or PublishedSizes()
+    return published.shared if kind == "split" else published.width
 
 
-def new_card(name: str, kind: str, sizes: MiniSizes | None = None, **more: Any) -> ModelCard:
+def new_card(name: str, kind: str, sizes: MiniSizes | None = None, published: PublishedSizes | None = None,
+             **more: Any) -> ModelCard:
     """A card whose dimension and instruments follow from the kind."""
-    return ModelCard(name=name, kind=kind, dim=kind_dim(kind, sizes), modalities=kind_modalities(kind),
-                     sizes=sizes or MiniSizes(), **more)
+    return ModelCard(name=name, kind=kind, dim=kind_dim(kind, sizes, published), modalities=kind_modalities(kind),
+                     sizes=sizes or MiniSizes(), published=published or PublishedSizes(), **more)
 
 
 def build_module(card: ModelCard, device: str | torch.device | None = None) -> nn.Module:
@@ -83,7 +87,7 @@ def build_module(card: ModelCard, device: str | torch.device | None = None) -> n
     if card.kind == LABEL_HEAD:
         with torch.device(device or "cpu"):
             return LabelHead()
-    module: nn.Module = build(card.kind, device)
+    module: nn.Module = build(card.kind, device, card.published)
     if isinstance(module, AlignedModel):
         module.temperature = card.temperature
     return module
@@ -113,6 +117,8 @@ def _card_text(card: ModelCard) -> str:
     table = asdict(card)
     if card.kind != "mini":
         del table["sizes"]
+    if card.kind not in KINDS or card.published == PublishedSizes():
+        del table["published"]
     return tomli_w.dumps(table)
 
 

@@ -132,12 +132,13 @@ class MlpHead(Encoder):
 class SplitMlpHead(Encoder):
     """`MlpHead` twice: a shared and a private vector from one latent."""
 
-    def __init__(self, backbone: nn.Module, latent: int = 768, shared: int = 512, private: int = 256) -> None:
+    def __init__(self, backbone: nn.Module, latent: int = 768, shared: int = 512, private: int = 256,
+                 hidden: int = 1160) -> None:
         super().__init__(backbone)
         self.shared_projection = nn.Linear(latent, shared)
-        self.shared_feature_mlp = feature_mlp(shared)
+        self.shared_feature_mlp = feature_mlp(shared, hidden)
         self.private_projection = nn.Linear(latent, private)
-        self.private_feature_mlp = feature_mlp(private)
+        self.private_feature_mlp = feature_mlp(private, hidden)
         self.shared_mlp = ResidualMlp(shared)
         self.private_mlp = ResidualMlp(private)
 

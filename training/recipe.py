@@ -14,6 +14,7 @@ from .augment import Augmentation
 from .mini import MiniSizes
 from .names import did_you_mean, read_settings
 from .published import KINDS as PUBLISHED_KINDS
+from .published import PublishedSizes
 
 TRAINABLE_KINDS = ("mini", *PUBLISHED_KINDS)
 
@@ -109,7 +110,9 @@ class Recipe:
     seed: int = 42
     """Seed of weights, order, augmentation and dropout."""
     model: MiniSizes = field(default_factory=MiniSizes)
-    """Sizes, for kind `mini` only."""
+    """Sizes, for kind `mini`."""
+    published: PublishedSizes = field(default_factory=PublishedSizes)
+    """Sizes, for published kinds."""
     data: DataSettings = field(default_factory=DataSettings)
     """Batches."""
     augment: Augmentation = field(default_factory=Augmentation)

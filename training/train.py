@@ -119,7 +119,8 @@ class _Trainer:
         self.recipe, self.source, self.run, self.ranks = recipe, source, run, ranks
         self.report: Callable[[Event], None] = lambda event: None
         self.log: TensorBoardLog | None = None
-        self.card = new_card(recipe.name, recipe.kind, recipe.model, origin=f"trained by recipe '{recipe.name}'")
+        self.card = new_card(recipe.name, recipe.kind, recipe.model, recipe.published,
+                             origin=f"trained by recipe '{recipe.name}'")
         torch.manual_seed(recipe.seed)
         self.module = share_norms(fresh_module(recipe, self.card), ranks).to(device)
         self.optimiser = make_optimiser(self.module, recipe)
