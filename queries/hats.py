@@ -174,14 +174,23 @@ def _motion(sides: list[Any], left_epoch: float | None, right_epoch: float | Non
 
 
 def _with_fields(table: pa.Table, sides: list[Any]) -> pa.Table:
-    """Columns in the order and with the units of `crossmatch`'s."""
+    """The table with the units and meanings that `crossmatch` gives."""
     fields = {"separation_arcsec": SEPARATION, "candidates": CANDIDATES}
-    left, right = (
-        [field for field in side.hc_structure.schema if field.name not in _HIVE] for side in sides
-    )
-    fields |= {field.name: field for field in left}
-    fields |= {f"{f.name}_right" if f.name in fields else f.name: f for f in right}
+    for side in sides:
+        mine = [field for field in _schema(side) if field.name not in _HIVE]
+        fields |= {f"{field.name}_right" if field.name in fields else field.name: field for field in mine}
     schema = pa.schema(
         [pa.field(f.name, f.type, metadata=fields[f.name].metadata) if f.name in fields else f for f in table.schema]
     )
     return pa.Table.from_arrays(table.columns, schema=schema)
+
+
+def _schema(side: Any) -> pa.Schema:
+    """Columns of a catalogue with all that its files say of them; LSDB's own schema leaves that out."""
+    import pyarrow.parquet as pq
+
+    try:
+        with (side.hc_structure.catalog_path / "dataset" / "_common_metadata").open("rb") as handle:
+            return pq.read_schema(handle)
+    except OSError:
+        return side.hc_structure.schema

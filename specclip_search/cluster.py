@@ -47,7 +47,7 @@ def dask_client(scheduler: str | None = None, workers: int | None = None) -> Ite
     if scheduler is None:
         with (
             LocalCluster(
-                n_workers=workers or 1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
+                n_workers=workers or 1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1", silence_logs=50
             ) as cluster,
             Client(cluster) as client,
         ):

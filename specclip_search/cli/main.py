@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "anomalies": "List the strangest stars, with reasons.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
     "evaluate": "Score the searches against a simulated survey's known truth.",
+    "spectrum": "Write one spectrum of the atlas, or send it to another program.",
     "sql": "Ask the atlas in SQL.",
     "crossmatch": "Match two tables by position on the sky.",
     "export": "Write a whole table for other programs.",

@@ -2,7 +2,8 @@
 
 The Simple Application Messaging Protocol, IVOA Recommendation 1.3 (2012): a hub that one of the
 programs runs passes messages on. A table travels as the address of a VOTable file
-(`table.load.votable`), rows as their numbers (`table.select.rowList`, `table.highlight.row`).
+(`table.load.votable`), a spectrum likewise (`spectrum.load.ssa-generic`), rows as their numbers
+(`table.select.rowList`, `table.highlight.row`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LOAD = "table.load.votable"
+_LOAD_SPECTRUM = "spectrum.load.ssa-generic"
 _ROWS = "table.select.rowList"
 _ROW = "table.highlight.row"
 
@@ -78,34 +80,11 @@ class SampTable:
     def _send(self, name: str, wanted: str | None) -> list[str]:
         from .binary import write_votable
 
-        programs = self._programs()
-        chosen = {i: n for i, n in programs.items() if wanted is None or wanted.lower() in (i.lower(), n.lower())}
-        if not chosen:
-            asked = f"called '{wanted}' " if wanted else ""
-            raise QueryError(
-                f"No program {asked}on the SAMP hub takes tables; it has {', '.join(programs.values()) or 'none'}.",
-                "Start TOPCAT or Aladin, and send again.",
-            )
+        chosen = _chosen(self._client, (_LOAD,), wanted, "tables")
         path = Path(self._folder.name) / "rows.vot"
         write_votable(self.table, path)
         content = {"url": path.as_uri(), "table-id": self.table_id, "name": name}
-        taken = []
-        for number, program in sorted(chosen.items()):
-            # waited for: the file may go once it has been read
-            answer = self._client.ecall_and_wait(number, _LOAD, "60", **content)
-            if answer["samp.status"] != "samp.ok":
-                error = answer.get("samp.error", {}).get("samp.errortxt", "it does not say why")
-                raise QueryError(f"{program} did not take the table: {error}.", "Its own messages may tell more.")
-            taken.append(program)
-        return taken
-
-    def _programs(self) -> dict[str, str]:
-        """Names of the programs that take tables, by their ids on the hub."""
-        names = {}
-        for number in self._client.get_subscribed_clients(_LOAD):
-            said = self._client.get_metadata(number)
-            names[number] = str(said.get("samp.name", number))
-        return names
+        return [_delivered(self._client, to, _LOAD, content, "the table") for to in chosen]
 
     def _notified(self, key: str, sender: str, mtype: str, content: dict[str, Any], extra: Any) -> None:
         if content.get("table-id") != self.table_id:
@@ -152,6 +131,87 @@ class SampTable:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def send_spectrum(
+    table: pa.Table,
+    name: str,
+    meta: dict[str, str] | None = None,
+    *,
+    client: str | None = None,
+    hub: dict[str, str] | None = None,
+) -> list[str]:
+    """Send one spectrum to programs that show spectra (SPLAT, CASSIS, ...), or tables where they show but these.
+
+    Parameters
+    ----------
+    table
+        A row a pixel, with columns `wavelength` and `flux`.
+    name
+        What the programs shall call it.
+    meta
+        What is known of it, by SSA's utypes, such as ``Target.Name``.
+    client, hub
+        As of `SampTable`.
+
+    Returns
+    -------
+    Names of the programs that took it.
+
+    Raises
+    ------
+    QueryError
+        If no hub runs, no program takes it, or one refuses.
+    """
+    from .binary import write_votable
+
+    samp = _connected(hub)
+    try:
+        chosen = _chosen(samp, (_LOAD_SPECTRUM, _LOAD), client, "spectra or tables")
+        with tempfile.TemporaryDirectory(prefix="specclip-search-samp-") as folder:
+            path = Path(folder) / "spectrum.vot"
+            write_votable(table, path)
+            spectrum_id = f"specclip-search-{uuid.uuid4()}"
+            known = {"Access.Format": "application/x-votable+xml", "Access.Reference": path.as_uri(), **(meta or {})}
+            content = {
+                _LOAD_SPECTRUM: {"url": path.as_uri(), "meta": known, "spectrum-id": spectrum_id, "name": name},
+                _LOAD: {"url": path.as_uri(), "table-id": spectrum_id, "name": name},
+            }
+            return [_delivered(samp, to, to[2], content[to[2]], "the spectrum") for to in chosen]
+    finally:
+        samp.disconnect()
+
+
+# a program on the hub: its id, its name, the message it takes
+_Program = tuple[str, str, str]
+
+
+def _chosen(samp: Any, mtypes: tuple[str, ...], wanted: str | None, what: str) -> list[_Program]:
+    """Programs that take one of these messages, the first that each does; all, or the one that is wanted."""
+    programs: dict[str, _Program] = {}
+    for mtype in mtypes:
+        for number in samp.get_subscribed_clients(mtype):
+            said = samp.get_metadata(number)
+            programs.setdefault(number, (number, str(said.get("samp.name", number)), mtype))
+    asked = [p for p in programs.values() if wanted is None or wanted.lower() in (p[0].lower(), p[1].lower())]
+    if not asked:
+        called = f"called '{wanted}' " if wanted else ""
+        names = ", ".join(name for _, name, _ in programs.values()) or "none"
+        raise QueryError(
+            f"No program {called}on the SAMP hub takes {what}; it has {names}.",
+            "Start TOPCAT or Aladin, and send again.",
+        )
+    return sorted(asked)
+
+
+def _delivered(samp: Any, to: _Program, mtype: str, content: dict[str, Any], what: str) -> str:
+    """Send one message and wait for its answer, for the file may go once it has been read; the program's name."""
+    number, program, _ = to
+    answer = samp.ecall_and_wait(number, mtype, "60", **content)
+    if answer["samp.status"] != "samp.ok":
+        error = answer.get("samp.error", {}).get("samp.errortxt", "it does not say why")
+        raise QueryError(f"{program} did not take {what}: {error}.", "Its own messages may tell more.")
+    return program
 
 
 def _connected(hub: dict[str, str] | None) -> Any:

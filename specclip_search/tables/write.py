@@ -99,12 +99,14 @@ def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
 def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
     import pyarrow as pa
 
+    from .known_columns import with_known
+
     if isinstance(table, pa.Table):
-        return table
+        return with_known(table)
     # a DataFrame's NaN in a float column is its null; of its attrs only what they say of columns is kept
     said = table.attrs.get("columns", {})
     plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-    return plain.cast(pa.schema([field.with_metadata(said.get(field.name)) for field in plain.schema]))
+    return with_known(plain.cast(pa.schema([field.with_metadata(said.get(field.name)) for field in plain.schema])))
 
 
 def _text_writer(format: str) -> Callable[[pa.Table, TextIO], None]:

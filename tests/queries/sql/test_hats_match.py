@@ -18,7 +18,6 @@ from specclip_search.cluster import cluster_map, dask_client
 from specclip_search.errors import QueryError
 from specclip_search.ingest.catalog import ingest_catalog_table
 
-pytest.importorskip("lsdb", reason="LSDB is not installed")
 ROWS = 4000
 
 
@@ -45,11 +44,11 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 
 
 @pytest.fixture(scope="module")
-def client() -> Any:
+def client(lsdb: Any) -> Any:
     from dask.distributed import Client
 
     # threads of this process: the scheduler's protocol is the same, and no process need start
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as client:
         yield client
 
 
@@ -57,10 +56,10 @@ def in_order(table: pa.Table) -> pa.Table:
     return table.sort_by([("source_id", "ascending"), ("separation_arcsec", "ascending")]).combine_chunks()
 
 
-def test_same_pairs_as_in_one_process(sky: Atlas, client: Any, tmp_path: Path) -> None:
+def test_same_pairs_as_in_one_process(sky: Atlas, client: Any, lsdb: Any, tmp_path: Path) -> None:
     export_table(sky, "gaia", tmp_path / "gaia", "hats", max_rows=900)
     with connect(sky) as connection:
-        with as_catalogues(connection, (str(tmp_path / "gaia"), "seen"), 20.0, max_rows=700) as sides:
+        with as_catalogues(connection, (str(tmp_path / "gaia"), "seen"), 40.0, max_rows=700) as sides:
             ours = crossmatch_hats(client, *sides, 2.0, nearest=False, left_epoch=2000, right_epoch=2016)
             nearest = crossmatch_hats(client, *sides, 2.0, left_epoch=2000, right_epoch=2016)
             still = crossmatch_hats(client, *sides, 2.0, output=tmp_path / "matches")
@@ -76,9 +75,6 @@ def test_same_pairs_as_in_one_process(sky: Atlas, client: Any, tmp_path: Path) -
     assert nearest["candidates"].to_pylist().count(2) > 300
     assert ours.schema.equals(expected.schema, check_metadata=True)
     assert not list(sky.path.glob(".crossmatch-*"))
-
-    import lsdb
-
     assert len(lsdb.open_catalog(tmp_path / "matches")) == unmoved.num_rows
 
 
@@ -110,7 +106,7 @@ def test_cluster_map(client: Any) -> None:
         list(cluster_map(client, double, [99], 2))
 
 
-def test_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scheduler(lsdb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("specclip_search.cluster._CONNECT_S", "0.2s")
     with pytest.raises(QueryError, match="No Dask scheduler answers"), dask_client("tcp://127.0.0.1:9"):
         pass

@@ -16,7 +16,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.cli.main import run
 from specclip_search.errors import QueryError
 from specclip_search.ingest.catalog import ingest_catalog_table
-from specclip_search.tables.samp import SampTable, samp_module
+from specclip_search.tables.samp import SampTable, samp_module, send_spectrum
 
 IDS = [2**61 + 1, None, 2**53 + 1]
 ROWS = pa.table(
@@ -120,6 +120,8 @@ def test_what_can_go_wrong_is_said(hub: Any, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{(tmp_path / 'none.lock').as_uri()}")
     with pytest.raises(QueryError, match="No SAMP hub answers"):
         SampTable(ROWS)
+    with pytest.raises(QueryError, match="No SAMP hub answers"):
+        send_spectrum(ROWS, "mine")
 
 
 def test_the_command_sends_and_prints_what_is_selected(
@@ -153,3 +155,45 @@ def test_the_command_sends_and_prints_what_is_selected(
         run(["sql", statement, "-a", str(atlas.path), "--selected", "3"])
     assert stop.value.code == 2
     assert "Add --send" in capsys.readouterr().err
+
+
+def test_a_spectrum_goes_to_those_that_show_spectra_and_as_a_table_to_others(
+    hub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from specclip_search.atlas.columns import table_from_columns
+    from specclip_search.atlas.schemas import spectra_schema
+
+    atlas, star = Atlas.create(tmp_path / "atlas"), 2**61 + 1
+    flux = np.linspace(0.5, 1.5, 343, dtype=np.float32)[None]
+    known = {"spec_id": [star], "source_id": [star], "release": ["dr3"], "source": ["made"], "simulated": [False]}
+    known |= {"flux": flux, "error": np.where(np.arange(343) == 5, np.inf, 0.1)[None]}
+    schema = spectra_schema("gaia_xp", 343)
+    columns = {f.name: known.get(f.name, pa.nulls(1, f.type)) for f in schema}
+    with atlas.spectra("gaia_xp").lock():
+        atlas.spectra("gaia_xp").write(0, table_from_columns(columns, schema), schema=schema, inputs="made")
+
+    tables, shower = Viewer(hub, "tables"), Viewer(hub, "shower")
+    messages: list[dict[str, Any]] = []
+
+    def show(key: str, sender: str, message: str, mtype: str, content: dict[str, Any], extra: Any) -> None:
+        messages.append(content)
+        shower.take(key, sender, message, mtype, {**content, "table-id": content["spectrum-id"]}, extra)
+
+    shower.client.bind_receive_call("spectrum.load.ssa-generic", show)
+    with pytest.raises(SystemExit) as stop:
+        run(["spectrum", f"gaia:{star}", "-a", str(atlas.path), "--send", "all"])
+    shown = capsys.readouterr()
+    assert (stop.value.code, shown.out) == (0, "")
+    assert "tables" in shown.err
+    assert "shower" in shown.err
+    assert messages[0]["meta"]["Target.Name"] == f"Gaia DR3 {star}"
+    for viewer in (tables, shower):
+        (table,) = viewer.tables
+        assert (str(table["wavelength"].unit), len(table)) == ("nm", 343)
+        np.testing.assert_array_equal(np.asarray(table["flux"], np.float32), flux[0])
+        assert np.flatnonzero(~np.isfinite(np.ma.filled(table["error"], np.nan))).tolist() == [5]
+        viewer.client.disconnect()
+    with pytest.raises(SystemExit) as stop:
+        run(["spectrum", "gaia:1", "-a", str(atlas.path)])
+    assert stop.value.code == 2
+    assert "gaia:1 is not in this atlas" in capsys.readouterr().err

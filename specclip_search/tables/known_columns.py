@@ -1,0 +1,112 @@
+"""What columns mean by their names: unit, description and UCD, in one place for every command's files.
+
+Columns that say it themselves, as those read from an atlas do, are left as they are. The UCDs are of
+the IVOA's list (UCD1+ controlled vocabulary 1.5).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# name -> (description, unit, ucd) of columns that only results of searches have
+_RESULTS = {
+    "modality": ("instrument of the spectrum", "", "instr"),
+    "rank": ("place in the list, from 1", "", "meta.number"),
+    "similarity": ("cosine of the two vectors, from -1 to 1; 1 is alike", "", "stat.correlation"),
+    "label_source": ("catalogue that the first of teff, logg and feh comes from", "", "meta.ref"),
+    "target": ("what was searched with", "", "meta.id"),
+    "nearest_target": ("the target that this spectrum is most like", "", "meta.id"),
+    "other_spec_id": ("the same star's spectrum in the other instrument", "", "meta.id"),
+    "n_visits": ("number of scored pairs of the star", "", "meta.number"),
+    "n_odd_visits": ("number of these with p < 0.01", "", "meta.number"),
+    "verdict": ("a user's verdict: interesting, artifact or normal", "", "meta.note"),
+    "score": ("score; high is odd", "", "stat.value"),
+    "p_value": ("chance of a value as extreme or more", "", "stat.probability"),
+    "q_value": ("false-discovery rate of the list that ends here", "", "stat.probability"),
+    "probability": ("probability of what was asked for", "", "stat.probability"),
+    "kind": ("likely kind", "", "meta.code.class"),
+    "reason": ("why, in words", "", "meta.note"),
+    "separation_arcsec": ("angle between the two positions", "arcsec", "pos.angDistance"),
+    "candidates": ("right rows within the radius of the left row; above 1 is ambiguous", "", "meta.number"),
+    "wavelength": ("wavelength; LRS in Angstrom in vacuum, XP in nm", "", "em.wl"),
+    "flux": ("flux as the model sees it: LRS over continuum, XP over flux at 550 nm", "", "phot.flux.density"),
+    "lrs_spec_id": ("LAMOST obsid", "", "meta.id"),
+    "xp_spec_id": ("Gaia XP spectrum", "", "meta.id"),
+    "lrs_simulated": ("true where the LRS spectrum is simulated", "", "meta.code"),
+    "xp_simulated": ("true where the XP spectrum is simulated", "", "meta.code"),
+}
+_SUFFIX = re.compile(r"(_right|_left|_lrs|_xp|_estimated|_true)$")
+_PREFIX = re.compile(r"^(lrs|xp|estimated|true|median)_")
+_VISIT_SNR = re.compile(r"snr_?[ugriz]?")
+
+
+def meaning_of(name: str) -> dict[str, str]:
+    """`description`, `unit` and `ucd` of a column by its name, those that are known.
+
+    A name with a side (`teff_xp`, `lrs_snr`, `ra_right`) means what it means without; an identifier
+    that is not the table's first key must not be its main one, so `meta.main` goes.
+    """
+    known = _known()
+    if name in known:
+        return dict(known[name])
+    bare = _PREFIX.sub("", _SUFFIX.sub("", name))
+    if bare not in known and _VISIT_SNR.fullmatch(bare):
+        bare = "snr"
+    said = dict(known.get(bare, {}))
+    if "ucd" in said:
+        said["ucd"] = said["ucd"].removesuffix(";meta.main")
+    return said
+
+
+def with_known(table: pa.Table) -> pa.Table:
+    """The table with what is known of its columns' names, where they say nothing themselves."""
+    import pyarrow as pa
+
+    fields = [_field(field) for field in table.schema]
+    seen: set[str] = set()
+    for i, field in enumerate(fields):
+        ucd = (field.metadata or {}).get(b"ucd", b"").decode()
+        if not ucd.endswith(";meta.main"):
+            continue
+        if ucd in seen:  # one main identifier and one main position a table
+            fields[i] = field.with_metadata(
+                {**field.metadata, b"ucd": ucd.removesuffix(";meta.main").encode()}
+            )
+        seen.add(ucd)
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields, metadata=table.schema.metadata))
+
+
+def _field(field: pa.Field) -> pa.Field:
+    import pyarrow as pa
+
+    if field.metadata and b"description" in field.metadata:
+        return field
+    said = meaning_of(field.name)
+    if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+        said.pop("unit", None)
+    # what the column says of itself goes first
+    own = {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
+    return field.with_metadata(said | own) if said else field
+
+
+@cache
+def _known() -> dict[str, dict[str, str]]:
+    from ..atlas import schemas
+    from ..ingest.catalog_labels import KNOWN
+
+    known = {name: _said(*what) for name, what in _RESULTS.items()}
+    for schema in (schemas.spectra_schema("lamost_lrs", 1), schemas.spectra_schema("gaia_xp", 1)):
+        for field in schema:
+            if field.name not in known and field.name not in ("source", "error"):
+                known[field.name] = {key.decode(): value.decode() for key, value in field.metadata.items()}
+    known |= {name: _said(label.description, label.unit, label.ucd) for name, label in KNOWN.items()}
+    return known
+
+
+def _said(description: str, unit: str, ucd: str) -> dict[str, str]:
+    return {key: text for key, text in (("description", description), ("unit", unit), ("ucd", ucd)) if text}
