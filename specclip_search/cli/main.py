@@ -33,6 +33,8 @@ COMMANDS: dict[str, str] = {
     "similar": "Find the spectra most like a given one.",
     "anomalies": "List the strangest stars, with reasons.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
+    "map": "Draw the space of spectra as a map, coloured by any column.",
+    "report": "Write what was searched and found as one HTML page.",
     "evaluate": "Score the searches against a simulated survey's known truth.",
     "spectrum": "Write one spectrum of the atlas, or send it to another program.",
     "sql": "Ask the atlas in SQL.",
