@@ -10,8 +10,9 @@ import numpy as np
 from specclip_search.errors import QueryError
 
 from .anomalies import score_atlas
+from .evaluate_anomalies import strangeness
 from .evaluate_numbers import Measured
-from .evaluate_parts import metal_poor, retrieval, strangeness, translation
+from .evaluate_parts import metal_poor, retrieval, translation
 from .evaluate_truth import Truth
 from .pair_table import PairTable
 from .provenance import stamp
@@ -75,7 +76,7 @@ def evaluate(
     steps: tuple[tuple[str, Callable[[], list[Measured]]], ...] = (
         ("retrieval", lambda: list(retrieval(space, truth, pairs, seed))),
         ("translation", lambda: list(translation(truth, pairs))),
-        ("metal-poor stars", lambda: list(metal_poor(space, truth, below))),
+        ("metal-poor stars", lambda: list(metal_poor(space, truth, below, seed))),
         ("anomalies", lambda: list(strangeness(truth, obsid, score, star, seed))),
     )
     measured: list[Measured] = []

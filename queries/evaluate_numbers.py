@@ -57,19 +57,32 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def ranked(metric: str, group: str, score: np.ndarray, positive: np.ndarray, seed: int) -> Measured:
-    """Average precision, its interval from resampled positives and negatives (bootstrap, 2.5-97.5 %)."""
+    """Average precision, its interval from resampled positives and negatives (bootstrap, 2.5-97.5 %).
+
+    Of resampled negatives only the numbers between the positives' scores matter: they are drawn
+    from their multinomial distribution, which is the same as drawing the negatives one by one.
+    """
     n = int(positive.sum())
     if n == 0:
         return Measured(metric, group, np.nan, np.nan, np.nan, 0)
     rng = np.random.default_rng(seed)
-    odd, normal = score[positive], score[~positive]
-    truth = np.arange(len(score)) < n
-    drawn = [
-        average_precision(np.concatenate([rng.choice(odd, n), rng.choice(normal, len(normal))]), truth)
-        for _ in range(RESAMPLES)
-    ]
+    odd, normal = np.sort(score[positive])[::-1], np.sort(score[~positive])
+    # negatives at least as high as each positive, and how many lie between one positive and the next
+    above = len(normal) - np.searchsorted(normal, odd, side="left")
+    between = np.diff(above, prepend=0, append=len(normal))
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = np.sort(rng.integers(0, n, n))
+        counts = rng.multinomial(len(normal), between / len(normal)) if len(normal) else between
+        drawn.append(_precision(np.cumsum(counts)[chosen]))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Measured(metric, group, average_precision(score, positive), float(low), float(high), n)
+    return Measured(metric, group, _precision(above), float(low), float(high), n)
+
+
+def _precision(above: np.ndarray) -> float:
+    """Average precision of positives in descending order, each with so many negatives at or above it."""
+    hits = np.arange(1, len(above) + 1)
+    return float((hits / (hits + above)).mean())
 
 
 def rank_correlation(metric: str, group: str, a: np.ndarray, b: np.ndarray) -> Measured:

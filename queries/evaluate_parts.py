@@ -1,16 +1,16 @@
-"""The parts of an evaluation: retrieval, neighbours' labels, translation, metal-poor stars, anomalies."""
+"""Parts of an evaluation: retrieval, neighbours' labels, translation, metal-poor stars."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
-from specclip_search.simulation.oddities import ODDITIES
 
-from .emp import score_stars
+from .emp_scores import score_stars
 from .evaluate_numbers import Measured, middle, rank_correlation, ranked, share
 from .evaluate_truth import Truth
 from .pair_table import PairTable
@@ -20,9 +20,11 @@ from .space import Space
 SNR_EDGES = (0.0, 20.0, 40.0, 80.0, np.inf)
 MAX_QUERIES = 5000
 NEIGHBOURS = 10
-BLOCK = 512
+BLOCK = 128  # queries at once: 100,000 candidates take 50 MB a copy of their cosines
 LIST_FACTORS = (1, 2, 5, 10)
-TOP_SHARES = (0.001, 0.01)
+LABELS = (("true_teff", "K"), ("true_logg", "dex"), ("true_feh", "dex"), ("true_alpha_fe", "dex"))
+GOOD_SNR = 20.0
+DISC_FEH = -0.6
 
 
 def groups(snr: np.ndarray, source_id: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -40,41 +42,50 @@ def retrieval(space: Space, truth: Truth, pairs: PairTable, seed: int) -> Iterat
     """
     seen = truth.spectra(pairs.lrs_spec_id)
     normal = np.flatnonzero((seen >= 0) & (truth.seen[np.maximum(seen, 0)] == ""))
-    everyone, first = np.unique(pairs.xp_row[seen >= 0], return_index=True)
-    owners = pairs.source_id[seen >= 0][first]
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(normal, min(MAX_QUERIES, len(normal)), replace=False)) if len(normal) else normal
-    candidates = space.index(XP).vectors(everyone)
-    rank, near = _ranks(space.index(LRS).vectors(pairs.lrs_row[chosen]), candidates, pairs.source_id[chosen], owners)
-    snr = truth.snr[seen[chosen]]
-    for name, inside in groups(snr, pairs.source_id[chosen]):
-        yield share("retrieval LRS to XP, R@1", name, rank[inside] < 1)
-        yield share("retrieval LRS to XP, R@10", name, rank[inside] < 10)
-    own = truth.stars(pairs.source_id[chosen])
-    others = truth.stars(owners[near])
-    for label, unit in (("true_teff", "K"), ("true_feh", "dex")):
+    snr, star = truth.snr[seen[chosen]], pairs.source_id[chosen]
+    surveyed = np.flatnonzero(seen >= 0)
+    sides = {LRS: pairs.lrs_row, XP: pairs.xp_row}
+    near_star = np.empty((0, 0), np.int64)
+    for asked, answering, text in ((XP, LRS, "XP to LRS"), (LRS, XP, "LRS to XP")):
+        everyone, first = np.unique(sides[answering][surveyed], return_index=True)
+        owners = pairs.source_id[surveyed][first]
+        candidates = space.index(answering).vectors(everyone)
+        queries = space.index(asked).vectors(sides[asked][chosen])
+        rank, near = _ranks(queries, candidates, star, owners)
+        near_star = owners[near]  # of the last turn: XP neighbours of LAMOST spectra
+        for name, inside in groups(snr, star):
+            yield share(f"retrieval {text}, R@1", name, rank[inside] < 1)
+            yield share(f"retrieval {text}, R@10", name, rank[inside] < 10)
+    own, others = truth.stars(star), truth.stars(near_star)
+    for label, unit in LABELS:
         values = truth.numbers[label]
-        apart = np.abs(np.median(values[others], axis=1) - values[own])
-        for name, inside in groups(snr, pairs.source_id[chosen]):
+        with warnings.catch_warnings():
+            # neighbours of another kind have no labels; where all are such the median is NaN
+            warnings.simplefilter("ignore", RuntimeWarning)
+            apart = np.abs(np.nanmedian(values[others], axis=1) - values[own])
+        for name, inside in groups(snr, star):
             yield middle(f"neighbours' median {label[5:]} off by [{unit}]", name, apart[inside])
 
 
 def _ranks(
     query: np.ndarray, candidates: np.ndarray, star: np.ndarray, owners: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many candidates are at least as near as the star's own, and the nearest of other stars."""
+    """How many candidates of other stars are at least as near as the nearest own one, and the nearest others."""
     order = np.argsort(owners, kind="stable")
-    own = order[np.searchsorted(owners, star, sorter=order)]
+    low, high = (np.searchsorted(owners, star, side=side, sorter=order) for side in ("left", "right"))
     rank = np.empty(len(query), np.int64)
-    count = min(NEIGHBOURS, max(len(candidates) - 1, 1))
+    count = min(NEIGHBOURS, max(len(candidates) - int((high - low).max(initial=1)), 1))
     near = np.empty((len(query), count), np.int64)
     for start in range(0, len(query), BLOCK):
-        rows = slice(start, start + BLOCK)
-        cosine = query[rows] @ candidates.T
-        line = np.arange(len(cosine))
-        rank[rows] = (cosine >= cosine[line, own[rows]][:, None]).sum(axis=1) - 1
-        cosine[line, own[rows]] = -np.inf
-        near[rows] = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        cosine = query[start : start + BLOCK] @ candidates.T
+        for line in range(len(cosine)):
+            mine = order[low[start + line] : high[start + line]]
+            best = cosine[line, mine].max()
+            cosine[line, mine] = -np.inf
+            rank[start + line] = np.count_nonzero(cosine[line] >= best)
+        near[start : start + BLOCK] = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
     return rank, near
 
 
@@ -90,56 +101,39 @@ def translation(truth: Truth, pairs: PairTable) -> Iterator[Measured]:
             yield middle(f"translation {text}", name, pairs.values[column][normal][inside])
 
 
-def metal_poor(space: Space, truth: Truth, below: float) -> Iterator[Measured]:
+def metal_poor(space: Space, truth: Truth, below: float, seed: int) -> Iterator[Measured]:
     """Completeness and purity of the metal-poor list at several lengths, among the survey's stars.
 
-    The search knows no label of a simulated star: `truth` holds them under names of its own.
+    The search knows no label of a simulated star: `truth` holds them under names of its own. Of the
+    stars whose best LAMOST spectrum is better than S/N 20 it is told apart.
     """
     scores = score_stars(space, below)
     row = truth.stars(scores.stars.source_id)
     here = row >= 0
-    poor = truth.numbers["true_feh"][row[here]] < below
-    probability, feh = scores.probability[here], scores.feh[here]
-    order = np.lexsort((row[here], np.nan_to_num(feh, nan=9.0), -np.nan_to_num(probability, nan=-1.0)))
-    total = int(poor.sum())
+    row, probability, feh = row[here], scores.probability[here], scores.feh[here]
+    # place in the list: by probability, then by the estimate
+    order = np.lexsort((row, np.nan_to_num(feh, nan=9.0), -np.nan_to_num(probability, nan=-1.0)))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    true_feh, snr = truth.numbers["true_feh"][row], truth.best_snr()[row]
+    poor = true_feh < below
+    for name, chosen in (("all", np.ones(len(row), dtype=bool)), (f"S/N >{GOOD_SNR:.0f}", snr > GOOD_SNR)):
+        yield from _listed(f"[Fe/H] < {below:g}", name, -place[chosen].astype(np.float64), poor[chosen], seed)
+    disc = true_feh > DISC_FEH
+    numbers = {"S/N": snr} | {name: values[row] for name, values in truth.covariates().items()}
+    for name, values in numbers.items():
+        text = f"metal-poor rank's correlation with {name}"
+        yield rank_correlation(text, f"[Fe/H] > {DISC_FEH:g}", -place[disc].astype(np.float64), values[disc])
+
+
+def _listed(what: str, group: str, score: np.ndarray, poor: np.ndarray, seed: int) -> Iterator[Measured]:
+    """Average precision, and completeness and purity of the first ones; no two scores are equal."""
+    yield ranked(f"{what} average precision", group, score, poor, seed)
+    order, total = np.argsort(-score), int(poor.sum())
     for factor in LIST_FACTORS:
         length = min(factor * total, len(order))
         listed = np.zeros(len(order), dtype=bool)
         listed[order[:length]] = True
-        group = f"first {length} ({factor} x as many as there are)"
-        yield share(f"[Fe/H] < {below:g} completeness", group, listed[poor])
-        yield share(f"[Fe/H] < {below:g} purity", group, poor[order[:length]])
-
-
-def strangeness(
-    truth: Truth, obsid: np.ndarray, score: np.ndarray, source_id: np.ndarray, seed: int
-) -> Iterator[Measured]:
-    """How well scores tell odd spectra from normal ones, by class and kind, and what scores must not follow."""
-    row = truth.spectra(obsid)
-    obsid, score, source_id, row = (values[row >= 0] for values in (obsid, score, source_id, row))
-    seen, snr = truth.seen[row], truth.snr[row]
-    kinds = np.array([ODDITIES.get(name, "") for name in seen], dtype=object)
-    classes = [("any oddity", seen != "")]
-    classes += [(kind, kinds == kind) for kind in dict.fromkeys(ODDITIES.values())]
-    classes += [(name, seen == name) for name in ODDITIES]
-    classes += [(f"any oddity, {n}", (seen != "") & m) for n, m in groups(snr, source_id) if n.startswith("S/N")]
-    for name, positive in classes:
-        if not positive.any():
-            continue
-        judged = positive | (seen == "")
-        yield ranked("anomaly average precision", name, score[judged], positive[judged], seed)
-        for part in TOP_SHARES:
-            # the list of this class and the normal ones: other classes do not push it down
-            limit = _limit(score[judged], part)
-            yield share(f"anomaly recall in top {part:.1%}", name, score[positive] >= limit)
-    normal = seen == ""
-    star = truth.stars(source_id)
-    covariates = {"S/N": snr, "|RV|": np.abs(truth.numbers["true_rv"][star]), "E(B-V)": truth.numbers["ebv"][star]}
-    for name, values in covariates.items():
-        yield rank_correlation(f"anomaly score's rank correlation with {name}", "normal", score[normal], values[normal])
-
-
-def _limit(score: np.ndarray, part: float) -> float:
-    """Score of the last one that stands within the top share of the list, at least one."""
-    length = max(round(part * len(score)), 1)
-    return float(np.partition(score, len(score) - length)[len(score) - length])
+        name = f"{group}, first {length} ({factor} x as many as there are)"
+        yield share(f"{what} completeness", name, listed[poor])
+        yield share(f"{what} purity", name, poor[order[:length]])

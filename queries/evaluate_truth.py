@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
 TRUTH, TRUTH_LRS = "truth", "truth_lrs"
-_NUMBERS = ("true_teff", "true_feh", "true_rv", "ebv")
+_NUMBERS = ("true_teff", "true_logg", "true_feh", "true_alpha_fe", "true_rv", "ebv")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Truth:
     source_id
         (N,) int64.
     numbers
-        true_teff [K], true_feh, true_rv [km/s], ebv [mag], (N,) float64.
+        true_teff [K], true_logg, true_feh, true_alpha_fe, true_rv [km/s], ebv [mag], (N,) float64.
     kind
         (N,) object, kind of oddity or empty; by star.
     obsid
@@ -35,6 +35,8 @@ class Truth:
         (M,) object, the class of oddity that this spectrum shows, empty where none.
     snr
         (M,) float64 S/N in g that was asked for.
+    star
+        (M,) int64 source_id.
     """
 
     source_id: np.ndarray
@@ -43,6 +45,7 @@ class Truth:
     obsid: np.ndarray
     seen: np.ndarray
     snr: np.ndarray
+    star: np.ndarray
 
     @classmethod
     def read(cls, atlas: Atlas) -> Truth:
@@ -55,7 +58,7 @@ class Truth:
         """
         tables = {}
         for name, wanted in ((TRUTH, ("source_id", "oddity_kind", *_NUMBERS)),
-                             (TRUTH_LRS, ("obsid", "oddity_seen", "true_snrg"))):  # fmt: skip
+                             (TRUTH_LRS, ("obsid", "source_id", "oddity_seen", "true_snrg"))):  # fmt: skip
             stage = atlas.catalog(name) if name in atlas.catalogs() else None
             table = None if stage is None else stage.read()
             if table is None or not set(wanted) <= set(table.column_names):
@@ -72,7 +75,19 @@ class Truth:
             spectra["obsid"].to_numpy(),
             _words(spectra["oddity_seen"]),
             spectra["true_snrg"].to_numpy().astype(np.float64),
+            spectra["source_id"].to_numpy(),
         )
+
+    def covariates(self) -> dict[str, np.ndarray]:
+        """(N,) what no score should follow, by star."""
+        return {"|RV|": np.abs(self.numbers["true_rv"]), "E(B-V)": self.numbers["ebv"]}
+
+    def best_snr(self) -> np.ndarray:
+        """(N,) S/N of each star's best LAMOST spectrum, 0 where it has none."""
+        best = np.zeros(len(self.source_id))
+        row = self.stars(self.star)
+        np.maximum.at(best, row[row >= 0], self.snr[row >= 0])
+        return best
 
     def stars(self, source_id: np.ndarray) -> np.ndarray:
         """Row of each star here, -1 where it is none of the survey's."""

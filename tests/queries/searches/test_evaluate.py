@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from queries.evaluate_anomalies import _limit, strangeness
 from queries.evaluate_numbers import average_precision, middle, rank_correlation, ranked, share
-from queries.evaluate_parts import _limit, _ranks, strangeness
+from queries.evaluate_parts import _listed, _ranks
 from queries.evaluate_truth import Truth
 from training.retrieval import pair_retrieval
 
@@ -38,6 +39,41 @@ def test_average_precision_by_hand():
     assert (found.value, found.low, found.high, found.n) == (1.0, 1.0, 1.0, 10)
 
 
+def test_the_bootstrap_is_that_of_spectra_drawn_one_by_one():
+    rng = np.random.default_rng(4)
+    score = np.concatenate([rng.normal(1.5, 1.0, 40), rng.normal(0.0, 1.0, 3000)])
+    positive = np.arange(3040) < 40
+    found = ranked("m", "g", score, positive, seed=2)
+    assert found.value == pytest.approx(average_precision(score, positive))
+    drawn = [
+        average_precision(np.concatenate([rng.choice(score[:40], 40), rng.choice(score[40:], 3000)]), positive)
+        for _ in range(400)
+    ]
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.03)
+    level = ranked("m", "g", np.ones(4), np.arange(4) == 0, seed=0)
+    assert level.value == average_precision(np.ones(4), np.arange(4) == 0) == 0.25
+    assert ranked("m", "g", np.ones(2), np.ones(2, dtype=bool), seed=0).low == 1.0
+
+
+def test_a_stars_own_spectra_count_as_one():
+    candidates = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.8, 0.6]])
+    owners = np.array([5, 5, 7, 9])
+    rank, near = _ranks(np.array([[0.0, 1.0], [1.0, 0.0]]), candidates, np.array([5, 9]), owners)
+    assert rank.tolist() == [2, 2]
+    assert near[0].tolist() in ([2, 3], [3, 2])
+
+
+def test_lists_and_best_visits():
+    ids = np.arange(4, dtype=np.int64)
+    truth = Truth(ids, {}, ids, np.arange(5), ids, np.array([5.0, 9.0, 3.0, 30.0, 2.0]), np.array([0, 0, 1, 3, 8]))
+    assert truth.best_snr().tolist() == [9.0, 3.0, 0.0, 30.0]
+    poor = np.array([False, True, False, True, False, False, False, False])
+    rows = {(m.metric, m.group): m for m in _listed("poor", "all", -np.arange(8.0), poor, 0)}
+    assert rows["poor completeness", "all, first 2 (1 x as many as there are)"].value == 0.5
+    assert rows["poor purity", "all, first 4 (2 x as many as there are)"].value == 0.5
+    assert rows["poor average precision", "all"].value == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
 def test_rank_correlation_and_its_interval():
     rng = np.random.default_rng(2)
     x = rng.normal(size=2000)
@@ -67,7 +103,7 @@ def test_anomaly_rows():
     seen = np.full(count, "", dtype=object)
     seen[:10], seen[10:20] = "emission", "bad_join"
     numbers = {"true_rv": np.linspace(-300, 300, count), "ebv": np.linspace(0, 1, count)}
-    truth = Truth(obsid, numbers, seen, obsid, seen, np.full(count, 30.0))
+    truth = Truth(obsid, numbers, seen, obsid, seen, np.full(count, 30.0), obsid)
     score = np.random.default_rng(1).random(count)
     score[:10] += 2.0
     rows = {(m.metric, m.group): m for m in strangeness(truth, obsid, score, obsid, 0)}
@@ -79,6 +115,8 @@ def test_anomaly_rows():
     assert rows["anomaly average precision", "instrumental"].n == 10
     assert abs(rows["anomaly score's rank correlation with E(B-V)", "normal"].value) < 0.1
     assert ("anomaly average precision", "hot_subdwarf") not in rows
+    assert rows["anomaly average precision", "emission, S/N 20-40"].value == 1.0
+    assert ("anomaly average precision", "emission, S/N 40-80") not in rows
 
 
 def test_the_limit_of_a_list():
