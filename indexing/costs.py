@@ -33,6 +33,8 @@ class Estimate:
         memory anyway come on top, up to 2 GB; the system takes them back at will.
     disk
         Bytes of the finished index.
+    build_disk
+        Bytes while building: codes lie beside the store until they are in their lists.
     cpu_seconds
         Of one average core.
     bytes_a_vector
@@ -44,6 +46,7 @@ class Estimate:
     disk: int
     cpu_seconds: float
     bytes_a_vector: float
+    build_disk: int
 
 
 def estimate(recipe: Recipe, rows: int, dim: int) -> Estimate:
@@ -56,7 +59,8 @@ def estimate(recipe: Recipe, rows: int, dim: int) -> Estimate:
     if recipe.kind == "flat":
         cached = 4 * rows * dim if rows * dim * 4 <= 1 << 29 else 0
         seconds = stream_seconds + judging
-        return Estimate(_WORKING_BYTES + keys + sorting, cached, store + keys, seconds, cached / max(rows, 1))
+        return Estimate(_WORKING_BYTES + keys + sorting, cached, store + keys, seconds, cached / max(rows, 1),
+                        store + keys)
     codes = rows * (recipe.pq + _ROW_OVERHEAD_BYTES)
     centroids = recipe.nlist * (4 * recipe.pca + (280 if recipe.hnsw else 0))
     sample = recipe.training_rows(rows)
@@ -65,7 +69,8 @@ def estimate(recipe: Recipe, rows: int, dim: int) -> Estimate:
     # filling the lists grows them by doubling, so at the worst half as much again is reserved
     peak = _WORKING_BYTES + max(training, int(codes * 1.5) + keys, codes + keys + sorting)
     seconds = stream_seconds + judging + _training_seconds(recipe, sample) + rows * _adding_seconds(recipe)
-    return Estimate(peak, resident, store + keys + resident, seconds, resident / rows)
+    finished = store + keys + resident
+    return Estimate(peak, resident, finished, seconds, resident / rows, finished + codes + centroids)
 
 
 def group_size(rows: int) -> int:
@@ -132,10 +137,10 @@ def refuse_what_cannot_fit(needs: Estimate, recipe: Recipe, folder: Path, memory
             "Give more with --memory, or use a smaller recipe (fewer PQ bytes).",
         )
     free = shutil.disk_usage(_existing(folder)).free
-    if needs.disk > free:
+    if needs.build_disk > free:
         raise VectorIndexError(
-            f"The index {recipe} needs {written_bytes(needs.disk)} of disk in {folder}; "
-            f"{written_bytes(free)} are free: {written_bytes(needs.disk - free)} are missing.",
+            f"Building {recipe} needs {written_bytes(needs.build_disk)} of disk in {folder}; "
+            f"{written_bytes(free)} are free: {written_bytes(needs.build_disk - free)} are missing.",
             "Free some space or move the atlas to a larger disk.",
         )
 

@@ -73,10 +73,15 @@ def neighbour_schema(k: int) -> pa.Schema:
 
 
 def neighbours(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", k: int = 32, *,
-               progress: Callable[..., None] | None = None) -> GraphReport:
+               device: str = "auto", progress: Callable[..., None] | None = None) -> GraphReport:
     """Find the k nearest others of every vector; a killed run continues, a current one does nothing.
 
     Memory is bounded by a batch of queries and the open index.
+
+    Parameters
+    ----------
+    device
+        Where searches run; see `VectorIndex.open`.
 
     Raises
     ------
@@ -88,7 +93,7 @@ def neighbours(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp"
     if not 1 <= k <= MAX_NEIGHBOURS:
         raise QueryError(f"The graph takes 1 to {MAX_NEIGHBOURS} neighbours a star; found k = {k}.", "Use 32.")
     started = time.perf_counter()
-    index = VectorIndex.open(atlas, model, modality)
+    index = VectorIndex.open(atlas, model, modality, device=device)
     table = VectorTable(atlas, index.model, modality)
     stage = neighbour_stage(atlas, index.model, modality)
     written = current = searched = 0

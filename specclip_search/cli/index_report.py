@@ -24,10 +24,21 @@ def size_text(count: float) -> str:
 
 def need_lines(modality: str, recipe: Recipe, needs: Estimate) -> list[str]:
     """What a build will need, before it begins."""
+    from indexing.libraries import default_threads
+
+    threads = default_threads()
     return [
         f"{modality}: {recipe}; will need about {size_text(needs.build_memory)} of memory, "
-        f"{size_text(needs.disk)} of disk, {needs.cpu_seconds:,.0f} CPU s"
+        f"{size_text(needs.build_disk)} of disk ({size_text(needs.disk)} afterwards), {needs.cpu_seconds:,.0f} CPU s: "
+        f"{_duration(needs.cpu_seconds / threads)} on {threads} idle {'core' if threads == 1 else 'cores'}"
     ]
+
+
+def _duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def build_lines(report: BuildReport) -> list[str]:

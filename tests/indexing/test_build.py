@@ -190,12 +190,26 @@ def test_what_cannot_fit_is_refused_before_work(make_atlas: AtlasMaker) -> None:
     recipe, needs = plan_build(atlas, MODEL, "gaia_xp", memory="4G", recipe="PCA32,IVF16,PQ8")
     assert str(recipe) == "PCAR32,IVF16,PQ8np"
     assert 0 < needs.search_memory < needs.build_memory
+    assert needs.disk < needs.build_disk
     for text, message in (("PCA32,IVF16,PQ7", "must divide"), ("PCA99,IVF16,PQ9", "the vectors have 64"),
                           ("IVF5000,PQ8", "at least 5000 vectors"), ("hnsw", "is not an index recipe")):
         with pytest.raises(VectorIndexError, match=message):
             plan_build(atlas, MODEL, "gaia_xp", recipe=text)
     with pytest.raises(VectorIndexError, match="'lots' is not an amount of memory"):
         plan_build(atlas, MODEL, "gaia_xp", memory="lots")
+
+
+def test_what_a_disk_cannot_hold_is_refused(make_atlas: AtlasMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    atlas = make_atlas(1000)
+    _, needs = plan_build(atlas, MODEL, "gaia_xp", recipe="PCA32,IVF16,PQ8")
+
+    class Small:
+        free = needs.build_disk - 30_000
+
+    monkeypatch.setattr("indexing.costs.shutil.disk_usage", lambda _: Small)
+    with pytest.raises(VectorIndexError, match=r"needs \d+ kB of disk in .*; \d+ kB are free: 30 kB are missing"):
+        build_index(atlas, MODEL, "gaia_xp", recipe="PCA32,IVF16,PQ8")
+    assert not atlas.index_folder(MODEL, "gaia_xp").exists()
 
 
 def test_check_finds_what_is_damaged(make_atlas: AtlasMaker) -> None:

@@ -37,6 +37,7 @@ def build(
     memory: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Most memory to use, e.g. 4G.")] = None,
     recall: Annotated[float, typer.Option("--recall", min=0.01, max=1.0, help="Recall to tune the search to.")] = 0.99,
     seed: SeedOption = 0,
+    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -65,6 +66,7 @@ def build(
                 recipe=recipe,
                 seed=seed,
                 wished_recall=recall,
+                device=device,
                 progress=progress,
             )
         say(*build_lines(report))
