@@ -15,6 +15,8 @@ from .estimators_labels import (
     CARBON_GUESSED,
     CARBON_MAX_FEH,
     FAR,
+    HOT,
+    HOT_TEFF,
     LABELS,
     LOW_SNR,
     OUT_OF_RANGE,
@@ -96,6 +98,8 @@ class InstrumentEstimator:
             flag |= np.where(known & (np.nan_to_num(snr) < self.lowest_snr), LOW_SNR, 0)
         if "c_fe" in self.labels and "feh" in self.labels:
             flag |= np.where(result["feh"] > CARBON_MAX_FEH, CARBON_GUESSED, 0)
+        if "teff" in self.labels:
+            flag |= np.where(result["teff"] > HOT_TEFF, HOT, 0)
         for name in set(_WIDE_LABELS) & set(self.labels):
             place = self.labels.index(name)
             spread = sigma_from_scale(name, result[name], np.full(count, self.std[place]))

@@ -29,10 +29,16 @@ CARBON_GUESSED = 16
 """[Fe/H] above `CARBON_MAX_FEH`, where no training star has a [C/Fe] of its own: c_fe is extrapolated."""
 WIDE = 32
 """The error of teff, logg or feh is above half the spread of all training stars: the spectrum says little."""
+HOT = 64
+"""Teff above `HOT_TEFF`, where no training star has [Fe/H]: feh, alpha_fe, c_fe say what such stars are mostly like."""
 FLAGS = {"far": FAR, "out_of_range": OUT_OF_RANGE, "low_snr": LOW_SNR, "snr_unknown": SNR_UNKNOWN,
-         "carbon_guessed": CARBON_GUESSED, "wide": WIDE}
+         "carbon_guessed": CARBON_GUESSED, "wide": WIDE, "hot": HOT}
 
 CARBON_MAX_FEH = -0.8
+HOT_TEFF = 7000.0
+# Hot stars of the disc are young, so of about solar composition. A network that was never shown a composition of a hot
+# star takes its weak lines for low metallicity; it is shown values drawn from these (mean, sigma; dex) instead.
+HOT_COMPOSITION: Mapping[str, tuple[float, float]] = {"feh": (-0.1, 0.3), "alpha_fe": (0.03, 0.08)}
 
 # The LAMOST side learns from model spectra alone. Added in quadrature to what simulated stars show, for what models
 # get wrong of real ones; of the order of the differences between pipelines on the same LAMOST stars (Teff 100 K,

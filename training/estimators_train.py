@@ -19,7 +19,7 @@ from .estimators import Estimators, InstrumentEstimator, distance_of
 from .estimators_calibration import calibrate
 from .estimators_data import LabelledVectors, labelled_vectors
 from .estimators_file import save_estimators
-from .estimators_labels import MEASURED, to_scale
+from .estimators_labels import HOT_COMPOSITION, HOT_TEFF, MEASURED, to_scale
 from .estimators_metrics import measured
 from .estimators_network import EstimatorModule, EstimatorSizes
 
@@ -66,7 +66,7 @@ class EstimatorRecipe:
 
 
 def train_estimators(atlas: Atlas, model: Model, recipe: EstimatorRecipe | None = None, *,
-                     catalogues: tuple[str, ...] = ("truth", "apogee"), progress: Progress | None = None) -> Estimators:
+                     catalogues: tuple[str, ...] = ("truth", "truth_spread", "apogee"), progress: Progress | None = None) -> Estimators:
     """Train estimators of a model's instruments and write them beside its weights.
 
     Stars of splits 0 to 7 train, split 8 calibrates and judges, acceptance stars are not touched.
@@ -115,7 +115,8 @@ def fit_instrument(modality: str, data: LabelledVectors, recipe: EstimatorRecipe
     if len(fit) < MIN_STARS or not len(held):
         raise CheckpointError(f"{len(fit)} training and {len(held)} validation stars of {modality} have labels; "
                               f"{MIN_STARS} and 1 are needed.", "Ingest a catalogue of labels of more of these stars.")
-    scaled = np.stack([to_scale(n, data.labels[:, i]) for i, n in enumerate(labels)], axis=1)
+    known = with_hot_compositions(data.labels, labels, recipe.seed)
+    scaled = np.stack([to_scale(n, known[:, i]) for i, n in enumerate(labels)], axis=1)
     mean, std = _moments(scaled[fit])
     target = ((scaled - mean) / std).astype(np.float32)
     axes = recipe.lrs_axes if modality == LRS else recipe.xp_axes
@@ -130,12 +131,23 @@ def fit_instrument(modality: str, data: LabelledVectors, recipe: EstimatorRecipe
         parameter.data = parameter.data.half().float()
     _, mixture = _run(module, data.vectors[held])
     calibration = calibrate(modality, mixture, target[held], data.snr[held])
-    known = [data.labels[fit, i][np.isfinite(data.labels[fit, i])] for i in range(len(labels))]
-    low, high = (np.array([np.quantile(v, q) if len(v) else 0.0 for v in known]) for q in (0.001, 0.999))
+    values = [known[fit, i][np.isfinite(known[fit, i])] for i in range(len(labels))]
+    low, high = (np.array([np.quantile(v, q) if len(v) else 0.0 for v in values]) for q in (0.001, 0.999))
     far = float(np.quantile(_run(module, data.vectors[fit])[0], 0.995))
     snr = data.snr[fit][np.isfinite(data.snr[fit])]
     return InstrumentEstimator(labels, module.eval().requires_grad_(False), calibration, mean, std, low, high, far,
                                float(np.quantile(snr, 0.005)) if len(snr) else 0.0)
+
+
+def with_hot_compositions(labels: np.ndarray, names: tuple[str, ...], seed: int) -> np.ndarray:
+    """Labels (N, labels) with unknown compositions of hot stars drawn from `HOT_COMPOSITION`."""
+    drawn = labels.copy()
+    rng = np.random.default_rng([seed, 7])
+    for name, (mean, sigma) in HOT_COMPOSITION.items():
+        column = drawn[:, names.index(name)]
+        unknown = np.isnan(column) & (labels[:, names.index("teff")] > HOT_TEFF)
+        column[unknown] = rng.normal(mean, sigma, int(unknown.sum()))
+    return drawn
 
 
 def star_weights(feh: np.ndarray, made: np.ndarray, fit: np.ndarray, recipe: EstimatorRecipe) -> np.ndarray:

@@ -11,12 +11,14 @@ from indexing.embedding import embed
 from indexing.estimating import estimate
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.cli.main import run
 from specclip_search.errors import AtlasError, CheckpointError, QueryError
 from training.estimators import load_estimators
 from training.estimators_data import LabelledVectors
 from training.estimators_file import save_estimators
 from training.estimators_labels import MEASURED
 from training.estimators_train import EstimatorRecipe, fit_instrument
+from training.model import load_model
 
 from .fakes import FakeModel, fluxes, write_spectra
 
@@ -103,3 +105,29 @@ def test_what_does_not_fit_is_refused(atlas: Atlas, model: FakeModel, tmp_path: 
     empty = Atlas.create(tmp_path / "empty")
     with pytest.raises(AtlasError, match="holds no gaia_xp vectors"):
         estimate(empty, model)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stop:
+        run(list(arguments))
+    return int(stop.value.code or 0), capsys.readouterr().err
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "atlas")
+    made = Atlas.create(folder)
+    write_spectra(made, "gaia_xp", 0, fluxes(20), BIG)
+    code, text = told(capsys, "train", "estimators", "--atlas", folder)
+    assert code == 2
+    assert "none was named" in text
+    code, text = told(capsys, "train", "estimators", "--atlas", folder, "--model", "mini")
+    assert code == 2
+    assert "holds no catalogue 'apogee'" in text
+    embed(made, load_model("mini", device="cpu"))
+    code, text = told(capsys, "estimate", "--atlas", folder)
+    assert code == 0
+    assert "20 vectors of 'mini' have label estimates; 0 shards were current" in text
+    assert made.estimates("gaia_xp").rows == 20
+    code, text = told(capsys, "estimate", "--atlas", folder, "--within", "lamost_lrs")
+    assert code == 2
+    assert "holds no lamost_lrs vectors" in text

@@ -16,7 +16,7 @@ from training.estimators_file import CARD, TENSORS, read_estimators, save_estima
 from training.estimators_labels import CARBON_GUESSED, ERROR_FLOOR, FAR, LOW_SNR, SNR_UNKNOWN
 from training.estimators_metrics import measured
 from training.estimators_mixture import Mixture
-from training.estimators_train import EstimatorRecipe, fit_instrument, star_weights
+from training.estimators_train import EstimatorRecipe, fit_instrument, star_weights, with_hot_compositions
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 SMALL = EstimatorRecipe(xp_axes=16, lrs_axes=16, hidden=32, epochs=12, members=1)
@@ -197,3 +197,15 @@ def test_metrics_and_weights(trained: tuple[InstrumentEstimator, LabelledVectors
     weight = star_weights(feh, feh < -2, np.arange(1100), EstimatorRecipe(made_weight=0.5, balance=1.0))
     assert weight[-1] / weight[0] == pytest.approx(0.5 * 10)
     assert weight.mean() == pytest.approx(1)
+
+
+def test_hot_stars_have_the_composition_of_young_ones() -> None:
+    labels = np.full((4000, 5), np.nan)
+    labels[:, 0] = np.where(np.arange(4000) < 2000, 12_000, 5000)
+    labels[:500, 2] = -2.0
+    drawn = with_hot_compositions(labels, ("teff", "logg", "feh", "alpha_fe", "c_fe"), seed=1)
+    assert (drawn[:500, 2] == -2).all()
+    assert np.isnan(drawn[2000:, 2:]).all()
+    assert drawn[500:2000, 2].mean() == pytest.approx(-0.1, abs=0.03)
+    assert drawn[500:2000, 2].std() == pytest.approx(0.3, abs=0.03)
+    assert np.isnan(labels[500:, 2]).all()
