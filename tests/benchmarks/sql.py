@@ -1,4 +1,4 @@
-"""SQL over a large atlas: opening, lookup against join, conditions, cosine, sky match against astropy.
+"""SQL over a large atlas: opening, lookup against join, conditions, cosine, searches, sky match against astropy.
 
 Each ratio is measured side by side in one run. Run it on an idle machine.
 """
@@ -80,7 +80,8 @@ def make_atlas(folder: Path, rows: int, vectors: int, dim: int) -> Atlas:
             block /= np.linalg.norm(block, axis=1, keepdims=True)
             ids = FIRST + np.arange(start, start + n) * 128
             table = {"spec_id": ids, "source_id": ids, "release": ["dr3"] * n, "vector": block, "norm": np.ones(n)}
-            stage.write(part, table_from_columns(table, made), schema=made, inputs=str(part))
+            said = {"model_digest": "sha256:bench"}
+            stage.write(part, table_from_columns(table, made), schema=made, inputs=str(part), extra=said)
     atlas.use_model("bench")
     return atlas
 
@@ -175,16 +176,49 @@ def bench_where_rows(atlas: Atlas) -> None:
 
 
 def bench_cosine(atlas: Atlas, vectors: int, dim: int) -> None:
+    """The same 100 nearest by SQL, by the index's exact search and by the index; and joined with the catalogue."""
+    from indexing import VectorIndex, build_index
     from queries.sql import connect
 
     statement = (
         f"SELECT v.spec_id, cosine(v.vector, q.vector) AS c FROM vectors_gaia_xp v, "
-        f"(SELECT vector FROM vectors_gaia_xp WHERE spec_id = {FIRST}) q ORDER BY c DESC LIMIT 100"
+        f"(SELECT vector FROM vectors_gaia_xp WHERE spec_id = {FIRST}) q ORDER BY c DESC LIMIT {HITS}"
     )
+    started = time.perf_counter()
+    build_index(atlas, "bench", "gaia_xp")
+    built = time.perf_counter() - started
+    index = VectorIndex.open(atlas, "bench", "gaia_xp")
+    vector = index.raw_vectors(np.array([0]))
     with connect(atlas) as connection:
+        slow = best(lambda: connection.sql(statement).arrow(), 2)
+        line(f"top {HITS} of {vectors:,} x {dim} by exact cosine in SQL", slow)
+        exact = best(lambda: index.search(vector, HITS, query_modality="gaia_xp", exact=True), 3)
+        line("  by the exact search of Python", exact, slow)
         line(
-            f"top 100 of {vectors:,} x {dim} by exact cosine in SQL", best(lambda: connection.sql(statement).arrow(), 2)
+            f"  by the index ({index.kind}, built in {built:.0f} s)",
+            best(lambda: index.search(vector, HITS, query_modality="gaia_xp")),
+            slow,
         )
+
+
+def bench_similar(atlas: Atlas, rows: int, vectors: int) -> None:
+    """A search in SQL whose hits are joined with the catalogue and filtered."""
+    from queries.sql import connect
+
+    rng = np.random.default_rng(4)
+    with connect(atlas) as connection:
+
+        def ask(joined: str) -> int:
+            key = FIRST + int(rng.integers(vectors)) * 128
+            hits = f"similar('gaia:{key}', {HITS}, within := 'gaia_xp') s"
+            return connection.sql(f"SELECT s.rank, g.* FROM {hits} {joined} WHERE g.teff < 6000").arrow().num_rows
+
+        lookup, join = ", gaia_of(s.source_id) g", "JOIN gaia g USING (source_id)"
+        for each in (lookup, join):
+            ask(each)
+        joined = best(lambda: ask(join), 3)
+        line(f"similar(key, {HITS}) joined with {rows:,} x 20 and filtered: hash join", joined)
+        line("  the same by lookup (gaia_of)", best(lambda: ask(lookup), 10), joined)
 
 
 def bench_sky(few: int, many: int) -> None:
@@ -225,6 +259,7 @@ def main() -> None:
         bench_where(atlas)
         bench_where_rows(atlas)
         bench_cosine(atlas, options.vectors, options.dim)
+        bench_similar(atlas, options.rows, min(options.rows, options.vectors))
         bench_sky(min(options.rows, 100_000), options.rows)
 
 
