@@ -12,6 +12,8 @@ import numpy as np
 C_KM_S = 299792.458
 LRS_LOG_STEP = 1e-4
 XP_REFERENCE = 107
+# knots over the LRS input and their share of the errors: 320, 18 and 4 A long
+STRENGTH_SCALES = {6: 0.4, 90: 0.5, 365: 0.8}
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Augmentation:
     """Largest extra noise in units of the spectrum's own errors."""
     rv_kms: float = 0.0
     """Standard deviation of an extra radial velocity of LRS spectra, km/s."""
+    line_strength: float = 0.0
+    """Standard deviation of ln of the factor that LRS lines are made deeper or shallower by; see `scale_lines`."""
     xp_tilt: float = 0.0
     """Standard deviation of a slope of XP spectra over the band, zero at 550 nm."""
     mask_pixels: int = 0
@@ -34,8 +38,8 @@ def augment(modality: str, flux: np.ndarray, error: np.ndarray | None, settings:
             rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """What the model sees of (B, n) spectra, and what it should make of it.
 
-    Velocity and slope belong to the star and its light: input and target share them. Noise and
-    holes belong to the observation: only the input has them.
+    Velocity and slope belong to the star and its light: input and target share them. Noise, holes
+    and wrong line strengths belong to the observation and the models: only the input has them.
 
     Parameters
     ----------
@@ -52,7 +56,10 @@ def augment(modality: str, flux: np.ndarray, error: np.ndarray | None, settings:
         target = shift_velocity(flux, rng.normal(0.0, settings.rv_kms, len(flux)) * _chosen(flux, settings, rng))
     if modality == "gaia_xp" and settings.xp_tilt:
         target = tilt(flux, rng.normal(0.0, settings.xp_tilt, len(flux)) * _chosen(flux, settings, rng))
-    seen = target if error is None or not settings.noise else add_noise(target, error, settings, rng)
+    seen = target
+    if modality == "lamost_lrs" and settings.line_strength:
+        seen = scale_lines(seen, settings, rng)
+    seen = seen if error is None or not settings.noise else add_noise(seen, error, settings, rng)
     if modality == "lamost_lrs" and settings.mask_pixels:
         seen = bridge_pixels(seen, settings, rng)
     return seen.astype(np.float32, copy=False), target.astype(np.float32, copy=False)
@@ -81,6 +88,29 @@ def shift_velocity(flux: np.ndarray, velocity: np.ndarray) -> np.ndarray:
     part = (position - low).astype(flux.dtype)
     left = np.take_along_axis(flux, low, axis=1)
     return left + part * (np.take_along_axis(flux, low + 1, axis=1) - left)
+
+
+def scale_lines(flux: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Lines of flux over continuum, deeper and shallower by smooth factors of three lengths.
+
+    Model spectra are wrong in the depth of whole regions (light scattered, opacity missing) and of
+    single lines (transition strengths); a model that has seen such errors relies on no single line.
+    """
+    change = np.zeros(flux.shape, np.float32)
+    for knots, share in STRENGTH_SCALES.items():
+        change += share * _smooth_field(len(flux), flux.shape[1], knots, rng)
+    factor = np.exp(settings.line_strength * change * _chosen(flux, settings, rng)[:, None])
+    return 1.0 - (1.0 - flux) * factor.astype(np.float32)
+
+
+def _smooth_field(rows: int, size: int, knots: int, rng: np.random.Generator) -> np.ndarray:
+    """(rows, size) float32: normal numbers at evenly spaced knots, joined smoothly."""
+    values = rng.standard_normal((rows, knots), dtype=np.float32)
+    place = np.linspace(0, knots - 1, size)
+    left = np.minimum(place.astype(np.int64), knots - 2)
+    part = (place - left).astype(np.float32)
+    part = part * part * (3 - 2 * part)
+    return values[:, left] * (1 - part) + values[:, left + 1] * part
 
 
 def add_noise(flux: np.ndarray, error: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:

@@ -66,7 +66,8 @@ class EstimatorRecipe:
 
 
 def train_estimators(atlas: Atlas, model: Model, recipe: EstimatorRecipe | None = None, *,
-                     catalogues: tuple[str, ...] = ("truth", "truth_spread", "apogee"), progress: Progress | None = None) -> Estimators:
+                     catalogues: tuple[str, ...] = ("truth", "truth_spread", "apogee"),
+                     progress: Progress | None = None) -> Estimators:
     """Train estimators of a model's instruments and write them beside its weights.
 
     Stars of splits 0 to 7 train, split 8 calibrates and judges, acceptance stars are not touched.

@@ -9,6 +9,7 @@ import torch
 from specclip_search.errors import CheckpointError
 from specclip_search.keys import split_of
 from training.aligned import LRS, XP
+from training.augment import Augmentation, augment
 from training.checkpoints import new_card
 from training.estimators_labels import LABELS
 from training.label_guides import LabelGuide
@@ -94,3 +95,15 @@ def test_terms_with_riders_are_those_of_pairs_and_everyone():
 def test_an_unknown_encoder_is_named():
     with pytest.raises(CheckpointError, match=r"must be 'transformer' or 'perceptron'; found 'convolution'"):
         MiniModel(MiniSizes(lrs_encoder="convolution"))
+
+
+def test_line_strengths_change_lines_and_leave_the_continuum():
+    rng = np.random.default_rng(0)
+    flux = np.ones((400, 1462), np.float32)
+    flux[:, 700] = 0.5
+    seen, target = augment(LRS, flux, None, Augmentation(probability=1.0, line_strength=0.2), rng)
+    np.testing.assert_array_equal(target, flux)
+    assert np.all(np.delete(seen, 700, axis=1) == 1.0)
+    spread = np.log((1 - seen[:, 700]) / 0.5).std()
+    # shares .4, .5, .8 in quadrature are 1.02; between knots the field is narrower
+    assert 0.12 < spread < 0.21

@@ -32,6 +32,15 @@ def simulate(
             help="Also make N very metal-poor stars, their XP spectra moved from real stars by model ratios.",
         ),
     ] = 0,
+    spread: Annotated[
+        int,
+        typer.Option(
+            "--spread",
+            min=0,
+            metavar="N",
+            help="Also make LAMOST spectra of N stars spread over all labels that the models cover; they have no XP.",
+        ),
+    ] = 0,
     stars: Annotated[
         int | None,
         typer.Option("--stars", min=1, metavar="N", help="Make a survey of N stars with known truth instead."),
@@ -75,6 +84,12 @@ def simulate(
         with progress_bar("simulate metal-poor", "stars") as progress:
             report = simulate_metal_poor(target, metal_poor, catalogue=catalog, seed=seed, progress=progress)
         say_accounts("very metal-poor stars", report)
+    if spread:
+        from ...simulation.spread_stage import simulate_spread
+
+        with progress_bar("simulate spread", "stars") as progress:
+            report = simulate_spread(target, spread, seed=seed, progress=progress)
+        say_accounts("spread stars", report)
 
 
 def _survey(target: Atlas, stars: int, seed: int, rates: Rates, catalog: str) -> None:

@@ -1,0 +1,113 @@
+"""LAMOST spectra of stars spread evenly over all that the models cover, without a Gaia XP partner.
+
+Stars of a survey crowd on few sequences; a model that learns from them alone takes every odd star
+for a common one. These fill the rest: hot stars, subgiants, every metallicity at every temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ..atlas.files import text_digest
+from ..ingest.catalog import ingest_catalog_table
+from ..ingest.report import IngestReport
+from ..ingest.rows import write_simulated
+from ..keys import split_of
+from ..modality import LAMOST_LRS
+from .labels import DISTANCE_SCALE, LABEL_NAMES, FloatArray, SimulationError
+from .metal_poor import FIRST_SIMULATED_ID
+from .observed import observe_stars
+
+if TYPE_CHECKING:
+    from ..atlas import Atlas
+    from .emulator import Emulator
+
+REVISION = "spread 1"
+TRUTH = "truth_spread"
+SHARD_STARS = 4096
+FIRST_NUMBER = 10**12  # beyond the stars of any simulated survey
+POOR_FEH, POOR_SHARE = -1.2, 0.25
+JITTER = 0.5  # of a label step: stars lie between the computed ones
+MEAN_EBV = 0.15
+MAX_EBV = 1.5
+SPLITS = 9  # all but the acceptance split
+
+
+def draw_labels(emulator: Emulator, count: int, rng: np.random.Generator) -> FloatArray:
+    """(N, 5) covered labels: those of computed stars, moved by half a label step; a quarter below [Fe/H] = -1.2."""
+    nodes = emulator.coverage.nodes
+    nodes = nodes[emulator.covers(nodes)]  # some computed stars lie just outside the limits
+    poor = nodes[:, 2] < POOR_FEH
+    weight = np.where(poor, POOR_SHARE / poor.sum(), (1 - POOR_SHARE) / (~poor).sum())
+    labels = nodes[rng.choice(len(nodes), count, p=weight)].copy()
+    moved = labels.copy()
+    step = rng.normal(0.0, JITTER, labels.shape) * DISTANCE_SCALE
+    moved[:, 0] *= np.exp(step[:, 0])
+    moved[:, 1:] += step[:, 1:]
+    moved = np.clip(moved, emulator.coverage.low, emulator.coverage.high)
+    covered = emulator.covers(moved)
+    labels[covered] = moved[covered]
+    return np.asarray(labels, dtype=np.float64)
+
+
+def spread_ids(count: int) -> np.ndarray:
+    """(N,) int64 ids above every Gaia id, in turn in the splits 0 to 8."""
+    number = np.arange(count, dtype=np.int64)
+    offset = (number % SPLITS - split_of(FIRST_SIMULATED_ID)) % 10
+    return FIRST_SIMULATED_ID + (((FIRST_NUMBER + number) * 10 + offset) << 7)
+
+
+def simulate_spread(
+    atlas: Atlas, count: int, *, seed: int = 0, progress: Callable[[int, int | None, str], None] | None = None
+) -> IngestReport:
+    """Write simulated LAMOST spectra of `count` stars and their labels, catalogue `truth_spread`.
+
+    Parameters
+    ----------
+    seed
+        The same seed and count give the same bytes.
+
+    Raises
+    ------
+    SimulationError
+        If `count` is smaller than 1.
+    """
+    from .emulator import Emulator
+
+    if count < 1:
+        raise SimulationError(f"The number of spread stars must be at least 1; found {count}.", "Try --spread 20000.")
+    emulator = Emulator.load()
+    rng = np.random.default_rng([seed, count, 7])
+    ids, labels = spread_ids(count), draw_labels(emulator, count, rng)
+    ebv = np.minimum(rng.exponential(MEAN_EBV, count), MAX_EBV)
+    _write_truth(atlas, ids, labels, ebv)
+    inputs = text_digest(REVISION, emulator.digest, str(seed), str(count))
+    report, stage = IngestReport(), atlas.spectra(LAMOST_LRS.name)
+    with stage.lock():
+        standing = {p.extra["spread"]: p for p in stage.parts() if "spread" in p.extra}
+        for start in range(0, count, SHARD_STARS):
+            rows, own = slice(start, min(start + SHARD_STARS, count)), text_digest(inputs, str(start))
+            part = standing.pop(start, None)
+            if part is not None and part.inputs == own:
+                report.shards_current += 1
+                report.add(part.extra["accounts"])
+            else:
+                spectra = observe_stars(emulator, labels[rows], ids[rows], ebv[rows], seed)
+                number = next(stage.free_numbers()) if part is None else part.number
+                report.add(write_simulated(atlas, LAMOST_LRS, number, spectra, inputs=own, extra={"spread": start}))
+                report.shards_written += 1
+            if progress:
+                progress(report.read, count, "")
+        for left in standing.values():
+            stage.remove(left.number)
+    return report
+
+
+def _write_truth(atlas: Atlas, ids: np.ndarray, labels: FloatArray, ebv: FloatArray) -> None:
+    columns = {"source_id": pa.array(ids), "base_source_id": pa.array(ids)}
+    columns |= {name: pa.array(labels[:, i]) for i, name in enumerate(LABEL_NAMES)}
+    ingest_catalog_table(atlas, TRUTH, pa.table(columns | {"ebv": pa.array(ebv)}), source="simulation")
