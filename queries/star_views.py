@@ -10,6 +10,7 @@ import pyarrow as pa
 from specclip_search.atlas.schemas import described
 
 from .label_sources import Catalogue, label_fields, label_joins
+from .star_estimates import Estimates
 from .view_files import read_parquet_sql
 
 LRS, XP = "lamost_lrs", "gaia_xp"
@@ -160,24 +161,31 @@ def linked_source_id(sources: Sequence[Catalogue], row: str = "s", prefix: str =
     return f"coalesce({row}.source_id, {linked})", joins
 
 
-def star_fields(sources: Sequence[Catalogue], scores: Sequence[Scores]) -> list[pa.Field]:
+def star_fields(
+    sources: Sequence[Catalogue], scores: Sequence[Scores], estimates: Sequence[Estimates] = ()
+) -> list[pa.Field]:
     """Columns of `stars`."""
     labels = label_fields(sources)
     return [
         *_STAR_FIELDS,
         *labels,
         *([_LABEL_SOURCE] if labels else []),
-        *(field for score in scores for field in score.columns.values()),
+        *(field for result in (*estimates, *scores) for field in result.columns.values()),
     ]
 
 
-def stars_sql(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue], scores: Sequence[Scores]) -> str:
+def stars_sql(
+    files: Mapping[str, Sequence[str]],
+    sources: Sequence[Catalogue],
+    scores: Sequence[Scores],
+    estimates: Sequence[Estimates] = (),
+) -> str:
     """A SELECT with one row a star that has a spectrum.
 
     A LAMOST spectrum whose star is unknown counts as a star of its own, together with others of
     the same `uid`.
     """
-    fields = star_fields(sources, scores)
+    fields = star_fields(sources, scores, estimates)
     wanted = {field.name for field in fields}
     joins = label_joins(sources, "k.source_id", "CASE WHEN NOT k.simulated_lrs THEN k.lamost_spec_id END", wanted)
     expressions = {
@@ -196,6 +204,9 @@ def stars_sql(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue], 
             f"WHERE source_id IS NOT NULL GROUP BY source_id) r{i} ON r{i}.source_id = k.source_id"
         )
         expressions |= {field.name: f"r{i}.{field.name}" for field in score.columns.values()}
+    for i, estimate in enumerate(estimates):
+        score_joins.append(estimate.join(f"e{i}"))
+        expressions |= {field.name: f"e{i}.{column}" for column, field in estimate.columns.items()}
     own = {field.name for field in _STAR_FIELDS}
     chosen = ", ".join(
         f"{expressions.get(field.name, f'k.{field.name}' if field.name in own else 'NULL::DOUBLE')} AS {field.name}"
@@ -220,7 +231,7 @@ def _star_keys(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue])
     return (
         f"SELECT coalesce(x.source_id, l.source_id) AS source_id, x.gaia_spec_id, l.lamost_spec_id, l.lamost_release, "
         "coalesce(l.n_lamost, 0) AS n_lamost, coalesce(x.ra, l.ra) AS ra, coalesce(x.dec, l.dec) AS dec, "
-        "l.snr_lrs, x.snr_xp, l.simulated_lrs, x.simulated_xp "
+        "l.snr_lrs, x.snr_xp, l.simulated_lrs, x.simulated_xp, x.gaia_release "
         f"FROM ({xp}) x FULL JOIN ({lrs}) l ON x.source_id = l.source_id"
     )
 
@@ -228,6 +239,7 @@ def _star_keys(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue])
 _XP_COLUMNS = {
     "source_id": "BIGINT",
     "gaia_spec_id": "BIGINT",
+    "gaia_release": "VARCHAR",
     "ra": "DOUBLE",
     "dec": "DOUBLE",
     "snr_xp": "FLOAT",
@@ -253,6 +265,7 @@ def _xp_stars(files: Sequence[str]) -> str:
     best = "(NOT simulated, release, spec_id)"
     return (
         f"SELECT coalesce(source_id, spec_id) AS source_id, arg_max(spec_id, {best}) AS gaia_spec_id, "
+        f"arg_max(release, {best}) AS gaia_release, "
         f"arg_max_null(ra, {best}) AS ra, arg_max_null(dec, {best}) AS dec, "
         f"arg_max_null({finite('snr')}, {best}) AS snr_xp, "
         f"arg_max(simulated, {best}) AS simulated_xp FROM {read_parquet_sql(files)} "

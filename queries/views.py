@@ -12,6 +12,7 @@ import pyarrow as pa
 from specclip_search.atlas.schemas import described
 
 from .label_sources import Catalogue, catalogues
+from .star_estimates import Estimates, star_estimates
 from .star_views import Scores, spectra_fields, spectra_sql, star_fields, stars_sql
 from .view_files import committed_files, fields_of, meaning, quoted, read_parquet_sql
 
@@ -39,7 +40,13 @@ _SCORES = {
         "feh_err": described("emp_feh_err", pa.float64(), "1 sigma error of emp_feh", "dex"),
     },
 }
-_MADE_BY = {"translations": "translate", "anomalies": "anomalies", "emp": "emp", "neighbours": "index build"}
+_MADE_BY = {
+    "estimates": "estimate",
+    "translations": "translate",
+    "anomalies": "anomalies",
+    "emp": "emp",
+    "neighbours": "index build",
+}
 
 
 @dataclass(frozen=True)
@@ -81,9 +88,9 @@ class AtlasViews:
         return [
             View(
                 "stars",
-                "one row a star: both spectra's keys, position, S/N, labels, scores",
-                lambda: stars_sql(self.spectra_files, self.catalogues, self.scores),
-                lambda: star_fields(self.catalogues, self.scores),
+                "one row a star: both spectra's keys, position, S/N, labels, estimates, scores",
+                lambda: stars_sql(self.spectra_files, self.catalogues, self.scores, self.estimates),
+                lambda: star_fields(self.catalogues, self.scores, self.estimates),
             ),
             View(
                 "spectra",
@@ -162,6 +169,11 @@ class AtlasViews:
                     Scores(tuple(files), {column: field for column, field in columns.items() if column in have})
                 )
         return found
+
+    @cached_property
+    def estimates(self) -> list[Estimates]:
+        """Labels estimated from the spectra of each star."""
+        return star_estimates(self.atlas, self.atlas.active_model, list(self.spectra_files))
 
     def create(self, connection: duckdb.DuckDBPyConnection, names: Sequence[str] | None = None) -> None:
         """Create views, all or those named, with a comment on each column that has a meaning."""
