@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,15 @@ from specclip_search.atlas import Atlas, Part, Stage
 from specclip_search.atlas.columns import column_to_matrix, table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import estimates_schema
-from specclip_search.errors import QueryError
+from specclip_search.errors import CheckpointError, QueryError
 from training.estimators import Estimators, load_estimators
 from training.estimators_labels import FLAGS
 
+from .clustered import ModelCopy, map_shards
+
 if TYPE_CHECKING:
+    from dask.distributed import Client
+
     from training.model import Model
 
 _FORMAT = "estimate 1"
@@ -56,6 +61,13 @@ class EstimateReport:
     flagged: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
+    def add(self, other: EstimateReport) -> None:
+        """Add the account of shards that were made elsewhere."""
+        self.written += other.written
+        self.current += other.current
+        self.estimated += other.estimated
+        self.flagged.update(other.flagged)
+
     def __str__(self) -> str:
         flags = ", ".join(f"{name} {count:,}" for name, count in self.flagged.most_common() if count)
         text = f"{self.estimated:,} vectors of '{self.model}' have label estimates; {self.current} shards were current"
@@ -63,7 +75,7 @@ class EstimateReport:
 
 
 def estimate(atlas: Atlas, model: Model, modalities: Sequence[str] | None = None, *,
-             progress: Callable[..., None] | None = None) -> EstimateReport:
+             progress: Callable[..., None] | None = None, client: Client | None = None) -> EstimateReport:
     """Estimate the labels of every vector that has none yet, and of those whose vectors or estimators changed.
 
     Parameters
@@ -74,6 +86,9 @@ def estimate(atlas: Atlas, model: Model, modalities: Sequence[str] | None = None
         Which instruments; None for all that have both vectors and an estimator.
     progress
         Called with (vectors done, vectors in all, modality).
+    client
+        A Dask cluster to make the shards on, from `specclip_search.cluster.dask_client`; the bytes
+        are the same. By default they are made here.
 
     Raises
     ------
@@ -95,13 +110,46 @@ def estimate(atlas: Atlas, model: Model, modalities: Sequence[str] | None = None
     for shards in work:
         with shards.estimates.lock():
             shards.remove_surplus(report)
-            for part in shards.vectors.parts():
-                shards.make(part, report)
+            parts = shards.vectors.parts()
+            made = shards.make_all(parts, report) if client is None else _made_on(client, atlas, shards, parts, report)
+            for part in made:
                 done += part.rows
                 if progress is not None:
                     progress(done, total, shards.modality)
         report.rows[shards.modality] = shards.estimates.rows
     report.seconds = round(time.perf_counter() - started, 3)
+    return report
+
+
+def _made_on(client: Client, atlas: Atlas, shards: _Shards, parts: list[Part],
+             report: EstimateReport) -> Iterator[Part]:
+    """Have a cluster make the shards that are not current; yields each as it stands."""
+    todo = {part.number: part for part in parts if not shards.is_current(part)}
+    report.current += len(parts) - len(todo)
+    yield from (part for part in parts if part.number not in todo)
+    if not todo:
+        return
+    copy = ModelCopy(Path(shards.model.folder or atlas.model_folder(shards.model.name)).resolve(),
+                     shards.model.digest, "cpu")
+    found = map_shards(client, _estimate_shard, atlas, copy, list(todo), shards.modality, shards.estimators.digest)
+    for number, theirs in found:
+        report.add(theirs)
+        yield todo[number]
+
+
+def _estimate_shard(number: int, folder: str, copy: ModelCopy, modality: str, digest: str) -> EstimateReport:
+    """One shard, on a worker."""
+    model = copy.load()
+    estimators = load_estimators(model)
+    if estimators is None or estimators.digest != digest:
+        raise CheckpointError(f"{copy.folder} no longer holds the estimators that the run began with.",
+                              "Start the run again.")
+    report = EstimateReport(model.name)
+    shards = _Shards(Atlas(folder), model, estimators, modality)
+    part = shards.vectors.part(number)
+    if part is None:
+        raise shards.vectors.missing()
+    shards.make(part, report)
     return report
 
 
@@ -122,10 +170,22 @@ class _Shards:
                 self.estimates.remove(old.number)
                 report.removed += 1
 
+    def make_all(self, parts: list[Part], report: EstimateReport) -> Iterator[Part]:
+        """Make the shards one after another; yields each as it stands."""
+        for part in parts:
+            self.make(part, report)
+            yield part
+
+    def inputs_of(self, part: Part) -> str:
+        return text_digest(_FORMAT, part.digest, self.estimators.digest)
+
+    def is_current(self, part: Part) -> bool:
+        return self.estimates.is_current(part.number, self.inputs_of(part))
+
     def make(self, part: Part, report: EstimateReport) -> None:
         """Estimate one shard unless it is current."""
-        inputs = text_digest(_FORMAT, part.digest, self.estimators.digest)
-        if self.estimates.is_current(part.number, inputs):
+        inputs = self.inputs_of(part)
+        if self.is_current(part):
             report.current += 1
             return
         found = str(part.extra.get("model_digest"))

@@ -11,10 +11,12 @@ import pytest
 
 from indexing import clustered
 from indexing.embedding import embed
+from indexing.estimating import estimate
 from specclip_search.atlas import Atlas
 from specclip_search.errors import CheckpointError
 
 from .fakes import FakeModel, fluxes, write_spectra
+from .test_estimating import give_estimators
 
 pytest.importorskip("distributed", reason="Dask's cluster is not installed")
 
@@ -37,8 +39,8 @@ def make(folder: Path) -> Atlas:
     return atlas
 
 
-def written(atlas: Atlas) -> dict[str, bytes]:
-    folder = atlas.path / "vectors"
+def written(atlas: Atlas, stage: str = "vectors") -> dict[str, bytes]:
+    folder = atlas.path / stage
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("part-*"))}
 
 
@@ -66,6 +68,24 @@ def test_other_weights_on_a_worker_stop_the_run(tmp_path: Path, client: Any, mon
     with pytest.raises(CheckpointError, match="holds the weights sha256:fake-1; the run began with sha256:fake-0"):
         embed(atlas, FakeModel(), client=client)
     assert written(atlas) == {}
+
+
+def test_estimates_are_the_bytes_of_one_process(tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel(folder=tmp_path / "fake")
+    give_estimators(model, tmp_path / "fake", "gaia_xp")
+    monkeypatch.setattr(clustered, "_loaded", lambda copy: model)
+    here, there = make(tmp_path / "here"), make(tmp_path / "there")
+    for atlas in (here, there):
+        embed(atlas, model)
+    expected, report = estimate(here, model), estimate(there, model, client=client)
+    assert written(there, "estimates") == written(here, "estimates")
+    assert len(written(here, "estimates")) == 6
+    for name in ("rows", "written", "current", "estimated", "flagged"):
+        assert getattr(report, name) == getattr(expected, name)
+    there.estimates("gaia_xp").remove(1)
+    again = estimate(there, model, client=client)
+    assert (again.written, again.current) == (1, 2)
+    assert written(there, "estimates") == written(here, "estimates")
 
 
 def test_a_real_model_through_its_copy_in_the_atlas(tmp_path: Path, client: Any) -> None:

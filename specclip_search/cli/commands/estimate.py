@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..options import AtlasOption, open_atlas
+from ..options import AtlasOption, SchedulerOption, open_atlas, optional_client
 from ..progress import progress_bar
 from ..reports import say
 
@@ -23,6 +23,7 @@ def estimate(
     within: Annotated[
         list[str] | None, typer.Option("--within", metavar="MODALITY", help="Only this instrument; may be given twice.")
     ] = None,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Estimate Teff, logg, [Fe/H], [alpha/Fe], [C/Fe] and radial velocity from the vectors, with errors and flags.
 
@@ -36,6 +37,6 @@ def estimate(
 
     target = open_atlas(atlas)
     loaded = chosen_model(target, model, device="cpu")
-    with progress_bar("estimate", "spectra") as progress:
-        report = estimate_atlas(target, loaded, within, progress=progress)
+    with optional_client(scheduler) as client, progress_bar("estimate", "spectra") as progress:
+        report = estimate_atlas(target, loaded, within, progress=progress, client=client)
     say(str(report))
