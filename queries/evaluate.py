@@ -11,6 +11,7 @@ from specclip_search.errors import QueryError
 
 from .anomalies import score_atlas
 from .evaluate_anomalies import strangeness
+from .evaluate_labels import estimated_labels
 from .evaluate_numbers import Measured
 from .evaluate_parts import metal_poor, retrieval, translation
 from .evaluate_truth import Truth
@@ -75,6 +76,7 @@ def evaluate(
     obsid, score, star = (stored[name].to_numpy() for name in ("lrs_spec_id", "score", "source_id"))
     steps: tuple[tuple[str, Callable[[], list[Measured]]], ...] = (
         ("retrieval", lambda: list(retrieval(space, truth, pairs, seed))),
+        ("label estimates", lambda: list(estimated_labels(space, truth))),
         ("translation", lambda: list(translation(truth, pairs))),
         ("metal-poor stars", lambda: list(metal_poor(space, truth, below, seed))),
         ("anomalies", lambda: list(strangeness(truth, obsid, score, star, seed))),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
 TRUTH, TRUTH_LRS = "truth", "truth_lrs"
-_NUMBERS = ("true_teff", "true_logg", "true_feh", "true_alpha_fe", "true_rv", "ebv")
+_NUMBERS = ("true_teff", "true_logg", "true_feh", "true_alpha_fe", "true_c_fe", "true_rv", "ebv")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Truth:
     source_id
         (N,) int64.
     numbers
-        true_teff [K], true_logg, true_feh, true_alpha_fe, true_rv [km/s], ebv [mag], (N,) float64.
+        true_teff [K], true_logg, true_feh, true_alpha_fe, true_c_fe, true_rv [km/s], ebv [mag], (N,) float64.
     kind
         (N,) object, kind of oddity or empty; by star.
     obsid

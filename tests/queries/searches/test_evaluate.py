@@ -1,9 +1,11 @@
 """Figures of merit against values that can be checked by hand."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from queries.evaluate_anomalies import _limit, strangeness
+from queries.evaluate_labels import label_errors
 from queries.evaluate_numbers import average_precision, middle, rank_correlation, ranked, share
 from queries.evaluate_parts import _listed, _ranks
 from queries.evaluate_truth import Truth
@@ -72,6 +74,30 @@ def test_lists_and_best_visits():
     assert rows["poor completeness", "all, first 2 (1 x as many as there are)"].value == 0.5
     assert rows["poor purity", "all, first 4 (2 x as many as there are)"].value == 0.5
     assert rows["poor average precision", "all"].value == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
+def test_estimates_against_the_truth():
+    rng = np.random.default_rng(6)
+    count = 3000
+    ids = np.arange(count, dtype=np.int64) + 2**62
+    seen = np.where(np.arange(count) < 100, "emission", "").astype(object)
+    kind = np.where(seen == "", "", "astrophysical").astype(object)
+    names = ("teff", "logg", "feh", "alpha_fe", "c_fe", "rv")
+    numbers = {f"true_{name}": rng.uniform(-2.5, 0.5, count) for name in names}
+    truth = Truth(ids, numbers, kind, ids, seen, np.full(count, 30.0), ids)
+    columns = {"spec_id": ids, "source_id": ids}
+    for name in names:
+        # what is odd is far off and must not count
+        off = np.where(seen == "", rng.normal(0.0, 0.1, count), 50.0)
+        columns |= {name: numbers[f"true_{name}"] + off, f"{name}_err": np.full(count, 0.1)}
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    for short in ("LRS", "XP"):
+        rows = {(m.metric, m.group): m for m in label_errors(table, short, truth)}
+        for name, unit in (("feh", "dex"), ("teff", "K"), ("rv", "km/s")):
+            off = rows[f"{short} estimate of {name} off by [{unit}]", "all"]
+            assert (off.value, off.n) == (pytest.approx(0.0674, rel=0.1), count - 100)
+            assert rows[f"{short} {name} within stated error", "all"].value == pytest.approx(0.683, abs=0.03)
+        assert (f"{short} estimate of feh off by [dex]", "[Fe/H] -5 to -3") not in rows
 
 
 def test_rank_correlation_and_its_interval():
