@@ -245,8 +245,9 @@ class _Shards:
                     progress(done, total, self.modality)
                 yield table
 
-        # the sidecar is written after the last batch, so `extra` is whole by then
-        self.vectors.write(part.number, tables(), schema=self.schema, inputs=self.inputs_of(part), extra=extra)
+        # vectors are packed and written while the next ones are made; the sidecar is written after the
+        # last batch, so `extra` is whole by then
+        self.vectors.write(part.number, read_ahead(tables()), schema=self.schema, inputs=self.inputs_of(part), extra=extra)
         account.written += 1
         return done
 
@@ -269,7 +270,8 @@ def embed_good(model: Embedder, modality: str, inputs: np.ndarray) -> tuple[np.n
     """Vectors and norms of the inputs that have one, in order, and the reason of each that has none."""
     refuse = getattr(model, "unusable", None)
     reasons: dict[int, Reason] = dict(refuse(modality, inputs)) if refuse is not None and len(inputs) else {}
-    reasons |= {int(row): Reason.NOT_FINITE for row in np.flatnonzero(~np.isfinite(inputs).all(axis=1))}
+    if refuse is None:
+        reasons |= {int(row): Reason.NOT_FINITE for row in np.flatnonzero(~np.isfinite(inputs).all(axis=1))}
     rows = np.asarray(sorted(set(range(len(inputs))) - reasons.keys()), np.int64)
     vectors = np.empty((len(rows), model.dim), np.float32)
     norms = np.empty(len(rows), np.float32)
@@ -284,7 +286,7 @@ def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.nda
     if not len(rows):
         return
     try:
-        vectors, norms = model.embed_raw(modality, inputs[rows])
+        vectors, norms = model.embed_raw(modality, inputs if len(rows) == len(inputs) else inputs[rows])
     except SpectrumError as error:
         if len(rows) == 1:
             reasons[int(rows[0])] = error.reason

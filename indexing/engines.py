@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 Take = Callable[[np.ndarray], np.ndarray]
 """Vectors of rows, (n, dim) float32."""
 
+Held = list[tuple[Any, Any]]
+"""Blocks whose arrays are the engine's own, on its device."""
+
 _SLACK = 32
 _ASSIGN_ROWS = 65_536
 _CODE_ROWS = 4096
+_ROOM_FOR_SCORES = 1.25
 
 
 class DeviceLists(Protocol):
@@ -65,6 +69,10 @@ class Engine(Protocol):
         """List number and product code of (n, dim) centred vectors; see `InvertedLists.encode`."""
         ...
 
+    def resident(self, blocks: Iterable[Block], size: int) -> Held | None:
+        """Blocks of `size` bytes in all, kept on the device for `top_k`; None where they do not fit there."""
+        ...
+
     def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
         """The lists on the device, to be searched there; None where searching stays on the processor."""
         ...
@@ -93,6 +101,9 @@ class ProcessorEngine:
     def encode(self, lists: InvertedLists, vectors: np.ndarray) -> np.ndarray:
         return lists.encode(vectors)
 
+    def resident(self, blocks: Iterable[Block], size: int) -> Held | None:
+        return None
+
     def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
         return None
 
@@ -117,7 +128,7 @@ class TorchEngine:
         for rows, vectors in blocks:
             similarity = (asked @ self._on_device(vectors).T).float()
             block_best, places = similarity.topk(min(wanted, len(rows)), dim=1)
-            block_rows = torch.from_numpy(np.ascontiguousarray(rows)).to(self._device)[places]
+            block_rows = torch.as_tensor(rows).to(self._device)[places]
             merged, order = torch.cat([best, block_best], 1).topk(min(wanted, best.shape[1] + places.shape[1]), dim=1)
             best_rows = torch.cat([best_rows, block_rows], 1).gather(1, order)
             best = merged
@@ -152,6 +163,15 @@ class TorchEngine:
                  for part in points.split(_CODE_ROWS)]
         return lists.joined(self.assign(projected, lists.centroids()), torch.cat(codes).cpu().numpy())
 
+    def resident(self, blocks: Iterable[Block], size: int) -> Held | None:
+        if self._room() < size * _ROOM_FOR_SCORES:
+            return None
+        return [(self._torch.from_numpy(rows).to(self._device), self._on_device(vectors)) for rows, vectors in blocks]
+
+    def _room(self) -> int:
+        """Free bytes of a GPU; on a processor vectors are read from the store, whose pages the system keeps."""
+        return self._torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 0
+
     def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
         # without a GPU build of FAISS a device answers by exact search; lists are searched on the processor
         return None
@@ -162,8 +182,10 @@ class TorchEngine:
         blocks = [(lengths - 2 * part @ centres.T).argmin(dim=1) for part in points.split(_ASSIGN_ROWS)]
         return self._torch.cat(blocks)
 
-    def _on_device(self, vectors: np.ndarray) -> torch.Tensor:
+    def _on_device(self, vectors: Any) -> torch.Tensor:
         torch = self._torch
+        if isinstance(vectors, torch.Tensor):
+            return vectors.to(self._device).to(self._type)
         if self._type == torch.float32 and vectors.dtype == np.float16:
             vectors = to_single(vectors)
         writeable = vectors if vectors.flags.writeable else vectors.copy()
@@ -205,12 +227,12 @@ def choose_engine(device: str | None = None) -> Engine:
     """
     if device == "cpu" or (device in (None, "auto") and not _driver_present()):
         return ProcessorEngine()
+    import torch
+
     from .faiss_gpu import FaissGpuEngine, gpu_build
 
     if gpu_build() is not None and device in (None, "auto", "gpu", "cuda"):
-        return FaissGpuEngine()
-    import torch
-
+        return FaissGpuEngine(exact=TorchEngine("cuda") if torch.cuda.is_available() else None)
     if torch.cuda.is_available():
         return TorchEngine("cuda" if device in (None, "auto", "gpu") else str(device))
     if device in (None, "auto"):

@@ -18,7 +18,7 @@ import numpy as np
 
 from specclip_search.errors import QueryError
 
-from .engines import DeviceLists, ProcessorEngine, Take, reranked
+from .engines import DeviceLists, Engine, Held, ProcessorEngine, Take, reranked
 from .exact import Block
 from .lists import InvertedLists
 from .recipe import Recipe
@@ -60,6 +60,8 @@ class FaissGpuEngine:
     ----------
     build
         The GPU build of `faiss`; the installed one by default.
+    exact
+        Engine of exact searches: torch, where it sees the GPU too, keeps the vectors there.
 
     Raises
     ------
@@ -69,16 +71,19 @@ class FaissGpuEngine:
 
     name = "faiss-gpu"
 
-    def __init__(self, build: Any = None) -> None:
+    def __init__(self, build: Any = None, exact: Engine | None = None) -> None:
         found = gpu_build() if build is None else build
         if found is None:
             raise QueryError("FAISS was to run on a GPU; no GPU build of it is installed, or it sees no GPU.",
                              "Install specclip-search[gpu] in place of [cpu], or use --device cpu.")
         self._faiss: Any = found
         self._resources = self._faiss.StandardGpuResources()
+        self._exact = exact
         self._processor = ProcessorEngine()
 
     def top_k(self, queries: np.ndarray, blocks: Iterable[Block], k: int, take: Take) -> tuple[np.ndarray, np.ndarray]:
+        if self._exact is not None:
+            return self._exact.top_k(queries, blocks, k, take)
         wanted = k + _SLACK
         if wanted > MOST_SELECTED:
             return self._processor.top_k(queries, blocks, k, take)
@@ -105,6 +110,9 @@ class FaissGpuEngine:
     def encode(self, lists: InvertedLists, vectors: np.ndarray) -> np.ndarray:
         projected = lists.project(vectors)
         return lists.joined(self.assign(projected, lists.centroids()), lists.product_codes(projected))
+
+    def resident(self, blocks: Iterable[Block], size: int) -> Held | None:
+        return None if self._exact is None else self._exact.resident(blocks, size)
 
     def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
         product = lists.ivf.pq

@@ -14,7 +14,7 @@ from specclip_search.atlas.links import star_links
 from specclip_search.errors import VectorIndexError
 
 from .answers import SearchResult, Strategy, as_result, best_places, without
-from .engines import DeviceLists, Engine, ProcessorEngine, choose_engine
+from .engines import DeviceLists, Engine, Held, ProcessorEngine, choose_engine
 from .exact import Block, in_slices
 from .keytable import KeyTable
 from .layout import FAISS_FILE, STORE, Generation, current_generation
@@ -29,6 +29,7 @@ EXACT_BELOW_SELECTIVITY = 0.01
 EXACT_BELOW_ROWS = 2_000
 CACHED_FLAT_BYTES = 1 << 29
 MIN_CANDIDATES = 100
+DEVICE_BLOCK_ROWS = 131_072
 
 
 class VectorIndex:
@@ -250,7 +251,14 @@ class VectorIndex:
     def _blocks(self, allowed: RowSet | None) -> Iterable[Block]:
         if allowed is not None and allowed.count < self.rows:
             return self.store.blocks_of(allowed.rows)
+        if self._on_device is not None:
+            return self._on_device
         return self.store.blocks() if self._in_memory is None else in_slices(self._in_memory)
+
+    @cached_property
+    def _on_device(self) -> Held | None:
+        """All vectors on the engine's device, where it has one and they fit there."""
+        return self.engine.resident(self.store.blocks(DEVICE_BLOCK_ROWS), 2 * self.rows * self.dim)
 
     @cached_property
     def _in_memory(self) -> np.ndarray | None:

@@ -87,6 +87,27 @@ def test_encoding_is_the_same(device: str, make_atlas: Callable[..., Atlas]) -> 
     np.testing.assert_array_equal(one, index.lists.codes_by_row())
 
 
+@pytest.mark.parametrize("device", devices())
+def test_vectors_that_stay_on_the_device_answer_alike(device: str, make_atlas: Callable[..., Atlas],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    atlas = make_atlas(2000)
+    build_index(atlas, MODEL, "gaia_xp", recipe=LISTS)
+    plain = VectorIndex.open(atlas, MODEL, "gaia_xp")
+    monkeypatch.setattr("indexing.search.DEVICE_BLOCK_ROWS", 300)
+    monkeypatch.setattr("indexing.search.choose_engine", TorchEngine)
+    queries = star_vectors(2000, 1)[:30]
+    expected = plain.search(queries, 20, query_modality="lamost_lrs", exact=True)
+    for room, kept in ((2 * 2000 * 64 * 2, True), (2 * 2000 * 64, False)):
+        monkeypatch.setattr(TorchEngine, "_room", lambda _, room=room: room)
+        index = VectorIndex.open(atlas, MODEL, "gaia_xp", device=device)
+        for _ in range(2):
+            found = index.search(queries, 20, query_modality="lamost_lrs", exact=True)
+            assert (found.rows == expected.rows).mean() > 0.999
+        assert (index._on_device is not None) == kept
+        some = index.search(queries, 20, query_modality="lamost_lrs", rows=np.arange(0, 2000, 7))
+        assert set(some.rows.ravel() % 7) == {0}
+
+
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     import torch
 
