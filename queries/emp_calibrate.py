@@ -23,7 +23,7 @@ from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID
 
 from .emp_combination import FILE, PARTS, Combination, learn, to_json
 from .emp_estimates import log_odds
-from .emp_evidence import folds_of
+from .emp_linear import folds_of
 from .emp_neighbours import neighbours_say
 from .emp_scores import Evidence, gather_evidence
 from .emp_table import SIDES
@@ -43,12 +43,13 @@ MADE_THRESHOLDS = (-2.5, -3.0, -3.5)
 THRESHOLDS = REAL_THRESHOLDS + MADE_THRESHOLDS
 PATTERNS = (("lrs", "xp"), ("lrs",), ("xp",))
 JUDGED_AT = -2.0
+NEIGHBOUR_STARS = 12_000
 
 
 def calibrate(atlas: Atlas, model: str | None = None) -> dict[str, Any]:
     """Content of the file of combinations; see `emp_combination`."""
     space = open_space(atlas, model)
-    evidence = gather_evidence(space, THRESHOLDS)
+    evidence = gather_evidence(space, THRESHOLDS, only=_looked_at(space))
     stars = evidence.stars
     made = stars.source_id >= FIRST_SIMULATED_ID
     label = star_labels(atlas, stars.source_id, ["feh"])["feh"]
@@ -64,6 +65,16 @@ def calibrate(atlas: Atlas, model: str | None = None) -> dict[str, Any]:
             found[parts] = _learned(parts, odds, chosen, label, made)
             measured[" + ".join(parts)] = _measured(parts, odds, chosen, label, made, stars.source_id)
     return to_json(list(found.values()), space.model_digest(), measured)
+
+
+def _looked_at(space: Space) -> np.ndarray:
+    """source_id of validation stars, and of enough real ones to teach what neighbours' words are worth."""
+    ids = np.unique(np.concatenate([np.asarray(space.keys(name).source_id) for name in space.modalities]))
+    ids = ids[ids >= 0]
+    held = split_of(ids) == VALIDATION_SPLIT
+    others = ids[~held & (ids < FIRST_SIMULATED_ID)]
+    chosen = np.random.default_rng(0).choice(others, min(NEIGHBOUR_STARS, len(others)), replace=False)
+    return np.concatenate([ids[held], chosen])
 
 
 def _seen_with(space: Space, evidence: Evidence, sides: tuple[str, ...]) -> np.ndarray:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .emp_evidence import inverse_density
+from .emp_linear import inverse_density
 
 MIN_LABELLED = 100
 MIN_POSITIVES = 30

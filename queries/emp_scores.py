@@ -98,8 +98,12 @@ def gather_evidence(
     known: KnownStars | None = None,
     builtin_seeds: bool = True,
     progress: Progress | None = None,
+    only: np.ndarray | None = None,
 ) -> Evidence:
-    """What each voice says of every star; the first threshold decides who serves as a seed."""
+    """What each voice says of every star; the first threshold decides who serves as a seed.
+
+    Neighbours are looked at for the source_ids `only`, if given; they are what takes time.
+    """
     stars = read_stars(space)
     notes: list[str] = []
     instruments = [modality for modality in (LRS, XP) if modality in space.modalities]
@@ -107,7 +111,7 @@ def gather_evidence(
     for turn, modality in enumerate(instruments):
         if progress is not None:
             progress(turn, len(instruments) + 1, f"evidence of {modality}")
-        found[modality], own = taught_evidence(space, modality, thresholds[0], known, builtin_seeds, notes)
+        found[modality], own = taught_evidence(space, modality, thresholds[0], known, builtin_seeds, notes, only)
         # what a catalogue says of the star itself: only ever compared with, never used as evidence for it
         label = np.where(np.isfinite(label), label, stars.take(modality, own))
     if known is not None:

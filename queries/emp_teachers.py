@@ -23,9 +23,10 @@ LABELS = ("teff", "logg", "feh", "alpha_fe", "alpha_m", "c_fe")
 
 
 def taught_evidence(
-    space: Space, modality: str, below: float, known: KnownStars | None, builtin_seeds: bool, notes: list[str]
+    space: Space, modality: str, below: float, known: KnownStars | None, builtin_seeds: bool, notes: list[str],
+    only: np.ndarray | None = None,
 ) -> tuple[InstrumentEvidence, np.ndarray]:
-    """Evidence of one instrument's spectra, and the catalogues' [Fe/H] of each."""
+    """Evidence of one instrument's spectra, and the catalogues' [Fe/H] of each; of the stars `only`, if given."""
     keys = space.keys(modality)
     source_id = np.asarray(keys.source_id)
     found = row_labels(space.atlas, keys, modality, LABELS)
@@ -56,7 +57,8 @@ def taught_evidence(
             f"No {modality} star of this atlas has [Fe/H], and there are no other seeds.",
             "Ingest a catalogue with feh, give --known FILE, or allow built-in seeds.",
         )
-    return instrument_evidence(space, modality, labels, usable, is_seed, extra, below), own
+    rows = None if only is None else np.flatnonzero(np.isin(source_id, only))
+    return instrument_evidence(space, modality, labels, usable, is_seed, extra, below, rows), own
 
 
 def _add_known(

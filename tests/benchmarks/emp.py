@@ -1,0 +1,132 @@
+"""How well the EMP search finds metal-poor stars: real validation stars by XP alone, and a simulated survey.
+
+Run: python tests/benchmarks/emp.py ATLAS [--known known_metal_poor.csv]
+
+On an atlas with real labelled XP stars: average precision at [Fe/H] < -2 on validation stars
+(split 8), all evidence together and each part alone; what LAMOST spectra say is left out, since
+those of the demonstration are simulated from the very labels. Stars without a label that the
+file of known metal-poor stars holds: their place among all unlabelled ones. On a simulated
+survey (`specclip-search simulate survey`): completeness and purity at [Fe/H] < -3 and -2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+
+import numpy as np
+
+from queries.emp_combination import PARTS
+from queries.emp_estimates import log_odds
+from queries.emp_neighbours import neighbours_say
+from queries.emp_scores import Evidence, combine, gather_evidence, score_stars
+from queries.evaluate_numbers import Measured, average_precision, ranked, share
+from queries.evaluate_truth import Truth
+from queries.known_stars import read_known
+from queries.labels import star_labels
+from queries.pairs import LRS, XP
+from queries.space import Space, open_space
+from specclip_search.atlas import Atlas
+from specclip_search.errors import QueryError
+from specclip_search.keys import VALIDATION_SPLIT, split_of
+from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID
+
+SNR_BINS = ((0, 40), (40, 80), (80, np.inf))
+
+
+def xp_alone(evidence: Evidence, below: float) -> Evidence:
+    """The same as if no star had a LAMOST spectrum."""
+    parts = {name: np.full(len(v), np.nan) if name.startswith("lrs_") else v for name, v in evidence.parts.items()}
+    odds = evidence.odds.copy()
+    odds[0] = np.nan
+    probability, feh, _ = neighbours_say(evidence.stars, parts, evidence.label, below, [])
+    odds[3, 0] = np.where(np.isfinite(feh), log_odds(probability), np.nan)
+    return Evidence(evidence.stars, parts, odds, evidence.feh, evidence.feh_err, evidence.label, evidence.notes)
+
+
+def show(one: Measured) -> None:
+    """One line."""
+    print(f"{one.metric:34} {one.group:42} {one.value:6.3f}  [{one.low:.3f}, {one.high:.3f}]  n = {one.n}")
+
+
+def on_real_stars(space: Space, below: float, known: str | None) -> None:
+    """Validation stars, and known ones without a label."""
+    evidence = xp_alone(gather_evidence(space, (below,)), below)
+    stars = evidence.stars
+    label = star_labels(space.atlas, stars.source_id, ["feh"]).get("feh", np.full(len(stars), np.nan))
+    real = stars.has(XP) & (stars.source_id < FIRST_SIMULATED_ID)
+    probability = combine(evidence, 0, below, space.model_digest())
+    for name, split in (("validation stars", (VALIDATION_SPLIT,)), ("training stars (estimator saw them)", range(8))):
+        held = real & np.isfinite(label) & np.isin(split_of(stars.source_id), split)
+        poor = label < below
+        metric = f"AP of [Fe/H] < {below:g}"
+        show(ranked(metric, f"{name}: all XP evidence", probability[held], poor[held], 0))
+        for i, part in enumerate(PARTS):
+            spoken = held & np.isfinite(evidence.odds[i, 0])
+            if spoken.any():
+                show(ranked(metric, f"{name}: {part}", evidence.odds[i, 0, spoken], poor[spoken], 0))
+        for low, high in SNR_BINS:
+            chosen = held & (stars.snr[XP] >= low) & (stars.snr[XP] < high)
+            show(ranked(metric, f"{name}: S/N {low}-{high}", probability[chosen], poor[chosen], 0))
+        print(f"    expected {probability[held].sum():.1f}, true {poor[held].sum()}")
+    if known is not None:
+        places(space, evidence, real & ~np.isfinite(label), probability, known)
+
+
+def places(space: Space, evidence: Evidence, unlabelled: np.ndarray, probability: np.ndarray, known: str) -> None:
+    """Where known metal-poor stars stand among the unlabelled ones."""
+    found = read_known(space.atlas, known)
+    order = np.lexsort((evidence.parts["xp_net_feh"], -np.where(unlabelled, probability, -1.0)))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(1, len(order) + 1)
+    for source_id, feh in zip(found.source_id, found.feh, strict=True):
+        row = np.flatnonzero((evidence.stars.source_id == source_id) & unlabelled)
+        for i in row:
+            print(f"known star {source_id} of [Fe/H] = {feh:.2f}: place {place[i]} of {unlabelled.sum()} unlabelled, "
+                  f"probability {probability[i]:.3f}")  # fmt: skip
+
+
+def on_survey(space: Space, truth: Truth, below: float) -> None:
+    """Completeness and purity at equal list length, all stars and those of LAMOST S/N > 20."""
+    started = time.process_time()
+    scores = score_stars(space, below)
+    spent = time.process_time() - started
+    row = truth.stars(scores.stars.source_id)
+    snr = scores.stars.snr[LRS]
+    for name, chosen in (("all", row >= 0), ("S/N > 20", (row >= 0) & (snr > 20))):
+        poor = truth.numbers["true_feh"][row[chosen]] < below
+        feh = np.nan_to_num(scores.feh[chosen], nan=9.0)
+        order = np.lexsort((feh, -scores.probability[chosen]))
+        listed = np.zeros(len(order), bool)
+        listed[order[: poor.sum()]] = True
+        metric = f"[Fe/H] < {below:g}, {name}"
+        show(share(metric, "completeness = purity, as many as there are", listed[poor]))
+        likely = scores.probability[chosen] > 0.5
+        show(share(metric, "completeness at probability > 0.5", likely[poor]))
+        show(share(metric, "purity at probability > 0.5", poor[likely]))
+        print(f"{metric:34} average precision {average_precision(scores.probability[chosen], poor):.3f}, "
+              f"expected {scores.probability[chosen].sum():.1f}, true {poor.sum()}")  # fmt: skip
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{len(scores.stars):,} stars in {spent:.1f} CPU s, {rss:.2f} GB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("atlas")
+    parser.add_argument("--known", default=None)
+    parser.add_argument("--below", type=float, nargs="*", default=None)
+    options = parser.parse_args()
+    space = open_space(Atlas(options.atlas))
+    try:
+        truth = Truth.read(space.atlas)
+    except QueryError:
+        for below in options.below or (-2.0,):
+            on_real_stars(space, below, options.known)
+        return
+    for below in options.below or (-3.0, -2.0):
+        on_survey(space, truth, below)
+
+
+if __name__ == "__main__":
+    main()
