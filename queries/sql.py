@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from specclip_search.errors import QueryError, SpecclipError
+from specclip_search.errors import MissingExtra, QueryError, SpecclipError
 
 from .functions import add_catalogue_function, add_cone, add_functions
 from .translate_function import add_translate
@@ -20,6 +20,7 @@ from .views import AtlasViews
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
+    import polars
     from astropy.table import QTable
 
     from specclip_search.atlas import Atlas
@@ -216,6 +217,20 @@ class Rows:
         return with_meanings(table, self._connection.views)
 
     to_arrow_table = arrow
+
+    def pl(self) -> polars.DataFrame:
+        """A polars DataFrame; ids are Int64, null where missing.
+
+        Raises
+        ------
+        MissingExtra
+            If polars is not installed.
+        """
+        try:
+            import polars
+        except ImportError as error:
+            raise MissingExtra("polars", "polars", "A polars DataFrame") from error
+        return polars.DataFrame(self.arrow())
 
     def qtable(self) -> QTable:
         """An astropy QTable with units."""

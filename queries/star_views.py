@@ -170,7 +170,8 @@ def star_fields(
         *_STAR_FIELDS,
         *labels,
         *([_LABEL_SOURCE] if labels else []),
-        *(field for result in (*estimates, *scores) for field in result.columns.values()),
+        *(field for estimate in estimates for field in estimate.columns.values()),
+        *(field for score in scores for field in score.columns.values()),
     ]
 
 

@@ -173,7 +173,7 @@ def send_spectrum(
             write_votable(table, path)
             spectrum_id = f"specclip-search-{uuid.uuid4()}"
             known = {"Access.Format": "application/x-votable+xml", "Access.Reference": path.as_uri(), **(meta or {})}
-            content = {
+            content: dict[str, dict[str, Any]] = {
                 _LOAD_SPECTRUM: {"url": path.as_uri(), "meta": known, "spectrum-id": spectrum_id, "name": name},
                 _LOAD: {"url": path.as_uri(), "table-id": spectrum_id, "name": name},
             }

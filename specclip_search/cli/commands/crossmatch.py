@@ -68,7 +68,6 @@ def crossmatch(
         )
     if not to_hats:
         format_of(format, output)
-    epochs = {"left_epoch": left_epoch, "right_epoch": right_epoch}
     with connect(open_atlas(atlas)) as connection:
         if clustered:
             from queries.hats import as_catalogues, crossmatch_hats
@@ -76,15 +75,25 @@ def crossmatch(
             from ...cluster import dask_client
 
             with (
-                as_catalogues(connection, (left, right), max(margin, radius)) as sides,
+                as_catalogues(connection, (left, right), max(margin, radius)) as (left_folder, right_folder),
                 dask_client(scheduler, workers) as client,
             ):
-                folder = output if to_hats else None
-                table = crossmatch_hats(client, *sides, radius, nearest=not pairs, output=folder, **epochs)
+                table = crossmatch_hats(
+                    client,
+                    left_folder,
+                    right_folder,
+                    radius,
+                    left_epoch=left_epoch,
+                    right_epoch=right_epoch,
+                    nearest=not pairs,
+                    output=output if to_hats else None,
+                )
         else:
             from queries.crossmatch import crossmatch as match
 
-            table = match(connection, left, right, radius, nearest=not pairs, **epochs)
+            table = match(
+                connection, left, right, radius, left_epoch=left_epoch, right_epoch=right_epoch, nearest=not pairs
+            )
     if table is None:
         say(f"matches written to {output}")
         return
