@@ -136,7 +136,7 @@ def _histogram(axes: Axes, frame: pd.DataFrame) -> None:
     known = np.isfinite(feh)
     if not known.any():
         raise QueryError("None of the candidates has an estimate of [Fe/H].", "Ask for more candidates with --top.")
-    edges = np.arange(np.floor(feh[known].min() * 10), np.ceil(feh[known].max() * 10) + 2) / 10
+    edges = (np.arange(np.floor(feh[known].min() * 10), np.ceil(feh[known].max() * 10) + 2) / 10).tolist()
     axes.hist(feh[known], edges, color="0.88", label=f"all listed ({int(known.sum())})")
     for limit, shade in zip(LIKELY, SHADES, strict=True):
         chosen = known & (probability >= limit)
