@@ -247,7 +247,8 @@ class _Shards:
 
         # vectors are packed and written while the next ones are made; the sidecar is written after the
         # last batch, so `extra` is whole by then
-        self.vectors.write(part.number, read_ahead(tables()), schema=self.schema, inputs=self.inputs_of(part), extra=extra)
+        self.vectors.write(part.number, read_ahead(tables()), schema=self.schema, inputs=self.inputs_of(part),
+                           extra=extra)
         account.written += 1
         return done
 
