@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+QUANTILE_STEPS = 16
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -39,10 +41,10 @@ class Mixture:
         return (self.weights * ndtr(pull)).sum(-1)
 
     def quantile(self, probability: float) -> np.ndarray:
-        """(N, L) values below which the mixture has this probability, by bisection to 1e-4 of its width."""
+        """(N, L) values below which the mixture has this probability, by bisection to 1e-3 of its width or better."""
         low = (self.means - 6 * self.sigmas).min(-1)
         high = (self.means + 6 * self.sigmas).max(-1)
-        for _ in range(24):
+        for _ in range(QUANTILE_STEPS):
             middle = 0.5 * (low + high)
             under = self.below(middle) < probability
             low, high = np.where(under, middle, low), np.where(under, high, middle)
