@@ -190,8 +190,10 @@ def map_table(atlas: Atlas, columns: Sequence[str]) -> pa.Table:
     schema = map_schema()
     points = atlas.results("map").read([name for name in schema.names if name != "sampled"])
     wanted = [name for name in dict.fromkeys(columns) if name not in schema.names]
-    names = [_PREFIX.get(name, name) for name in points["modality"].to_pylist()]
-    key = pc.binary_join_element_wise(pa.array(names, pa.string()), points["spec_id"].cast(pa.string()), ":")
+    prefix = points["modality"]
+    for name, short in _PREFIX.items():
+        prefix = pc.if_else(pc.equal(points["modality"], name), pa.scalar(short), prefix)
+    key = pc.binary_join_element_wise(prefix, points["spec_id"].cast(pa.string()), ":")
     meaning = described("key", pa.string(), "key of the spectrum, as commands take it")
     table = points.add_column(2, meaning, key)
     if not wanted:
@@ -214,19 +216,21 @@ def _star_rows(points: pa.Table, stars: pa.Table) -> np.ndarray:
     wanted = points["source_id"].fill_null(-1).to_numpy()
     known = stars["source_id"].fill_null(-1).to_numpy()
     order = np.argsort(known, kind="stable")
-    place = np.minimum(np.searchsorted(known[order], wanted), max(len(known) - 1, 0))
-    row = np.where((wanted >= 0) & (known[order][place] == wanted), order[place], -1) if len(known) else wanted
-    nameless = np.flatnonzero((wanted < 0) & (np.asarray(points["modality"].to_pylist()) == "lamost_lrs"))
+    if len(known) == 0:
+        return np.full(len(wanted), -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(known[order], wanted), len(known) - 1)
+    row = np.where((wanted >= 0) & (known[order][place] == wanted), order[place], -1)
+    nameless = np.flatnonzero((wanted < 0) & pc.equal(points["modality"], "lamost_lrs").to_numpy())
     if len(nameless):
         alone = np.flatnonzero(known < 0)
         ids = zip(
             stars["lamost_spec_id"].take(alone).to_pylist(),
             stars["lamost_release"].take(alone).to_pylist(),
-            strict=False,
+            strict=True,
         )
         by_key = dict(zip(ids, alone.tolist(), strict=True))
         keys = zip(
-            points["spec_id"].take(nameless).to_pylist(), points["release"].take(nameless).to_pylist(), strict=False
+            points["spec_id"].take(nameless).to_pylist(), points["release"].take(nameless).to_pylist(), strict=True
         )
         row[nameless] = [by_key.get(one, -1) for one in keys]
     return row

@@ -145,7 +145,6 @@ def _search_index(reduced: np.ndarray, seed: int):  # type: ignore[no-untyped-de
         return flat
     lists = int(4 * np.sqrt(len(reduced)))
     index = faiss.IndexIVFFlat(flat, reduced.shape[1], lists)
-    index.quantizer_kept = flat
     index.cp.niter, index.cp.seed = 6, seed + 1
     index.train(reduced)
     index.add(reduced)

@@ -99,8 +99,8 @@ def write_report(
     tell(1, 4, "emp")
     poor = _searched(notes, "emp", emp, lambda: _emp(atlas, emp, below, space.model))
     tell(2, 4, "cards")
-    odd_cards = [] if odd is None else make_cards(space, odd, "a", ANOMALY_HEADLINE, "reason")
-    poor_cards = [] if poor is None else make_cards(space, poor, "e", EMP_HEADLINE, "flags")
+    odd_cards = [] if odd is None else make_cards(space, odd, "a", ANOMALY_HEADLINE)
+    poor_cards = [] if poor is None else make_cards(space, poor, "e", EMP_HEADLINE)
     tell(3, 4, "maps")
     pictures, why = make_maps(space, [*odd_cards, *poor_cards]) if maps else ([], "")
     notes += [f"map: {why}"] if why else []

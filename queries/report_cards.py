@@ -37,6 +37,7 @@ class Card:
     kind: str
     simulated: str
     headline: list[tuple[str, str]]
+    flags: list[str]
     reason: str
     panels: list[tuple[str, Markup]]
     neighbours: list[dict[str, str]]
@@ -45,7 +46,7 @@ class Card:
     links: list[tuple[str, str]]
 
 
-def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequence[str], reason: str) -> list[Card]:
+def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequence[str]) -> list[Card]:
     """A card a row of `anomalies` or `emp`.
 
     Parameters
@@ -56,8 +57,6 @@ def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequenc
         First letter of the cards' anchors.
     headline
         Columns to show at the top of a card.
-    reason
-        Column that says in words why the star is here.
     """
     if frame.empty:
         return []
@@ -91,7 +90,8 @@ def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequenc
                 kind=str(row.get("kind") or ""),
                 simulated=" and ".join(PREFIX[SIDES[s]] for s, rows in spectra.items() if rows.simulated[i]),
                 headline=[(name, _written(row[name])) for name in headline if name in frame],
-                reason=str(row.get(reason) or ""),
+                flags=str(row.get("flags") or "").split(),
+                reason=str(row.get("reason") or "") or emp_words(row),
                 panels=panels,
                 neighbours=neighbours[i],
                 catalogue=_catalogue(row, about),
@@ -100,6 +100,23 @@ def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequenc
             )
         )
     return cards
+
+
+def emp_words(row: pd.Series) -> str:
+    """What each instrument says of a star's [Fe/H]: `LRS: neighbours -2.4 ± 0.1; XP: neighbours -2.6 ± 0.2`."""
+    told = []
+    for side in SIDES:
+        said = [
+            f"{who} {float(row[value]):.2f} ± {float(row[error]):.2f}"
+            for who, value, error in (
+                ("estimator", f"{side}_est_feh", f"{side}_est_feh_err"),
+                ("networks on the flux", f"{side}_net_feh", f"{side}_net_feh_err"),
+                ("neighbours", f"{side}_feh", f"{side}_feh_sigma"),
+            )
+            if value in row.index and error in row.index and _written(row[value]) and _written(row[error])
+        ]
+        told += [f"{side.upper()}: {', '.join(said)}"] if said else []
+    return f"[Fe/H] by {'; by '.join(told)}" if told else ""
 
 
 def _ids(frame: pd.DataFrame, column: str) -> np.ndarray:
@@ -232,7 +249,7 @@ def _evidence(row: pd.Series, about: dict[str, dict[str, str]], shown: set[str])
     return [
         (str(name), f"{text} {about.get(name, {}).get('unit', '')}".strip(), about.get(name, {}).get("description", ""))
         for name in row.index
-        if str(name).startswith(("z_", "lrs_", "xp_"))
+        if str(name).startswith(("z_", "lrs_", "xp_", "near_", "p_"))
         and not str(name).endswith(_NO_EVIDENCE)
         and name not in shown
         and (text := _written(row[name]))

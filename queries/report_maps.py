@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from specclip_search.errors import MissingExtra, SpecclipError
 
@@ -105,7 +106,9 @@ def _marks(
     table: pa.Table, cards: Sequence[Card], extent: tuple[float, float, float, float]
 ) -> list[tuple[str, float, float, str]]:
     """Where the cards' stars lie; the XP spectrum speaks for a star that has both."""
-    place = {key: i for i, key in enumerate(table["key"].to_pylist())} if cards else {}
+    wanted = pa.array([key for card in cards for key in card.keys], pa.string())
+    rows = np.flatnonzero(pc.is_in(table["key"], value_set=wanted).to_numpy())
+    place = dict(zip(table["key"].take(rows).to_pylist(), rows.tolist(), strict=True))
     left, right, bottom, top = extent
     x, y = table["x"].to_numpy(), table["y"].to_numpy()
     marks = []

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from queries.report import MOST_CARDS, write_report
+from queries.report_cards import emp_words
 from queries.report_svg import Panel, panel_svg
 from queries.windows import WindowSet
-from specclip_search.errors import QueryError
+from specclip_search.errors import MissingExtra, QueryError
 from specclip_search.modality import LAMOST_LRS
 from specclip_search.version import __version__
 
@@ -120,6 +122,34 @@ def test_same_atlas_same_bytes(drawn: Any, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_report(drawn.atlas, tmp_path / f"{name}.html", anomalies=2, emp=0, maps=False)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_what_cannot_be_answered_is_noted(drawn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise QueryError("No star has [Fe/H].", "Ingest a catalogue.")
+
+    def not_installed(*_: object, **__: object) -> None:
+        raise MissingExtra("umap-learn", "map", "a map of the space")
+
+    monkeypatch.setattr("queries.emp.emp_candidates", refused)
+    monkeypatch.setattr("queries.report_maps._is_current", lambda _: False)
+    monkeypatch.setattr("queries.report_maps.make_map", not_installed)
+    done = write_report(drawn.atlas, tmp_path / "report.html", anomalies=0, emp=5)
+    assert (done.anomalies, done.emp, done.maps) == (0, 0, 0)
+    assert done.notes[0] == "emp: No star has [Fe/H].\nIngest a catalogue."
+    assert "specclip-search[map]" in done.notes[1]
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No stars are listed" in text
+    assert "No star has [Fe/H]." in text
+
+
+def test_words_of_a_metal_poor_candidate() -> None:
+    row = pd.Series({"lrs_feh": -2.41, "lrs_feh_sigma": 0.1, "xp_feh": -2.6, "xp_feh_sigma": 0.2,
+                     "xp_est_feh": -2.75, "xp_est_feh_err": 0.15})  # fmt: skip
+    assert emp_words(row) == (
+        "[Fe/H] by LRS: neighbours -2.41 ± 0.10; by XP: estimator -2.75 ± 0.15, neighbours -2.60 ± 0.20"
+    )
+    assert emp_words(pd.Series({"lrs_feh": np.nan, "lrs_feh_sigma": np.nan})) == ""
 
 
 def test_bad_requests(drawn: Any, tmp_path: Path) -> None:
