@@ -184,6 +184,50 @@ def search_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def search_on_gpu(folder: Path) -> dict[str, Any]:
+    """Exact search of vectors that lie on the GPU, against the speed at which it reads its own memory."""
+    import torch
+
+    from indexing import VectorIndex
+    from indexing.vectors import VectorTable
+    from specclip_search.atlas import Atlas
+
+    if not torch.cuda.is_available():
+        return {"skipped": "torch finds no GPU"}
+    atlas = Atlas(folder)
+    index = VectorIndex.open(atlas, MODEL, "gaia_xp", device="auto")
+    few = np.arange(min(QUERIES, VectorTable(atlas, MODEL, "lamost_lrs").rows))
+    queries = VectorTable(atlas, MODEL, "lamost_lrs").read_rows(few)
+    block = torch.ones(1 << 30, dtype=torch.float16, device="cuda")
+    result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "engine": index.engine.name}
+    limit = 2 * len(block) / device_seconds(lambda: block.max())
+    del block
+    result["reads GB/s"] = limit / 1e9
+    for size in (1, 16, 128, len(queries)):
+        asked = queries[:size]
+        taken = device_seconds(lambda q=asked: index.search(q, 100, query_modality="lamost_lrs", exact=True))
+        share = 2 * index.rows * index.dim / taken / limit
+        result[f"exact, {size} queries"] = {"seconds": taken, "q/s": size / taken, "of the memory's speed": share}
+    found = index.search(queries[:EXACT_QUERIES], 100, query_modality="lamost_lrs").rows
+    truth = index.search(queries[:EXACT_QUERIES], 100, query_modality="lamost_lrs", exact=True).rows
+    lists = device_seconds(lambda: index.search(queries, 100, query_modality="lamost_lrs"))
+    return result | {"lists": {"q/s": len(queries) / lists, "recall@100": recall(found, truth)}}
+
+
+def device_seconds(work: Callable[[], object]) -> float:
+    """Median wall seconds of five runs after one, each waited for."""
+    import torch
+
+    taken = []
+    for _ in range(6):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken[1:]))
+
+
 def ladder(index: Any, queries: np.ndarray, truth: np.ndarray, k: int) -> list[dict[str, float]]:
     """Recall and speed of a batch from the least effort to the most."""
     steps = []
@@ -307,8 +351,9 @@ def lancedb_ivfpq(vectors: np.ndarray, scratch: Path) -> Rival:
 
     def search(queries: np.ndarray, k: int, effort: float) -> np.ndarray:
         found = np.full((len(queries), k), -1, np.int64)
+        refine = max(4, 100 // k)
         for number, query in enumerate(queries):
-            asked = table.search(query).distance_type("dot").nprobes(int(effort)).refine_factor(4).limit(k)
+            asked = table.search(query).distance_type("dot").nprobes(int(effort)).refine_factor(refine).limit(k)
             rows = asked.select(["row", "_distance"]).to_arrow().column("row").to_numpy()
             found[number, : len(rows)] = rows
         return found
@@ -350,6 +395,7 @@ def main() -> None:
     parser.add_argument("--recipe", default=None)
     parser.add_argument("--rivals", nargs="*", choices=list(RIVALS), help="which; all if none is named")
     parser.add_argument("--search", action="store_true", help="only search the index in --keep")
+    parser.add_argument("--gpu", action="store_true", help="exact search on the GPU too, against its memory's speed")
     parser.add_argument("--generator", type=Path, default=REPOSITORY.parent / "shared" / "tools" / "vectors.py")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -370,6 +416,8 @@ def main() -> None:
             tell("build", built)
         ours = in_own_process("search", folder, options)
         tell("search", ours)
+        if options.gpu:
+            tell("GPU", in_own_process("gpu", folder, options))
         for name in () if options.rivals is None else options.rivals or RIVALS:
             if importlib.util.find_spec(PACKAGES[name]) is None:
                 print(f"{name}: not installed, left out")
@@ -395,6 +443,8 @@ def run_step(options: argparse.Namespace) -> dict[str, Any]:
         return build_ours(options.keep, options)
     if options.step == "search":
         return search_ours(options.keep, options)
+    if options.step == "gpu":
+        return search_on_gpu(options.keep)
     return rival(options.keep, RIVALS[options.step])
 
 
