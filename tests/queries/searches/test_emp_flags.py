@@ -1,0 +1,46 @@
+"""What is said of a candidate beside its probability."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from queries.emp_flags import flag
+from queries.emp_stars import Stars
+from queries.emp_table import ESTIMATES, PARTS, SIDES
+
+
+def flags_of(count: int, feh: float = -2.5, **columns: list[float]) -> tuple[list[str], list[bool]]:
+    """Flags of stars of which only these columns are known."""
+    names = [f"{side}_{name}" for side in SIDES for name in PARTS] + list(ESTIMATES)
+    parts = {name: np.array(columns.get(name, [np.nan] * count)) for name in names}
+    row = {modality: np.arange(count) for modality in SIDES.values()}
+    snr = {modality: np.array(columns.get(f"{side}_snr", [100.0] * count)) for side, modality in SIDES.items()}
+    stars = Stars(np.arange(count), row, snr)
+    space = cast(Any, SimpleNamespace(modalities=()))
+    words, hot = flag(space, stars, parts, np.full(count, feh), np.full(count, 0.1), np.zeros(count))
+    return words.tolist(), hot.tolist()
+
+
+def test_carbon_is_told_by_estimators_that_are_sure_and_of_poor_stars_alone() -> None:
+    c_fe = {"xp_net_c_fe": [1.4, 1.4, 0.8, 0.2], "xp_net_c_fe_err": [0.3, 2.0, 0.1, 0.1]}
+    assert flags_of(4, **c_fe)[0] == ["carbon_enhanced", "", "carbon_enhanced", ""]
+    assert flags_of(4, feh=-0.5, **c_fe)[0] == [""] * 4
+    by_lrs = flags_of(1, lrs_est_c_fe=[1.2], lrs_est_c_fe_err=[0.2])[0]
+    by_neighbours = flags_of(1, feh=-0.5, xp_c_fe=[0.9])[0]
+    assert by_lrs == by_neighbours == ["carbon_enhanced"]
+
+
+def test_mimics_are_flagged() -> None:
+    words, hot = flags_of(3, xp_est_teff=[9000.0, 5000.0, np.nan], lrs_teff=[6000.0, 5000.0, 8000.0])
+    assert hot == [True, False, True]
+    assert words == ["hot_star", "", "hot_star"]
+    assert flags_of(2, lrs_snr=[10.0, 30.0])[0] == ["low_snr", ""]
+
+
+def test_instruments_that_disagree_by_their_own_errors() -> None:
+    told = {"lrs_est_feh": [-3.0, -3.0], "xp_est_feh": [-2.0, -2.0]}
+    words, _ = flags_of(2, **told, lrs_est_feh_err=[0.1, 0.4], xp_est_feh_err=[0.1, 0.4])
+    assert words == ["instruments_disagree", ""]
