@@ -20,6 +20,7 @@ from specclip_search.errors import CheckpointError
 if TYPE_CHECKING:
     from dask.distributed import Client
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 _loading = threading.Lock()
 
@@ -79,8 +80,8 @@ def map_shards(
     make: Callable[..., Result],
     atlas: Atlas,
     copy: ModelCopy,
-    numbers: Sequence[int],
+    shards: Sequence[Item],
     *options: Any,
-) -> Iterator[tuple[int, Result]]:
-    """Run `make(number, atlas folder, model's copy, *options)` for each shard; results as they end."""
-    return cluster_map(client, make, numbers, str(atlas.path.resolve()), copy, *options)
+) -> Iterator[tuple[Item, Result]]:
+    """Run `make(shard, atlas folder, model's copy, *options)` for each shard; results as they end."""
+    return cluster_map(client, make, shards, str(atlas.path.resolve()), copy, *options)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from indexing.clustered import copy_of
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.links import StarLinks, star_links
@@ -16,6 +17,7 @@ from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
 
 from . import error_store
+from .clustered_translate import written_on
 from .error_store import LearnedErrors
 from .halves import choose, scattered, teaches
 from .model_error import learn_model_error, measure
@@ -23,7 +25,10 @@ from .pairs import LRS, XP, FluxStore, SpectraBlock, StarKeys, flux_store, read_
 from .windows import WindowSet
 
 if TYPE_CHECKING:
-    from specclip_search.atlas import Atlas, Part
+    from dask.distributed import Client
+
+    from indexing.clustered import ModelCopy
+    from specclip_search.atlas import Atlas, Part, Stage
 
 # raise when a formula or a column changes: every shard made before is then stale
 REVISION = 1
@@ -53,7 +58,7 @@ class TranslateReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class Task:
     """Everything that translating one shard needs."""
 
     model: Any
@@ -94,7 +99,14 @@ def translations_schema(lrs_windows: WindowSet, xp_windows: WindowSet) -> pa.Sch
     return pa.schema(columns)
 
 
-def translate(atlas: Atlas, model: Any = None, progress: Progress | None = None) -> TranslateReport:
+def translate(
+    atlas: Atlas,
+    model: Any = None,
+    progress: Progress | None = None,
+    *,
+    client: Client | None = None,
+    device: str = "auto",
+) -> TranslateReport:
     """Predict each paired spectrum from its partner's, both ways, and keep the errors.
 
     Resumable: a shard whose inputs (spectra, partners, model, learned errors, code revision)
@@ -108,6 +120,11 @@ def translate(atlas: Atlas, model: Any = None, progress: Progress | None = None)
         A loaded model, a model's name, or None for the atlas's active model.
     progress
         Called with (pairs done, pairs in all, note).
+    client
+        A Dask cluster to make the shards on, from `specclip_search.cluster.dask_client`; the bytes
+        are the same. By default they are made here.
+    device
+        Device of the cluster's workers.
 
     Returns
     -------
@@ -134,7 +151,8 @@ def translate(atlas: Atlas, model: Any = None, progress: Progress | None = None)
             if part.number not in plan:
                 stage.remove(part.number)
                 report.shards_removed += 1
-        _write(atlas, task, plan, errors, inputs, todo, report, progress)
+        copy = None if client is None else copy_of(atlas, model, device)
+        _write(atlas, task, plan, errors, inputs, todo, report, progress, client, copy)
         report.pairs = stage.rows
     return report
 
@@ -147,26 +165,24 @@ def _loaded(atlas: Atlas, model: Any) -> Any:
     return load_model(atlas.model_folder(atlas.require_model(model)))
 
 
-def _prepare(atlas: Atlas, model: Any) -> _Task:
-    from specclip_search.modality import GAIA_XP, LAMOST_LRS
-
+def _prepare(atlas: Atlas, model: Any) -> Task:
     for modality in (LRS, XP):
         if not atlas.spectra(modality).exists:
             raise atlas.spectra(modality).missing()
-    return _Task(
-        model,
-        star_keys(atlas, XP),
-        star_links(atlas, LRS),
-        WindowSet.of(LAMOST_LRS),
-        WindowSet.of(GAIA_XP),
-        np.asarray(GAIA_XP.wavelength),
-    )
+    return task_of(model, star_keys(atlas, XP), star_links(atlas, LRS))
+
+
+def task_of(model: Any, keys: StarKeys, links: StarLinks) -> Task:
+    """A task with the instruments' windows."""
+    from specclip_search.modality import GAIA_XP, LAMOST_LRS
+
+    return Task(model, keys, links, WindowSet.of(LAMOST_LRS), WindowSet.of(GAIA_XP), np.asarray(GAIA_XP.wavelength))
 
 
 Plan = dict[int, tuple["Part", np.ndarray, str]]
 
 
-def _plan(atlas: Atlas, task: _Task) -> Plan:
+def _plan(atlas: Atlas, task: Task) -> Plan:
     """For each LRS shard: the partners' positions (-1: none), and a digest of all that goes in."""
     plan: Plan = {}
     windows = ",".join((*task.lrs_windows.names, *task.xp_windows.names))
@@ -187,7 +203,7 @@ def _plan(atlas: Atlas, task: _Task) -> Plan:
     return plan
 
 
-def _errors(atlas: Atlas, task: _Task, plan: Plan, folder: Any) -> LearnedErrors:
+def _errors(atlas: Atlas, task: Task, plan: Plan, folder: Any) -> LearnedErrors:
     """The learned model errors: those on disk where they still hold, else learned now."""
     origin = text_digest(task.model.digest, str(REVISION), ",".join(task.lrs_windows.names + task.xp_windows.names))
     chosen, split = _learning_stars(task, plan)
@@ -206,7 +222,7 @@ def _errors(atlas: Atlas, task: _Task, plan: Plan, folder: Any) -> LearnedErrors
     return errors
 
 
-def _learning_stars(task: _Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]:
+def _learning_stars(task: Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]:
     """Rows of each shard to learn from: validation stars, else all but acceptance, at most so many."""
     numbers, rows, ids = [], [], []
     for part_number, (_, position, _) in plan.items():
@@ -229,7 +245,7 @@ def _learning_stars(task: _Task, plan: Plan) -> tuple[dict[int, np.ndarray], str
 
 
 def _learn(
-    atlas: Atlas, task: _Task, plan: Plan, chosen: dict[int, np.ndarray], split: str, origin: str, folder: Any
+    atlas: Atlas, task: Task, plan: Plan, chosen: dict[int, np.ndarray], split: str, origin: str, folder: Any
 ) -> LearnedErrors:
     wanted = np.concatenate([plan[number][1][rows] for number, rows in chosen.items()])
     pieces = []
@@ -273,41 +289,61 @@ def _predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, n
 
 def _write(
     atlas: Atlas,
-    task: _Task,
+    task: Task,
     plan: Plan,
     errors: LearnedErrors,
     inputs: dict[int, str],
     todo: list[int],
     report: TranslateReport,
     progress: Progress | None,
+    client: Client | None,
+    copy: ModelCopy | None,
 ) -> None:
     if not todo:
         return
     stage = atlas.translations(task.model.name)
-    schema = translations_schema(task.lrs_windows, task.xp_windows)
     wanted = np.concatenate([plan[number][1] for number in todo])
     total, done = int((wanted >= 0).sum()), 0
+    shards = {number: (*plan[number][:2], inputs[number]) for number in todo}
     with flux_store(atlas, XP, task.keys, wanted, stage.folder) as store:
-        for number in todo:
-            part, position, _ = plan[number]
-            block = read_block(part, task.links)
-            tables = list(_shard(task, errors, block, position, store, schema))
-            kept = sum(table.num_rows for table in tables)
-            paired = int((position >= 0).sum())
-            account = {
-                "model": task.model.name,
-                "model_digest": task.model.digest,
-                "model_error": errors.digest,
-                "read": part.rows,
-                "without_star": int((~block.known).sum()),
-                "without_partner": int((block.known & (position < 0)).sum()),
-                "rejected": paired - kept,
-            }
-            stage.write(number, tables or [schema.empty_table()], schema=schema, inputs=inputs[number], extra=account)
+        if client is not None and copy is not None:
+            written = written_on(client, atlas, copy, task, shards, errors.digest, store)
+        else:
+            written = (
+                (number, *write_shard(stage, task, errors, *shard, store)) for number, shard in shards.items()
+            )
+        for number, account, kept in written:
             _add(report, account, kept)
-            done += paired
+            done += int((plan[number][1] >= 0).sum())
             if progress is not None:
                 progress(done, total, f"shard {number}")
+
+
+def write_shard(
+    stage: Stage,
+    task: Task,
+    errors: LearnedErrors,
+    part: Part,
+    position: np.ndarray,
+    inputs: str,
+    store: FluxStore,
+) -> tuple[dict[str, Any], int]:
+    """Write the translation errors of one shard; returns its account, and how many pairs were kept."""
+    schema = translations_schema(task.lrs_windows, task.xp_windows)
+    block = read_block(part, task.links)
+    tables = list(_shard(task, errors, block, position, store, schema))
+    kept = sum(table.num_rows for table in tables)
+    account = {
+        "model": task.model.name,
+        "model_digest": task.model.digest,
+        "model_error": errors.digest,
+        "read": part.rows,
+        "without_star": int((~block.known).sum()),
+        "without_partner": int((block.known & (position < 0)).sum()),
+        "rejected": int((position >= 0).sum()) - kept,
+    }
+    stage.write(part.number, tables or [schema.empty_table()], schema=schema, inputs=inputs, extra=account)
+    return account, kept
 
 
 def _add(report: TranslateReport, account: dict[str, Any], kept: int) -> None:
@@ -318,7 +354,7 @@ def _add(report: TranslateReport, account: dict[str, Any], kept: int) -> None:
 
 
 def _shard(
-    task: _Task, errors: LearnedErrors, block: SpectraBlock, position: np.ndarray, store: FluxStore, schema: pa.Schema
+    task: Task, errors: LearnedErrors, block: SpectraBlock, position: np.ndarray, store: FluxStore, schema: pa.Schema
 ) -> Iterator[pa.Table]:
     paired = np.flatnonzero(position >= 0)
     for start in range(0, len(paired), BATCH_ROWS):

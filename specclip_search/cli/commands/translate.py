@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ..options import AtlasOption, ModelOption, open_atlas
+from ..options import AtlasOption, ModelOption, SchedulerOption, open_atlas, optional_client
 from ..progress import progress_bar
 from ..reports import say
 
@@ -12,7 +12,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
-def translate(atlas: AtlasOption, model: ModelOption = None) -> None:
+def translate(atlas: AtlasOption, model: ModelOption = None, scheduler: SchedulerOption = None) -> None:
     """Predict each star's spectrum in one instrument from the other's, both ways, and keep the errors.
 
     Only stars with both spectra (a common source_id) can be translated. Current shards are left alone.
@@ -21,8 +21,8 @@ def translate(atlas: AtlasOption, model: ModelOption = None) -> None:
     """
     from queries.translate import translate as translate_atlas
 
-    with progress_bar("translate", "pairs") as progress:
-        report = translate_atlas(open_atlas(atlas), model, progress=progress)
+    with optional_client(scheduler) as client, progress_bar("translate", "pairs") as progress:
+        report = translate_atlas(open_atlas(atlas), model, progress=progress, client=client)
     say(
         f"{report.pairs:,} pairs have translation errors; {report.shards_written} shards written, "
         f"{report.shards_current} were current",
