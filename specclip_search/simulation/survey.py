@@ -83,16 +83,8 @@ def simulate_survey(
     bases, digest = _bases(atlas, emulator, read_labels(atlas.catalog(catalogue)))
     _require_own_truth(atlas)
     noise = XpNoise.measure(bases)
-    inputs = text_digest(
-        REVISION,
-        digest,
-        atlas.catalog(catalogue).digest,
-        emulator.digest,
-        correction_digest(),
-        str(seed),
-        str(stars),
-        repr(rates),
-    )
+    made_by = (REVISION, emulator.digest, correction_digest())
+    inputs = text_digest(*made_by, digest, atlas.catalog(catalogue).digest, str(seed), str(stars), repr(rates))
     report = IngestReport()
     stages = {m.name: atlas.spectra(m.name) for m in (LAMOST_LRS, GAIA_XP)}
     truths: list[pa.Table] = []
