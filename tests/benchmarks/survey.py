@@ -59,7 +59,7 @@ def table(path: Path) -> None:
             group, metric = row["class"], row["metric"]
             anomaly = metric.startswith("anomaly") and "S/N" not in group.replace("any oddity, S/N", "")
             listed = "[Fe/H]" in metric or "rank" in metric
-            if not (group in PLAIN or (anomaly and "0.1%" not in metric and "acceptance" not in group) or listed):
+            if not row["value"] or not (group in PLAIN or (anomaly and "0.1%" not in metric and "acceptance" not in group) or listed):
                 continue
             cells = [f"{float(row[name]):.3g}" if row[name] else "-" for name in ("value", "low", "high")]
             name = metric.replace("|", "\\|")
