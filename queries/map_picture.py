@@ -205,7 +205,7 @@ def _mean_colours(
         votes = np.zeros((len(table), pixels**2), dtype=np.int64)
         given = colours.values >= 0
         np.add.at(votes, (colours.values[given], cell[given]), 1)
-        return table[votes.argmax(axis=0)], votes.any(axis=0)
+        return table[votes.argmax(axis=0)], np.asarray(votes.any(axis=0))
     given = np.isfinite(colours.values)
     weight = np.bincount(cell[given], minlength=pixels**2)
     # single extreme values must not take a pixel over

@@ -174,12 +174,11 @@ def _window_sigmas(
         connection.prepare(statement)
         rows = connection.rows(statement).to_pylist()
     known = {(row["lrs_spec_id"], row["lrs_release"]): row for row in rows}
-    result = []
+    result: list[dict[str, np.ndarray | None]] = []
     for key in zip(lrs_spec_id.tolist(), release, strict=True):
         row = known.get(key)
-        result.append(
-            nothing if row is None else {side: np.array(row[f"{side}_window_sigma"], dtype=float) for side in SIDES}
-        )
+        measured = {} if row is None else {side: np.array(row[f"{side}_window_sigma"], dtype=float) for side in SIDES}
+        result.append({**nothing, **measured})
     return result
 
 

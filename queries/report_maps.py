@@ -126,5 +126,7 @@ def _data_uri(image: np.ndarray) -> str:
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
-    imsave(buffer, (np.clip(image[::-1], 0, 1) * 255).astype(np.uint8), format="png", metadata={"Software": None})
+    rows = (np.clip(image[::-1], 0, 1) * 255).astype(np.uint8)
+    unnamed: dict[str, str | None] = {"Software": None}
+    imsave(buffer, rows, format="png", metadata=unnamed)  # type: ignore[arg-type]
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

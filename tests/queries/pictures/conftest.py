@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +22,6 @@ def _toys() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # dataclasses look their module up by name
-    import sys
-
     sys.modules["toy_survey"] = module
     spec.loader.exec_module(module)
     return module
@@ -35,6 +35,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
     survey = _toys().make_survey(tmp_path_factory.mktemp("drawn") / "atlas", stars=900, wrong=6, emission=6)
     survey.embed()
     translate(survey.atlas, survey.model)
+    return survey
+
+
+@pytest.fixture(scope="session")
+def one_instrument(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """300 stars with XP spectra alone."""
+    survey = _toys().make_survey(tmp_path_factory.mktemp("single") / "atlas", stars=300, shards=2)
+    shutil.rmtree(survey.atlas.path / "spectra" / "lamost_lrs")
+    survey.embed()
     return survey
 
 

@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 
 from queries.report import MOST_CARDS, write_report
-from queries.report_cards import emp_words
+from queries.report_cards import emp_words, make_cards
 from queries.report_svg import Panel, panel_svg
+from queries.space import open_space
 from queries.windows import WindowSet
 from specclip_search.errors import MissingExtra, QueryError
 from specclip_search.modality import LAMOST_LRS
@@ -80,8 +81,6 @@ def test_page_is_well_formed_and_fetches_nothing(page: Path) -> None:
 
 
 def test_page_tells_what_was_searched_and_with_what(page: Path, drawn: Any) -> None:
-    from queries.space import open_space
-
     text = page.read_text(encoding="utf-8")
     space = open_space(drawn.atlas)
     for fact in (__version__, drawn.model.digest, space.index("gaia_xp").digest, "recall@10", "toy"):
@@ -141,6 +140,21 @@ def test_what_cannot_be_answered_is_noted(drawn: Any, tmp_path: Path, monkeypatc
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No stars are listed" in text
     assert "No star has [Fe/H]." in text
+
+
+def test_cards_of_an_atlas_with_one_instrument(one_instrument: Any) -> None:
+    stars = one_instrument.source_id[:2].tolist()
+    frame = pd.DataFrame({"rank": [1, 2], "source_id": stars, "xp_spec_id": stars, "xp_release": ["dr9"] * 2,
+                          "probability": [0.9, 0.8], "flags": ["hot low_snr", ""]})  # fmt: skip
+    first, second = make_cards(open_space(one_instrument.atlas), frame, "e", ("probability",))
+    assert [caption for caption, _ in first.panels] == [
+        "LAMOST low resolution: as the model predicts it; none was observed",
+        "Gaia BP/RP: simulated",
+    ]
+    assert first.flags == ["hot", "low_snr"]
+    assert first.keys == (f"gaia:{stars[0]}",)
+    assert len(first.neighbours) == len(second.neighbours) == 5
+    assert make_cards(open_space(one_instrument.atlas), frame.iloc[:0], "e", ()) == []
 
 
 def test_words_of_a_metal_poor_candidate() -> None:
