@@ -14,7 +14,7 @@ from torch import nn
 
 from specclip_search.errors import CheckpointError
 
-from .aligned import LRS
+from .aligned import LRS, XP
 from .estimators import Estimators, InstrumentEstimator, distance_of
 from .estimators_calibration import calibrate
 from .estimators_data import LabelledVectors, labelled_vectors
@@ -59,7 +59,9 @@ class EstimatorRecipe:
     """Of the hidden layers."""
     made_weight: float = 0.3
     """Weight of a made star against a real one."""
-    balance: float = 0.3
+    made_below: float = -2.2
+    """Made XP stars above this [Fe/H], where there are real ones, teach [C/Fe] alone."""
+    balance: float = 0.15
     """Power of the star density in [Fe/H] that weights are divided by; 1 makes every metallicity count the same."""
     seed: int = 1
     """Of everything random."""
@@ -117,6 +119,9 @@ def fit_instrument(modality: str, data: LabelledVectors, recipe: EstimatorRecipe
         raise CheckpointError(f"{len(fit)} training and {len(held)} validation stars of {modality} have labels; "
                               f"{MIN_STARS} and 1 are needed.", "Ingest a catalogue of labels of more of these stars.")
     known = with_hot_compositions(data.labels, labels, recipe.seed)
+    if modality == XP:
+        overruled = data.simulated & ~data.validation & (data.labels[:, labels.index("feh")] > recipe.made_below)
+        known[np.ix_(overruled, [i for i, name in enumerate(labels) if name != "c_fe"])] = np.nan
     scaled = np.stack([to_scale(n, known[:, i]) for i, n in enumerate(labels)], axis=1)
     mean, std = _moments(scaled[fit])
     target = ((scaled - mean) / std).astype(np.float32)
