@@ -51,15 +51,21 @@ def measure(options: argparse.Namespace, atlas: Path, output: Path) -> None:
               f"| {wall:,.0f} s | {cpu:,.0f} s | {peak:,.0f} MB |", flush=True)  # fmt: skip
 
 
+def wanted(metric: str, group: str) -> bool:
+    """Whether a row belongs into the short table."""
+    if metric.startswith("anomaly") and group not in PLAIN:
+        by_snr = "S/N" in group and not group.startswith("any oddity")
+        return not by_snr and "0.1%" not in metric and "acceptance" not in group
+    return group in PLAIN or "[Fe/H]" in metric or "rank" in metric
+
+
 def table(path: Path) -> None:
     """Print the rows of an evaluation that a reader looks for first, as Markdown."""
     print("| what | class | value | 95 % | n |\n|---|---|---|---|---|")
     with open(path, encoding="utf-8", newline="") as handle:
         for row in csv.DictReader(handle):
             group, metric = row["class"], row["metric"]
-            anomaly = metric.startswith("anomaly") and "S/N" not in group.replace("any oddity, S/N", "")
-            listed = "[Fe/H]" in metric or "rank" in metric
-            if not row["value"] or not (group in PLAIN or (anomaly and "0.1%" not in metric and "acceptance" not in group) or listed):
+            if not row["value"] or not wanted(metric, group):
                 continue
             cells = [f"{float(row[name]):.3g}" if row[name] else "-" for name in ("value", "low", "high")]
             name = metric.replace("|", "\\|")
