@@ -287,7 +287,7 @@ def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.nda
     if not len(rows):
         return
     try:
-        vectors, norms = model.embed_raw(modality, inputs if len(rows) == len(inputs) else inputs[rows])
+        vectors, norms = model.embed_raw(modality, inputs[rows])
     except SpectrumError as error:
         if len(rows) == 1:
             reasons[int(rows[0])] = error.reason

@@ -195,11 +195,11 @@ def _as_list(columns: Sequence[str] | None) -> list[str] | None:
 
 
 def _writer_options(schema: pa.Schema) -> dict[str, Any]:
-    """Numbers of spectra and vectors do not repeat: a dictionary would only cost time."""
+    """Numbers of spectra and vectors do not repeat: a dictionary or their extremes would only cost time."""
     plain = [f.name for f in schema if pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type)]
     return {
         "compression": "zstd",
         "compression_level": 1,
-        "write_statistics": True,
+        "write_statistics": [f.name for f in schema if not pa.types.is_nested(f.type)],
         "use_dictionary": [f.name for f in schema if f.name not in plain],
     }
