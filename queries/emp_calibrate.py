@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 REAL_THRESHOLDS = (-2.0, -1.6, -1.8, -2.2)
 MADE_THRESHOLDS = (-2.5, -3.0, -3.5)
 THRESHOLDS = REAL_THRESHOLDS + MADE_THRESHOLDS
-PATTERNS = (("lrs", "xp"), ("lrs",), ("xp",))
+# XP alone first: what neighbours say without estimators is then learned from it
+PATTERNS = (("xp",), ("lrs",), ("lrs", "xp"))
 JUDGED_AT = -2.0
 NEIGHBOUR_STARS = 12_000
 
@@ -49,10 +50,14 @@ NEIGHBOUR_STARS = 12_000
 def calibrate(atlas: Atlas, model: str | None = None) -> dict[str, Any]:
     """Content of the file of combinations; see `emp_combination`."""
     space = open_space(atlas, model)
-    evidence = gather_evidence(space, THRESHOLDS, only=_looked_at(space))
+    return learn_all(space, gather_evidence(space, THRESHOLDS, only=_looked_at(space)))
+
+
+def learn_all(space: Space, evidence: Evidence) -> dict[str, Any]:
+    """The combinations for all sets of parts, from the evidence of many stars."""
     stars = evidence.stars
     made = stars.source_id >= FIRST_SIMULATED_ID
-    label = star_labels(atlas, stars.source_id, ["feh"])["feh"]
+    label = star_labels(space.atlas, stars.source_id, ["feh"])["feh"]
     held = (stars.source_id >= 0) & (split_of(stars.source_id) == VALIDATION_SPLIT) & np.isfinite(label)
     found: dict[tuple[str, ...], Combination] = {}
     measured: dict[str, Any] = {}

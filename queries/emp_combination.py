@@ -1,10 +1,12 @@
 """How the parts' log-odds of one star combine into its probability: logistic regressions that come with the package.
 
-    log-odds = a + b (below + 2) + sum of w_k log-odds_k
+    log-odds = a + b (below + 2) + sum of w_k(below) log-odds_k
 
-One for each set of parts that stars have. Learned from validation stars, which taught none of the
-estimators, at several metallicities at once; real stars set a and b, so that the probabilities
-hold for a survey's mix of stars and not for the simulated ones'. See `queries.emp_calibrate`.
+One for each set of parts that stars have; w_k goes in a straight line from its value at -2 and
+above to that at -3 and below, for where no labelled stars are neighbours say little. Learned from
+validation stars, which taught none of the estimators, at several metallicities at once; real stars
+set a and b, so that the probabilities hold for a survey's mix of stars and not for the simulated
+ones'. See `queries.emp_calibrate`.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ class Combination:
     ----------
     parts
         Names among `PARTS`.
-    weights
-        Of their log-odds.
+    weights, weights_low
+        Of their log-odds, at -2 and at -3.
     intercept, slope
         a and b; below [Fe/H] = -3 the term with b stays as it is there.
     stars, positives
@@ -45,6 +47,7 @@ class Combination:
 
     parts: tuple[str, ...]
     weights: tuple[float, ...]
+    weights_low: tuple[float, ...]
     intercept: float
     slope: float
     stars: int
@@ -53,12 +56,20 @@ class Combination:
     def predict(self, odds: np.ndarray, below: float) -> np.ndarray:
         """(N,) probability from (parts, N) log-odds."""
         constant = self.intercept + self.slope * (max(below, LOWEST) - REFERENCE)
-        return logistic(constant + np.asarray(self.weights) @ odds)
+        share = float(depth(np.asarray(below)))
+        weights = (1.0 - share) * np.asarray(self.weights) + share * np.asarray(self.weights_low)
+        return logistic(constant + weights @ odds)
 
 
 def plain(parts: tuple[str, ...]) -> Combination:
     """Where nothing was learned: the mean of the log-odds."""
-    return Combination(parts, (1.0 / len(parts),) * len(parts), 0.0, 0.0, 0, 0)
+    equal = (1.0 / len(parts),) * len(parts)
+    return Combination(parts, equal, equal, 0.0, 0.0, 0, 0)
+
+
+def depth(below: np.ndarray) -> np.ndarray:
+    """How far a metallicity lies on the way from -2 (0) to -3 (1)."""
+    return np.clip((REFERENCE - below) / (REFERENCE - LOWEST), 0.0, 1.0)
 
 
 def learn(
@@ -75,23 +86,35 @@ def learn(
         stars get a constant of their own, which is then forgotten.
     """
     height = np.where(simulated, 0.0, np.maximum(below, LOWEST) - REFERENCE)
-    matrix = np.column_stack([odds.T, np.where(simulated, 0.0, 1.0), height, np.where(simulated, 1.0, 0.0)])
-    start = np.concatenate([np.full(len(parts), 1.0 / len(parts)), np.zeros(3)])
-    pull = PRIOR_STARS * np.concatenate([odds.var(axis=1), [0.25, 0.25, 0.25]])
+    share, count = depth(below), len(parts)
+    constants = np.stack([np.where(simulated, 0.0, 1.0), height, np.where(simulated, 1.0, 0.0)])
+    matrix = np.concatenate([(1.0 - share) * odds, share * odds, constants]).T
+    start = np.concatenate([np.full(2 * count, 1.0 / count), np.zeros(3)])
+    pull = PRIOR_STARS * np.concatenate([np.tile(odds.var(axis=1), 2), [0.25, 0.25, 0.25]])
     solution = start.copy()
-    for _ in range(50):
+    for _ in range(100):
         probability = logistic(matrix @ solution)
         curvature = matrix.T @ (matrix * (probability * (1.0 - probability))[:, None]) + np.diag(pull)
         slope = matrix.T @ (truth - probability) - pull * (solution - start)
-        step = np.linalg.solve(curvature, slope)
+        # a part that speaks for low metallicity must never count against it: such a weight stays at 0
+        free = ~((np.arange(len(start)) < 2 * count) & (solution <= 0.0) & (slope < 0.0))
+        step = np.zeros(len(start))
+        step[free] = np.linalg.solve(curvature[np.ix_(free, free)], slope[free])
+        before = solution.copy()
         solution += np.clip(step, -1.0, 1.0)
-        # a part that speaks for low metallicity must never count against it
-        solution[: len(parts)] = np.maximum(solution[: len(parts)], 0.0)
-        if np.abs(step).max() < 1e-8:
+        solution[: 2 * count] = np.maximum(solution[: 2 * count], 0.0)
+        if np.abs(solution - before).max() < 1e-8:
             break
-    weights = tuple(round(float(one), 5) for one in solution[: len(parts)])
-    constant, height_slope = (round(float(one), 5) for one in solution[len(parts) : len(parts) + 2])
-    return Combination(parts, weights, constant, height_slope, len(truth), int(truth.sum()))
+    high, low, (constant, slope_of_height, _) = np.split(np.round(solution, 5), [count, 2 * count])
+    return Combination(
+        parts,
+        tuple(high.tolist()),
+        tuple(low.tolist()),
+        float(constant),
+        float(slope_of_height),
+        len(truth),
+        int(truth.sum()),
+    )
 
 
 def to_json(combinations: list[Combination], model_digest: str, measured: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +137,7 @@ def combination_for(parts: tuple[str, ...], model_digest: str) -> tuple[Combinat
     content = _shipped()
     for one in content.get("combinations", []):
         if tuple(one["parts"]) == parts:
-            found = Combination(**(one | {"parts": parts, "weights": tuple(one["weights"])}))
+            found = Combination(**(one | {name: tuple(one[name]) for name in ("parts", "weights", "weights_low")}))
             note = "" if content["model_digest"] == model_digest else "parts weighted as learned with another model"
             return found, note
     return plain(parts), "" if len(parts) == 1 else f"{', '.join(parts)}: weighted equally, nothing was learned"

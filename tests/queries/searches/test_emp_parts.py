@@ -140,7 +140,7 @@ def test_where_nothing_was_learned_log_odds_are_averaged() -> None:
 
 
 def test_shipped_combinations_are_found_by_parts_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Combination(("xp_network", "neighbours"), (0.7, 0.2), -0.5, 0.3, 900, 30)
+    kept = Combination(("xp_network", "neighbours"), (0.7, 0.2), (0.9, 0.0), -0.5, 0.3, 900, 30)
     content: dict[str, Any] = to_json([kept], "sha256:a", {})
     monkeypatch.setattr(emp_combination, "_shipped", lambda: content)
     assert combination_for(kept.parts, "sha256:a") == (kept, "")
@@ -151,6 +151,7 @@ def test_shipped_combinations_are_found_by_parts_and_model(monkeypatch: pytest.M
     assert combination_for(("neighbours",), "sha256:a")[1] == ""
     # below -3 nobody can check: the constant stays
     odds = np.zeros((2, 1))
+    assert kept.predict(np.array([[1.0], [1.0]]), -2.5) == pytest.approx(logistic(np.array(-0.5 - 0.15 + 0.8 + 0.1)))
     assert kept.predict(odds, -4.0) == kept.predict(odds, -3.0) < kept.predict(odds, -2.0)
 
 
