@@ -18,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atlas.files import TEMPORARY_PREFIX, sync_folder, write_text
+from ..atlas.files import TEMPORARY_PREFIX, sync_folder
 from ..atlas.schemas import described
 from ..errors import QueryError
-from ..version import __version__
+from .hats_metadata import INDEX, margin_name, write_collection, write_metadata
 from .sky_tiles import INDEX_ORDER, Tiles, margin_order, margin_rows, share_out, sky_cells, with_gaps
 
-INDEX = "_healpix_29"
 # finest tiles: 3.4 arcmin across
 FINEST_TILE = 10
 MAX_ROWS = 1_000_000
@@ -125,7 +124,7 @@ def write_hats(
         _write_catalogue(work / name, staged.schema, tiles, staged.sorted(), said)
         repeated = _write_margin(work, name, staged, tiles, margin_arcsec, position)
         staged.path.unlink()
-        _write_collection(work, name, margin_arcsec)
+        write_collection(work, name, margin_arcsec)
         if target.exists():
             target.rmdir()
         os.replace(work, target)
@@ -134,11 +133,6 @@ def write_hats(
         shutil.rmtree(work, ignore_errors=True)
         raise
     return HatsReport(target, staged.read, staged.kept, staged.read - staged.kept, len(tiles), repeated)
-
-
-def margin_name(name: str, arcsec: float) -> str:
-    """Folder of a catalogue's margin."""
-    return f"{name}_{arcsec:g}arcs".replace(".", "p")
 
 
 def _check(target: Path, schema: pa.Schema, ra: str, dec: str) -> None:
@@ -228,7 +222,7 @@ def _write_catalogue(
     finally:
         if writer is not None:
             writer.close()
-    _write_metadata(folder, schema, tiles, rows, most, said)
+    write_metadata(folder, schema, tiles, rows, most, said)
     return rows
 
 
@@ -270,50 +264,5 @@ def _write_margin(
             writer.write_table(table.slice(start, stop - start), row_group_size=_GROUP_ROWS)
         counts.append(int(stop - start))
     part = Tiles(cover.order[filled], cover.pixel[filled])
-    _write_metadata(folder, staged.schema, part, len(tile), max(counts), said | position)
+    write_metadata(folder, staged.schema, part, len(tile), max(counts), said | position)
     return len(tile)
-
-
-def _write_metadata(
-    folder: Path, schema: pa.Schema, tiles: Tiles, rows: int, most: int, said: dict[str, str]
-) -> None:
-    pq.write_metadata(schema, folder / "dataset" / "_common_metadata")
-    size = sum(path.stat().st_size for path in (folder / "dataset").rglob("*.parquet"))
-    by = np.lexsort((tiles.pixel, tiles.order))
-    lines = [f"{order},{pixel}" for order, pixel in zip(tiles.order[by], tiles.pixel[by], strict=True)]
-    write_text(folder / "partition_info.csv", "\n".join(["Norder,Npix", *lines]) + "\n")
-    _write_properties(
-        [folder / "hats.properties", folder / "properties"],
-        {
-            "obs_collection": folder.name,
-            **said,
-            "hats_nrows": str(rows),
-            "hats_col_healpix": INDEX,
-            "hats_col_healpix_order": str(INDEX_ORDER),
-            "hats_npix_suffix": ".parquet",
-            "hats_max_rows": str(most),
-            "hats_order": str(int(tiles.order.max())),
-            "moc_sky_fraction": f"{float(np.sum(4.0 ** -tiles.order) / 12):.6g}",
-            "hats_estsize": str(max(1, size // 1024)),
-            "hats_builder": f"specclip-search {__version__}",
-            "hats_version": "v0.1",
-            "obs_frame": "ICRS",
-        },
-    )
-
-
-def _write_collection(work: Path, name: str, arcsec: float) -> None:
-    said = {"obs_collection": name, "hats_primary_table_url": name}
-    margin = margin_name(name, arcsec)
-    if (work / margin).is_dir():
-        said |= {"all_margins": margin, "default_margin": margin}
-    _write_properties(
-        [work / "collection.properties"], said | {"hats_builder": f"specclip-search {__version__}"}
-    )
-
-
-def _write_properties(paths: list[Path], said: dict[str, str]) -> None:
-    """Java properties: one `key = value` a line."""
-    text = "#HATS\n" + "".join(f"{key} = {value}\n" for key, value in said.items())
-    for path in paths:
-        write_text(path, text)
