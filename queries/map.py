@@ -246,12 +246,3 @@ def write_map(table: pa.Table, path: Path) -> None:
     """Write a map for embedding-atlas and TOPCAT; the file appears whole or not at all."""
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-def finite_share(table: pa.Table, column: str) -> float:
-    """Share of rows in which a column has a value."""
-    values = table[column]
-    valid = pc.is_valid(values)
-    if pa.types.is_floating(values.type):
-        valid = pc.and_kleene(valid, pc.fill_null(pc.is_finite(values), False))
-    return float(pc.mean(valid).as_py() or 0.0)

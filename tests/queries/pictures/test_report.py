@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 
 from queries.report import MOST_CARDS, write_report
-from queries.report_cards import emp_words, make_cards
+from queries.report_cards import make_cards
 from queries.report_svg import Panel, panel_svg
+from queries.report_words import emp_words
 from queries.space import open_space
 from queries.windows import WindowSet
 from specclip_search.errors import MissingExtra, QueryError
