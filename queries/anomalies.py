@@ -14,6 +14,7 @@ from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 
 from .anomaly_list import listed
 from .anomaly_table import anomalies_schema
+from .anomaly_weights import load_weights
 from .evidence import gather
 from .features import NAMES, Features, Neighbours, compute_features, pair_neighbours
 from .graph import nearest_rows
@@ -32,20 +33,10 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
 # raise when a formula changes: scores stored before are then computed again
-REVISION = 3
+REVISION = 4
 DEFAULT_K = 32
 EXPLAIN_BELOW_P = 0.01
-# chosen on wrong matches, emission and carbon bands planted among simulated pairs, acceptance stars left out
-WEIGHTS = {
-    "lrs_error": 0.25,
-    "xp_error": 0.25,
-    "lrs_window": 1.0,
-    "xp_window": 0.5,
-    "lrs_isolation": 0.1,
-    "xp_isolation": 0.1,
-    "mutual": 0.5,
-    "disagreement": 1.0,
-}
+WEIGHTS = load_weights(NAMES)
 Progress = Callable[..., None]
 
 
@@ -146,6 +137,7 @@ def _inputs(space: Space, k: int) -> str:
         str(WEIGHTS),
         space.atlas.translations(space.model).digest,
         *digests,
+        *(space.atlas.estimates(modality, space.model).digest for modality in (LRS, XP)),
         *(space.atlas.catalog(name).digest for name in space.atlas.catalogs()),
     )
 

@@ -6,7 +6,8 @@ import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
 
-from .features import NAMES
+from .features import LOCAL_NAMES
+from .law_features import GLOBAL_NAMES
 
 DESCRIPTIONS = {
     "lrs_error": "LRS spectrum predicted from XP against the observed one (log chi2)",
@@ -17,6 +18,22 @@ DESCRIPTIONS = {
     "xp_isolation": "distance to the k-th XP neighbour",
     "mutual": "distance between the star's own two vectors",
     "disagreement": "distance between a star and the partners of its other spectrum's neighbours",
+    "lrs_free": "LRS against its prediction from XP, velocity and bends left free (log chi2)",
+    "lrs_own": "LRS against what its own vector gives back (log chi2)",
+    "xp_free": "XP against its prediction from LRS, dust and bends left free (log chi2)",
+    "xp_own": "XP against what its own vector gives back (log chi2)",
+    "lrs_free_peak": "strongest narrow feature of LRS that XP does not predict",
+    "lrs_own_peak": "strongest narrow feature of LRS that its own vector does not give back",
+    "xp_free_peak": "strongest narrow feature of XP that LRS does not predict",
+    "xp_own_peak": "strongest narrow feature of XP that its own vector does not give back",
+    "emission": "hydrogen lines above the prediction",
+    "s_process": "Sr II and Ba II below the prediction",
+    "alpha": "Mg b and Ca I below the prediction",
+    "carbon": "CH, C2 and CN bands below the prediction",
+    "helium": "helium lines below the prediction",
+    "double_lined": "a second, moved set of lines",
+    "match": "how little the two vectors look like one star's",
+    "labels": "disagreement of the labels estimated from both spectra",
 }
 
 
@@ -32,7 +49,7 @@ def anomalies_schema() -> pa.Schema:
         described(
             "score",
             pa.float64(),
-            "anomaly score: root of the weighted sum of squares of -log10 p of the z columns; 0 and up, high is odd",
+            "anomaly score: root of the weighted sum of fourth powers of -log10 p of the z columns; high is odd",
         ),
         described(
             "p_value",
@@ -69,8 +86,9 @@ def anomalies_schema() -> pa.Schema:
         described("similarity", f32, "cosine of the star's own two vectors, centred"),
     ]
     z = [
-        described(f"z_{name}", f32, f"{DESCRIPTIONS[name]}: robust z against the star's own neighbours", "sigma")
-        for name in NAMES
+        described(f"z_{name}", f32, f"{DESCRIPTIONS[name]}: robust z against {whom}", "sigma")
+        for names, whom in ((LOCAL_NAMES, "the star's own neighbours"), (GLOBAL_NAMES, "stars of like S/N and colour"))
+        for name in names
     ]
     words = [
         described(

@@ -12,9 +12,12 @@ import numpy as np
 from specclip_search.atlas.files import whole_file
 from specclip_search.errors import AtlasError
 
+from . import spectrum_law
 from .model_error import ModelError
+from .spectrum_law import SpectrumLaw
 
 FILE_NAME = "model_error.npz"
+LAWS = tuple(f"{side}.{kind}" for side in ("lrs", "xp") for kind in spectrum_law.KINDS)
 _FIELDS = tuple(field.name for field in fields(ModelError))
 
 
@@ -30,6 +33,8 @@ class LearnedErrors:
         Digest of model, windows and code revision: another one makes the errors void.
     stars
         How many pairs they were learned from.
+    laws
+        How residuals of normal stars look, by ``side.kind`` (`lrs.free`, `lrs.own`, `xp.free`, `xp.own`).
     split
         ``validation``, or ``all but acceptance`` where there were too few validation stars.
     """
@@ -39,6 +44,7 @@ class LearnedErrors:
     origin: str
     stars: int
     split: str
+    laws: dict[str, SpectrumLaw]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name, in a fixed order."""
@@ -46,6 +52,10 @@ class LearnedErrors:
             f"{side}.{name}": np.asarray(getattr(error, name))
             for side, error in (("to_lrs", self.to_lrs), ("to_xp", self.to_xp))
             for name in _FIELDS
+        } | {
+            f"{key}.{name}": np.asarray(getattr(self.laws[key], name))
+            for key in LAWS
+            for name in spectrum_law.FIELDS
         }
 
     @property
@@ -67,7 +77,7 @@ def save(folder: Path, errors: LearnedErrors) -> None:
 
 
 def load(folder: Path) -> LearnedErrors | None:
-    """The errors kept in `folder`, or None.
+    """The errors kept in `folder`, or None; None, too, for a file that an earlier version wrote.
 
     Raises
     ------
@@ -79,9 +89,12 @@ def load(folder: Path) -> LearnedErrors | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as content:
+            if not {f"{key}.{name}" for key in LAWS for name in spectrum_law.FIELDS} <= set(content.files):
+                return None
             sides = [ModelError(*(content[f"{side}.{name}"] for name in _FIELDS)) for side in ("to_lrs", "to_xp")]
+            laws = {key: SpectrumLaw(*(content[f"{key}.{name}"] for name in spectrum_law.FIELDS)) for key in LAWS}
             return LearnedErrors(
-                sides[0], sides[1], str(content["origin"]), int(content["stars"]), str(content["split"])
+                sides[0], sides[1], str(content["origin"]), int(content["stars"]), str(content["split"]), laws
             )
     except (OSError, ValueError, KeyError) as error:
         raise AtlasError(

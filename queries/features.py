@@ -1,6 +1,6 @@
-"""What makes a pair odd, each measured against the pair's own nearest neighbours.
+"""What makes a pair odd: quantities measured against the pair's own nearest neighbours, and against all.
 
-Seven quantities, each large when something is wrong:
+Eight quantities, each large when something is wrong:
 
 * ``lrs_error``, ``xp_error``: half the log of the translation's reduced chi2, each direction;
 * ``lrs_window``, ``xp_window``: the largest |residual| of a spectral window, in sigma;
@@ -13,6 +13,8 @@ Each is first freed of its dependence on both S/N and colour (running medians ov
 then compared with the same quantity of the neighbours: an LRS error with those of the XP
 neighbours (the same prediction was asked of them), an XP error with those of the LRS neighbours.
 Neighbours of like S/N count most; other visits of the same star do not count.
+
+What is judged against the whole atlas stands in `queries.law_features`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .law_features import GLOBAL_NAMES, global_quantities, standardised
 from .pair_table import PairTable
 from .pairs import LRS, XP
 from .robust import Trend, fit_trend, local_location_scale
@@ -30,9 +33,15 @@ from .robust import Trend, fit_trend, local_location_scale
 if TYPE_CHECKING:
     from .space import Space
 
-NAMES = ("lrs_error", "xp_error", "lrs_window", "xp_window", "lrs_isolation", "xp_isolation", "mutual", "disagreement")
+LOCAL_NAMES = (
+    "lrs_error", "xp_error", "lrs_window", "xp_window", "lrs_isolation", "xp_isolation", "mutual", "disagreement",
+)  # fmt: skip
+NAMES = (*LOCAL_NAMES, *GLOBAL_NAMES)
 # whose neighbours each quantity is compared with
 SIDE = {"lrs_error": XP, "xp_error": LRS, "lrs_isolation": LRS, "xp_isolation": XP, "mutual": LRS, "disagreement": XP}
+# of another star's spectrum, velocity and dust are no nuisance: they are freed of S/N and colour alone
+IDENTITY = ("mutual", "disagreement", "match", "labels")
+PLAIN_COVARIATES = 3
 BLOCK_ROWS = 8192
 NEAREST_PARTNERS = 8
 SNR_WIDTH_DEX = 0.2
@@ -80,7 +89,7 @@ class Features:
     Attributes
     ----------
     z
-        (N, 8) float32 in the order of `NAMES`; finite.
+        (N, m) float32 in the order of `NAMES`; finite.
     lrs_windows, xp_windows
         (N, w) float32 window residuals in robust sigma against the neighbours'.
     mutual_similarity
@@ -120,16 +129,19 @@ def compute_features(
         "disagreement": disagreement,
     }
     windows = {
-        side: _against_neighbours(values, covariates, learn, neighbours[other].pair, weights[other])
+        side: against_neighbours(values, covariates, learn, neighbours[other].pair, weights[other])
         for side, values, other in (("lrs", pairs.lrs_windows, XP), ("xp", pairs.xp_windows, LRS))
     }
     raw["lrs_window"], raw["xp_window"] = (np.log(np.abs(windows[side]).max(axis=1) + 0.1) for side in ("lrs", "xp"))
     z = np.zeros((len(pairs), len(NAMES)), np.float32)
-    for column, name in enumerate(NAMES):
+    plain = covariates[:, :PLAIN_COVARIATES]
+    for column, name in enumerate(LOCAL_NAMES):
         side = SIDE.get(name, XP if name == "lrs_window" else LRS)
-        z[:, column] = _against_neighbours(raw[name][:, None], covariates, learn, neighbours[side].pair, weights[side])[
-            :, 0
-        ]
+        z[:, column] = against_neighbours(
+            raw[name][:, None], plain if name in IDENTITY else covariates, learn, neighbours[side].pair, weights[side]
+        )[:, 0]
+    for name, values in global_quantities(space, pairs).items():
+        z[:, NAMES.index(name)] = standardised(values, plain if name in IDENTITY else covariates, learn)
     return Features(np.nan_to_num(z), windows["lrs"], windows["xp"], mutual.astype(np.float32))
 
 
@@ -140,7 +152,7 @@ def snr_weights(log_snr: np.ndarray, pair: np.ndarray) -> np.ndarray:
     return np.where(pair >= 0, weight, 0.0).astype(np.float32)
 
 
-def _against_neighbours(
+def against_neighbours(
     values: np.ndarray, covariates: np.ndarray, learn: np.ndarray, pair: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """(N, m) quantities to robust z: S/N and colour taken out, then the neighbours' location and scale."""

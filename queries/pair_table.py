@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.errors import QueryError
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from .space import Space
 
 _SCALARS = ("lrs_chi2", "xp_chi2", "lrs_l1", "xp_l1", "lrs_mse", "xp_mse", "lrs_snr", "xp_snr", "xp_color")
+_LAWS = tuple(f"{side}_{kind}" for side in ("lrs", "xp") for kind in ("free", "own"))
+_LAW_SCALARS = (*(f"{law}_{name}" for law in _LAWS for name in ("chi2", "peak", "peak_at")), "rv", "reddening",
+                "double_lined")  # fmt: skip
+# a velocity below this is hardly told from none
+RV_STEP_KM_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class PairTable:
         Scalar columns of the translations by name, (N,) float64.
     lrs_windows, xp_windows
         (N, w) float32 residuals of windows in sigma.
+    patterns
+        (N, m) float32 matched filters in sigma by law (`lrs_free`, `lrs_own`, `xp_free`, `xp_own`).
     part
         (N,) number of the translation shard each pair stands in.
     unembedded
@@ -52,6 +60,8 @@ class PairTable:
     lrs_windows: np.ndarray
     xp_windows: np.ndarray
     window_names: dict[str, tuple[str, ...]]
+    patterns: dict[str, np.ndarray]
+    pattern_names: dict[str, tuple[str, ...]]
     part: np.ndarray
     unembedded: int
 
@@ -69,6 +79,11 @@ class PairTable:
         """
         stage = space.atlas.translations(space.model)
         parts = stage.parts()
+        if parts and "double_lined" not in pq.read_schema(parts[0].path).names:
+            raise QueryError(
+                f"The translation errors of model '{space.model}' were made by an earlier version of the program.",
+                "Run `specclip-search translate` again; it makes those anew.",
+            )
         if not parts:
             raise QueryError(
                 f"The atlas holds no translation errors of model '{space.model}' yet.",
@@ -84,10 +99,8 @@ class PairTable:
                 "No pair has vectors of both its spectra.", "Run `specclip-search embed`, then `index build`."
             )
         kept = table.filter(pa.array(both))
-        names = {
-            side: tuple((table.schema.field(f"{side}_window_sigma").metadata or {})[b"windows"].decode().split(", "))
-            for side in ("lrs", "xp")
-        }
+        names = {side: _listed(table.schema, f"{side}_window_sigma", b"windows") for side in ("lrs", "xp")}
+        patterns = {side: _listed(table.schema, f"{side}_free_patterns", b"patterns") for side in ("lrs", "xp")}
         return cls(
             kept["lrs_spec_id"].to_numpy(),
             np.array(kept["lrs_release"].to_pylist(), dtype=object),
@@ -96,19 +109,22 @@ class PairTable:
             kept["source_id"].to_numpy(),
             lrs_row[both],
             xp_row[both],
-            {name: kept[name].to_numpy().astype(np.float64) for name in _SCALARS},
+            {name: kept[name].to_numpy().astype(np.float64) for name in (*_SCALARS, *_LAW_SCALARS)},
             column_to_matrix(kept["lrs_window_sigma"]),
             column_to_matrix(kept["xp_window_sigma"]),
             names,
+            {law: column_to_matrix(kept[f"{law}_patterns"]) for law in _LAWS},
+            patterns,
             number[both],
             int((~both).sum()),
         )
 
     def covariates(self) -> np.ndarray:
-        """(N, 3) log10 S/N of both spectra and the star's colour: what a score must not follow."""
+        """(N, 5) what a score must not follow: log10 S/N of both spectra, colour, log |velocity|, reddening."""
         with np.errstate(divide="ignore", invalid="ignore"):
             snr = [np.log10(np.maximum(self.values[name], 0.1)) for name in ("lrs_snr", "xp_snr")]
-        return np.column_stack([*snr, self.values["xp_color"]])
+        speed = np.log(np.abs(self.values["rv"]) + RV_STEP_KM_S)
+        return np.column_stack([*snr, self.values["xp_color"], speed, self.values["reddening"]])
 
     def pair_of_row(self, modality: str, rows: int) -> np.ndarray:
         """(rows,) int32 pair that a vector row belongs to, -1 where none; of several visits the best."""
@@ -117,6 +133,10 @@ class PairTable:
         result = np.full(rows, -1, dtype=np.int32)
         result[own[order]] = order
         return result
+
+
+def _listed(schema: pa.Schema, column: str, key: bytes) -> tuple[str, ...]:
+    return tuple((schema.field(column).metadata or {})[key].decode().split(", "))
 
 
 def vector_rows(keys: KeyTable, spec_id: pa.ChunkedArray, release: pa.ChunkedArray) -> np.ndarray:

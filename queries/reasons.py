@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .features import NAMES
+from .features import LOCAL_NAMES, NAMES
 from .lines import SAME_FEATURE, family, leading, line_phrase, only_hydrogen
 
 KINDS = ("astrophysical", "instrumental", "wrong_match")
+APART = ("disagreement", "mutual", "match", "labels")
 CLEAR_Z = 5.0
 APART_Z = 3.0
 AGREE_Z = 2.0
@@ -46,12 +47,25 @@ class Evidence:
     mutual_similarity: float
 
 
+PATTERN_WORDS = {
+    "emission": "hydrogen lines filled in by emission",
+    "s_process": "strontium and barium lines stronger than predicted",
+    "alpha": "magnesium and calcium lines stronger than predicted",
+    "carbon": "carbon bands stronger than predicted",
+    "helium": "helium lines stronger than predicted",
+    "double_lined": "two sets of lines, moved against each other: a double-lined binary",
+}
+# a pattern is named where it stands out this far and is a fair part of what stands out most
+PATTERN_Z, PATTERN_SHARE = 6.0, 0.5
+
+
 def explain(evidence: Evidence) -> tuple[str, str]:
     """Likely kind (one of `KINDS`) and the reason in words."""
     if is_wrong_match(evidence):
         return "wrong_match", _wrong_match_words(evidence)
     flags = instrument_flags(evidence)
-    reason = _window_words(evidence) or _isolation_words(evidence) or _general_words(evidence)
+    words = "; ".join(filter(None, (_pattern_words(evidence), _window_words(evidence))))
+    reason = words or _isolation_words(evidence) or _general_words(evidence)
     if flags:
         return "instrumental", f"{'; '.join(flags)}; {reason}"
     return "astrophysical", reason
@@ -66,7 +80,7 @@ def is_wrong_match(evidence: Evidence) -> bool:
     emission star the LRS spectrum that XP predicts is wrong in the hydrogen lines alone.
     """
     z = evidence.z
-    apart = max(z["disagreement"], z["mutual"])
+    apart = max(z[name] for name in APART)
     alone = max(z["lrs_isolation"], z["xp_isolation"])
     return apart >= APART_Z and apart > 1.5 * alone and _broad(evidence, "lrs") and _broad(evidence, "xp")
 
@@ -123,7 +137,7 @@ def _wrong_match_words(evidence: Evidence) -> str:
         pair = evidence.labels.get(name)
         if pair is not None and abs(pair[0] - pair[1]) > max(3 * pair[2], 0.3):
             return f"{text} by {abs(pair[0] - pair[1]):.1f} {unit} (LRS {pair[0]:.1f}, XP {pair[1]:.1f})"
-    z = max(evidence.z["disagreement"], evidence.z["mutual"])
+    z = max(evidence.z[name] for name in APART)
     return f"{text} by {z:.0f} sigma (similarity of the two spectra {evidence.mutual_similarity:.2f})"
 
 
@@ -175,6 +189,14 @@ def _agreement(evidence: Evidence, side: str, name: str, z: float) -> list[str]:
     return [f"{other.upper()} agrees" if value * z > 0 else f"{other.upper()} says the opposite"]
 
 
+def _pattern_words(evidence: Evidence) -> str:
+    """The named pattern that stands out most, where it is among what stands out most of all."""
+    name = max(PATTERN_WORDS, key=lambda pattern: evidence.parts[pattern])
+    if evidence.z[name] < PATTERN_Z or evidence.parts[name] < PATTERN_SHARE * max(evidence.parts.values()):
+        return ""
+    return "" if name == "emission" else f"{PATTERN_WORDS[name]} ({evidence.z[name]:+.0f} sigma)"
+
+
 def _isolation_words(evidence: Evidence) -> str:
     lrs, xp = evidence.z["lrs_isolation"], evidence.z["xp_isolation"]
     if max(lrs, xp) < 3.0:
@@ -185,6 +207,7 @@ def _isolation_words(evidence: Evidence) -> str:
 
 def _general_words(evidence: Evidence) -> str:
     name = max(NAMES, key=lambda quantity: evidence.parts[quantity])
+    whom = "its neighbours" if name in LOCAL_NAMES else "other stars"
     words = {
         "lrs_error": "LRS spectrum is not what XP predicts",
         "xp_error": "XP spectrum is not what LRS predicts",
@@ -194,8 +217,19 @@ def _general_words(evidence: Evidence) -> str:
         "xp_isolation": "few close neighbours in XP",
         "mutual": "its two spectra are less alike than its neighbours'",
         "disagreement": "its two spectra have different neighbours",
+        "lrs_free": "LRS spectrum is not what XP predicts, at any velocity",
+        "xp_free": "XP spectrum is not what LRS predicts, behind any dust",
+        "lrs_own": "the model has seen no LRS spectrum like it",
+        "xp_own": "the model has seen no XP spectrum like it",
+        "lrs_free_peak": "a narrow feature of LRS is off",
+        "xp_free_peak": "a narrow feature of XP is off",
+        "lrs_own_peak": "a narrow feature of LRS is unknown to the model",
+        "xp_own_peak": "a narrow feature of XP is unknown to the model",
+        "match": "its two vectors do not look like one star's",
+        "labels": "the labels estimated from its two spectra differ",
+        **PATTERN_WORDS,
     }
-    return f"{words[name]}, {evidence.z[name]:+.1f} sigma against its neighbours; no single line stands out"
+    return f"{words[name]}, {evidence.z[name]:+.1f} sigma against {whom}; no single line stands out"
 
 
 def _short(unit: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .calibration import benjamini_hochberg, calibrate, surprise, without_odd
+from .calibration import benjamini_hochberg, calibrate, surprise
 from .halves import choose, first_visits, teaches
 
 MIN_REFERENCE = 150
@@ -14,6 +14,7 @@ MIN_REFERENCE = 150
 EXTREME_Z = 10.0
 MAX_EXCLUDED = 0.10
 REFERENCE_FOLDS = 10
+POWER = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,9 @@ class Scores:
 
 
 def score_pairs(z: np.ndarray, source_id: np.ndarray, weights: np.ndarray) -> Scores:
-    """Combine robust z into one score, sqrt(sum of weight x (-log10 p)^2), and calibrate it by ranks.
+    """Combine robust z into one score, (sum of weight x (-log10 p)^4)^(1/4), and calibrate it by ranks.
 
-    A root of squares, because most oddities show in one or two quantities: a plain sum of -log p
+    A high power, because most oddities show in one or two quantities: a plain sum of -log p
     (Fisher's) drowns them in the noise of the others. The quantities depend on each other, so the
     score's own p-value comes from its rank among reference stars.
 
@@ -56,11 +57,20 @@ def score_pairs(z: np.ndarray, source_id: np.ndarray, weights: np.ndarray) -> Sc
     """
     reference, label = reference_pairs(z, source_id)
     parts = _parts(z, reference)
-    score = np.sqrt(np.square(parts) @ weights)
+    score = combined(parts, weights)
     members = np.flatnonzero(reference)
-    members = members[without_odd(score[members])]
     p_value = calibrate(score[members]).p_value(score)
     return Scores(score, p_value, benjamini_hochberg(p_value), parts, label, len(members))
+
+
+def combined(parts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(N,) score of (N, m) -log10 p."""
+    return np.asarray((parts**POWER @ weights) ** (1.0 / POWER))
+
+
+def quantity_parts(z: np.ndarray, source_id: np.ndarray) -> np.ndarray:
+    """(N, m) -log10 p of each quantity against reference stars, before any weight."""
+    return _parts(z, reference_pairs(z, source_id)[0])
 
 
 def _parts(z: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -20,8 +20,10 @@ from . import error_store
 from .clustered_translate import written_on
 from .error_store import LearnedErrors
 from .halves import choose, scattered, teaches
+from .law_columns import law_fields, law_values
 from .model_error import learn_model_error, measure
 from .pairs import LRS, XP, FluxStore, SpectraBlock, StarKeys, flux_store, read_block, read_keys, star_color, star_keys
+from .spectrum_law import learn as learn_spectrum_law
 from .windows import WindowSet
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Part, Stage
 
 # raise when a formula or a column changes: every shard made before is then stale
-REVISION = 1
+REVISION = 2
 MIN_VALIDATION_STARS = 150
 MAX_LEARNING_STARS = 6000
 BATCH_ROWS = 1024
@@ -96,7 +98,7 @@ def translations_schema(lrs_windows: WindowSet, xp_windows: WindowSet) -> pa.Sch
         text = "residual of each window in sigma (noise and model error); positive where observed lies above predicted"
         entry = described(f"{side}_window_sigma", pa.list_(f32, len(windows)), text)
         columns.append(entry.with_metadata({**entry.metadata, b"windows": ", ".join(windows.names).encode()}))
-    return pa.schema(columns)
+    return pa.schema([*columns, *law_fields()])
 
 
 def translate(
@@ -254,37 +256,36 @@ def _learn(
             part, position, _ = plan[number]
             block = read_block(part, task.links)
             xp_flux, xp_error, xp_snr = store.take(position[rows])
-            to_xp, to_lrs = _predict(task.model, block.flux[rows], xp_flux)
+            predicted = _predict(task.model, block.flux[rows], xp_flux)
             pieces.append(
-                (
-                    block.flux[rows] - to_lrs,
-                    block.error[rows],
-                    xp_flux - to_xp,
-                    xp_error,
-                    star_color(xp_flux, task.xp_wavelength),
-                    block.snr[rows],
-                    xp_snr,
-                )
+                (block.flux[rows], block.error[rows], xp_flux, xp_error, block.snr[rows], xp_snr, *predicted)
             )
-    lrs_residual, lrs_noise, xp_residual, xp_noise, color, lrs_snr, xp_snr = map(
-        np.concatenate, zip(*pieces, strict=True)
-    )
-    good = np.isfinite(lrs_residual).all(axis=1) & np.isfinite(xp_residual).all(axis=1)
+    arrays = [np.concatenate(piece) for piece in zip(*pieces, strict=True)]
+    good = np.isfinite(arrays[6]).all(axis=1) & np.isfinite(arrays[7]).all(axis=1)
+    lrs, lrs_noise, xp, xp_noise, lrs_snr, xp_snr, to_xp, to_lrs, own_lrs, own_xp = (array[good] for array in arrays)
+    color = star_color(xp, task.xp_wavelength)
     return LearnedErrors(
-        learn_model_error(lrs_residual[good], lrs_noise[good], color[good], xp_snr[good], task.lrs_windows),
-        learn_model_error(xp_residual[good], xp_noise[good], color[good], lrs_snr[good], task.xp_windows),
+        learn_model_error(lrs - to_lrs, lrs_noise, color, xp_snr, task.lrs_windows),
+        learn_model_error(xp - to_xp, xp_noise, color, lrs_snr, task.xp_windows),
         origin,
         int(good.sum()),
         split,
+        {
+            "lrs.free": learn_spectrum_law("lrs", "free", lrs, lrs_noise, to_lrs),
+            "lrs.own": learn_spectrum_law("lrs", "own", lrs, lrs_noise, own_lrs),
+            "xp.free": learn_spectrum_law("xp", "free", xp, xp_noise, to_xp),
+            "xp.own": learn_spectrum_law("xp", "own", xp, xp_noise, own_xp),
+        },
     )
 
 
-def _predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """XP spectra predicted from LRS, and LRS predicted from XP."""
-    return (
-        np.asarray(model.translate(LRS, lrs.astype(np.float32)), dtype=np.float64),
-        np.asarray(model.translate(XP, xp.astype(np.float32)), dtype=np.float64),
-    )
+def _predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, ...]:
+    """XP spectra predicted from LRS, LRS predicted from XP, and both as their own vectors give them back."""
+    lrs, xp = lrs.astype(np.float32), xp.astype(np.float32)
+    results = (
+        model.translate(LRS, lrs), model.translate(XP, xp), model.reconstruct(LRS, lrs), model.reconstruct(XP, xp)
+    )  # fmt: skip
+    return tuple(np.asarray(result, dtype=np.float64) for result in results)
 
 
 def _write(
@@ -361,7 +362,7 @@ def _shard(
         rows = paired[start : start + BATCH_ROWS]
         xp_flux, xp_error, xp_snr = store.take(position[rows])
         lrs_flux, lrs_error = block.flux[rows], block.error[rows]
-        to_xp, to_lrs = _predict(task.model, lrs_flux, xp_flux)
+        to_xp, to_lrs, own_lrs, own_xp = _predict(task.model, lrs_flux, xp_flux)
         color = star_color(xp_flux, task.xp_wavelength)
         lrs = measure(lrs_flux, lrs_error, to_lrs, errors.to_lrs, errors.to_lrs.cells(color, xp_snr), task.lrs_windows)
         xp = measure(
@@ -382,6 +383,8 @@ def _shard(
             for side, result in (("lrs", lrs), ("xp", xp))
             for name in ("chi2", "l1", "mse", "pixels", "window_sigma")
         }
+        values |= law_values(errors.laws, "lrs", lrs_flux, lrs_error, to_lrs, own_lrs)
+        values |= law_values(errors.laws, "xp", xp_flux, xp_error, to_xp, own_xp)
         # a prediction that is not finite is the model's failure, not a number to rank by: counted as rejected
         finite = np.isfinite(lrs.chi2) & np.isfinite(xp.chi2)
         yield table_from_columns(keys | values, schema).filter(pa.array(finite))

@@ -25,6 +25,12 @@ def anomalies(
         ),
     ] = 32,
     every_visit: Annotated[bool, typer.Option("--every-visit", help="A row for every visit, not one a star.")] = False,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            "--within", metavar="MODALITY", help="lamost_lrs or gaia_xp: rank its spectra by themselves."
+        ),
+    ] = None,
     ignore_verdicts: Annotated[bool, typer.Option("--ignore-verdicts", help="Rank by the score alone.")] = False,
     model: ModelOption = None,
     format: FormatOption = None,
@@ -40,9 +46,17 @@ def anomalies(
     if context.invoked_subcommand is not None:
         return
     from queries.anomalies import anomalies as rank
+    from queries.within_list import anomalies_within
 
     from ...tables import write_rows
 
+    if within is not None:
+        with progress_bar("score", "spectra") as progress:
+            frame = anomalies_within(
+                open_atlas(atlas), within, top, model, neighbours, group=not every_visit, progress=progress
+            )
+        write_rows(frame, format, output)
+        return
     with progress_bar("score", "pairs") as progress:
         frame = rank(
             open_atlas(atlas),

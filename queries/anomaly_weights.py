@@ -1,0 +1,129 @@
+"""How much each quantity counts in the anomaly score, and the command that sets it.
+
+`python -m queries.anomaly_weights ATLAS` takes the stored quantities of a simulated survey
+(`specclip-search simulate`, `embed`, `translate`, `index build`, `anomalies`), leaves its
+acceptance stars out, and climbs, one weight after the other, to the largest mean of the average
+precisions of all classes of oddity. It writes `weights/anomalies.json`. To be run again whenever
+the shipped model changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+FILE = "anomalies.json"
+STEPS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+START = 0.5
+ROUNDS = 2
+LEAST_GAIN = 5e-4
+# the list as a whole counts as much as this many classes, wrong matches as much as that many
+ALL_COUNT, WRONG_COUNT = 4.0, 3.0
+
+
+def load_weights(names: Sequence[str]) -> dict[str, float]:
+    """The shipped weights in the order of `names`; a quantity that has none counts `START`."""
+    path = files(__package__).joinpath("weights", FILE)
+    kept = json.loads(path.read_text(encoding="utf-8"))["weights"] if path.is_file() else {}
+    return {name: float(kept.get(name, START)) for name in names}
+
+
+def climb(powers: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> tuple[dict[str, float], float]:
+    """Weights of the largest mean average precision, and that mean.
+
+    Parameters
+    ----------
+    powers
+        (N, m) -log10 p of each quantity to the power that `queries.scoring` takes.
+    classes
+        (N,) class of oddity, empty for a normal pair.
+    """
+    weights = np.full(len(names), START)
+    total = powers @ weights
+    best = worth(total, classes)
+    for _ in range(ROUNDS):
+        before = best
+        for j in range(len(names)):
+            rest = total - weights[j] * powers[:, j]
+            for step in STEPS:
+                value = worth(rest + step * powers[:, j], classes)
+                if value > best + LEAST_GAIN:
+                    best, weights[j], total = value, step, rest + step * powers[:, j]
+        if best - before < LEAST_GAIN:
+            break
+    return dict(zip(map(str, names), weights.tolist(), strict=True)), best
+
+
+def worth(score: np.ndarray, classes: np.ndarray) -> float:
+    """Weighted mean of the average precisions of every class against the normal pairs, and of all together."""
+    from .evaluate_numbers import average_precision
+
+    normal, total, count = score[classes == ""], 0.0, 0.0
+    for name in (*np.unique(classes[classes != ""]), None):
+        own = score[classes != ""] if name is None else score[classes == name]
+        share = ALL_COUNT if name is None else WRONG_COUNT if name == "wrong_match" else 1.0
+        positive = np.arange(len(own) + len(normal)) < len(own)
+        total += share * average_precision(np.concatenate([own, normal]), positive)
+        count += share
+    return total / count
+
+
+def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
+    """Weights from a simulated survey's stored quantities, with what they were learned from.
+
+    Raises
+    ------
+    QueryError
+        If the atlas holds no simulated survey or no scores.
+    """
+    from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+    from specclip_search.simulation.oddities import SEEN_OUTSIDE_WINDOW
+
+    from .anomalies import score_atlas
+    from .evaluate_truth import Truth
+    from .features import NAMES
+    from .scoring import POWER, quantity_parts
+    from .space import open_space
+
+    space = open_space(atlas, model)
+    score_atlas(space)
+    truth = Truth.read(atlas)
+    stored = atlas.results("anomalies").read(["lrs_spec_id", "source_id", *(f"z_{name}" for name in NAMES)])
+    z = np.column_stack([stored[f"z_{name}"].to_numpy() for name in NAMES]).astype(np.float64)
+    star = stored["source_id"].to_numpy()
+    row = truth.spectra(stored["lrs_spec_id"].to_numpy())
+    seen = np.where(row >= 0, truth.seen[np.maximum(row, 0)], "")
+    parts = quantity_parts(z, star)
+    used = (row >= 0) & (split_of(star) != ACCEPTANCE_SPLIT) & ~np.isin(seen, SEEN_OUTSIDE_WINDOW)
+    weights, reached = climb(parts[used] ** POWER, seen[used].astype(str), NAMES)
+    return {
+        "weights": weights,
+        "worth": round(reached, 4),
+        "pairs": int(used.sum()),
+        "odd": int((seen[used] != "").sum()),
+        "model_digest": space.model_digest(),
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Fit on the named atlas and keep the weights beside this file."""
+    from specclip_search.atlas import Atlas
+    from specclip_search.atlas.files import whole_file
+
+    content = fit_weights(Atlas(arguments[0]))
+    with whole_file(Path(__file__).parent / "weights" / FILE) as temporary:
+        Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])

@@ -1,0 +1,96 @@
+"""Quantities of a pair that are judged against the whole atlas rather than its neighbours.
+
+Odd stars of one kind are each other's neighbours; what the laws of residuals (see
+`queries.residual_law`) and the matched filters measure is therefore freed of S/N, colour, velocity
+and dust by running medians, and then compared with all stars.
+
+* ``lrs_free``, ``xp_free``, ``lrs_own``, ``xp_own``: half the log of chi2 under the laws;
+* ``..._peak``: log of the strongest narrow feature in sigma;
+* ``emission``, ``s_process``, ``alpha``, ``carbon``, ``helium``: matched filters, both kinds of
+  residual averaged; emission and carbon take half of XP's to LRS's;
+* ``double_lined``: what a second, moved set of lines explains;
+* ``match``: how little both vectors look like one star's (see `queries.match_head`);
+* ``labels``: chi2 of the labels that both vectors' estimators give, where the model has estimators.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .match_head import mismatch
+from .pair_table import PairTable
+from .pairs import LRS, XP
+from .robust import fit_trend
+
+if TYPE_CHECKING:
+    from .space import Space
+
+TOTALS = ("lrs_free", "lrs_own", "xp_free", "xp_own")
+PEAKS = tuple(f"{name}_peak" for name in TOTALS)
+FILTERS = ("emission", "s_process", "alpha", "carbon", "helium")
+GLOBAL_NAMES = (*TOTALS, *PEAKS, *FILTERS, "double_lined", "match", "labels")
+XP_SHARE = 0.5
+COMPARED = ("teff", "logg", "feh")
+LEAST_SPREAD = 1e-6
+READ_ROWS = 16_384
+
+
+def global_quantities(space: Space, pairs: PairTable) -> dict[str, np.ndarray]:
+    """(N,) raw quantities by name, high where odd; those that cannot be had are all 0."""
+    raw = {name: 0.5 * np.log(np.maximum(pairs.values[f"{name}_chi2"], 1e-6)) for name in TOTALS}
+    raw |= {name: np.log(np.abs(pairs.values[name]) + 0.1) for name in PEAKS}
+    lrs, xp = (
+        {
+            name: 0.5 * (pairs.patterns[f"{side}_free"][:, i] + pairs.patterns[f"{side}_own"][:, i])
+            for i, name in enumerate(pairs.pattern_names[side])
+        }
+        for side in ("lrs", "xp")
+    )
+    for name in FILTERS:
+        raw[name] = lrs[name] + XP_SHARE * xp[name] if name in xp else lrs[name]
+    raw["double_lined"] = pairs.values["double_lined"]
+    raw |= _from_vectors(space, pairs)
+    return raw
+
+
+def standardised(raw: np.ndarray, covariates: np.ndarray, learn: np.ndarray) -> np.ndarray:
+    """(N,) robust z once S/N, colour, velocity and dust are taken out; 0 for a quantity that never varies."""
+    if np.ptp(raw) < LEAST_SPREAD:
+        return np.zeros(len(raw))
+    trend = fit_trend(raw[learn], covariates[learn])
+    return np.nan_to_num(trend.standardise(raw, covariates))
+
+
+def _from_vectors(space: Space, pairs: PairTable) -> dict[str, np.ndarray]:
+    lrs, xp = _vectors(space, LRS, pairs.lrs_row), _vectors(space, XP, pairs.xp_row)
+    log_snr = pairs.covariates()[:, :2]
+    found = {"match": mismatch(lrs, xp, log_snr, pairs.source_id), "labels": None}
+    found["labels"] = label_disagreement(space, pairs)
+    return {name: np.zeros(len(pairs)) if values is None else values for name, values in found.items()}
+
+
+def _vectors(space: Space, modality: str, rows: np.ndarray) -> np.ndarray:
+    index = space.index(modality)
+    return np.concatenate(
+        [index.vectors(rows[start : start + READ_ROWS]) for start in range(0, len(rows), READ_ROWS)]
+    ).astype(np.float32)
+
+
+def label_disagreement(space: Space, pairs: PairTable) -> np.ndarray | None:
+    """(N,) log of sum over Teff, log g and [Fe/H] of (LRS - XP)^2 / (their errors squared); None without estimates."""
+    tables = {}
+    for modality, rows in ((LRS, pairs.lrs_row), (XP, pairs.xp_row)):
+        stage = space.atlas.estimates(modality, space.model)
+        if not stage.exists or stage.rows != len(space.keys(modality)):
+            return None
+        names = [column for label in COMPARED for column in (label, f"{label}_err")]
+        table = stage.read(names)
+        tables[modality] = {name: table[name].to_numpy()[rows].astype(np.float64) for name in names}
+    total = np.zeros(len(pairs))
+    for label in COMPARED:
+        apart = tables[LRS][label] - tables[XP][label]
+        variance = tables[LRS][f"{label}_err"] ** 2 + tables[XP][f"{label}_err"] ** 2
+        total += np.nan_to_num(apart**2 / np.maximum(variance, 1e-12))
+    return np.log(total + 0.1)

@@ -1,0 +1,30 @@
+"""One instrument's oddest spectra are found without a partner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from queries.within_list import anomalies_within
+from specclip_search.errors import QueryError
+
+
+def test_planted_spectra_lead_the_list_of_their_instrument(survey_maker: Callable[..., Any]) -> None:
+    survey = survey_maker(stars=900, emission=6, shards=2)
+    survey.embed()
+    found = anomalies_within(survey.atlas, "lamost_lrs", 20, survey.model, 16)
+    planted = set(survey.obsid[survey.planted["emission"]].tolist())
+    assert set(found.spec_id[:6].tolist()) == planted
+    assert found.reason[:6].str.contains("emission").all()
+    assert found.own_peak_at[:6].between(4850, 4875).all()
+    assert found["rank"].tolist() == list(range(1, 21))
+    assert found.spec_id.dtype == np.int64
+    other = anomalies_within(survey.atlas, "gaia_xp", 900, survey.model, 16)
+    assert (other.p_value < 0.05).mean() < 0.15
+    with pytest.raises(QueryError, match="top must be"):
+        anomalies_within(survey.atlas, "gaia_xp", 0, survey.model)
+    with pytest.raises(QueryError, match="no 'desi' vectors"):
+        anomalies_within(survey.atlas, "desi", 5, survey.model)
