@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from specclip_search.errors import SpecclipError  # noqa: E402
 from training.aligned import LRS, AlignedModel  # noqa: E402
 from training.checkpoints import build_module, new_card, save_model  # noqa: E402
 from training.model import Model, load_model  # noqa: E402
+from training.transformer import MaskedTransformer  # noqa: E402
 
 Timing = tuple[float, float]
 
@@ -70,14 +72,15 @@ def from_shards(model: Model, modality: str, spectra: np.ndarray, folder: Path) 
     atlas = Atlas.create(folder)
     for number, part in enumerate(np.array_split(spectra, 2)):
         write_spectra(atlas, modality, number, part, 1 + number * len(spectra))
-    return timed(lambda: embed(atlas, model, [modality]))
+    return timed(lambda: embed(atlas, model, [modality]))  # type: ignore[arg-type]
 
 
 def on_processor(model: Model, count: int, repeats: int) -> None:
     for modality in model.modalities:
         spectra = fluxes(count, modality).astype(np.float32)
         alone, memory = forward_alone(model, modality, spectra), in_memory(model, modality, spectra)
-        alone(), memory()
+        alone()
+        memory()
         found: dict[str, list[Timing]] = {"forward pass alone": [], "Model.embed_raw": [], "embed, from shards": []}
         for number in range(repeats):
             found["forward pass alone"].append(timed(alone))
@@ -110,7 +113,7 @@ def matrix_peak() -> float:
     best = 0.0
     for size in (4096, 8192, 16384):
         a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        best = max(best, 2 * size**3 / seconds_on_gpu(lambda a=a, b=b: a @ b, 1.0))
+        best = max(best, 2 * size**3 / seconds_on_gpu(partial(torch.matmul, a, b), 1.0))
     return best
 
 
@@ -121,6 +124,7 @@ def on_gpu(count: int, batch: int) -> None:
     print(f"{torch.cuda.get_device_name()}: bf16 matrix product {peak / 1e12:,.0f} TFLOP/s")
     card = new_card("lrs_mt", "lrs_mt")
     module = build_module(card).cuda().eval()
+    assert isinstance(module, MaskedTransformer)
     spectra = fluxes(max(count, batch), LRS).astype(np.float32)
     x = torch.from_numpy(spectra[:batch]).cuda()
     with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
