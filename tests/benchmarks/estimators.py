@@ -17,7 +17,8 @@ UNITS = {"teff": " K", "rv": " km/s"}
 
 def tables(metrics: dict[str, Any]) -> list[str]:
     """Markdown lines: robust sigma and bias of each label, then coverage by S/N."""
-    lines = ["| from | stars | label | robust sigma | bias | number |", "|---|---|---|---|---|---|"]
+    lines = recipe_lines(metrics.get("recipe", {}))
+    lines += ["| from | stars | label | robust sigma | bias | number |", "|---|---|---|---|---|---|"]
     instruments = [name for name in ("gaia_xp", "lamost_lrs") if name in metrics]
     for modality in instruments:
         for group in ("real", "made", "simulated"):
@@ -31,6 +32,17 @@ def tables(metrics: dict[str, Any]) -> list[str]:
     for modality in instruments:
         lines += [*coverage(modality, metrics[modality]["coverage"]), ""]
     return lines[:-1]
+
+
+def recipe_lines(recipe: dict[str, Any]) -> list[str]:
+    """How the estimators at hand were trained, in words."""
+    if not recipe:
+        return []
+    text = (f"{recipe['members']} networks of {recipe['epochs']} epochs; a star counts by the density of stars at its\n"
+            f"[Fe/H] to the power -{recipe['balance']:g}, a made XP star {recipe['made_weight']:g} times a real one")
+    if "made_below" in recipe:
+        text += f",\nand above [Fe/H] = {recipe['made_below']:g}, where there are real ones, for [C/Fe] alone"
+    return [text + ".", ""]
 
 
 def coverage(modality: str, rows: list[dict[str, Any]]) -> list[str]:
