@@ -81,9 +81,10 @@ def score_stars(
     known: KnownStars | None = None,
     builtin_seeds: bool = True,
     progress: Progress | None = None,
+    only: np.ndarray | None = None,
 ) -> EmpScores:
-    """Evidence and probability of all stars, without storing them."""
-    evidence = gather_evidence(space, (below,), known, builtin_seeds, progress)
+    """Evidence and probability of all stars, without storing them; `only` as in `gather_evidence`."""
+    evidence = gather_evidence(space, (below,), known, builtin_seeds, progress, only)
     probability = combine(evidence, 0, below, space.model_digest())
     feh, feh_err = together(evidence.feh, evidence.feh_err)
     parts = evidence.parts | {f"p_{voice}": _probability(evidence.odds[i, 0]) for i, voice in enumerate(VOICES)}

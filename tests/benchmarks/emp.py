@@ -50,9 +50,11 @@ def show(one: Measured) -> None:
     print(f"{one.metric:34} {one.group:42} {one.value:6.3f}  [{one.low:.3f}, {one.high:.3f}]  n = {one.n}")
 
 
-def on_real_stars(space: Space, below: float, known: str | None) -> None:
+def on_real_stars(space: Space, below: float, known: str | None, sample: int | None) -> None:
     """Validation stars, and known ones without a label."""
-    evidence = xp_alone(gather_evidence(space, (below,)), below)
+    ids = np.asarray(space.keys(XP).source_id)
+    evidence = gather_evidence(space, (below,), only=sampled(space, ids[split_of(ids) == VALIDATION_SPLIT], sample))
+    evidence = xp_alone(evidence, below)
     stars = evidence.stars
     label = star_labels(space.atlas, stars.source_id, ["feh"]).get("feh", np.full(len(stars), np.nan))
     real = stars.has(XP) & (stars.source_id < FIRST_SIMULATED_ID)
@@ -87,10 +89,20 @@ def places(space: Space, evidence: Evidence, unlabelled: np.ndarray, probability
                   f"probability {probability[i]:.3f}")  # fmt: skip
 
 
-def on_survey(space: Space, truth: Truth, below: float) -> None:
+def sampled(space: Space, wanted: np.ndarray, sample: int | None) -> np.ndarray | None:
+    """The wanted stars and a random sample of the others, which teach what neighbours' words are worth; None: all."""
+    if sample is None:
+        return None
+    everyone = np.unique(np.concatenate([np.asarray(space.keys(name).source_id) for name in space.modalities]))
+    others = np.setdiff1d(everyone[everyone >= 0], wanted)
+    chosen = np.random.default_rng(0).choice(others, min(sample, len(others)), replace=False)
+    return np.concatenate([wanted, chosen])
+
+
+def on_survey(space: Space, truth: Truth, below: float, sample: int | None) -> None:
     """Completeness and purity at equal list length, all stars and those of LAMOST S/N > 20."""
     started = time.process_time()
-    scores = score_stars(space, below)
+    scores = score_stars(space, below, only=sampled(space, truth.source_id, sample))
     spent = time.process_time() - started
     row = truth.stars(scores.stars.source_id)
     snr = scores.stars.snr[LRS]
@@ -116,16 +128,18 @@ def main() -> None:
     parser.add_argument("atlas")
     parser.add_argument("--known", default=None)
     parser.add_argument("--below", type=float, nargs="*", default=None)
+    parser.add_argument("--sample", type=int, default=None,
+                        help="neighbours of so many other stars alone; those not looked at are judged without")
     options = parser.parse_args()
     space = open_space(Atlas(options.atlas))
     try:
         truth = Truth.read(space.atlas)
     except QueryError:
         for below in options.below or (-2.0,):
-            on_real_stars(space, below, options.known)
+            on_real_stars(space, below, options.known, options.sample)
         return
     for below in options.below or (-3.0, -2.0):
-        on_survey(space, truth, below)
+        on_survey(space, truth, below, options.sample)
 
 
 if __name__ == "__main__":
