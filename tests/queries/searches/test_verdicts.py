@@ -39,7 +39,8 @@ def test_ranking_learns_what_the_user_wants(judged: Any) -> None:
             give_verdict(judged.atlas, row.lrs_spec_id, row.xp_spec_id, "interesting" if good else "artifact")
         recall.append(wanted(judged, anomalies(judged.atlas, top=30)).mean())
     assert len(read_verdicts(judged.atlas)) == 15
-    assert recall[-1] > recall[0] + 0.2
+    # most stand at the top already: a good part of those that do not must rise there
+    assert recall[-1] - recall[0] > 0.25 * (1 - recall[0])
     after = anomalies(judged.atlas, top=60)
     assert after.learned.between(-1, 1).all()
     # scores and p-values are what they were: only ranks have moved
