@@ -1,12 +1,15 @@
 """Each instrument's mean vector, and centring: the constant offset between instruments taken away.
 
 A contrastive model leaves the vectors of two instruments in two separate cones ("modality gap").
-Subtracting each instrument's own mean before the vectors are compared removes that offset.
+Subtracting each instrument's own mean before the vectors are compared removes that offset. A model
+that has closed the gap itself says so (`centre = false` in its model.toml): its mean counts as zero.
+What either way finds is measured by `index build`.
 """
 
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,12 +67,21 @@ def compute_mean(table: VectorTable) -> ModalityMean:
 def ensure_mean(atlas: Atlas, model: str, modality: str) -> ModalityMean:
     """The mean of the vectors as they stand now: read where it is kept and current, else computed and kept."""
     table = VectorTable(atlas, model, modality)
+    if not centred(atlas, model):
+        nothing = np.zeros(table.dim)
+        return ModalityMean(nothing, table.rows, table.digest, _digest_of(nothing))
     kept = load_mean(atlas, model, modality)
     if kept is not None and kept.vectors_digest == table.digest:
         return kept
     mean = compute_mean(table)
     write_mean(_folder(atlas, model), modality, mean)
     return mean
+
+
+def centred(atlas: Atlas, model: str) -> bool:
+    """Whether this model's vectors are to be centred; so unless its card says otherwise."""
+    card = atlas.model_folder(model) / "model.toml"
+    return not card.is_file() or bool(tomllib.loads(card.read_text(encoding="utf-8")).get("centre", True))
 
 
 def load_mean(atlas: Atlas, model: str, modality: str) -> ModalityMean | None:

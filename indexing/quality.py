@@ -10,6 +10,7 @@ import numpy as np
 from .costs import group_size
 from .exact import Block, exact_top_k
 from .half import to_single
+from .means import centre, centred, compute_mean
 from .search import VectorIndex
 from .strata import QueryGroup, other_modalities, same_star_pairs
 from .vectors import VectorTable
@@ -97,7 +98,12 @@ def centring_gain(index: VectorIndex, seed: int) -> list[CentringGain]:
         chosen, targets = same_star_pairs(index.atlas, index.model, index.keys, other, group_size(index.rows), seed)
         if len(chosen):
             raw = VectorTable(index.atlas, index.model, other).read_rows(chosen)
-            with_it = _found_shares(index.centred(raw, other), index.store.blocks(), targets)
+            if centred(index.atlas, index.model):
+                with_it = _found_shares(index.centred(raw, other), index.store.blocks(), targets)
+            else:
+                own, theirs = (compute_mean(t).vector for t in (table, VectorTable(index.atlas, index.model, other)))
+                blocks = ((rows, centre(block, own)) for rows, block in _raw_blocks(table))
+                with_it = _found_shares(centre(raw, theirs), blocks, targets)
             without = _found_shares(raw, _raw_blocks(table), targets)
             gains.append(CentringGain(other, with_it, without, len(chosen), index.rows))
     return gains

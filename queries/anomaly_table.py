@@ -34,6 +34,7 @@ DESCRIPTIONS = {
     "double_lined": "a second, moved set of lines",
     "match": "how little the two vectors look like one star's",
     "labels": "disagreement of the labels estimated from both spectra",
+    "identity": "all that tells two stars apart, summed",
 }
 
 

@@ -41,6 +41,7 @@ NAMES = (*LOCAL_NAMES, *GLOBAL_NAMES)
 SIDE = {"lrs_error": XP, "xp_error": LRS, "lrs_isolation": LRS, "xp_isolation": XP, "mutual": LRS, "disagreement": XP}
 # of another star's spectrum, velocity and dust are no nuisance: they are freed of S/N and colour alone
 IDENTITY = ("mutual", "disagreement", "match", "labels")
+IDENTITY_RANGE = (-2.0, 8.0)
 PLAIN_COVARIATES = 3
 BLOCK_ROWS = 8192
 NEAREST_PARTNERS = 8
@@ -140,9 +141,21 @@ def compute_features(
         z[:, column] = against_neighbours(
             raw[name][:, None], plain if name in IDENTITY else covariates, learn, neighbours[side].pair, weights[side]
         )[:, 0]
+    # the sum of what tells two stars apart comes last: it is made of the others
     for name, values in global_quantities(space, pairs).items():
         z[:, NAMES.index(name)] = standardised(values, plain if name in IDENTITY else covariates, learn)
+    z[:, NAMES.index("identity")] = standardised(identity_sum(np.nan_to_num(z)), plain, learn)
     return Features(np.nan_to_num(z), windows["lrs"], windows["xp"], mutual.astype(np.float32))
+
+
+def identity_sum(z: np.ndarray) -> np.ndarray:
+    """(N,) sum of the z of all that tells two stars apart, each kept between -2 and 8.
+
+    A wrong match shows a little in each of them: of a sum, unlike of the score's high power, the
+    weak signals add up and the noise averages out.
+    """
+    columns = [NAMES.index(name) for name in IDENTITY]
+    return np.asarray(np.clip(z[:, columns], *IDENTITY_RANGE).sum(axis=1), dtype=np.float64)
 
 
 def snr_weights(log_snr: np.ndarray, pair: np.ndarray) -> np.ndarray:

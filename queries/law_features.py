@@ -10,7 +10,8 @@ and dust by running medians, and then compared with all stars.
   residual averaged; emission and carbon take half of XP's to LRS's;
 * ``double_lined``: what a second, moved set of lines explains;
 * ``match``: how little both vectors look like one star's (see `queries.match_head`);
-* ``labels``: chi2 of the labels that both vectors' estimators give, where the model has estimators.
+* ``labels``: chi2 of the labels that both vectors' estimators give, where the model has estimators;
+* ``identity``: what these and the distances of `queries.features` say together, see `identity_sum` there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 TOTALS = ("lrs_free", "lrs_own", "xp_free", "xp_own")
 PEAKS = tuple(f"{name}_peak" for name in TOTALS)
 FILTERS = ("emission", "s_process", "alpha", "carbon", "helium")
-GLOBAL_NAMES = (*TOTALS, *PEAKS, *FILTERS, "double_lined", "match", "labels")
+GLOBAL_NAMES = (*TOTALS, *PEAKS, *FILTERS, "double_lined", "match", "labels", "identity")
 XP_SHARE = 0.5
 COMPARED = ("teff", "logg", "feh")
 LEAST_SPREAD = 1e-6

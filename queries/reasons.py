@@ -10,7 +10,7 @@ from .features import LOCAL_NAMES, NAMES
 from .lines import SAME_FEATURE, family, leading, line_phrase, only_hydrogen
 
 KINDS = ("astrophysical", "instrumental", "wrong_match")
-APART = ("disagreement", "mutual", "match", "labels")
+APART = ("disagreement", "mutual", "match", "labels", "identity")
 CLEAR_Z = 5.0
 APART_Z = 3.0
 AGREE_Z = 2.0
@@ -227,6 +227,7 @@ def _general_words(evidence: Evidence) -> str:
         "xp_own_peak": "a narrow feature of XP is unknown to the model",
         "match": "its two vectors do not look like one star's",
         "labels": "the labels estimated from its two spectra differ",
+        "identity": "its two spectra are hardly one star's, by everything that tells stars apart",
         **PATTERN_WORDS,
     }
     return f"{words[name]}, {evidence.z[name]:+.1f} sigma against {whom}; no single line stands out"

@@ -49,6 +49,8 @@ class ModelCard:
     """Where the weights come from, in words."""
     temperature: float = 15.5
     """Factor of the cosines in the contrastive loss (published kinds)."""
+    centre: bool = True
+    """Whether each instrument's mean is taken from its vectors before they are compared across instruments."""
     format_version: int = FORMAT_VERSION
     """Format of the folder."""
     created_by: str = __version__
@@ -75,7 +77,9 @@ def kind_dim(kind: str, sizes: MiniSizes | None = None, published: PublishedSize
 def new_card(name: str, kind: str, sizes: MiniSizes | None = None, published: PublishedSizes | None = None,
              **more: Any) -> ModelCard:
     """A card whose dimension and instruments follow from the kind."""
+    # with its learned temperature `mini` closes the gap between instruments itself: centring halves what is found
     return ModelCard(name=name, kind=kind, dim=kind_dim(kind, sizes, published), modalities=kind_modalities(kind),
+                     centre=kind != "mini",
                      sizes=sizes or MiniSizes(), published=published or PublishedSizes(), **more)
 
 

@@ -54,7 +54,12 @@ def build_lines(report: BuildReport) -> list[str]:
         )
     if not report.recall_reached:
         lines.append("  the recall wished for was NOT reached; see the measured values")
-    lines += [f"  {gain}" for gain in report.centring]
+    lines += [
+        f"  own star first / in the first ten, of {gain.pairs:,} asked from {gain.modality}: "
+        f"{gain.with_centring[0]:.3f} / {gain.with_centring[1]:.3f} centred, "
+        f"{gain.without[0]:.3f} / {gain.without[1]:.3f} not centred"
+        for gain in report.centring
+    ]
     return lines
 
 

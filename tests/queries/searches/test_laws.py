@@ -134,3 +134,14 @@ def test_weights_climb_to_what_tells() -> None:
     weights, reached = climb(powers, classes, ["a", "b", "c"])
     assert weights["b"] > max(weights["a"], weights["c"])
     assert reached > worth(powers @ np.full(3, 0.5), classes)
+
+
+def test_weak_signs_of_a_wrong_match_add_up():
+    from queries.features import IDENTITY, NAMES, identity_sum
+
+    z = np.zeros((3, len(NAMES)), np.float32)
+    for name in IDENTITY:
+        z[0, NAMES.index(name)] = 2.0
+    z[1, NAMES.index(IDENTITY[0])] = 30.0  # one far-out quantity is held: it has a column of its own
+    z[2, NAMES.index("emission")] = 30.0
+    np.testing.assert_allclose(identity_sum(z), [2.0 * len(IDENTITY), 8.0, 0.0])
