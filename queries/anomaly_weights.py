@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
 FILE = "anomalies.json"
-STEPS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+# of the fourth power: the tails of quantities differ by factors of up to six
+STEPS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 START = 0.5
-ROUNDS = 2
+ROUNDS = 3
 LEAST_GAIN = 5e-4
 # the list as a whole counts as much as this many classes, wrong matches as much as that many
 ALL_COUNT, WRONG_COUNT = 4.0, 3.0
