@@ -105,8 +105,9 @@ def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
     parts = quantity_parts(z, star)
     used = (row >= 0) & (split_of(star) != ACCEPTANCE_SPLIT) & ~np.isin(seen, SEEN_OUTSIDE_WINDOW)
     weights, reached = climb(parts[used] ** POWER, seen[used].astype(str), NAMES)
+    largest = max(weights.values())  # of a common factor nothing depends but the score's size
     return {
-        "weights": weights,
+        "weights": {name: round(weight / largest, 7) for name, weight in weights.items()},
         "worth": round(reached, 4),
         "pairs": int(used.sum()),
         "odd": int((seen[used] != "").sum()),

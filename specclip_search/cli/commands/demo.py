@@ -85,6 +85,7 @@ class Steps:
 
 def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
     from indexing import build_index, embed
+    from indexing.estimating import estimate
     from queries.translate import translate
     from training.model import load_model
 
@@ -100,6 +101,8 @@ def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
     model = load_model("mini")
     with steps.step("embed both instruments with the model 'mini'") as progress:
         embed(atlas, model, progress=progress)
+    with steps.step("estimate labels from the vectors") as progress:
+        estimate(atlas, model, progress=progress)
     with steps.step("translate each pair both ways", "pairs") as progress:
         translate(atlas, model, progress=progress)
     for modality in atlas.modalities():
