@@ -90,7 +90,7 @@ def test_killed_by_the_system_it_goes_on_bit_for_bit_and_counts_patience_on(
             "recipe = replace(NOISY, optimiser=replace(NOISY.optimiser, epochs=40, patience=3, min_delta=0.5))\n"
             "train(recipe, made_up_pairs(), sys.argv[1])")
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "killed")], cwd=REPOSITORY,
-                               env=os.environ | {"OMP_NUM_THREADS": "1"})
+                               env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed" / "state").glob("epoch-0*")) and time.monotonic() < deadline:
         time.sleep(0.005)
