@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Part
 
-    from .translate import Task
+    from .translate_shard import Task
 
 
 
@@ -123,7 +123,7 @@ def _write_shard(
     shard: _Shard, folder: str, copy: ModelCopy, errors_digest: str, laid: _Laid | None
 ) -> tuple[dict[str, Any], int]:
     """One shard, on a worker."""
-    from .translate import task_of, write_shard
+    from .translate_shard import task_of, write_shard
 
     atlas = Atlas(folder)
     task = task_of(copy.load(), shard.keys, shard.links)

@@ -16,11 +16,13 @@ from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.atlas.files import TEMPORARY_PREFIX
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, linked_ids, star_links
 from specclip_search.keys import release_order
+from specclip_search.preparation.bands import BANDS
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Part
 
 LRS, XP = "lamost_lrs", "gaia_xp"
+BLOCK_COLUMNS = ("spec_id", "source_id", "release", "snr", "flux", "error", "sed")
 # colour of a star from its own XP spectrum, in nm; both bands lie clear of the ends
 BLUE_BAND, RED_BAND = (440.0, 480.0), (640.0, 680.0)
 
@@ -147,6 +149,7 @@ class SpectraBlock:
     snr: np.ndarray
     flux: np.ndarray
     error: np.ndarray
+    sed: np.ndarray
 
 
 def read_keys(part: Part, links: StarLinks) -> tuple[np.ndarray, np.ndarray]:
@@ -156,8 +159,10 @@ def read_keys(part: Part, links: StarLinks) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_block(part: Part, links: StarLinks) -> SpectraBlock:
-    """A whole shard of spectra; shards are small enough to hold."""
-    table = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "release", "snr", "flux", "error"])
+    """A whole shard of LRS spectra; shards are small enough to hold."""
+    file = pq.ParquetFile(part.path)
+    names = [name for name in BLOCK_COLUMNS if name in file.schema_arrow.names]
+    table = file.read(columns=names)
     stars = linked_ids(table, links)
     return SpectraBlock(
         part,
@@ -168,7 +173,17 @@ def read_block(part: Part, links: StarLinks) -> SpectraBlock:
         table["snr"].to_numpy(),
         column_to_matrix(table["flux"]).astype(np.float64),
         column_to_matrix(table["error"]).astype(np.float64),
+        _shapes(table),
     )
+
+
+def _shapes(table: pa.Table) -> np.ndarray:
+    """(N, 15) broad-band shapes; NaN in spectra that were ingested before there was such a column."""
+    result = np.full((table.num_rows, BANDS), np.nan, np.float32)
+    if "sed" in table.column_names:
+        known = table["sed"].is_valid().to_numpy(zero_copy_only=False)
+        result[known] = column_to_matrix(table["sed"].drop_null())
+    return result
 
 
 def star_color(xp_flux: np.ndarray, wavelength_nm: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def definitions(space: Space) -> list[tuple[str, list[tuple[str, str, str]]]]:
 def _translations_schema() -> pa.Schema:
     from specclip_search.modality import GAIA_XP, LAMOST_LRS
 
-    from .translate import translations_schema
+    from .translations_schema import translations_schema
     from .windows import WindowSet
 
     return translations_schema(WindowSet.of(LAMOST_LRS), WindowSet.of(GAIA_XP))

@@ -50,7 +50,7 @@ class Modality:
         """Names of the columns of `spectra/<name>` that a spectrum's `meta` may fill."""
         from .atlas.schemas import spectra_schema
 
-        measured = {"spec_id", "simulated", "good_fraction", "n_repaired", "n_clipped", "scale", "flux", "error"}
+        measured = {"spec_id", "simulated", "good_fraction", "n_repaired", "n_clipped", "scale", "sed", "flux", "error"}
         return tuple(name for name in spectra_schema(self.name, self.size).names if name not in measured)
 
     def prepare(self, wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:

@@ -49,6 +49,12 @@ _EXTRAS = {
         described("fiberid", pa.int16(), "fibre number"),
         described("fibermask", pa.int16(), "the survey's fibre mask; 0 is good", ucd="meta.code.qual"),
         described("uid", pa.string(), "the survey's identifier that groups visits of one star", ucd="meta.id"),
+        described(
+            "sed",
+            pa.list_(pa.float32(), 15),
+            "ln of the raw flux's mean in 15 bands from 4000 to 8850 Angstrom, less the mean of these; NaN where unknown",
+            ucd="phot.flux.density",
+        ),
     ],
     "gaia_xp": [
         described(

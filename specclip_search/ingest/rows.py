@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..preparation import Prepared
     from ..spectrum import Spectrum
 
-_MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale")
+_MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale", "sed")
 
 
 def spectra_table(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import Reason, SpectrumError
 from ..spectrum import Spectrum
+from .bands import BANDS, band_levels
 from .gridding import check_wavelength
 from .lrs_batch import REACH, prepare_lrs_rows
 from .xp_batch import prepare_xp_rows
@@ -39,6 +40,8 @@ class Prepared:
         (N,) float32, XP: flux at 550 nm that was divided by; LRS: NaN.
     snr
         (N,) float32, median of flux over its error in the window.
+    sed
+        (N, 15) float32, broad-band shape of the raw flux, see `band_levels`; XP: NaN, its flux keeps its shape.
     reasons
         Reason code a row, None where the spectrum is kept.
     messages
@@ -52,6 +55,7 @@ class Prepared:
     n_clipped: np.ndarray
     scale: np.ndarray
     snr: np.ndarray
+    sed: np.ndarray
     reasons: list[Reason | None] = field(default_factory=list)
     messages: list[str | None] = field(default_factory=list)
 
@@ -69,7 +73,8 @@ class Prepared:
         return cls(
             np.full((count, size), np.nan, np.float32), np.full((count, size), np.inf, np.float32),
             np.zeros(count, np.float32), np.zeros(count, np.int16), np.zeros(count, np.int16),
-            np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32), [None] * count, [None] * count)
+            np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32),
+            np.full((count, BANDS), np.nan, np.float32), [None] * count, [None] * count)
 
     def set_aside(self, row: int, reason: Reason, message: str) -> None:
         """Reject one row."""
@@ -79,7 +84,7 @@ class Prepared:
     def put(self, rows: Sequence[int], other: Prepared) -> None:
         """Put the rows of `other` at the places `rows`."""
         at = np.asarray(rows, dtype=np.int64)
-        for name in ("flux", "error", "good_fraction", "n_repaired", "n_clipped", "scale", "snr"):
+        for name in ("flux", "error", "good_fraction", "n_repaired", "n_clipped", "scale", "snr", "sed"):
             getattr(self, name)[at] = getattr(other, name)
         for place, reason, message in zip(rows, other.reasons, other.messages, strict=True):
             self.reasons[place], self.messages[place] = reason, message
@@ -87,6 +92,7 @@ class Prepared:
 
 # errors are stored in 16 bits; one as large as this says nothing
 LARGEST_ERROR = 6e4
+LRS = "lamost_lrs"
 
 _ROWS = {"lamost_lrs": prepare_lrs_rows, "gaia_xp": prepare_xp_rows}
 
@@ -114,6 +120,18 @@ def prepare_arrays(modality: Modality, wavelength: np.ndarray, flux: np.ndarray,
     SpectrumError
         If the wavelengths cannot carry the modality's grid.
     """
+    rows = _prepared(modality, wavelength, flux, ivar)
+    if modality.name == LRS:
+        rows.sed[:] = _shape(wavelength, flux, ivar)
+    return rows
+
+
+def _shape(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return band_levels(np.asarray(wavelength, dtype=np.float64), _native(flux), _native(ivar))
+
+
+def _prepared(modality: Modality, wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> Prepared:
     rows = Prepared.empty(len(flux), modality.size)
     with np.errstate(all="ignore"):  # what overflows is found below, row by row
         _ROWS[modality.name](np.asarray(wavelength, dtype=np.float64), _native(flux), _native(ivar), rows)
@@ -135,7 +153,13 @@ def prepare_batch(modality: Modality, spectra: Sequence[Spectrum]) -> Prepared:
         ivar = np.stack([np.asarray(spectra[place].ivar)[:pixels] for place in places])
         try:
             check_wavelength(np.asarray(spectra[places[0]].wavelength), modality.wavelength, modality.unit)
-            result.put(places, prepare_arrays(modality, wavelength, flux, ivar))
+            result.put(places, _prepared(modality, wavelength, flux, ivar))
+            if modality.name == LRS:
+                # of each by itself, for the groups share only the pixels that the model's input is made of
+                for place in places:
+                    one = spectra[place]
+                    rows = (np.asarray(values)[None] for values in (one.flux, one.ivar))
+                    result.sed[place] = _shape(one.wavelength, *rows)[0]
         except SpectrumError as error:
             for place in places:
                 result.set_aside(place, error.reason, error.message)
@@ -157,7 +181,7 @@ def _groups(modality: Modality, spectra: Sequence[Spectrum], result: Prepared,
             result.set_aside(place, *problem)
             continue
         pixels = len(wavelength)
-        if modality.name == "lamost_lrs":
+        if modality.name == LRS:
             pixels = max(2, int(np.searchsorted(wavelength, REACH)))
         for known, count, places in reversed(groups):
             if count == pixels and np.array_equal(known, wavelength[:pixels]):

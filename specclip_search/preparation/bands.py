@@ -1,0 +1,73 @@
+"""Broad-band shape of a raw spectrum: what is lost when it is divided by its continuum.
+
+LAMOST's flux calibration is relative and good to some 10 % across the spectrum, while dust and
+temperature change it by far more: the shape tells whether a spectrum is of the star that Gaia saw,
+and a step between two bands where blue and red arm were joined badly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .quality import good_pixels
+
+# Angstrom, vacuum; clear of H-alpha, of the oxygen bands at 6870 and 7600, and of the join at 5900
+BAND_EDGES = np.array(
+    [
+        (4000, 4250), (4250, 4500), (4500, 4750), (4750, 5000), (5000, 5250), (5250, 5500), (5500, 5750),
+        (6050, 6300), (6300, 6520), (6600, 6850), (7000, 7300), (7300, 7580), (7720, 8050), (8050, 8400), (8400, 8850),
+    ],
+    dtype=np.float64,
+)  # fmt: skip
+BANDS = len(BAND_EDGES)
+BAND_CENTRES = BAND_EDGES.mean(axis=1)
+JOIN = 5900.0
+LEAST_GOOD = 0.7
+LEAST_BANDS = 3
+
+
+def band_levels(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
+    """ln of the mean flux in each band, less the mean of these.
+
+    Parameters
+    ----------
+    wavelength
+        (P,) Angstrom, vacuum, increasing.
+    flux, ivar
+        (N, P) flux in any unit and its inverse variance; bad pixels count neither as flux nor as width.
+
+    Returns
+    -------
+    np.ndarray
+        (N, 15) float32; NaN for a band that is not covered, has less than 70 % good pixels, or no positive
+        mean, and for all of a spectrum with fewer than three bands.
+    """
+    left, right = np.searchsorted(wavelength, BAND_EDGES[:, 0]), np.searchsorted(wavelength, BAND_EDGES[:, 1])
+    covered = (wavelength[0] <= BAND_EDGES[:, 0]) & (wavelength[-1] >= BAND_EDGES[:, 1]) & (right > left)
+    if not covered.any():
+        return np.full((len(flux), BANDS), np.nan, np.float32)
+    first, last = int(left[covered][0]), int(right[covered][-1])
+    good = good_pixels(flux[:, first:last], ivar[:, first:last])
+    used = np.where(good, flux[:, first:last], 0.0)
+    # starts and ends in turn: every second sum is a band, those between are gaps
+    places = np.column_stack([left[covered], right[covered]]).ravel()[:-1] - first
+    total, count = np.full((2, len(flux), BANDS), np.nan)
+    total[:, covered] = np.add.reduceat(used, places, axis=1, dtype=np.float64)[:, ::2]
+    count[:, covered] = np.add.reduceat(good, places, axis=1, dtype=np.int64)[:, ::2]
+    with np.errstate(all="ignore"):
+        enough = (count >= LEAST_GOOD * (right - left)) & (total > 0)
+        return centred(np.log(np.where(enough, total / count, np.nan))).astype(np.float32)
+
+
+def band_levels_of_grid(wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    """The same of spectra (N, P) without bad pixels, float32 (N, 15), for example of Gaia XP."""
+    return band_levels(wavelength, flux, np.ones_like(flux))
+
+
+def centred(level: np.ndarray) -> np.ndarray:
+    """(N, 15) levels less the mean of each row's known ones; NaN where fewer than three are known."""
+    known = np.isfinite(level)
+    count = known.sum(axis=1, keepdims=True)
+    middle = np.where(known, level, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    return np.where(known & (count >= LEAST_BANDS), level - middle, np.nan)
+
