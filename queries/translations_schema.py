@@ -46,7 +46,7 @@ def translations_schema(lrs_windows: WindowSet, xp_windows: WindowSet) -> pa.Sch
             described(
                 f"{side}_sed",
                 pa.list_(f32, BANDS),
-                f"ln of the {text} flux's mean in {BANDS} bands from 4000 to 8850 Angstrom, less the mean of these; "
+                f"ln of the {text} flux's mean in {BANDS} bands from 4000 to 8850 Angstrom, less their mean; "
                 "NaN where unknown",
                 ucd="phot.flux.density",
             )

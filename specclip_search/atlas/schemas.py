@@ -52,7 +52,7 @@ _EXTRAS = {
         described(
             "sed",
             pa.list_(pa.float32(), 15),
-            "ln of the raw flux's mean in 15 bands from 4000 to 8850 Angstrom, less the mean of these; NaN where unknown",
+            "ln of the raw flux's mean in 15 bands from 4000 to 8850 Angstrom, less their mean; NaN where unknown",
             ucd="phot.flux.density",
         ),
     ],

@@ -29,7 +29,8 @@ def test_levels_are_plain_means_of_good_pixels() -> None:
     flux[ivar == 0] = 1e6
     flux[2, 100] = np.nan
     found = band_levels(GRID, flux, ivar)
-    assert found.dtype == np.float32 and found.shape == (4, BANDS)
+    assert found.dtype == np.float32
+    assert found.shape == (4, BANDS)
     for row in range(4):
         expected = plainly(GRID, flux[row], (ivar[row] > 0) & np.isfinite(flux[row]))
         np.testing.assert_allclose(found[row], expected, atol=1e-6)
@@ -42,10 +43,12 @@ def test_scale_does_not_matter_and_unknown_bands_are_nan() -> None:
     ivar[:, (GRID > 4500) & (GRID < 4600)] = 0.0
     holed = band_levels(GRID, flux, ivar)[0]
     assert np.flatnonzero(np.isnan(holed)).tolist() == [2]
-    np.testing.assert_allclose(np.diff(holed[5:]), np.diff(band_levels(GRID, flux, np.ones_like(flux))[0][5:]), atol=1e-6)
+    whole = band_levels(GRID, flux, np.ones_like(flux))[0]
+    np.testing.assert_allclose(np.diff(holed[5:]), np.diff(whole[5:]), atol=1e-6)
     blue = GRID < 5600
     short = band_levels(GRID[blue], flux[:, blue], np.ones((1, blue.sum())))[0]
-    assert np.isfinite(short[:6]).all() and np.isnan(short[6:]).all()
+    assert np.isfinite(short[:6]).all()
+    assert np.isnan(short[6:]).all()
     assert np.isnan(band_levels(GRID, -flux, np.ones_like(flux))).all()
     assert np.isnan(band_levels(GRID[:50], flux[:, :50], ivar[:, :50])).all()
 
@@ -59,7 +62,7 @@ def test_a_batch_gives_each_spectrum_its_own_whatever_it_is_prepared_with() -> N
         for number, (row, n) in enumerate(zip(flux, lengths, strict=True))
     ]
     together = prepare_batch(LAMOST_LRS, spectra).sed
-    for row, (spectrum, n) in enumerate(zip(spectra, lengths, strict=True)):
+    for row, (_, n) in enumerate(zip(spectra, lengths, strict=True)):
         alone = prepare_arrays(LAMOST_LRS, GRID[:n], flux[row : row + 1, :n], np.full((1, n), 1e4)).sed[0]
         np.testing.assert_array_equal(together[row], alone)
         assert np.isnan(together[row]).any() == (n == 3700)
