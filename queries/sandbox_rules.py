@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     import duckdb
 
 LONGEST_STATEMENT = 20_000
-TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "cone", "sky_match"})
+TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "cone"})
 OWN_FUNCTIONS = frozenset({"cosine", "separation_arcsec", "unnest"})
 # functions that tell of the process or the connection, wait, keep state, run text as SQL, or are inner ones of DuckDB
 _CLOSED = re.compile(
     r"(__|pg_|has_\w+_privilege|inet_|current_|session_|duckdb|pragma|write_|sleep|getvariable|setseed|random$|uuid|"
     r"gen_random|nextval|setval|currval|stats$|vector_type|in_search_path|txid|transaction_|query|which_|parse_duckdb|"
     r"\w*obj_description|col_description|map_to_pg|json_execute|json_serialize|json_deserialize|get_block_size|version$|"
-    r"user$|_|getenv|index_key|icu_|create_sort_key|make_type|cast_to_type|get_type|remap_struct|replace_type|variant_)"
+    r"user$|_|getenv|index_key|icu_|create_sort_key|make_type|cast_to_type|get_type|remap_struct|replace_type|variant_|"
+    # states of aggregates made of a stranger's own bytes
+    r"finalize$|combine|to_aggregate_state|\w*byte_comparable|decimal_average|decimal_division|format_type$)"
 )
 _TABLES = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "COLUMN_DATA"})
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
@@ -47,12 +49,18 @@ def check_statement(connection: duckdb.DuckDBPyConnection, statement: str, views
         raise _refused(f"it is longer than {LONGEST_STATEMENT:,} characters")
     if "\0" in statement:
         raise _refused("it holds a NUL character")
+    if any("\ud800" <= letter <= "\udfff" for letter in statement):
+        raise _refused("it holds half of a Unicode character")
     tree = _parsed(connection, statement)
     with_names = set(_cte_names(tree))
+    inner = _system_views(duckdb_version())
     for name in with_names:
         if not _PLAIN_NAME.fullmatch(name):
             raise _refused(f"WITH gives a name that is no plain word: {name!r}")
-    _check_tree(tree, {*views, *(name.lower() for name in with_names)}, _computing_functions(connection))
+        # outside its own WITH the name would mean DuckDB's view, which tells of paths and settings
+        if name.lower() in inner:
+            raise _refused(f"WITH gives the name of a view of DuckDB's own: {name!r}")
+    _check_tree(tree, {*views, *(name.lower() for name in with_names)}, _computing_functions())
 
 
 def _refused(why: str) -> QueryError:
@@ -70,9 +78,11 @@ def _parsed(connection: duckdb.DuckDBPyConnection, statement: str) -> dict[str, 
         statements = connection.extract_statements(statement)
     except duckdb.Error as error:
         raise _refused("it is not SQL: " + " ".join(str(error).split("\n\nLINE")[0].split())) from error
+    except (TypeError, ValueError) as error:
+        raise _refused("it cannot be taken apart to be checked") from error
     if len(statements) != 1:
         raise _refused(f"it holds {len(statements)} statements")
-    kind = str(statements[0].type).rsplit(".", 1)[-1]
+    kind = _kind(statements[0])
     if kind != "SELECT":
         raise _refused(f"it is a {kind} statement")
     try:
@@ -83,6 +93,14 @@ def _parsed(connection: duckdb.DuckDBPyConnection, statement: str) -> dict[str, 
     if content.get("error") or len(content["statements"]) != 1:
         raise _refused("it cannot be taken apart to be checked")
     return content["statements"][0]
+
+
+def _kind(statement: Any) -> str:
+    """Name of a statement's kind; DuckDB has kinds that its Python module cannot name."""
+    try:
+        return str(statement.type).rsplit(".", 1)[-1]
+    except ValueError:
+        return "unknown"
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:
@@ -135,6 +153,8 @@ def _check_function(node: dict[str, Any], allowed: Collection[str]) -> None:
         raise _refused(f"it calls the function {name!r} of another schema")
     if name not in allowed:
         raise _refused(f"the function {name!r} may not be called here")
+    if node.get("export_state"):
+        raise _refused("it takes the inner state of an aggregate")
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +169,23 @@ def _builtin_functions(version: str) -> frozenset[str]:
     return frozenset(name for (name,) in rows if not _CLOSED.match(name))
 
 
-def _computing_functions(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
+@lru_cache(maxsize=1)
+def _system_views(version: str) -> frozenset[str]:
     import duckdb
 
-    return _builtin_functions(duckdb.__version__) | OWN_FUNCTIONS
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            "SELECT lower(view_name) FROM duckdb_views() WHERE internal AND schema_name <> 'information_schema'"
+        ).fetchall()
+    return frozenset(name for (name,) in rows)
+
+
+def duckdb_version() -> str:
+    """Version of DuckDB; what is known of its functions and views is kept by it."""
+    import duckdb
+
+    return duckdb.__version__
+
+
+def _computing_functions() -> frozenset[str]:
+    return _builtin_functions(duckdb_version()) | OWN_FUNCTIONS

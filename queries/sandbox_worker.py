@@ -1,7 +1,7 @@
 """The process in which strangers' statements run: it may be killed at any time, and is.
 
-It reads requests as lines of JSON on standard input and answers on standard output: a line of
-JSON, followed by as many bytes of an Arrow stream as that line says.
+It says `ready`, then reads requests as lines of JSON on standard input and answers on standard
+output: a line of JSON, followed by as many bytes of an Arrow stream as that line says.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError, SpecclipError
 
+READY = b"ready\n"
 _BATCH_ROWS = 2048
 
 
@@ -101,12 +102,16 @@ def _capped(relation: Any, limits: Limits) -> tuple[pa.Table, bool]:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until there are no more.
+
+    An answer says whether the process is `spent`: what a statement took from its allowance of
+    memory does not all come back, and one that began short of it would fail for another's sake.
+    """
     for line in requests:
         request = json.loads(line)
         limits = Limits(**request["limits"])
         _limit_memory(limits)
-        payload = b""
+        payload, broken = b"", False
         try:
             table, truncated = answer(request["atlas"], request["statement"], request["parameters"], limits)
             sink = pa.BufferOutputStream()
@@ -118,9 +123,12 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             head = {"error": error.message, "hint": error.hint}
         except MemoryError:
             head = {"error": "The statement needs more memory than it may have.", "hint": "Ask for less at once."}
+            broken = True
         except Exception as error:
             head = {"error": f"The statement failed: {' '.join(str(error).split())[:300]}", "hint": ""}
-        answers.write(json.dumps({**head, "bytes": len(payload)}).encode() + b"\n" + payload)
+            broken = True
+        spent = broken or _allowance(limits) - _memory_taken() < limits.memory_mb << 20
+        answers.write(json.dumps({**head, "bytes": len(payload), "spent": spent}).encode() + b"\n" + payload)
         answers.flush()
 
 
@@ -130,11 +138,25 @@ def _limit_memory(limits: Limits) -> None:
         import resource
     except ImportError:
         return
-    allowed = (limits.memory_mb + 1024) << 20
+    allowed = _allowance(limits)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or allowed <= hard:
         resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _allowance(limits: Limits) -> int:
+    """Bytes of data that the process may have."""
+    return (limits.memory_mb + 1024) << 20
+
+
+def _memory_taken() -> int:
+    """Bytes of data that this process has, as its limit counts them; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
+    except (OSError, StopIteration):
+        return 0
 
 
 def request_line(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> bytes:
@@ -147,4 +169,11 @@ if __name__ == "__main__":
     output = sys.stdout.buffer
     # whatever prints must not get between answers
     sys.stdout = sys.stderr
+    # a statement's time does not pay for imports
+    import queries.sandbox_rules
+    import queries.similar
+    import queries.sql  # noqa: F401
+
+    output.write(READY)
+    output.flush()
     serve(sys.stdin.buffer, output)
