@@ -13,7 +13,7 @@ from .evidence import read_columns
 from .features import NAMES
 from .pair_table import vector_rows
 from .pairs import LRS, XP
-from .verdicts import STRENGTH, Verdicts, learned_shift
+from .verdicts import STRENGTH, Verdicts, learned_shift, odd_patterns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,8 +110,7 @@ def _with_verdicts(space: Space, table: pa.Table, rows: dict[str, np.ndarray], v
     vectors = np.concatenate(
         [space.index(LRS).vectors(rows["lrs"]), space.index(XP).vectors(rows["xp"])], axis=1
     ) / np.sqrt(2)
-    z = np.maximum(np.column_stack([table[f"z_{name}"].to_numpy() for name in NAMES]), 0.0)
-    patterns = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-6)
+    patterns = odd_patterns(np.column_stack([table[f"z_{name}"].to_numpy() for name in NAMES]))
     given = dict(
         zip(
             zip(verdicts.lrs_spec_id.tolist(), verdicts.xp_spec_id.tolist(), strict=True),

@@ -1,9 +1,10 @@
 """The user's verdicts on anomalies, kept in the atlas, and a ranking that learns from them.
 
-A verdict speaks for the stars that are alike: nearby in the space and odd in the same way. Each
-candidate's score is moved by the kernel-weighted mean of the verdicts around it, pulled to none
-where there are no verdicts near (in the manner of human-in-the-loop anomaly tools such as
-Astronomaly, Lochner & Bassett 2021, with a kernel in place of a forest).
+A verdict speaks for the stars that are alike: odd in the same way and nearby in the space. What the
+user would say of a candidate is predicted by a Gaussian process (Rasmussen & Williams 2006, eq. 2.25)
+from the verdicts given, and moves its score; far from all verdicts nothing is predicted and the score
+stays. Astronomaly (Lochner & Bassett 2021) does the like with a forest. How much it helps:
+tests/benchmarks/feedback.py.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 STAGE = "anomaly_verdicts"
 VALUES = {"interesting": 1.0, "artifact": -1.0, "normal": -1.0}
-# verdicts within this distance speak with full voice: cosine distance in both instruments and
-# difference of the normalised pattern of what is odd, each counted in these units
-VECTOR_WIDTH = 0.25
+# patterns this far apart are hardly alike: distance of unit vectors
 PATTERN_WIDTH = 0.35
-# a candidate far from every verdict keeps its rank: so much voice belongs to no verdict
-PRIOR_VOICE = 0.3
-# artifacts and normal stars sink by up to e^2, interesting ones rise as much
-STRENGTH = 2.0
+# of what two stars' verdicts have in common, so much asks that their vectors be near too (root of 1 - cosine)
+VECTOR_SHARE, VECTOR_WIDTH = 0.3, 0.25
+# variances beside that of the pattern, 1: of the user's general mood, and of a single verdict
+MOOD, DOUBT = 1.0, 0.3
+# the score rises or sinks by up to a factor e^1.5
+STRENGTH = 1.5
 
 SCHEMA = pa.schema(
     [
@@ -130,17 +131,24 @@ def give_verdict(atlas: Atlas, lrs_spec_id: int, xp_spec_id: int, verdict: str) 
     return read_verdicts(atlas)
 
 
-def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """How far verdicts move candidates, between -1 and 1.
+def odd_patterns(z: np.ndarray) -> np.ndarray:
+    """(n, m) of unit length: in what each of (n, m) robust z is odd; logarithms, lest the largest hide the others."""
+    patterns = np.log1p(np.maximum(np.asarray(z, dtype=np.float64), 0.0))
+    return np.asarray(patterns / np.maximum(np.linalg.norm(patterns, axis=1, keepdims=True), 1e-9))
 
-    shift_i = sum_j K_ij v_j / (sum_j K_ij + prior), K = exp(-(1 - cos) / width^2 / 2 - |dp|^2 / width_p^2 / 2).
+
+def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """How far verdicts move candidates, between -1 and 1; the judged ones go as far as their own verdict says.
+
+    k_ij = exp(-|dp|^2 / 2 w^2) (1 - a + a exp(-(1 - cos) / 2 w_v^2)), shift = k (k_jj + mood + doubt I)^-1 v,
+    the user's general mood, which moves all alike, left out.
 
     Parameters
     ----------
     vectors
         (n, d) unit vectors of candidates (both instruments' side by side, each of length 1/sqrt 2).
     patterns
-        (n, m) what is odd about each, of unit length: the parts of its score.
+        (n, m) from `odd_patterns`.
     judged
         (v,) positions of the judged ones among the candidates.
     value
@@ -148,9 +156,10 @@ def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray,
     """
     if len(judged) == 0:
         return np.zeros(len(vectors))
-    distance = 1.0 - vectors @ vectors[judged].T
-    difference = np.square(patterns[:, None, :] - patterns[judged][None]).sum(axis=2)
-    kernel = np.exp(-0.5 * distance / VECTOR_WIDTH**2 - 0.5 * difference / PATTERN_WIDTH**2)
-    # a verdict holds for its own star whatever its neighbours are
-    kernel[judged, np.arange(len(judged))] *= 10.0
-    return kernel @ value / (kernel.sum(axis=1) + PRIOR_VOICE)
+    apart = 2.0 - 2.0 * patterns @ patterns[judged].T
+    near = np.exp(-0.5 * (1.0 - vectors @ vectors[judged].T) / VECTOR_WIDTH**2)
+    kernel = np.exp(-0.5 * apart / PATTERN_WIDTH**2) * (1.0 - VECTOR_SHARE + VECTOR_SHARE * near)
+    given = kernel[judged] + MOOD + DOUBT * np.eye(len(judged))
+    shift = np.clip(kernel @ np.linalg.solve(given, value), -1.0, 1.0)
+    shift[judged] = value
+    return np.asarray(shift)
