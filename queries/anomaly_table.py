@@ -32,7 +32,10 @@ DESCRIPTIONS = {
     "carbon": "CH, C2 and CN bands below the prediction",
     "helium": "helium lines below the prediction",
     "double_lined": "a second, moved set of lines",
-    "match": "how little the two vectors look like one star's",
+    "color": "raw LRS flux against XP in broad bands: the shapes that dust and temperature change",
+    "calibration": "raw LRS flux against XP in broad bands: all of them (log chi2)",
+    "join": "a step at 5900 Angstrom between LRS's blue and red arm",
+    "match": "how little the two spectra look like one star's",
     "labels": "disagreement of the labels estimated from both spectra",
     "identity": "all that tells two stars apart, summed",
 }

@@ -86,7 +86,6 @@ def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
         If the atlas holds no simulated survey or no scores.
     """
     from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
-    from specclip_search.simulation.oddities import SEEN_OUTSIDE_WINDOW
 
     from .anomalies import score_atlas
     from .evaluate_truth import Truth
@@ -103,7 +102,7 @@ def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
     row = truth.spectra(stored["lrs_spec_id"].to_numpy())
     seen = np.where(row >= 0, truth.seen[np.maximum(row, 0)], "")
     parts = quantity_parts(z, star)
-    used = (row >= 0) & (split_of(star) != ACCEPTANCE_SPLIT) & ~np.isin(seen, SEEN_OUTSIDE_WINDOW)
+    used = (row >= 0) & (split_of(star) != ACCEPTANCE_SPLIT)
     weights, reached = climb(parts[used] ** POWER, seen[used].astype(str), NAMES)
     largest = max(weights.values())  # of a common factor nothing depends but the score's size
     return {

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .law_features import GLOBAL_NAMES, global_quantities, standardised
+from .law_features import GLOBAL_NAMES, PLAIN_COVARIATES, global_quantities, standardised
 from .pair_table import PairTable
 from .pairs import LRS, XP
 from .robust import Trend, fit_trend, local_location_scale
@@ -40,9 +40,8 @@ NAMES = (*LOCAL_NAMES, *GLOBAL_NAMES)
 # whose neighbours each quantity is compared with
 SIDE = {"lrs_error": XP, "xp_error": LRS, "lrs_isolation": LRS, "xp_isolation": XP, "mutual": LRS, "disagreement": XP}
 # of another star's spectrum, velocity and dust are no nuisance: they are freed of S/N and colour alone
-IDENTITY = ("mutual", "disagreement", "match", "labels")
+IDENTITY = ("mutual", "disagreement", "color", "match", "labels")
 IDENTITY_RANGE = (-2.0, 8.0)
-PLAIN_COVARIATES = 3
 BLOCK_ROWS = 8192
 NEAREST_PARTNERS = 8
 SNR_WIDTH_DEX = 0.2
@@ -142,7 +141,7 @@ def compute_features(
             raw[name][:, None], plain if name in IDENTITY else covariates, learn, neighbours[side].pair, weights[side]
         )[:, 0]
     # the sum of what tells two stars apart comes last: it is made of the others
-    for name, values in global_quantities(space, pairs).items():
+    for name, values in global_quantities(space, pairs, learn).items():
         z[:, NAMES.index(name)] = standardised(values, plain if name in IDENTITY else covariates, learn)
     z[:, NAMES.index("identity")] = standardised(identity_sum(np.nan_to_num(z)), plain, learn)
     return Features(np.nan_to_num(z), windows["lrs"], windows["xp"], mutual.astype(np.float32))

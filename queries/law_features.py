@@ -9,7 +9,8 @@ and dust by running medians, and then compared with all stars.
 * ``emission``, ``s_process``, ``alpha``, ``carbon``, ``helium``: matched filters, both kinds of
   residual averaged; emission and carbon take half of XP's to LRS's;
 * ``double_lined``: what a second, moved set of lines explains;
-* ``match``: how little both vectors look like one star's (see `queries.match_head`);
+* ``color``, ``calibration``, ``join``: raw LRS flux against XP in broad bands (see `queries.broad_band`);
+* ``match``: how little both spectra look like one star's (see `queries.match_head`);
 * ``labels``: chi2 of the labels that both vectors' estimators give, where the model has estimators;
 * ``identity``: what these and the distances of `queries.features` say together, see `identity_sum` there.
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import broad_band
 from .match_head import mismatch
 from .pair_table import PairTable
 from .pairs import LRS, XP
@@ -31,15 +33,16 @@ if TYPE_CHECKING:
 TOTALS = ("lrs_free", "lrs_own", "xp_free", "xp_own")
 PEAKS = tuple(f"{name}_peak" for name in TOTALS)
 FILTERS = ("emission", "s_process", "alpha", "carbon", "helium")
-GLOBAL_NAMES = (*TOTALS, *PEAKS, *FILTERS, "double_lined", "match", "labels", "identity")
+GLOBAL_NAMES = (*TOTALS, *PEAKS, *FILTERS, "double_lined", *broad_band.NAMES, "match", "labels", "identity")
+PLAIN_COVARIATES = 3
 XP_SHARE = 0.5
 COMPARED = ("teff", "logg", "feh")
 LEAST_SPREAD = 1e-6
 READ_ROWS = 16_384
 
 
-def global_quantities(space: Space, pairs: PairTable) -> dict[str, np.ndarray]:
-    """(N,) raw quantities by name, high where odd; those that cannot be had are all 0."""
+def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> dict[str, np.ndarray]:
+    """(N,) raw quantities by name, high where odd; those that cannot be had are all 0; `learn` as everywhere."""
     raw = {name: 0.5 * np.log(np.maximum(pairs.values[f"{name}_chi2"], 1e-6)) for name in TOTALS}
     raw |= {name: np.log(np.abs(pairs.values[name]) + 0.1) for name in PEAKS}
     lrs, xp = (
@@ -52,6 +55,7 @@ def global_quantities(space: Space, pairs: PairTable) -> dict[str, np.ndarray]:
     for name in FILTERS:
         raw[name] = lrs[name] + XP_SHARE * xp[name] if name in xp else lrs[name]
     raw["double_lined"] = pairs.values["double_lined"]
+    raw |= broad_band.broad_band(pairs.lrs_sed, pairs.xp_sed, pairs.covariates()[:, :PLAIN_COVARIATES], learn)
     raw |= _from_vectors(space, pairs)
     return raw
 
@@ -67,7 +71,7 @@ def standardised(raw: np.ndarray, covariates: np.ndarray, learn: np.ndarray) -> 
 def _from_vectors(space: Space, pairs: PairTable) -> dict[str, np.ndarray]:
     lrs, xp = _vectors(space, LRS, pairs.lrs_row), _vectors(space, XP, pairs.xp_row)
     log_snr = pairs.covariates()[:, :2]
-    found = {"match": mismatch(lrs, xp, log_snr, pairs.source_id), "labels": None}
+    found = {"match": mismatch(lrs, xp, log_snr, pairs.source_id, (pairs.lrs_sed, pairs.xp_sed)), "labels": None}
     found["labels"] = label_disagreement(space, pairs)
     return {name: np.zeros(len(pairs)) if values is None else values for name, values in found.items()}
 

@@ -1,9 +1,10 @@
-"""Do two vectors belong to one star? A small network that learns it from the atlas's own pairs.
+"""Do two spectra belong to one star? A small network that learns it from the atlas's own pairs.
 
 Vectors of the two instruments lie near each other, but how near differs from star to star, and
 what cannot be told from one instrument (velocity, dust) moves only one of them. Two small networks
-f and g bring both to 64 numbers in which -|f(a) - g(b)|^2 tells true pairs from all others of a
-batch (InfoNCE both ways: van den Oord, Li & Vinyals 2018; Radford et al. 2021). The score is the
+f and g bring both, with the broad-band shapes that vectors know nothing of, to 64 numbers in which
+-|f(a) - g(b)|^2 tells true pairs from all others of a batch (InfoNCE both ways: van den Oord, Li &
+Vinyals 2018; Radford et al. 2021). The score is the
 log of how much less likely the partner is than an average spectrum of the atlas,
 min over both sides of log sum_j exp(l(a, b_j)) - l(a, b). Pairs are judged by networks that never
 saw their star: three parts, each judged by the one that learned from the other two.
@@ -18,6 +19,7 @@ import numpy as np
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 
 from .halves import first_visits, scattered
+from .robust import median_and_sigma
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,10 +33,11 @@ EPOCHS, BATCH, RATE, DECAY = 30, 512, 3e-3, 0.05
 BACKGROUND = 2000
 JUDGE_ROWS = 4096
 CLIP = 6.0
+LEAST_SPREAD = 0.01
 
 
 class _Side:
-    """Principal components of one instrument's vectors, and the S/N, as a network takes them."""
+    """Principal components of one instrument's vectors, S/N and broad-band shape, as a network takes them."""
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.mean = vectors.mean(axis=0)
@@ -43,15 +46,20 @@ class _Side:
         count = min(COMPONENTS, vectors.shape[1])
         self.axes = (axes[:, ::-1][:, :count] / np.sqrt(np.maximum(values[::-1][:count], 1e-9))).astype(np.float32)
 
-    def __call__(self, vectors: np.ndarray, log_snr: np.ndarray) -> np.ndarray:
-        plain = np.concatenate([(vectors - self.mean) @ self.axes, log_snr[:, None] - 1.6], axis=1)
+    def __call__(self, vectors: np.ndarray, log_snr: np.ndarray, shape: np.ndarray) -> np.ndarray:
+        plain = np.concatenate([(vectors - self.mean) @ self.axes, log_snr[:, None] - 1.6, shape], axis=1)
         return np.clip(np.nan_to_num(plain), -CLIP, CLIP).astype(np.float32)
 
 
 def mismatch(
-    lrs_vectors: np.ndarray, xp_vectors: np.ndarray, log_snr: np.ndarray, source_id: np.ndarray, seed: int = 0
+    lrs_vectors: np.ndarray,
+    xp_vectors: np.ndarray,
+    log_snr: np.ndarray,
+    source_id: np.ndarray,
+    shapes: tuple[np.ndarray, np.ndarray] | None = None,
+    seed: int = 0,
 ) -> np.ndarray | None:
-    """How little two vectors look like one star's.
+    """How little two spectra look like one star's.
 
     Parameters
     ----------
@@ -61,6 +69,8 @@ def mismatch(
         (N, 2) log10 S/N of both spectra.
     source_id
         (N,) int64. Acceptance stars teach nothing.
+    shapes
+        (N, 15) broad-band levels of LRS and XP (see `specclip_search.preparation.bands`), NaN where unknown.
 
     Returns
     -------
@@ -70,6 +80,7 @@ def mismatch(
     able = first_visits(source_id) & (split_of(source_id) != ACCEPTANCE_SPLIT)
     if able.sum() < LEAST_PAIRS:
         return None
+    levels = _scaled(shapes, able, len(source_id))
     order = scattered(source_id)
     fold = (order % np.uint64(FOLDS)).astype(np.int64)
     result = np.empty(len(source_id))
@@ -78,7 +89,7 @@ def mismatch(
         chosen = chosen[np.argsort(order[chosen], kind="stable")[:MOST_PAIRS]]
         sides = _Side(lrs_vectors[chosen]), _Side(xp_vectors[chosen])
         inputs = [
-            side(vectors[chosen], log_snr[chosen, column])
+            side(vectors[chosen], log_snr[chosen, column], levels[column][chosen])
             for column, (side, vectors) in enumerate(zip(sides, (lrs_vectors, xp_vectors), strict=True))
         ]
         networks = _train(inputs[0], inputs[1], seed + number)
@@ -87,13 +98,24 @@ def mismatch(
         for start in range(0, len(own), JUDGE_ROWS):
             rows = own[start : start + JUDGE_ROWS]
             a, b = (
-                _apply(network, side(vectors[rows], log_snr[rows, column]))
+                _apply(network, side(vectors[rows], log_snr[rows, column], levels[column][rows]))
                 for column, (network, side, vectors) in enumerate(
                     zip(networks, sides, (lrs_vectors, xp_vectors), strict=True)
                 )
             )
             result[rows] = _judge(a, b, background)
     return result
+
+
+def _scaled(
+    shapes: tuple[np.ndarray, np.ndarray] | None, able: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both instruments' levels in robust sigma of XP's, so that their difference keeps its meaning; 0 where unknown."""
+    if shapes is None or not np.isfinite(shapes[1][able]).any():
+        return np.zeros((count, 0), np.float32), np.zeros((count, 0), np.float32)
+    middle, sigma = median_and_sigma(shapes[1][able].astype(np.float64))
+    lrs, xp = (np.nan_to_num((levels - middle) / np.maximum(sigma, LEAST_SPREAD)) for levels in shapes)
+    return lrs.astype(np.float32), xp.astype(np.float32)
 
 
 def _judge(a: np.ndarray, b: np.ndarray, background: list[np.ndarray]) -> np.ndarray:

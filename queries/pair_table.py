@@ -43,6 +43,8 @@ class PairTable:
         (N, w) float32 residuals of windows in sigma.
     patterns
         (N, m) float32 matched filters in sigma by law (`lrs_free`, `lrs_own`, `xp_free`, `xp_own`).
+    lrs_sed, xp_sed
+        (N, 15) float32 broad-band shapes, NaN where unknown.
     part
         (N,) number of the translation shard each pair stands in.
     unembedded
@@ -62,6 +64,8 @@ class PairTable:
     window_names: dict[str, tuple[str, ...]]
     patterns: dict[str, np.ndarray]
     pattern_names: dict[str, tuple[str, ...]]
+    lrs_sed: np.ndarray
+    xp_sed: np.ndarray
     part: np.ndarray
     unembedded: int
 
@@ -79,7 +83,7 @@ class PairTable:
         """
         stage = space.atlas.translations(space.model)
         parts = stage.parts()
-        if parts and "double_lined" not in pq.read_schema(parts[0].path).names:
+        if parts and "lrs_sed" not in pq.read_schema(parts[0].path).names:
             raise QueryError(
                 f"The translation errors of model '{space.model}' were made by an earlier version of the program.",
                 "Run `specclip-search translate` again; it makes those anew.",
@@ -115,6 +119,8 @@ class PairTable:
             names,
             {law: column_to_matrix(kept[f"{law}_patterns"]) for law in _LAWS},
             patterns,
+            column_to_matrix(kept["lrs_sed"]),
+            column_to_matrix(kept["xp_sed"]),
             number[both],
             int((~both).sum()),
         )

@@ -10,7 +10,7 @@ from .features import LOCAL_NAMES, NAMES
 from .lines import SAME_FEATURE, family, leading, line_phrase, only_hydrogen
 
 KINDS = ("astrophysical", "instrumental", "wrong_match")
-APART = ("disagreement", "mutual", "match", "labels", "identity")
+APART = ("disagreement", "mutual", "color", "match", "labels", "identity")
 CLEAR_Z = 5.0
 APART_Z = 3.0
 AGREE_Z = 2.0
@@ -57,6 +57,7 @@ PATTERN_WORDS = {
 }
 # a pattern is named where it stands out this far and is a fair part of what stands out most
 PATTERN_Z, PATTERN_SHARE = 6.0, 0.5
+SHAPE_SHARE = 0.7
 
 
 def explain(evidence: Evidence) -> tuple[str, str]:
@@ -108,7 +109,17 @@ def instrument_flags(evidence: Evidence) -> list[str]:
             flags.append(f"{clipped:.0f} pixels of {label} without positive flux or continuum")
     if quality.get("lrs_fibermask", 0) > 0:
         flags.append("LRS fibre is flagged")
-    return flags or _calibration_flags(evidence)
+    return flags or _shape_flags(evidence) or _calibration_flags(evidence)
+
+
+def _shape_flags(evidence: Evidence) -> list[str]:
+    """Raw LRS flux against XP in broad bands: a bad join of the arms, or a calibration that went wrong."""
+    z, largest = evidence.z, max(evidence.parts.values())
+    if z["join"] >= CLEAR_Z and evidence.parts["join"] >= SHAPE_SHARE * largest:
+        return [f"LRS's blue and red arm are joined with a step at 5900 A ({z['join']:.0f} sigma against XP)"]
+    if z["calibration"] >= CLEAR_Z and evidence.parts["calibration"] >= SHAPE_SHARE * largest:
+        return [f"LRS's raw flux is not calibrated as other spectra's ({z['calibration']:.0f} sigma against XP)"]
+    return []
 
 
 def _calibration_flags(evidence: Evidence) -> list[str]:
@@ -225,7 +236,10 @@ def _general_words(evidence: Evidence) -> str:
         "xp_free_peak": "a narrow feature of XP is off",
         "lrs_own_peak": "a narrow feature of LRS is unknown to the model",
         "xp_own_peak": "a narrow feature of XP is unknown to the model",
-        "match": "its two vectors do not look like one star's",
+        "color": "LRS's raw colors are not XP's",
+        "calibration": "LRS's raw flux, band by band, is not XP's",
+        "join": "a step between LRS's blue and red arm",
+        "match": "its two spectra do not look like one star's",
         "labels": "the labels estimated from its two spectra differ",
         "identity": "its two spectra are hardly one star's, by everything that tells stars apart",
         **PATTERN_WORDS,

@@ -12,7 +12,7 @@ import pyarrow as pa
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.links import StarLinks
 from specclip_search.modality import GAIA_XP, LAMOST_LRS
-from specclip_search.preparation.bands import band_levels_of_grid
+from specclip_search.preparation.bands import known_band_levels
 
 from .error_store import LearnedErrors
 from .law_columns import law_values
@@ -111,7 +111,7 @@ def _shard(
             for side, result in (("lrs", lrs), ("xp", xp))
             for name in ("chi2", "l1", "mse", "pixels", "window_sigma")
         }
-        values["lrs_sed"], values["xp_sed"] = block.sed[rows], band_levels_of_grid(XP_ANGSTROM, xp_flux)
+        values["lrs_sed"], values["xp_sed"] = block.sed[rows], known_band_levels(XP_ANGSTROM, xp_flux, xp_error)
         values |= law_values(errors.laws, "lrs", lrs_flux, lrs_error, to_lrs, own_lrs)
         values |= law_values(errors.laws, "xp", xp_flux, xp_error, to_xp, own_xp)
         # a prediction that is not finite is the model's failure, not a number to rank by: counted as rejected

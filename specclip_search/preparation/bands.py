@@ -24,6 +24,7 @@ BAND_CENTRES = BAND_EDGES.mean(axis=1)
 JOIN = 5900.0
 LEAST_GOOD = 0.7
 LEAST_BANDS = 3
+LARGEST_SHARE = 0.1
 
 
 def band_levels(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
@@ -59,9 +60,28 @@ def band_levels(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> n
         return centred(np.log(np.where(enough, total / count, np.nan))).astype(np.float32)
 
 
-def band_levels_of_grid(wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
-    """The same of spectra (N, P) without bad pixels, float32 (N, 15), for example of Gaia XP."""
-    return band_levels(wavelength, flux, np.ones_like(flux))
+def known_band_levels(wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """The same of Gaia XP spectra, whose errors go together from one sample to the next.
+
+    Parameters
+    ----------
+    wavelength
+        (P,) Angstrom.
+    flux, error
+        (N, P); the error of a band's mean is taken to be the mean of its samples' errors.
+
+    Returns
+    -------
+    np.ndarray
+        (N, 15) float32; NaN also where the error exceeds a tenth of the flux.
+    """
+    level = band_levels(wavelength, flux, np.ones_like(flux)).astype(np.float64)
+    for number, (low, high) in enumerate(BAND_EDGES):
+        inside = (wavelength >= low) & (wavelength < high)
+        with np.errstate(invalid="ignore"):
+            vague = error[:, inside].mean(axis=1) > LARGEST_SHARE * flux[:, inside].mean(axis=1)
+        level[vague, number] = np.nan
+    return centred(level).astype(np.float32)
 
 
 def centred(level: np.ndarray) -> np.ndarray:

@@ -45,8 +45,6 @@ C2_HEADS = (4383.0, 4738.0, 5166.6, 5637.0, 6193.0)  # Swan system, degraded to 
 CN_HEADS = (6927.0, 7876.0, 9150.0, 10880.0)
 TIO_HEADS = (4763.0, 4956.0, 5168.0, 5450.0, 5849.0, 6160.0, 6653.0, 7056.0, 7592.0, 8434.0)  # to the red
 LINE_SIGMA_A = 1.3
-SEEN_OUTSIDE_WINDOW = ("bad_join",)
-"""Classes that touch no pixel of the model's 4000-5600 A: no search by the model can find them."""
 
 
 def changed_light(

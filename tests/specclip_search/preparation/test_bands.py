@@ -8,7 +8,7 @@ import numpy as np
 
 from specclip_search.modality import GAIA_XP, LAMOST_LRS
 from specclip_search.preparation import prepare_arrays, prepare_batch
-from specclip_search.preparation.bands import BAND_CENTRES, BAND_EDGES, BANDS, band_levels, band_levels_of_grid
+from specclip_search.preparation.bands import BAND_CENTRES, BAND_EDGES, BANDS, band_levels, known_band_levels
 from specclip_search.readers import read_spectrum
 from specclip_search.spectrum import Spectrum
 
@@ -74,7 +74,17 @@ def test_both_instruments_agree_on_a_smooth_spectrum() -> None:
     xp_a = 10 * np.asarray(GAIA_XP.wavelength)
     body = [1e18 / wave**5 / np.expm1(1.4388e8 / (wave * 5500.0)) for wave in (GRID, xp_a)]
     lrs = band_levels(GRID, body[0][None], np.ones((1, 3909)))
-    np.testing.assert_allclose(lrs, band_levels_of_grid(xp_a, body[1][None]), atol=4e-3)
+    np.testing.assert_allclose(lrs, known_band_levels(xp_a, body[1][None], 0.01 * body[1][None]), atol=4e-3)
+
+
+def test_bands_of_large_error_are_unknown() -> None:
+    wave = 10 * np.asarray(GAIA_XP.wavelength)
+    flux = np.ones((2, len(wave)))
+    error = np.full_like(flux, 0.05)
+    error[1, wave < 5000] = 0.2
+    assert np.isfinite(known_band_levels(wave, flux, error)[0]).all()
+    assert np.flatnonzero(np.isnan(known_band_levels(wave, flux, error)[1])).tolist() == [0, 1, 2, 3]
+    assert np.isnan(known_band_levels(wave, flux, np.full_like(flux, np.inf))).all()
 
 
 def test_real_spectra_have_smooth_shapes(shared_data: Path) -> None:
