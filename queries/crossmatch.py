@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
 
-from .skymatch import move, sky_match
+from .skymatch import SkyMatches, move, sky_match
 
 if TYPE_CHECKING:
     from .sql import AtlasConnection
@@ -62,20 +63,60 @@ def crossmatch(
     Raises
     ------
     QueryError
-        If a side has no position, epochs differ and no side has proper motions, or the radius
-        is not usable.
+        If a side has no position, only one epoch is given, epochs differ and no side has proper
+        motions, or the radius is not usable.
     """
+    if (left_epoch is None) != (right_epoch is None):
+        raise _one_epoch(left_epoch, right_epoch)
     tables = [_read(connection, side) for side in (left, right)]
-    positions = [_position(table, side) for table, side in zip(tables, (left, right), strict=True)]
+    places = [_places(table, side) for table, side in zip(tables, (left, right), strict=True)]
+    found, candidates = matched(
+        places[0], places[1], radius_arcsec, left_epoch=left_epoch, right_epoch=right_epoch, nearest=nearest
+    )
+    return _joined(
+        tables[0].take(pa.array(found.left)), tables[1].take(pa.array(found.right)), found.separation, candidates
+    )
+
+
+def matched(
+    left: Mapping[str, np.ndarray],
+    right: Mapping[str, np.ndarray],
+    radius_arcsec: float,
+    *,
+    left_epoch: float | None = None,
+    right_epoch: float | None = None,
+    nearest: bool = True,
+) -> tuple[SkyMatches, np.ndarray]:
+    """Match two lists of positions, moved to one epoch; see `crossmatch`.
+
+    Parameters
+    ----------
+    left, right
+        (N,) `ra`, `dec` in degrees, and `pmra`, `pmdec` in mas/yr where known.
+
+    Returns
+    -------
+    SkyMatches, and (M,) int64 the number of right rows within the radius of each pair's left row.
+    """
+    if (left_epoch is None) != (right_epoch is None):
+        raise _one_epoch(left_epoch, right_epoch)
+    positions = [(side["ra"], side["dec"]) for side in (left, right)]
     if left_epoch is not None and right_epoch is not None and left_epoch != right_epoch:
-        _to_one_epoch(tables, positions, (left_epoch, right_epoch))
+        _to_one_epoch((left, right), positions, (left_epoch, right_epoch))
     found = sky_match(*positions[0], *positions[1], radius_arcsec)
     rows, counts = np.unique(found.left, return_counts=True)
     if nearest:
         found = found.nearest()
     candidates = counts[np.searchsorted(rows, found.left)] if len(rows) else np.empty(0, np.int64)
-    return _joined(
-        tables[0].take(pa.array(found.left)), tables[1].take(pa.array(found.right)), found.separation, candidates
+    return found, candidates
+
+
+def _one_epoch(left_epoch: float | None, right_epoch: float | None) -> QueryError:
+    given, missing = ("left", "right") if right_epoch is None else ("right", "left")
+    return QueryError(
+        f"Epochs of both sides are needed to bring positions together; found only the {given} one, "
+        f"{left_epoch if right_epoch is None else right_epoch:g}.",
+        f"Add the {missing} epoch, or leave both out.",
     )
 
 
@@ -87,13 +128,14 @@ def _read(connection: AtlasConnection, side: str) -> pa.Table:
     return rows.arrow()
 
 
-def _position(table: pa.Table, side: str) -> tuple[np.ndarray, np.ndarray]:
+def _places(table: pa.Table, side: str) -> dict[str, np.ndarray]:
     if not {"ra", "dec"} <= set(table.column_names):
         raise QueryError(
             f"'{side}' has no columns ra and dec; it has {', '.join(table.column_names)}.",
             "Give a SELECT that names the position's columns ra and dec, in degrees.",
         )
-    return _numbers(table, "ra"), _numbers(table, "dec")
+    names = ["ra", "dec"] + (["pmra", "pmdec"] if {"pmra", "pmdec"} <= set(table.column_names) else [])
+    return {name: _numbers(table, name) for name in names}
 
 
 def _numbers(table: pa.Table, name: str) -> np.ndarray:
@@ -101,12 +143,14 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
 
 
 def _to_one_epoch(
-    tables: list[pa.Table], positions: list[tuple[np.ndarray, np.ndarray]], epochs: tuple[float, float]
+    sides: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]],
+    positions: list[tuple[np.ndarray, np.ndarray]],
+    epochs: tuple[float, float],
 ) -> None:
-    for side in (0, 1):
-        if {"pmra", "pmdec"} <= set(tables[side].column_names):
-            motion = (_numbers(tables[side], "pmra"), _numbers(tables[side], "pmdec"))
-            positions[side] = move(*positions[side], *motion, epochs[1 - side] - epochs[side])
+    for number, side in enumerate(sides):
+        if "pmra" in side:
+            years = epochs[1 - number] - epochs[number]
+            positions[number] = move(*positions[number], side["pmra"], side["pmdec"], years)
             return
     raise QueryError(
         f"The epochs {epochs[0]:g} and {epochs[1]:g} differ, and neither side has columns pmra and pmdec (mas/yr).",

@@ -1,4 +1,4 @@
-"""Functions that an atlas adds to SQL: similar, cosine, separation_arcsec, cone."""
+"""Functions that an atlas adds to SQL: similar, cosine, separation_arcsec, cone, sky_match."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import parse_key
+
+from .sky_function import add_sky_match
 
 if TYPE_CHECKING:
     import duckdb
@@ -46,6 +48,9 @@ class Failures:
 
     def __init__(self) -> None:
         self.last: Exception | None = None
+
+    def keep(self, error: Exception) -> None:
+        self.last = error
 
     def take(self) -> Exception | None:
         error, self.last = self.last, None
@@ -90,6 +95,7 @@ def add_functions(connection: duckdb.DuckDBPyConnection, atlas: Atlas, files: bo
     )
     for macro in (_SIMILAR, _COSINE, _SEPARATION):
         connection.execute(macro)
+    add_sky_match(connection, failures.keep)
     return failures
 
 

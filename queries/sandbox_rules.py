@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import duckdb
 
 LONGEST_STATEMENT = 20_000
-TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "cone"})
+TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "cone", "sky_match"})
 OWN_FUNCTIONS = frozenset({"cosine", "separation_arcsec", "unnest"})
 # functions that tell of the process or the connection, wait, keep state, run text as SQL, or are inner ones of DuckDB
 _CLOSED = re.compile(
@@ -137,6 +137,21 @@ def _check_tree(tree: dict[str, Any], tables: set[str], functions: frozenset[str
         if "function_name" in node:
             allowed = TABLE_FUNCTIONS if id(node) in table_calls else functions
             _check_function(node, allowed)
+            if node["function_name"].lower() == "sky_match":
+                _check_named_tables(node, tables)
+
+
+def _check_named_tables(node: dict[str, Any], tables: set[str]) -> None:
+    """`sky_match` reads tables by name, so that its names are held to the rule of FROM."""
+    for argument in node["arguments"]:
+        given = argument["expression"]
+        literal = given.get("literal", {})
+        names = [literal.get("text", "")] if literal.get("kind") == "STRING" else given.get("column_names", [])
+        if given.get("class") not in ("CONSTANT", "COLUMN_REF") or len(names) > 1:
+            raise _refused("an argument of sky_match is neither a view's name nor a number")
+        for name in names:
+            if name.lower() not in tables:
+                raise _refused(f"there is no view {name!r}")
 
 
 def _check_table(node: dict[str, Any], tables: set[str]) -> None:

@@ -279,9 +279,8 @@ def test_a_slow_statement_is_not_given_the_time_of_the_start(shared: Sandbox, mo
         return _deadline(worker, seconds)
 
     monkeypatch.setattr("queries.sandbox._deadline", deadline)
-    with Sandbox(shared.atlas, Limits(seconds=0.5)) as fresh:
-        with pytest.raises(QueryError, match=r"did not end within 0\.5 s"):
-            fresh.run("SELECT levenshtein(repeat('a', 500000), repeat('b', 500000))")
+    with Sandbox(shared.atlas, Limits(seconds=0.5)) as fresh, pytest.raises(QueryError, match=r"within 0\.5 s"):
+        fresh.run("SELECT levenshtein(repeat('a', 500000), repeat('b', 500000))")
     assert len(given) == 2
     assert given[1] < 5 < given[0]
 
