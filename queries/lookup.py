@@ -6,6 +6,8 @@ import json
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _OPEN_FILES = 512
 _FORMAT = 1
+# row groups that are worth a second thread; each takes half a millisecond
+_WORTH_THREADS, _READERS = 8, 2
 # fewer ids are sorted sooner than a file is written and read
 _WORTH_KEEPING = 200_000
 
@@ -63,36 +67,70 @@ class Lookup:
     def take(self, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Columns of some rows of the stage, in the order of `rows`; only their row groups are read."""
         number = np.searchsorted(self.first_row, rows, "right") - 1
-        order, pieces = [], []
+        wanted = []
         for file in np.unique(number):
             here = np.flatnonzero(number == file)
-            piece, place = _take_from(self.files[file], rows[here] - self.first_row[file], columns)
-            pieces.append(piece)
-            order.append(here[place])
-        if not pieces:
+            wanted += _groups_of(self.files[file], rows[here] - self.first_row[file], here)
+        if not wanted:
             schema = pq.read_schema(self.files[0])
             return pa.schema([schema.field(name) for name in columns]).empty_table()
-        back = np.argsort(np.concatenate(order), kind="stable")
+        pieces = _read(wanted, list(columns))
+        back = np.argsort(np.concatenate([one.place for one in wanted]), kind="stable")
         return pa.concat_tables(pieces).take(pa.array(back))
 
 
-def _take_from(path: str, rows: np.ndarray, columns: Sequence[str]) -> tuple[pa.Table, np.ndarray]:
-    """Rows of one file, and which of `rows` each is: row groups are read one after another."""
-    file, first, lock = _opened(path, os.stat(path).st_mtime_ns)
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rows wanted of one row group: `rows` within it, and their places in the answer."""
+
+    path: str
+    changed: int
+    number: int
+    rows: np.ndarray
+    place: np.ndarray
+
+
+def _groups_of(path: str, rows: np.ndarray, place: np.ndarray) -> list[_Group]:
+    changed = os.stat(path).st_mtime_ns
+    first = _opened(path, changed, 0)[1]
     group = np.searchsorted(first, rows, "right") - 1
-    pieces, place = [], []
+    found = []
     for number in np.unique(group):
         here = np.flatnonzero(group == number)
-        with lock:
-            table = file.read_row_group(int(number), columns=list(columns), use_threads=False)
-        pieces.append(table.take(pa.array(rows[here] - first[number])))
-        place.append(here)
-    return pa.concat_tables(pieces), np.concatenate(place)
+        found.append(_Group(path, changed, int(number), rows[here] - first[number], place[here]))
+    return found
+
+
+def _read(wanted: list[_Group], columns: list[str]) -> list[pa.Table]:
+    """The rows of every group, in order; of many groups half are read by a second thread with readers of its own."""
+
+    def share(turn: int, step: int) -> list[pa.Table]:
+        return [_rows_of(one, columns, turn) for one in wanted[turn::step]]
+
+    if len(wanted) < _WORTH_THREADS:
+        return share(0, 1)
+    halves = list(_threads().map(share, range(_READERS), [_READERS] * _READERS))
+    return [halves[i % _READERS][i // _READERS] for i in range(len(wanted))]
+
+
+def _rows_of(one: _Group, columns: list[str], reader: int) -> pa.Table:
+    file, _, lock = _opened(one.path, one.changed, reader)
+    with lock:
+        table = file.read_row_group(one.number, columns=columns, use_threads=False)
+    return table.take(pa.array(one.rows))
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_READERS, thread_name_prefix="lookup")
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def _opened(path: str, changed: int) -> tuple[pq.ParquetFile, np.ndarray, threading.Lock]:
-    """A file with its footer, the first row of each of its row groups, and a lock: a reader serves one thread."""
+def _opened(path: str, changed: int, reader: int) -> tuple[pq.ParquetFile, np.ndarray, threading.Lock]:
+    """A file with its footer, the first row of each of its row groups, and a lock: a reader serves one thread.
+
+    `reader` tells apart the handles of threads that read the same file at once.
+    """
     file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     return file, np.concatenate([[0], np.cumsum(sizes)])[: len(sizes)].astype(np.int64), threading.Lock()
