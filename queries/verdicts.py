@@ -28,8 +28,8 @@ VALUES = {"interesting": 1.0, "artifact": -1.0, "normal": -1.0}
 # patterns this far apart are hardly alike: distance of unit vectors
 PATTERN_WIDTH = 0.35
 # of what two stars' verdicts have in common, so much asks that their vectors be near too (root of 1 - cosine)
-VECTOR_SHARE, VECTOR_WIDTH = 0.3, 0.25
-# variances beside that of the pattern, 1: of the user's general mood, and of a single verdict
+VECTOR_SHARE, VECTOR_WIDTH = 0.9, 0.4
+# variances beside that of the prediction, 1: of the user's mood, and of a single verdict
 MOOD, DOUBT = 1.0, 0.3
 # the score rises or sinks by up to a factor e^1.5
 STRENGTH = 1.5
@@ -140,8 +140,9 @@ def odd_patterns(z: np.ndarray) -> np.ndarray:
 def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray, value: np.ndarray) -> np.ndarray:
     """How far verdicts move candidates, between -1 and 1; the judged ones go as far as their own verdict says.
 
-    k_ij = exp(-|dp|^2 / 2 w^2) (1 - a + a exp(-(1 - cos) / 2 w_v^2)), shift = k (k_jj + mood + doubt I)^-1 v,
-    the user's general mood, which moves all alike, left out.
+    k_ij = exp(-|dp|^2 / 2 w^2) (1 - a + a exp(-(1 - cos) / 2 w_v^2)), shift = k (k_jj + doubt I)^-1 (v - mood).
+    The mood is the mean verdict, but never below 0: who likes all that was shown may like the rest as
+    well, and who likes nothing of it wants something else, so that what is unlike it rises.
 
     Parameters
     ----------
@@ -159,7 +160,9 @@ def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray,
     apart = 2.0 - 2.0 * patterns @ patterns[judged].T
     near = np.exp(-0.5 * (1.0 - vectors @ vectors[judged].T) / VECTOR_WIDTH**2)
     kernel = np.exp(-0.5 * apart / PATTERN_WIDTH**2) * (1.0 - VECTOR_SHARE + VECTOR_SHARE * near)
-    given = kernel[judged] + MOOD + DOUBT * np.eye(len(judged))
-    shift = np.clip(kernel @ np.linalg.solve(given, value), -1.0, 1.0)
+    given = kernel[judged] + DOUBT * np.eye(len(judged))
+    ones, answer = np.linalg.solve(given, np.column_stack([np.ones(len(judged)), value])).T
+    mood = max(float(answer.sum() / (ones.sum() + 1.0 / MOOD)), 0.0)
+    shift = np.clip(kernel @ (answer - mood * ones), -1.0, 1.0)
     shift[judged] = value
     return np.asarray(shift)

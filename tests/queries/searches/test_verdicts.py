@@ -39,8 +39,8 @@ def test_ranking_learns_what_the_user_wants(judged: Any) -> None:
             give_verdict(judged.atlas, row.lrs_spec_id, row.xp_spec_id, "interesting" if good else "artifact")
         recall.append(wanted(judged, anomalies(judged.atlas, top=30)).mean())
     assert len(read_verdicts(judged.atlas)) == 15
-    # of those that do not stand at the top already nearly all must rise there
-    assert recall[-1] - recall[0] > 0.75 * (1 - recall[0])
+    # of those that do not stand at the top already most must rise there
+    assert recall[-1] - recall[0] > 0.6 * (1 - recall[0])
     after = anomalies(judged.atlas, top=60)
     assert after.learned.between(-1, 1).all()
     # scores and p-values are what they were: only ranks have moved
@@ -89,8 +89,8 @@ def test_verdicts_fade_with_distance_and_with_unlike_reasons() -> None:
     assert (np.diff(by_vector) < 0).all()
     by_reason = learned_shift(same, turned(fading), first, good)
     assert (np.diff(by_reason) < 0).all()
-    # a star odd for another reason is left alone, however near
-    assert by_reason[-1] < 0.02 < 0.2 < by_vector[-1]
+    # a star odd for another reason is left alone, however near; one far off for the same reason hardly moves
+    assert by_reason[-1] < 0.01 < by_vector[-1] < 0.1
     assert (learned_shift(same, same, np.empty(0, int), np.empty(0)) == 0).all()
 
 
@@ -105,6 +105,9 @@ def test_both_sides_of_a_quarrel_are_heard() -> None:
     # a user who likes all that was shown says nothing of what is unlike it
     pleased = learned_shift(vectors, patterns, np.array([0, 1]), np.ones(2))
     assert abs(pleased[5]) < 1e-3
+    # and one who likes nothing wants none of what is like it, however much there was of it
+    bored = learned_shift(np.tile([1.0, 0.0], (60, 1)), np.tile([1.0, 0.0], (60, 1)), np.arange(50), -np.ones(50))
+    assert (bored[50:] < -0.9).all()
 
 
 def test_patterns_do_not_depend_on_how_odd_a_star_is() -> None:
