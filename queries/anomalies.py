@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
 # raise when a formula changes: scores stored before are then computed again
-REVISION = 6
+REVISION = 7
 DEFAULT_K = 32
 EXPLAIN_BELOW_P = 0.01
 WEIGHTS = load_weights(NAMES)

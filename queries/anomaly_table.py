@@ -35,6 +35,7 @@ DESCRIPTIONS = {
     "color": "raw LRS flux against XP in broad bands: the shapes that dust and temperature change",
     "calibration": "raw LRS flux against XP in broad bands: all of them (log chi2)",
     "join": "a step at 5900 Angstrom between LRS's blue and red arm",
+    "lrs_rarity": "how sparsely the LRS space is populated around the star, whatever its neighbours are",
     "match": "how little the two spectra look like one star's",
     "labels": "disagreement of the labels estimated from both spectra",
     "identity": "all that tells two stars apart, summed",

@@ -41,6 +41,8 @@ NAMES = (*LOCAL_NAMES, *GLOBAL_NAMES)
 SIDE = {"lrs_error": XP, "xp_error": LRS, "lrs_isolation": LRS, "xp_isolation": XP, "mutual": LRS, "disagreement": XP}
 # of another star's spectrum, velocity and dust are no nuisance: they are freed of S/N and colour alone
 IDENTITY = ("mutual", "disagreement", "color", "match", "labels")
+# rare stars have rare colors: freed of color, rarity would be freed of itself
+RARITY_COVARIATES = [0, 1, 3]
 IDENTITY_RANGE = (-2.0, 8.0)
 BLOCK_ROWS = 8192
 NEAREST_PARTNERS = 8
@@ -142,9 +144,16 @@ def compute_features(
         )[:, 0]
     # the sum of what tells two stars apart comes last: it is made of the others
     for name, values in global_quantities(space, pairs, learn).items():
-        z[:, NAMES.index(name)] = standardised(values, plain if name in IDENTITY else covariates, learn)
+        z[:, NAMES.index(name)] = standardised(values, _free_of(name, covariates), learn)
     z[:, NAMES.index("identity")] = standardised(identity_sum(np.nan_to_num(z)), plain, learn)
     return Features(np.nan_to_num(z), windows["lrs"], windows["xp"], mutual.astype(np.float32))
+
+
+def _free_of(name: str, covariates: np.ndarray) -> np.ndarray:
+    """Columns of the covariates that a quantity judged against all stars is freed of."""
+    if name == "lrs_rarity":
+        return covariates[:, RARITY_COVARIATES]
+    return covariates[:, :PLAIN_COVARIATES] if name in IDENTITY else covariates
 
 
 def identity_sum(z: np.ndarray) -> np.ndarray:

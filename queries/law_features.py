@@ -12,6 +12,8 @@ and dust by running medians, and then compared with all stars.
 * ``color``, ``calibration``, ``join``: raw LRS flux against XP in broad bands (see `queries.broad_band`);
 * ``match``: how little both spectra look like one star's (see `queries.match_head`);
 * ``labels``: chi2 of the labels that both vectors' estimators give, where the model has estimators;
+* ``lrs_rarity``: how sparsely the LRS space is populated around a star, whatever its neighbours are
+  (see `queries.rarity`), freed of S/N and velocity alone;
 * ``identity``: what these and the distances of `queries.features` say together, see `identity_sum` there.
 """
 
@@ -25,6 +27,7 @@ from . import broad_band
 from .match_head import mismatch
 from .pair_table import PairTable
 from .pairs import LRS, XP
+from .rarity import rarity
 from .robust import fit_trend
 
 if TYPE_CHECKING:
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
 TOTALS = ("lrs_free", "lrs_own", "xp_free", "xp_own")
 PEAKS = tuple(f"{name}_peak" for name in TOTALS)
 FILTERS = ("emission", "s_process", "alpha", "carbon", "helium")
-GLOBAL_NAMES = (*TOTALS, *PEAKS, *FILTERS, "double_lined", *broad_band.NAMES, "match", "labels", "identity")
+GLOBAL_NAMES = (
+    *TOTALS, *PEAKS, *FILTERS, "double_lined", *broad_band.NAMES, "lrs_rarity", "match", "labels", "identity",
+)  # fmt: skip
 PLAIN_COVARIATES = 3
 XP_SHARE = 0.5
 COMPARED = ("teff", "logg", "feh")
@@ -56,7 +61,7 @@ def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> dict
         raw[name] = lrs[name] + XP_SHARE * xp[name] if name in xp else lrs[name]
     raw["double_lined"] = pairs.values["double_lined"]
     raw |= broad_band.broad_band(pairs.lrs_sed, pairs.xp_sed, pairs.covariates()[:, :PLAIN_COVARIATES], learn)
-    raw |= _from_vectors(space, pairs)
+    raw |= _from_vectors(space, pairs, learn)
     return raw
 
 
@@ -68,10 +73,11 @@ def standardised(raw: np.ndarray, covariates: np.ndarray, learn: np.ndarray) -> 
     return np.nan_to_num(trend.standardise(raw, covariates))
 
 
-def _from_vectors(space: Space, pairs: PairTable) -> dict[str, np.ndarray]:
+def _from_vectors(space: Space, pairs: PairTable, learn: np.ndarray) -> dict[str, np.ndarray]:
     lrs, xp = _vectors(space, LRS, pairs.lrs_row), _vectors(space, XP, pairs.xp_row)
     log_snr = pairs.covariates()[:, :2]
     found = {"match": mismatch(lrs, xp, log_snr, pairs.source_id, (pairs.lrs_sed, pairs.xp_sed)), "labels": None}
+    found["lrs_rarity"] = rarity(lrs, pairs.source_id, learn)
     found["labels"] = label_disagreement(space, pairs)
     return {name: np.zeros(len(pairs)) if values is None else values for name, values in found.items()}
 

@@ -239,6 +239,7 @@ def _general_words(evidence: Evidence) -> str:
         "color": "LRS's raw colors are not XP's",
         "calibration": "LRS's raw flux, band by band, is not XP's",
         "join": "a step between LRS's blue and red arm",
+        "lrs_rarity": "a rare kind of star in LRS, though alike ones may be near",
         "match": "its two spectra do not look like one star's",
         "labels": "the labels estimated from its two spectra differ",
         "identity": "its two spectra are hardly one star's, by everything that tells stars apart",
