@@ -11,7 +11,7 @@ from specclip_search.atlas.lock import writer_lock
 
 from .costs import Estimate, estimate, parse_memory, refuse_what_cannot_fit
 from .engines import Engine, choose_engine
-from .growth import Drift, can_grow, measure_drift, take_over
+from .growth import Drift, measure_drift, take_over, why_anew
 from .judge import judge
 from .keytable import KeyTable
 from .layout import BUILDING, Generation, current_generation, note_files, publish
@@ -91,7 +91,8 @@ def build_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp
         old = None if fresh else current_generation(atlas, table.model, modality)
         if old is not None and order.fulfilled_by(old):
             return report_of(old, needs, "current", meter)
-        plan, mean, drift, grown = _make(order, root / BUILDING, old, meter)
+        anew = why_anew(old, table, chosen, order.asked, seed) if old is not None else ""
+        plan, mean, drift, grown = _make(order, root / BUILDING, None if anew else old, meter)
         manifest = judge(plan, mean, order.asked, wished_recall, meter)
         if drift is not None:
             manifest["growth"] = asdict(drift) | {"retrained": not grown}
@@ -102,7 +103,7 @@ def build_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp
         note_files(plan.folder)
         sync_folder(plan.folder)
         generation = publish(atlas, table.model, modality, plan.folder, manifest)
-    return report_of(generation, needs, "grown" if grown else "built", meter, drift)
+    return report_of(generation, needs, "grown" if grown else "built", meter, drift, anew)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _make(order: _Order, folder: Path, old: Generation | None,
     with meter("mean"):
         now = ensure_mean(order.atlas, table.model, table.modality)
     drift = None
-    if old is not None and can_grow(old, table, order.recipe, order.asked, order.seed):
+    if old is not None:
         plan = order.plan(folder, str(old.manifest["vectors_digest"]))
         with meter("take over"):
             kept = take_over(plan, old)

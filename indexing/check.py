@@ -14,7 +14,7 @@ from specclip_search.errors import SpecclipError
 
 from .costs import group_size
 from .keytable import KeyTable
-from .layout import current_generation
+from .layout import DIGESTS, current_generation
 from .means import centre
 from .meter import folder_bytes
 from .quality import Recall, exact_truth, measure_recall
@@ -80,14 +80,19 @@ def check_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp
     try:
         index = VectorIndex.open(atlas, model, modality)
     except SpecclipError as error:
-        return IndexCheck(modality, [CheckFinding("problem", "index", error.message)], [])
+        return IndexCheck(modality, [CheckFinding("problem", "index", f"{error.message} {error.hint}".strip())], [])
     table = VectorTable(atlas, index.model, modality)
     findings.append(CheckFinding("ok", "vectors", f"digest {index.digest[:19]}, {index.rows:,} vectors"))
     if full:
         broken = table.stage.verify()
         findings.append(_finding(not broken, "shards", "every shard has the bytes its sidecar says",
                                  f"changed since written: {', '.join(broken)}"))
-    findings += [_check_files(index), _check_keys(index, table), _check_store(index, table, full, seed)]
+    for look in (_check_files, _check_keys):
+        try:
+            findings.append(look(index, table))
+        except SpecclipError as error:
+            findings.append(CheckFinding("problem", "index", f"{error.message} {error.hint}".strip()))
+    findings.append(_check_store(index, table, full, seed))
     if index.lists is not None:
         findings.append(_finding(index.lists.rows == index.rows, "lists", f"{index.rows:,} codes",
                                  f"{index.lists.rows:,} codes for {index.rows:,} vectors"))
@@ -98,12 +103,15 @@ def check_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp
     return IndexCheck(modality, findings, recall)
 
 
-def _check_files(index: VectorIndex) -> CheckFinding:
-    kept = json.loads((index.folder / "files.json").read_text(encoding="utf-8"))
+def _check_files(index: VectorIndex, _table: VectorTable) -> CheckFinding:
+    try:
+        kept = dict(json.loads((index.folder / DIGESTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        return CheckFinding("problem", "files", f"{DIGESTS} cannot be read ({error}); run `index build --fresh`")
     wrong = [name for name, digest in kept.items() if not (index.folder / name).exists()
              or file_digest(index.folder / name) != digest]
     return _finding(not wrong, "files", f"{len(kept)} files have the bytes they were written with",
-                    f"changed or missing: {', '.join(wrong)}; run `index build`")
+                    f"changed or missing: {', '.join(wrong)}; run `index build --fresh`")
 
 
 def _check_keys(index: VectorIndex, table: VectorTable) -> CheckFinding:
@@ -113,7 +121,7 @@ def _check_keys(index: VectorIndex, table: VectorTable) -> CheckFinding:
             and all(np.array_equal(getattr(kept, name), getattr(fresh, name))
                     for name in ("spec_id", "source_id", "release", "by_spec", "by_source")))
     return _finding(same, "keys", f"{len(fresh):,} keys stand beside their vectors",
-                    "the keys beside the index are not those of the vectors; run `index build`")
+                    "the keys beside the index are not those of the vectors; run `index build --fresh`")
 
 
 def _check_store(index: VectorIndex, table: VectorTable, full: bool, seed: int) -> CheckFinding:
@@ -131,7 +139,7 @@ def _check_store(index: VectorIndex, table: VectorTable, full: bool, seed: int) 
         rows = np.unique(np.concatenate([near, rng.choice(table.rows, min(20, table.rows), replace=False)]))
         worst = _difference(index, rows, centre(table.read_rows(rows), mean))
     return _finding(worst < HALF_STEP, "store", f"largest difference from the shards' vectors {worst:.1e}",
-                    f"stored vectors differ from the shards' by up to {worst:.1e}; run `index build`")
+                    f"stored vectors differ from the shards' by up to {worst:.1e}; run `index build --fresh`")
 
 
 def _difference(index: VectorIndex, rows: np.ndarray, expected: np.ndarray) -> float:

@@ -134,7 +134,8 @@ def refuse_what_cannot_fit(needs: Estimate, recipe: Recipe, folder: Path, memory
             f"Building {recipe} needs {written_bytes(needs.build_memory)} of memory; {written_bytes(allowed)} are "
             f"{'available' if memory is None else 'allowed'}: "
             f"{written_bytes(needs.build_memory - allowed)} are missing.",
-            "Give more with --memory, or use a smaller recipe (fewer PQ bytes).",
+            "Give more with --memory"
+            + ("." if recipe.kind == "flat" else ", or use a smaller recipe (fewer PQ bytes or PCA dimensions)."),
         )
     free = shutil.disk_usage(_existing(folder)).free
     if needs.build_disk > free:

@@ -6,6 +6,7 @@ encoding. Whatever engine made it, an index is the same files and opens on a pro
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,6 +31,7 @@ Take = Callable[[np.ndarray], np.ndarray]
 Held = list[tuple[Any, Any]]
 """Blocks whose arrays are the engine's own, on its device."""
 
+_DEVICE = re.compile(r"auto|cpu|gpu|cuda(:\d+)?")
 _SLACK = 32
 _ASSIGN_ROWS = 65_536
 _CODE_ROWS = 4096
@@ -223,8 +225,10 @@ def choose_engine(device: str | None = None) -> Engine:
     Raises
     ------
     QueryError
-        If a GPU is asked for and there is none.
+        If there is no such device, or a GPU is asked for and there is none.
     """
+    if device is not None and not _DEVICE.fullmatch(device):
+        raise QueryError(f"A device is auto, cpu, cuda or cuda:N; found '{device}'.", "Use --device auto.")
     if device == "cpu" or (device in (None, "auto") and not _driver_present()):
         return ProcessorEngine()
     import torch

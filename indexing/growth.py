@@ -49,20 +49,27 @@ class Drift:
                 f"(at most {MAX_DRIFT}), the mean has moved by {self.mean_shift:.3f} (at most {MAX_MEAN_SHIFT})")
 
 
-def can_grow(old: Generation | None, table: VectorTable, recipe: Recipe, asked: str, seed: int) -> bool:
-    """Whether the index in use could take in the vectors as they are now.
+def why_anew(old: Generation, table: VectorTable, recipe: Recipe, asked: str, seed: int) -> str:
+    """Why the index in use cannot take in the vectors as they are now; empty where it can.
 
     It must be of the recipe, seed and weights asked for, keep at least half of its vectors, and
     not have more than doubled since it was trained: then it wants more lists.
     """
-    if old is None or recipe.kind != "ivfpq":
-        return False
     manifest = old.manifest
+    before = manifest["recipe"]
+    if recipe.kind != "ivfpq" or before["kind"] != "ivfpq" or before["asked"] != asked:
+        return f"the recipe is {recipe} and was {before['factory']}"
+    if manifest["seed"] != seed:
+        return f"the seed is {seed} and was {manifest['seed']}"
+    if manifest["model_digest"] != table.model_digest or manifest["dim"] != table.dim:
+        return "the vectors are of other weights"
     kept = sum(part.rows for part in table.parts if (part.number, part.digest) in _indexed(manifest))
-    return (manifest["recipe"]["kind"] == "ivfpq" and manifest["recipe"]["asked"] == asked
-            and manifest["seed"] == seed and manifest["model_digest"] == table.model_digest
-            and manifest["dim"] == table.dim and 2 * kept >= manifest["rows"]
-            and table.rows <= MAX_GROWTH * manifest["learnt"]["trained_rows"])
+    if 2 * kept < manifest["rows"]:
+        return f"only {kept:,} of its {manifest['rows']:,} vectors are left"
+    learnt = manifest["learnt"]["trained_rows"]
+    if table.rows > MAX_GROWTH * learnt:
+        return f"there are {table.rows:,} vectors, more than {MAX_GROWTH:g} x the {learnt:,} learnt from"
+    return ""
 
 
 def _indexed(manifest: dict[str, Any]) -> dict[tuple[int, str], slice]:

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import write_json
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, star_links
-from specclip_search.errors import QueryError
+from specclip_search.errors import QueryError, VectorIndexError
 from specclip_search.keys import release_order
 
 from .vectors import VectorTable
 
+RELEASES = "releases.json"
 _ARRAYS = ("spec_id", "source_id", "release", "by_spec", "by_source")
 
 
@@ -73,9 +74,13 @@ class KeyTable:
         from .layout import current_generation
 
         table = VectorTable(atlas, model, modality)
-        kept = current_generation(atlas, model, modality)
-        current = kept is not None and kept.manifest["vectors_digest"] == table.digest
-        keys = cls.load(kept.folder, modality) if kept is not None and current else cls.of(table)
+        try:
+            kept = current_generation(atlas, model, modality)
+            current = kept is not None and kept.manifest["vectors_digest"] == table.digest
+            keys = cls.load(kept.folder, modality) if kept is not None and current else cls.of(table)
+        except VectorIndexError:
+            # a damaged index costs time here, nothing else
+            keys = cls.of(table)
         return keys.linked(star_links(atlas, modality))
 
     def linked(self, links: StarLinks) -> KeyTable:
@@ -89,13 +94,27 @@ class KeyTable:
         """Keep the arrays in `folder` (a build folder that is not yet in use)."""
         for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
-        write_json(folder / "releases.json", {"releases": list(self.releases)})
+        write_json(folder / RELEASES, {"releases": list(self.releases)})
 
     @classmethod
     def load(cls, folder: Path, modality: str) -> KeyTable:
-        """Map the kept arrays; nothing is read before it is needed."""
-        arrays: dict[str, Any] = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        releases = json.loads((folder / "releases.json").read_text(encoding="utf-8"))["releases"]
+        """Map the kept arrays; nothing is read before it is needed.
+
+        Raises
+        ------
+        VectorIndexError
+            If a file is missing or damaged.
+        """
+        try:
+            file = RELEASES
+            releases = json.loads((folder / file).read_text(encoding="utf-8"))["releases"]
+            arrays: dict[str, Any] = {}
+            for name in _ARRAYS:
+                file = f"{name}.npy"
+                arrays[name] = np.load(folder / file, mmap_mode="r")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise VectorIndexError(f"The keys of the index in {folder} cannot be read: {file} is damaged ({error}).",
+                                   "Run `specclip-search index build --fresh`.") from error
         return cls(modality, releases=tuple(releases), **arrays)
 
     def __len__(self) -> int:

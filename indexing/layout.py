@@ -101,4 +101,4 @@ def _free_name(root: Path) -> str:
 
 def _unusable(root: Path, why: str) -> VectorIndexError:
     return VectorIndexError(f"The index in {root} cannot be used: {why}.",
-                            "Run `specclip-search index build`; an index is made anew from the vectors.")
+                            "Run `specclip-search index build --fresh`; an index is made anew from the vectors.")

@@ -44,7 +44,7 @@ class InvertedLists:
         except (RuntimeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1][:200]
             raise VectorIndexError(f"{path} is not a readable IVF-PQ index ({reason}).",
-                                   "Run `specclip-search index build`; it is made anew from the vectors.") from error
+                                   "Run `specclip-search index build --fresh`: it is made from the vectors.") from error
 
     def save(self, path: Path) -> None:
         load_faiss().write_index(self.outer, str(path))

@@ -70,7 +70,10 @@ def ensure_mean(atlas: Atlas, model: str, modality: str) -> ModalityMean:
     if not centred(atlas, model):
         nothing = np.zeros(table.dim)
         return ModalityMean(nothing, table.rows, table.digest, _digest_of(nothing))
-    kept = load_mean(atlas, model, modality)
+    try:
+        kept = load_mean(atlas, model, modality)
+    except AtlasError:
+        kept = None
     if kept is not None and kept.vectors_digest == table.digest:
         return kept
     mean = compute_mean(table)

@@ -50,6 +50,8 @@ class BuildReport:
     drift
         Of the vectors added since training; with action `built` it was too large to grow. None
         where growing was not tried.
+    anew
+        Why the index that there was could not be grown; empty where there was none, or drift tells.
     """
 
     model: str
@@ -71,6 +73,7 @@ class BuildReport:
     recall_reached: bool = True
     drift: Drift | None = None
     cpu_steps: dict[str, float] = field(default_factory=dict)
+    anew: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.action}: {self.rows:,} {self.modality} vectors of '{self.model}' as {self.recipe} in "
@@ -86,13 +89,15 @@ class BuildReport:
                   for g in self.centring]
         if self.drift is not None:
             lines.append(f"{'' if self.action == 'grown' else 'learnt anew: '}{self.drift}")
+        if self.anew:
+            lines.append(f"made anew: {self.anew}")
         if not self.recall_reached:
             lines.append("the recall wished for was not reached with any setting; --recipe flat is exact")
         return "\n".join(lines)
 
 
 def report_of(generation: Generation, needs: Estimate, action: Action, meter: Meter,
-              drift: Drift | None = None) -> BuildReport:
+              drift: Drift | None = None, anew: str = "") -> BuildReport:
     """The report of an index from what `index.toml` says of it."""
     manifest = generation.manifest
     gains = [CentringGain(g["modality"], tuple(g["with_centring"]), tuple(g["without"]), g["pairs"], g["gallery"])
@@ -102,4 +107,4 @@ def report_of(generation: Generation, needs: Estimate, action: Action, meter: Me
         action, needs, meter.seconds | {"total": meter.total()}, meter.cpu(), peak_memory(),
         folder_bytes(generation.folder), manifest["learnt"].get("explained_variance"), manifest["search"]["nprobe"],
         manifest["search"]["rerank"], [Recall(**row) for row in manifest["recall"]], gains,
-        manifest["search"].get("reached", True), drift, meter.cpu_seconds)
+        manifest["search"].get("reached", True), drift, meter.cpu_seconds, anew)

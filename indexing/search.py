@@ -11,7 +11,7 @@ import numpy as np
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.links import star_links
-from specclip_search.errors import VectorIndexError
+from specclip_search.errors import AtlasError, VectorIndexError
 
 from .answers import SearchResult, Strategy, as_result, best_places, without
 from .engines import DeviceLists, Engine, Held, ProcessorEngine, choose_engine
@@ -269,8 +269,11 @@ class VectorIndex:
 
 
 def _own_mean(folder: Path, modality: str) -> np.ndarray:
-    mean = read_mean(folder, modality)
+    try:
+        mean = read_mean(folder, modality)
+    except AtlasError:
+        mean = None
     if mean is None:
         raise VectorIndexError(f"The index in {folder} lacks its mean vector, or it is damaged.",
-                               "Run `specclip-search index build`.")
+                               "Run `specclip-search index build --fresh`.")
     return mean.vector

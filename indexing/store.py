@@ -39,7 +39,7 @@ class VectorStore:
             raise VectorIndexError(
                 f"The store {path} must hold {rows} vectors of {dim} numbers ({rows * self._row_bytes} bytes); "
                 f"found {found}.",
-                "Run `specclip-search index build`; it is made anew from the vectors.",
+                "Run `specclip-search index build --fresh`; it is made anew from the vectors.",
             )
         with open(path, "rb") as handle:
             self._map = mmap.mmap(handle.fileno(), rows * self._row_bytes, access=mmap.ACCESS_READ)

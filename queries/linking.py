@@ -118,9 +118,12 @@ def link_stars(
         ],
         schema=_SCHEMA,
     )
-    ingest_catalog_table(
-        atlas, LINKS, table, source=f"positions, {catalogue or 'gaia_xp spectra'}, {radius_arcsec} arcsec"
-    )
+    if table.num_rows:
+        ingest_catalog_table(
+            atlas, LINKS, table, source=f"positions, {catalogue or 'gaia_xp spectra'}, {radius_arcsec} arcsec"
+        )
+    else:
+        _forget(atlas)
     return LinkReport(
         spectra=len(obsid),
         by_id=len(obsid) - len(open_rows),
@@ -130,6 +133,15 @@ def link_stars(
         without_position=len(open_rows) - len(placed),
         conflicts=len(star_links(atlas, without=(LINKS,)).conflicts),
     )
+
+
+def _forget(atlas: Atlas) -> None:
+    """Leave no links of an earlier run where this one finds none."""
+    stage = atlas.catalog(LINKS)
+    if stage.exists:
+        with stage.lock():
+            for part in stage.parts():
+                stage.remove(part.number)
 
 
 def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -45,7 +45,7 @@ _MADE_BY = {
     "translations": "translate",
     "anomalies": "anomalies",
     "emp": "emp",
-    "neighbours": "index build",
+    "neighbours": "index neighbours",
 }
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from indexing.recipe import Recipe
 
 
+_DONE = {"built": "built", "grown": "grown by the new shards", "current": "current already, nothing was done"}
+
+
 def size_text(count: float) -> str:
     """`1.5 GB` and the like."""
     for unit in ("B", "kB", "MB"):
@@ -42,18 +45,26 @@ def _duration(seconds: float) -> str:
 
 
 def build_lines(report: BuildReport) -> list[str]:
-    """What was built."""
+    """What was done: built, grown by new shards, or found current; what the index is; and why it was learnt anew."""
     lines = [
-        f"{report.modality}: {report.recipe}, {report.rows:,} vectors, {size_text(report.disk)} on disk, "
-        f"{report.seconds['total']:.1f} s ({report.cpu_seconds:.1f} CPU s), peak memory {size_text(report.peak_memory)}"
+        f"{report.modality}: {_DONE[report.action]}; {report.recipe}, {report.rows:,} vectors, "
+        f"{size_text(report.disk)} on disk, {report.seconds['total']:.1f} s ({report.cpu_seconds:.1f} CPU s), "
+        f"peak memory {size_text(report.peak_memory)}"
     ]
     if report.explained_variance is not None:
         lines.append(
             f"  PCA keeps {report.explained_variance:.2%} of the variance; nprobe {report.nprobe}, "
             f"re-rank depth {report.rerank:g} k"
         )
+    if report.drift is not None:
+        lines.append(f"  {'' if report.action == 'grown' else 'learnt anew: '}{report.drift}")
+    if report.anew:
+        lines.append(f"  made anew: {report.anew}")
     if not report.recall_reached:
-        lines.append("  the recall wished for was NOT reached; see the measured values")
+        lines.append(
+            "  the recall wished for was NOT reached with any setting, see the measured values: "
+            "a recipe with more PQ bytes has more, --recipe flat is exact"
+        )
     lines += [
         f"  own star first / in the first ten, of {gain.pairs:,} asked from {gain.modality}: "
         f"{gain.with_centring[0]:.3f} / {gain.with_centring[1]:.3f} centred, "
@@ -61,6 +72,14 @@ def build_lines(report: BuildReport) -> list[str]:
         for gain in report.centring
     ]
     return lines
+
+
+def wish_lines(report: BuildReport, info: Mapping[str, Any], wished: float) -> list[str]:
+    """A word where the index is current but its search was set for another recall."""
+    before = info["search"].get("wished_recall", wished)
+    if report.action != "current" or before == wished:
+        return []
+    return [f"  its search is set for recall {before:g}; `index tune --recall {wished:g}` sets it for {wished:g}"]
 
 
 def recall_table(reports: Sequence[BuildReport]) -> pa.Table:

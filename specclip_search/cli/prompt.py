@@ -22,7 +22,10 @@ _KEYWORDS = re.findall(
     "SELECT FROM WHERE GROUP BY ORDER LIMIT JOIN LEFT USING ON AS AND OR NOT IN IS NULL BETWEEN LIKE DISTINCT COUNT "
     "HAVING WITH UNION ALL DESC ASC CASE WHEN THEN ELSE END DESCRIBE SHOW TABLES SUMMARIZE",
 )
-_FUNCTIONS = ("similar(", "cosine(", "translate(", "separation_arcsec(", "cone(", "sky_match(", "median(", "avg(", "min(", "max(")
+_FUNCTIONS = tuple(
+    f"{name}("
+    for name in re.findall(r"\w+", "similar translate cone sky_match cosine separation_arcsec median avg min max")
+)
 _HELP = """End a statement with ';'. Tab completes views, columns and functions; arrows bring back earlier statements.
 .tables           the views there are
 .describe VIEW    its columns, units and meaning

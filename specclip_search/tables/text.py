@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -17,10 +19,14 @@ _DECIMALS = {"similarity": 4, "probability": 4, "ra": 6, "dec": 6, "teff": 0, "l
              "alpha_fe": 2, "c_fe": 2, "rv": 1, "snr": 1, "score": 2}
 _DIGITS = {"p_value": 2, "q_value": 2}
 _WIDEST_TEXT = 60
+_NARROWEST_TEXT = 20
 
 
 def write_table(table: pa.Table, stream: TextIO, width: int | None = None) -> None:
     """Aligned columns; on a terminal only as many columns as fit, and a last line naming the rest.
+
+    Texts are cut after 60 characters, but not those of the last column: on a terminal they go on
+    in lines below.
 
     Parameters
     ----------
@@ -30,8 +36,12 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None) -> No
     if width is None:
         width = _terminal_width(stream)
     names = table.column_names
-    cells = [_cells(table.schema.field(name), table[name]) for name in names]
+    cells = [_cells(table.schema.field(name), column) for name, column in zip(names, table.columns, strict=True)]
     widths = [max([len(name), *map(len, column)]) for name, column in zip(names, cells, strict=True)]
+    room = _room_for_whole_texts(table, widths, width)
+    if room > 0:
+        cells[-1] = ["" if value is None else _printable(value) for value in table.columns[-1].to_pylist()]
+        widths[-1] = min(room, max([len(names[-1]), *map(len, cells[-1])]))
     shown = _that_fit(widths, width)
     right = [_is_number(table.schema.field(name)) for name in names]
 
@@ -43,9 +53,24 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None) -> No
     bold = ("\x1b[1m", "\x1b[0m") if _is_terminal(stream) else ("", "")
     stream.write(f"{bold[0]}{heading}{bold[1]}\n")
     for row in zip(*cells, strict=True):
-        stream.write(line(list(row)) + "\n")
+        first, *rest = textwrap.wrap(row[-1], room) if len(row[-1]) > room > 0 else [row[-1]]
+        stream.write(line([*row[:-1], first]) + "\n")
+        for piece in rest:
+            stream.write(" " * (sum(widths[:-1]) + _GAP * (len(names) - 1)) + piece + "\n")
     if shown < len(names):
         stream.write(f"({len(names) - shown} more: {', '.join(names[shown:])}; --format csv shows all)\n")
+
+
+def _room_for_whole_texts(table: pa.Table, widths: list[int], width: int | None) -> int:
+    """Characters a line for the last column where its texts are shown whole, 0 where they are cut like others."""
+    import pyarrow as pa
+
+    if not widths or not pa.types.is_string(table.schema.field(len(widths) - 1).type):
+        return 0
+    if width is None:
+        return sys.maxsize
+    room = width - sum(widths[:-1]) - _GAP * (len(widths) - 1)
+    return room if room >= max(_NARROWEST_TEXT, len(table.column_names[-1])) else 0
 
 
 def _terminal_width(stream: TextIO) -> int | None:
@@ -91,6 +116,7 @@ def _cells(field: pa.Field, column: pa.ChunkedArray) -> list[str]:
 
 def _decimals(name: str) -> int | None:
     """Decimals of a column by its name; an error shows as many as its value."""
+    name = name.removesuffix("_right").removesuffix("_1")
     name = name.removesuffix("_err").removesuffix("_xp").removesuffix("_lrs")
     if name.endswith("_mag"):
         return 3
@@ -103,10 +129,14 @@ def _short_list(values: list[Any]) -> str:
 
 
 def _short_text(value: Any) -> str:
+    text = _printable(value)
+    return text if len(text) <= _WIDEST_TEXT else text[: _WIDEST_TEXT - 3] + "..."
+
+
+def _printable(value: Any) -> str:
     text = " ".join(str(value).split()) if not isinstance(value, bool) else str(value).lower()
     # control characters of a catalogue must not reach the terminal as commands
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= _WIDEST_TEXT else text[: _WIDEST_TEXT - 3] + "..."
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def write_csv(table: pa.Table, stream: TextIO) -> None:

@@ -111,6 +111,17 @@ def test_the_index_knows_linked_stars(atlas):
     assert keys.rows_of_sources(GAIA[[1, 3, 4]])[0].tolist() == [1, 3]
 
 
+def test_where_nothing_lies_near_no_earlier_link_is_left(atlas):
+    link_stars(atlas, "gaia")
+    ingest_catalog_table(atlas, "far", pa.table({"source_id": GAIA, "ra": 200.0 + np.arange(8), "dec": np.zeros(8)}))
+    report = link_stars(atlas, "far")
+    assert (report.by_id, report.by_position, report.ambiguous, report.unmatched) == (3, 0, 0, 4)
+    assert not atlas.catalog("links").exists
+    assert (star_keys(atlas, "lamost_lrs").source_id != NO_SOURCE).sum() == 3
+    assert link_stars(atlas, "gaia").by_position == 2
+    assert atlas.sql("SELECT count(*) AS n FROM links").df()["n"].tolist() == [3]
+
+
 def test_an_obsid_of_two_stars_is_linked_to_none(atlas):
     ingest_catalog_table(atlas, "other", pa.table({"obsid": OBSID[1:2], "source_id": GAIA[7:8]}))
     links = star_links(atlas)

@@ -1,4 +1,4 @@
-"""`specclip-search index build | info | check | tune`"""
+"""`specclip-search index build | info | check | tune | neighbours`"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Build, inspect, check or tune the vector index.",
+    help="Build, inspect, check or tune the vector index; write down every spectrum's neighbours.",
 )
 
 WithinOption = Annotated[
@@ -38,6 +38,9 @@ def build(
     recall: Annotated[float, typer.Option("--recall", min=0.01, max=1.0, help="Recall to tune the search to.")] = 0.99,
     seed: SeedOption = 0,
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Build from nothing, also where the index is current: where it is damaged.")
+    ] = False,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -47,10 +50,10 @@ def build(
 
     Example: specclip-search index build --atlas my-atlas
     """
-    from indexing import build_index, plan_build
+    from indexing import build_index, index_info, plan_build
 
     from ...tables import write_rows
-    from ..index_report import build_lines, need_lines, recall_table
+    from ..index_report import build_lines, need_lines, recall_table, wish_lines
 
     target = open_atlas(atlas)
     reports = []
@@ -66,10 +69,11 @@ def build(
                 recipe=recipe,
                 seed=seed,
                 wished_recall=recall,
+                fresh=fresh,
                 device=device,
                 progress=progress,
             )
-        say(*build_lines(report))
+        say(*build_lines(report), *wish_lines(report, index_info(target, model, modality), recall))
         reports.append(report)
     measured = recall_table(reports)
     if measured.num_rows:
@@ -159,6 +163,29 @@ def tune(
                 f"  {measured.group}: recall@10 {measured.at_10:.4f}, @100 {measured.at_100:.4f} "
                 f"({measured.queries:,} queries)"
             )
+
+
+@app.command("neighbours")
+def neighbours(
+    atlas: AtlasOption,
+    model: ModelOption = None,
+    within: WithinOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Neighbours of each spectrum.")] = 32,
+    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Find the k nearest others of every spectrum and keep them: the view `neighbours` of `sql`.
+
+    Stopped and started again it does only the shards that are missing.
+
+    Example: specclip-search index neighbours -k 32 --within gaia_xp --atlas my-atlas
+    """
+    from indexing import neighbours as find
+
+    target = open_atlas(atlas)
+    for modality in _modalities(target, model, within):
+        with progress_bar(f"neighbours {modality}", "vectors") as progress:
+            report = find(target, model, modality, k, device=device, progress=progress)
+        say(f"{modality}: {report}")
 
 
 def _modalities(atlas: Atlas, model: str | None, within: str | None) -> list[str]:

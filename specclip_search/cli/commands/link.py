@@ -50,5 +50,7 @@ def link(
         f"+ {report.ambiguous:,} ambiguous + {report.unmatched:,} without a star within {radius:g} arcsec "
         f"+ {report.without_position:,} without position"
     )
+    if not report.spectra:
+        say("The atlas holds simulated LAMOST spectra alone: they know their star, and there is nothing to link.")
     if report.conflicts:
         say(f"{report.conflicts:,} obsids have different stars in different catalogues; they were matched by position.")

@@ -101,6 +101,22 @@ def test_table_fits_the_terminal_and_names_what_it_leaves_out() -> None:
     assert lines[-1].endswith("more: simulated, name, vector, windows, n; --format csv shows all)")
 
 
+def test_the_last_column_is_shown_whole() -> None:
+    """A column's meaning ends in its unit; cut off it would not be told."""
+    meaning = "right ascension, ICRS; the spectrum's own, else a catalogue's of the same star [deg]"
+    table = pa.table({"name": ["ra", "n"], "first": [meaning, None], "meaning": [meaning, "number"]})
+    assert text_of("table", table).splitlines()[1].endswith("... " + " " * 1 + meaning)
+    stream = io.StringIO()
+    write_table(table.select(["name", "meaning"]), stream, width=40)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(line[6:] for line in lines[1:-1]) == meaning
+    assert lines[-1].split() == ["n", "number"]
+    stream = io.StringIO()
+    write_table(table, stream, width=80)
+    assert stream.getvalue().splitlines()[-1] == "(1 more: meaning; --format csv shows all)"
+
+
 def test_fits_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "rows.fits"
     write_rows(ROWS, None, path)
