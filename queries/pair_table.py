@@ -93,7 +93,7 @@ class PairTable:
                 f"The atlas holds no translation errors of model '{space.model}' yet.",
                 "Run `specclip-search translate` first.",
             )
-        table = stage.read().combine_chunks()
+        table = stage.read()
         number = np.repeat([part.number for part in parts], [part.rows for part in parts])
         lrs_row = vector_rows(space.keys(LRS), table["lrs_spec_id"], table["lrs_release"])
         xp_row = vector_rows(space.keys(XP), table["xp_spec_id"], table["xp_release"])
@@ -102,14 +102,15 @@ class PairTable:
             raise QueryError(
                 "No pair has vectors of both its spectra.", "Run `specclip-search embed`, then `index build`."
             )
-        kept = table.filter(pa.array(both))
-        names = {side: _listed(table.schema, f"{side}_window_sigma", b"windows") for side in ("lrs", "xp")}
-        patterns = {side: _listed(table.schema, f"{side}_free_patterns", b"patterns") for side in ("lrs", "xp")}
+        kept = table if both.all() else table.filter(pa.array(both))
+        del table
+        names = {side: _listed(kept.schema, f"{side}_window_sigma", b"windows") for side in ("lrs", "xp")}
+        patterns = {side: _listed(kept.schema, f"{side}_free_patterns", b"patterns") for side in ("lrs", "xp")}
         return cls(
             kept["lrs_spec_id"].to_numpy(),
-            np.array(kept["lrs_release"].to_pylist(), dtype=object),
+            _shared_texts(kept["lrs_release"]),
             kept["xp_spec_id"].to_numpy(),
-            np.array(kept["xp_release"].to_pylist(), dtype=object),
+            _shared_texts(kept["xp_release"]),
             kept["source_id"].to_numpy(),
             lrs_row[both],
             xp_row[both],
@@ -145,12 +146,26 @@ def _listed(schema: pa.Schema, column: str, key: bytes) -> tuple[str, ...]:
     return tuple((schema.field(column).metadata or {})[key].decode().split(", "))
 
 
+def _dictionary(texts: pa.ChunkedArray) -> tuple[list[str | None], np.ndarray]:
+    """Distinct texts, None last, and the (N,) place of each row's text among them."""
+    encoded = texts.combine_chunks().dictionary_encode()
+    distinct = encoded.dictionary.to_pylist()
+    return [*distinct, None], encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+
+
+def _shared_texts(texts: pa.ChunkedArray) -> np.ndarray:
+    """(N,) object; rows of one text share one string, where a plain list holds a string a row."""
+    distinct, codes = _dictionary(texts)
+    return np.array(distinct, dtype=object)[codes]
+
+
 def vector_rows(keys: KeyTable, spec_id: pa.ChunkedArray, release: pa.ChunkedArray) -> np.ndarray:
     """(N,) vector row of each (spec_id, release), -1 where it has none."""
     ids = spec_id.to_numpy()
     rows, queries = keys.all_rows_of(ids)
-    number = {name: code for code, name in enumerate(keys.releases)}
-    wanted = np.array([number.get(name, -1) for name in release.to_pylist()], dtype=np.int64)
+    number: dict[str | None, int] = {name: code for code, name in enumerate(keys.releases)}
+    texts, codes = _dictionary(release)
+    wanted = np.array([number.get(text, -1) for text in texts], dtype=np.int64)[codes]
     same = keys.release[rows] == wanted[queries]
     result = np.full(len(ids), -1, dtype=np.int64)
     result[queries[same]] = rows[same]
