@@ -12,6 +12,7 @@ from specclip_search.errors import SpecclipError
 from .emp_network import load_network
 from .emp_stars import Stars
 from .emp_table import SIDES
+from .emp_trees import LEAST_ODDS, load_trees, with_trees
 from .pairs import XP
 from .seeds import read_flux
 
@@ -76,17 +77,24 @@ def estimates(space: Space, stars: Stars, thresholds: tuple[float, ...]) -> tupl
 def _network(
     space: Space, stars: Stars, thresholds: tuple[float, ...], parts: dict[str, np.ndarray], odds: np.ndarray
 ) -> None:
-    """Fill in what the XP networks say."""
+    """Fill in what the XP networks say; the odds with the XP trees."""
     network = load_network()
     if network is None or XP not in space.modalities:
         return
+    trees = load_trees()
     for rows in _blocks(stars, XP):
-        found = network.estimate(read_flux(space, XP, stars.row[XP][rows]), stars.source_id[rows])
+        flux = read_flux(space, XP, stars.row[XP][rows])
+        found = network.estimate(flux, stars.source_id[rows])
         for name in NETWORK:
             parts[f"xp_{name}"][rows] = found[name.removeprefix("net_")]
         sigma = np.maximum(found["feh_err"], SMALLEST_SIGMA)
         for place, below in enumerate(thresholds):
             odds[place, rows] = log_odds(ndtr((below - found["feh"]) / sigma))
+        if trees is not None:
+            asked = np.flatnonzero(odds[:, rows].max(axis=0) > LEAST_ODDS)
+            told = trees.estimate(flux[asked], stars.source_id[rows[asked]])
+            for place, below in enumerate(thresholds):
+                odds[place, rows[asked]] = with_trees(odds[place, rows[asked]], told, below)
 
 
 def _blocks(stars: Stars, modality: str) -> list[np.ndarray]:

@@ -2,10 +2,11 @@
 
 The atlas holds real labelled XP stars and simulated metal-poor ones (`specclip-search ingest
 library` and `simulate metal-poor`). Real stars are drawn against their frequency in [Fe/H], those
-below -1 also as copies with more dust and more noise: it is reddened and faint stars that a plain
-network takes for poor ones. Simulated stars teach where no real star is, below -2.3, and
-[C/Fe]; with more weight than they have here they draw real stars down. Never acceptance stars;
-validation stars give the error's scale alone.
+below -1 more often and each time with other dust and noise: it is reddened and faint stars that a
+plain network takes for poor ones. Simulated stars teach where no real star is, below -2.3, and
+[C/Fe]; with more weight than they have here they draw real stars down. Beside the Gaussian
+likelihood networks learn whether a star lies below each of several limits, which orders stars near
+them better. Never acceptance stars; validation stars give the error's scale alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,18 @@ from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.atlas.files import whole_file
 from specclip_search.keys import VALIDATION_SPLIT, split_of
 
-from .emp_network import FEH_OFFSET, GROUPS, LOG_SIGMA, OUTPUTS, TRAIN_SPLITS, WEIGHTS, XpNetwork, pack, whitened
+from .emp_network import (
+    FEH_OFFSET,
+    FLUX_FLOOR,
+    GROUPS,
+    LOG_SIGMA,
+    OUTPUTS,
+    TRAIN_SPLITS,
+    WEIGHTS,
+    XpNetwork,
+    pack,
+)
+from .emp_variation import Variation, variation
 from .pairs import XP
 
 if TYPE_CHECKING:
@@ -33,16 +45,14 @@ log = logging.getLogger(__name__)
 
 COMPONENTS = 110
 POOR_FEH = -1.0
-COPIES = ((-1.6, 8), (POOR_FEH, 3))
-COPIES_WEIGHT = 4.0
-# E(B-V) that is added; a little is taken away, as much as most stars have
-ADDED_EBV = (-0.08, 0.45)
-MORE_NOISE = 1.5
-NOISE_PIXELS = 1.5
+# how much more often stars below it are drawn
+POOR_WEIGHT = 5.0
 SIMULATED_BELOW = -2.3
 SIMULATED_WEIGHT = 0.05
 CARBON_BELOW = -1.8
 CARBON_LOSS = 0.3
+LIMITS = tuple(round(-2.6 + 0.1 * step, 1) for step in range(14))
+LIMITS_LOSS = 3.0
 BIN, MIN_IN_BIN = 0.2, 20
 BATCH = 512
 
@@ -79,58 +89,37 @@ def read_stars(atlas: Atlas, catalogue: str = "apogee", truth: str = "truth") ->
     return Stars(*(column[known] for column in (flux, error, ids, made, feh, c_fe)))
 
 
-def copied(stars: Stars, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of real poor stars, each several times, and their spectra with other dust and more noise."""
-    from specclip_search.simulation.reddening import xp_extinction
-
-    times = np.zeros(len(stars.feh), dtype=np.int64)
-    for limit, number in sorted(COPIES, reverse=True):
-        times[stars.feh < limit] = number
-    rows = np.repeat(np.arange(len(times)), np.where(stars.simulated, 0, times))
-    dimmed = 10.0 ** (-0.4 * rng.uniform(*ADDED_EBV, (len(rows), 1)) * xp_extinction())
-    flux = stars.flux[rows] * dimmed
-    reference = flux[:, [107]]
-    error = np.where(np.isfinite(stars.error[rows]), stars.error[rows], 0.0) * dimmed / reference
-    width = np.arange(-4, 5)
-    kernel = np.exp(-0.5 * (width / NOISE_PIXELS) ** 2)
-    kernel /= np.sqrt(np.sum(kernel**2))
-    noise = np.apply_along_axis(np.convolve, 1, rng.normal(size=flux.shape), kernel, "same")
-    strength = rng.uniform(0, MORE_NOISE, (len(rows), 1)) * (rng.random((len(rows), 1)) < 0.6)
-    return rows, (flux / reference + strength * error * noise).astype(np.float32)
+def principal_axes(flux: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean ln flux (343,) and whitening axes (343, c), from every fourth spectrum."""
+    logarithm = np.log(np.maximum(flux, FLUX_FLOOR))
+    mean = logarithm.mean(axis=0)
+    _, size, axes = np.linalg.svd(logarithm[::4] - mean, full_matrices=False)
+    return mean, (axes[:components] / (size[:components, None] / np.sqrt(len(logarithm[::4])))).T
 
 
-def draw_weights(stars: Stars, copies: np.ndarray, taught: np.ndarray) -> np.ndarray:
-    """How often each star, and then each copy, is drawn; 0 for stars that do not teach."""
+def draw_weights(stars: Stars, taught: np.ndarray) -> np.ndarray:
+    """(N,) how often each star is drawn; 0 for stars that do not teach."""
     real = taught & ~stars.simulated
     bins = np.floor(stars.feh / BIN).astype(np.int64)
     bins -= bins.min()
     common = 1.0 / np.sqrt(np.maximum(np.bincount(bins[real], minlength=bins.max() + 1), MIN_IN_BIN))[bins]
-    times = np.bincount(copies, minlength=len(bins))
-    weight = np.where(real, common, 0.0)
-    of_copies = np.where(real, COPIES_WEIGHT * common, 0.0)[copies] / times[copies]
+    weight = np.where(real, common * np.where(stars.feh < POOR_FEH, POOR_WEIGHT, 1.0), 0.0)
     made = taught & stars.simulated & (stars.feh < SIMULATED_BELOW)
-    weight[made] = SIMULATED_WEIGHT * (weight.sum() + of_copies.sum()) / max(int(made.sum()), 1)
-    return np.concatenate([weight, of_copies])
+    weight[made] = SIMULATED_WEIGHT * weight.sum() / max(int(made.sum()), 1)
+    return weight
 
 
-def train(stars: Stars, seed: int, epochs: int, hidden: int, members: int) -> XpNetwork:
+def train(stars: Stars, seed: int, steps: int, hidden: int, members: int) -> XpNetwork:
     """Networks of all groups, `members` in each."""
-    rng = np.random.default_rng(seed)
     split = split_of(stars.source_id)
-    rows, extra = copied(stars, rng)
-    seen = (split < TRAIN_SPLITS) & ~stars.simulated
-    logarithm = np.log(np.maximum(stars.flux[seen], 1e-3))
-    mean = logarithm.mean(axis=0)
-    _, size, axes = np.linalg.svd(logarithm[::4] - mean, full_matrices=False)
-    axes = (axes[:COMPONENTS] / (size[:COMPONENTS, None] / np.sqrt(len(logarithm[::4])))).T
-    x = np.concatenate([whitened(stars.flux, mean, axes), whitened(extra, mean, axes)])
-    feh, c_fe = (np.concatenate([label, label[rows]]) for label in (stars.feh, stars.c_fe))
+    mean, axes = principal_axes(stars.flux[(split < TRAIN_SPLITS) & ~stars.simulated], COMPONENTS)
+    x = (np.log(np.maximum(stars.flux, FLUX_FLOOR)) - mean) @ axes
+    changes = variation(stars.flux, stars.error, ~stars.simulated & (stars.feh < POOR_FEH), axes)
     found, groups = [], []
     for group in range(GROUPS):
-        taught = (split < TRAIN_SPLITS) & (split // 2 != group)
-        weight = draw_weights(stars, rows, taught)
+        weight = draw_weights(stars, (split < TRAIN_SPLITS) & (split // 2 != group))
         for member in range(members):
-            found.append(fit(x, feh, c_fe, weight, seed + 100 * group + member, epochs, hidden))
+            found.append(fit(x, stars.feh, stars.c_fe, changes, weight, seed + 100 * group + member, steps, hidden))
             groups.append(group)
             log.info("group %d, member %d", group, member)
     layers = tuple((np.stack(w), np.stack(b)) for w, b in (zip(*one, strict=True) for one in zip(*found, strict=True)))
@@ -144,41 +133,49 @@ def train(stars: Stars, seed: int, epochs: int, hidden: int, members: int) -> Xp
 
 
 def fit(
-    x: np.ndarray, feh: np.ndarray, c_fe: np.ndarray, weight: np.ndarray, seed: int, epochs: int, hidden: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """One network's layers, each (in, out) and (out,)."""
+    x: np.ndarray, feh: np.ndarray, c_fe: np.ndarray, changes: Variation, weight: np.ndarray, seed: int, steps: int,
+    hidden: int,
+) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """One network's layers, each (in, out) and (out,); what it says of the limits is left out."""
     import torch
     from torch import nn
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    linear = [nn.Linear(x.shape[1], hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, OUTPUTS)]
+    linear = [nn.Linear(x.shape[1], hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, OUTPUTS + len(LIMITS))]
     gelu, drop = nn.GELU(approximate="tanh"), nn.Dropout(0.1)
     network = nn.Sequential(linear[0], gelu, drop, linear[1], gelu, drop, linear[2])
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-2)
-    rows = np.flatnonzero(weight)
-    steps = epochs * len(rows) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     carbon = np.where(feh < CARBON_BELOW, c_fe, np.nan)
     labels = np.stack([feh - FEH_OFFSET, carbon], axis=1)
     # a label that is not known is no part of the loss; NaN would be, in its derivative
     has, target = torch.from_numpy(np.isfinite(labels)), torch.from_numpy(np.nan_to_num(labels).astype(np.float32))
-    inputs = torch.from_numpy(x)
+    below = torch.from_numpy((feh[:, None] < np.array(LIMITS)).astype(np.float32))
+    rows = np.flatnonzero(weight)
     chance = weight[rows] / weight[rows].sum()
     for _ in range(steps):
-        batch = torch.from_numpy(rng.choice(rows, BATCH, p=chance))
-        output = network(inputs[batch])
-        log_sigma = output[:, 1::2].clamp(*LOG_SIGMA)
-        pull = (output[:, ::2] - target[batch]) * torch.exp(-log_sigma)
-        cost = nn.functional.smooth_l1_loss(pull, torch.zeros_like(pull), reduction="none") + log_sigma
-        known = has[batch]
-        loss = (cost * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)
-        loss = loss[0] + CARBON_LOSS * loss[1]
+        batch = rng.choice(rows, BATCH, p=chance)
+        output = network(torch.from_numpy(changes.applied(x[batch], batch, rng)))
+        loss = _label_loss(output[:, :OUTPUTS], target[batch], has[batch])
+        loss = loss + LIMITS_LOSS * nn.functional.binary_cross_entropy_with_logits(output[:, OUTPUTS:], below[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return [(one.weight.detach().numpy().T, one.bias.detach().numpy()) for one in linear]
+    layers = [(one.weight.detach().numpy().T, one.bias.detach().numpy()) for one in linear]
+    return [*layers[:-1], (layers[-1][0][:, :OUTPUTS], layers[-1][1][:OUTPUTS])]
+
+
+def _label_loss(output: Any, target: Any, known: Any) -> Any:
+    """Robust Gaussian likelihood of [Fe/H] and, where it is known, [C/Fe]."""
+    import torch
+
+    log_sigma = output[:, 1::2].clamp(*LOG_SIGMA)
+    pull = (output[:, ::2] - target) * torch.exp(-log_sigma)
+    cost = torch.nn.functional.smooth_l1_loss(pull, torch.zeros_like(pull), reduction="none") + log_sigma
+    loss = (cost * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)
+    return loss[0] + CARBON_LOSS * loss[1]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -187,9 +184,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--atlas", type=Path, required=True, help="atlas with labelled and simulated XP stars")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "weights" / WEIGHTS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--members", type=int, default=2, help="networks in each of the four groups")
+    parser.add_argument("--members", type=int, default=3, help="networks in each of the four groups")
     options = parser.parse_args(argv)
     import torch
 
@@ -198,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     stars = read_stars(Atlas(options.atlas))
-    network = train(stars, options.seed, options.epochs, options.hidden, options.members)
+    network = train(stars, options.seed, options.steps, options.hidden, options.members)
     note = f"{int((~stars.simulated).sum())} real and {int(stars.simulated.sum())} simulated stars, seed {options.seed}"
     with whole_file(options.output) as temporary, open(temporary, "wb") as handle:
         np.savez_compressed(handle, **pack(network, note))

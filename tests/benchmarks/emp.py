@@ -1,12 +1,15 @@
 """How well the EMP search finds metal-poor stars: real validation stars by XP alone, and a simulated survey.
 
 Run: python tests/benchmarks/emp.py ATLAS [--known known_metal_poor.csv]
+     python tests/benchmarks/emp.py ATLAS --neighbours
 
 On an atlas with real labelled XP stars: average precision at [Fe/H] < -2 on validation stars
 (split 8), all evidence together and each part alone; what LAMOST spectra say is left out, since
 those of the demonstration are simulated from the very labels. Stars without a label that the
 file of known metal-poor stars holds: their place among all unlabelled ones. On a simulated
-survey (`specclip-search simulate survey`): completeness and purity at [Fe/H] < -3 and -2.
+survey (`specclip-search simulate survey`): completeness and purity at [Fe/H] < -3 and -2, and
+the same for stars rich in carbon. With --neighbours: [Fe/H] of the nearest labelled real stars, by
+XP, of validation stars below -2.
 """
 
 from __future__ import annotations
@@ -24,15 +27,17 @@ from queries.emp_scores import Evidence, combine, gather_evidence, score_stars
 from queries.evaluate_numbers import Measured, average_precision, ranked, share
 from queries.evaluate_truth import Truth
 from queries.known_stars import read_known
-from queries.labels import star_labels
+from queries.labels import row_labels, star_labels
 from queries.pairs import LRS, XP
 from queries.space import Space, open_space
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
-from specclip_search.keys import VALIDATION_SPLIT, split_of
+from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
 from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID
 
-SNR_BINS = ((0, 40), (40, 80), (80, np.inf))
+SNR_BINS = ((0, 40), (40, 80), (60, np.inf), (80, np.inf))
+NEAREST = 20
+CARBON_RICH = 0.7
 
 
 def xp_alone(evidence: Evidence, below: float) -> Evidence:
@@ -70,6 +75,8 @@ def on_real_stars(space: Space, below: float, known: str | None, sample: int | N
                 show(ranked(metric, f"{name}: {part}", evidence.odds[i, 0, spoken], poor[spoken], 0))
         for low, high in SNR_BINS:
             chosen = held & (stars.snr[XP] >= low) & (stars.snr[XP] < high)
+            if not (chosen & poor).any():
+                continue
             show(ranked(metric, f"{name}: S/N {low}-{high}", probability[chosen], poor[chosen], 0))
         print(f"    expected {probability[held].sum():.1f}, true {poor[held].sum()}")
     if known is not None:
@@ -87,6 +94,31 @@ def places(space: Space, evidence: Evidence, unlabelled: np.ndarray, probability
         for i in row:
             print(f"known star {source_id} of [Fe/H] = {feh:.2f}: place {place[i]} of {unlabelled.sum()} unlabelled, "
                   f"probability {probability[i]:.3f}")  # fmt: skip
+
+
+def nearest_of_poor(space: Space, below: float) -> None:
+    """[Fe/H] of the 20 nearest labelled real XP stars of each validation star below the limit."""
+    keys, index = space.keys(XP), space.index(XP)
+    source_id = np.asarray(keys.source_id)
+    label = row_labels(space.atlas, keys, XP, ("feh",))["feh"]
+    split = split_of(source_id)
+    real = (source_id >= 0) & (source_id < FIRST_SIMULATED_ID) & np.isfinite(label)
+    asked = np.flatnonzero(real & (split == VALIDATION_SPLIT) & (label < below))
+    allowed = np.flatnonzero(real & (split != ACCEPTANCE_SPLIT))
+    answer = index.search(index.vectors(asked), NEAREST + 5, query_modality=XP, rows=allowed, exclude=asked[:, None],
+                          centred=True)  # fmt: skip
+    medians, everyone = [], []
+    for row, found in zip(asked, answer.rows, strict=True):
+        near = label[[one for one in found if one >= 0 and source_id[one] != source_id[row]][:NEAREST]]
+        medians.append(float(np.median(near)))
+        everyone.append(near)
+    together = np.concatenate(everyone)
+    low, high = np.quantile(medians, [0.16, 0.84])
+    print(f"{len(asked)} validation stars below {below:g}: median [Fe/H] of all their {NEAREST} nearest "
+          f"{np.median(together):.2f}; of each star's median the middle {np.median(medians):.2f}, "
+          f"two thirds within {low:.2f} and {high:.2f}")  # fmt: skip
+    show(share(f"neighbours of [Fe/H] < {below:g}", "stars whose neighbours' median is below -1.9",
+               np.array(medians) < -1.9))  # fmt: skip
 
 
 def sampled(space: Space, wanted: np.ndarray, sample: int | None) -> np.ndarray | None:
@@ -114,6 +146,11 @@ def on_survey(space: Space, truth: Truth, below: float, sample: int | None) -> N
         listed[order[: poor.sum()]] = True
         metric = f"[Fe/H] < {below:g}, {name}"
         show(share(metric, "completeness = purity, as many as there are", listed[poor]))
+        rich = truth.numbers["true_c_fe"][row[chosen]] > CARBON_RICH
+        if (poor & rich).any():
+            show(share(metric, "completeness, rich in carbon", listed[poor & rich]))
+            marked = np.array(["carbon_enhanced" in words for words in scores.flags[chosen]])
+            show(share(metric, "marked so, of these in the list", marked[poor & rich & listed]))
         likely = scores.probability[chosen] > 0.5
         show(share(metric, "completeness at probability > 0.5", likely[poor]))
         show(share(metric, "purity at probability > 0.5", poor[likely]))
@@ -128,10 +165,14 @@ def main() -> None:
     parser.add_argument("atlas")
     parser.add_argument("--known", default=None)
     parser.add_argument("--below", type=float, nargs="*", default=None)
+    parser.add_argument("--neighbours", action="store_true")
     parser.add_argument("--sample", type=int, default=None,
                         help="neighbours of so many other stars alone; those not looked at are judged without")
     options = parser.parse_args()
     space = open_space(Atlas(options.atlas))
+    if options.neighbours:
+        nearest_of_poor(space, (options.below or (-2.0,))[0])
+        return
     try:
         truth = Truth.read(space.atlas)
     except QueryError:

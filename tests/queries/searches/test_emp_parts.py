@@ -14,7 +14,8 @@ from queries.emp_estimates import log_odds
 from queries.emp_network import XpNetwork, load_network, pack, unpack
 from queries.emp_probability import logistic
 from queries.emp_scores import together
-from queries.emp_training import SIMULATED_BELOW, Stars, copied, draw_weights, train
+from queries.emp_training import SIMULATED_BELOW, Stars, draw_weights, principal_axes, train
+from queries.emp_variation import variation
 from specclip_search.keys import split_of
 
 FIRST = 5_853_418_002_145_112_704
@@ -39,7 +40,7 @@ def stars() -> Stars:
 
 @pytest.fixture(scope="module")
 def network(stars: Stars) -> XpNetwork:
-    return train(stars, seed=1, epochs=25, hidden=32, members=1)
+    return train(stars, seed=1, steps=150, hidden=32, members=1)
 
 
 def test_networks_learn_iron_and_carbon(stars: Stars, network: XpNetwork) -> None:
@@ -81,22 +82,41 @@ def test_spectra_that_are_not_finite_have_no_estimate(stars: Stars, network: XpN
 
 
 def test_who_teaches_and_how_often(stars: Stars) -> None:
-    rows, flux = copied(stars, np.random.default_rng(0))
-    assert not stars.simulated[rows].any()
-    assert (stars.feh[rows] < -1).all()
-    assert np.bincount(rows)[np.unique(rows)].tolist() == [8 if stars.feh[i] < -1.6 else 3 for i in np.unique(rows)]
-    np.testing.assert_allclose(flux[:, 107], 1.0, atol=0.1)
-    # dust only tilts: the iron line keeps its depth against its surroundings
-    depth = flux[:, 85] / flux[:, 60]
-    assert np.corrcoef(depth, stars.feh[rows])[0, 1] < -0.3
     taught = split_of(stars.source_id) < 6
-    weight = draw_weights(stars, rows, taught)
-    own, of_copies = weight[: len(stars.feh)], weight[len(stars.feh) :]
-    assert (own[~taught] == 0).all()
-    assert (of_copies[~taught[rows]] == 0).all()
+    weight = draw_weights(stars, taught)
     made = stars.simulated
-    assert (own[made & (stars.feh >= SIMULATED_BELOW)] == 0).all()
-    assert 0.02 < own[made].sum() / weight.sum() < 0.1
+    assert (weight[~taught] == 0).all()
+    assert (weight[made & (stars.feh >= SIMULATED_BELOW)] == 0).all()
+    assert 0.02 < weight[made].sum() / weight.sum() < 0.1
+    real = weight > 0
+    real &= ~made
+    assert weight[real & (stars.feh < -2)].mean() > 4 * weight[real & (stars.feh > -1)].mean()
+
+
+def test_poor_stars_change_by_dust_and_their_own_noise(stars: Stars) -> None:
+    from specclip_search.simulation.reddening import xp_extinction
+
+    may = ~stars.simulated & (stars.feh < -1)
+    _, axes = principal_axes(stars.flux, 20)
+    changes = variation(stars.flux, stars.error, may, axes)
+    assert (changes.noise[~may] == 0).all()
+    assert (changes.noise[may] > 0).all()
+    # dust adds in ln flux: the same shift as of the dimmed spectrum itself
+    ratio = 10.0 ** (-0.4 * 0.3 * (xp_extinction() - xp_extinction()[107]))
+    np.testing.assert_allclose(np.log(ratio) @ axes, 0.3 * changes.dust, rtol=1e-4, atol=1e-3)
+    # as large as noise drawn pixel by pixel
+    star = np.flatnonzero(may)[0]
+    rng = np.random.default_rng(2)
+    kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)
+    kernel /= np.sqrt(np.sum(kernel**2))
+    drawn = np.stack([np.convolve(row, kernel, "same") for row in rng.normal(size=(2000, 343))])
+    spread = ((stars.error[star] / stars.flux[star] * drawn) @ axes).std(axis=0)
+    np.testing.assert_allclose(changes.noise[star], spread, rtol=0.1)
+    rows = np.arange(len(may))
+    middle = np.zeros((len(may), 20))
+    moved = changes.applied(middle, rows, rng)
+    assert (moved[~may] == 0).all()
+    assert 0.7 < (moved[may] != 0).any(axis=1).mean() < 0.9
 
 
 def test_shipped_networks_know_poor_from_rich() -> None:
