@@ -19,6 +19,7 @@ and dust by running medians, and then compared with all stars.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,6 @@ PLAIN_COVARIATES = 3
 XP_SHARE = 0.5
 COMPARED = ("teff", "logg", "feh")
 LEAST_SPREAD = 1e-6
-READ_ROWS = 16_384
 
 
 def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> dict[str, np.ndarray]:
@@ -74,7 +74,7 @@ def standardised(raw: np.ndarray, covariates: np.ndarray, learn: np.ndarray) -> 
 
 
 def _from_vectors(space: Space, pairs: PairTable, learn: np.ndarray) -> dict[str, np.ndarray]:
-    lrs, xp = _vectors(space, LRS, pairs.lrs_row), _vectors(space, XP, pairs.xp_row)
+    lrs, xp = _reader(space, LRS, pairs.lrs_row), _reader(space, XP, pairs.xp_row)
     log_snr = pairs.covariates()[:, :2]
     found = {"match": mismatch(lrs, xp, log_snr, pairs.source_id, (pairs.lrs_sed, pairs.xp_sed)), "labels": None}
     found["lrs_rarity"] = rarity(lrs, pairs.source_id, learn)
@@ -82,11 +82,14 @@ def _from_vectors(space: Space, pairs: PairTable, learn: np.ndarray) -> dict[str
     return {name: np.zeros(len(pairs)) if values is None else values for name, values in found.items()}
 
 
-def _vectors(space: Space, modality: str, rows: np.ndarray) -> np.ndarray:
+def _reader(space: Space, modality: str, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Takes numbers of pairs and gives their float32 vectors."""
     index = space.index(modality)
-    return np.concatenate(
-        [index.vectors(rows[start : start + READ_ROWS]) for start in range(0, len(rows), READ_ROWS)]
-    ).astype(np.float32)
+
+    def read(chosen: np.ndarray) -> np.ndarray:
+        return np.asarray(index.vectors(rows[chosen]), dtype=np.float32)
+
+    return read
 
 
 def label_disagreement(space: Space, pairs: PairTable) -> np.ndarray | None:

@@ -12,6 +12,7 @@ saw their star: three parts, each judged by the one that learned from the other 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,8 @@ from .robust import median_and_sigma
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Vectors = Callable[[np.ndarray], np.ndarray]
 
 FOLDS = 3
 LEAST_PAIRS = 1500
@@ -52,8 +55,8 @@ class _Side:
 
 
 def mismatch(
-    lrs_vectors: np.ndarray,
-    xp_vectors: np.ndarray,
+    lrs_vectors: Vectors,
+    xp_vectors: Vectors,
     log_snr: np.ndarray,
     source_id: np.ndarray,
     shapes: tuple[np.ndarray, np.ndarray] | None = None,
@@ -64,7 +67,7 @@ def mismatch(
     Parameters
     ----------
     lrs_vectors, xp_vectors
-        (N, dim) of each pair.
+        Take numbers of pairs (n,) and give their vectors (n, dim): never all are held at once.
     log_snr
         (N, 2) log10 S/N of both spectra.
     source_id
@@ -87,18 +90,20 @@ def mismatch(
     for number in range(FOLDS):
         chosen = np.flatnonzero(able & (fold != number))
         chosen = chosen[np.argsort(order[chosen], kind="stable")[:MOST_PAIRS]]
-        sides = _Side(lrs_vectors[chosen]), _Side(xp_vectors[chosen])
+        taught = lrs_vectors(chosen), xp_vectors(chosen)
+        sides = _Side(taught[0]), _Side(taught[1])
         inputs = [
-            side(vectors[chosen], log_snr[chosen, column], levels[column][chosen])
-            for column, (side, vectors) in enumerate(zip(sides, (lrs_vectors, xp_vectors), strict=True))
+            side(vectors, log_snr[chosen, column], levels[column][chosen])
+            for column, (side, vectors) in enumerate(zip(sides, taught, strict=True))
         ]
+        del taught
         networks = _train(inputs[0], inputs[1], seed + number)
         background = [_apply(network, part[:BACKGROUND]) for network, part in zip(networks, inputs, strict=True)]
         own = np.flatnonzero(fold == number)
         for start in range(0, len(own), JUDGE_ROWS):
             rows = own[start : start + JUDGE_ROWS]
             a, b = (
-                _apply(network, side(vectors[rows], log_snr[rows, column], levels[column][rows]))
+                _apply(network, side(vectors(rows), log_snr[rows, column], levels[column][rows]))
                 for column, (network, side, vectors) in enumerate(
                     zip(networks, sides, (lrs_vectors, xp_vectors), strict=True)
                 )

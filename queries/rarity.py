@@ -13,9 +13,12 @@ fill its own neighbourhood, however many stars the atlas holds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+Vectors = Callable[[np.ndarray], np.ndarray]
 
 # stars that the components are learned from, and stars that distances are measured to
 FIT_STARS, SAMPLE_STARS = 20_000, 4_000
@@ -95,13 +98,13 @@ def fit_density(vectors: np.ndarray) -> Density | None:
     return Density(mean, whiten, sample, max(FEWEST_NEIGHBOURS, round(SHARE * len(sample))))
 
 
-def rarity(vectors: np.ndarray, source_id: np.ndarray, learn: np.ndarray, seed: int = 0) -> np.ndarray:
+def rarity(vectors: Vectors, source_id: np.ndarray, learn: np.ndarray, seed: int = 0) -> np.ndarray:
     """How rare each star is: log distance to the k-th neighbour of a sample in the whitened space.
 
     Parameters
     ----------
     vectors
-        (N, dim) vectors of one instrument.
+        Takes rows (n,) of 0 .. N - 1 and gives their vectors (n, dim) of one instrument.
     source_id
         (N,) int64.
     learn
@@ -113,12 +116,13 @@ def rarity(vectors: np.ndarray, source_id: np.ndarray, learn: np.ndarray, seed: 
     -------
     np.ndarray
         (N,) float64, high where stars are rare; all 0 where there are too few to learn from.
-        Besides the vectors, memory holds `FIT_STARS` vectors and a block, however large N is.
+        Memory holds `FIT_STARS` vectors and a block, however large N is.
     """
     usable = np.flatnonzero(learn)
     drawn = np.random.default_rng(seed).permutation(usable)[:FIT_STARS]
-    density = fit_density(vectors[drawn])
+    density = fit_density(vectors(drawn))
     if density is None:
-        return np.zeros(len(vectors))
+        return np.zeros(len(source_id))
     inside = np.isin(source_id, source_id[drawn[:SAMPLE_STARS]])
-    return density.log_distance(vectors, inside)
+    blocks = (np.arange(start, min(start + BLOCK_ROWS, len(inside))) for start in range(0, len(inside), BLOCK_ROWS))
+    return np.concatenate([density.log_distance(vectors(rows), inside[rows]) for rows in blocks])

@@ -79,8 +79,9 @@ def test_shapes_tell_pairs_that_vectors_do_not(pairs: dict[str, np.ndarray]) -> 
     xp = pairs["xp"].copy()
     xp[:60] = np.roll(xp[:60], 1, axis=0)
     log_snr = pairs["covariates"][:, :2]
-    without = mismatch(blind[0], blind[1], log_snr, source_id)
-    found = mismatch(blind[0], blind[1], log_snr, source_id, (pairs["lrs"].astype("f4"), xp.astype("f4")))
+    without = mismatch(blind[0].__getitem__, blind[1].__getitem__, log_snr, source_id)
+    shapes = pairs["lrs"].astype("f4"), xp.astype("f4")
+    found = mismatch(blind[0].__getitem__, blind[1].__getitem__, log_snr, source_id, shapes)
     assert without is not None
     assert found is not None
     assert (without[:60] > np.quantile(without[60:], 0.9)).mean() < 0.3

@@ -23,7 +23,7 @@ def crowd() -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_rare_kind_stands_out_although_its_neighbours_are_of_it(crowd: tuple[np.ndarray, np.ndarray]) -> None:
     star, vectors = crowd
-    score = rarity(vectors, star, np.ones(len(star), bool))
+    score = rarity(vectors.__getitem__, star, np.ones(len(star), bool))
     others = np.sort(score[RARE:])[::-1]
     assert (score[:RARE] > others[10]).mean() > 0.9
     # the nearest neighbour of each is one of them: a distance compared with the neighbours' would be quiet
@@ -37,7 +37,7 @@ def test_it_is_the_distance_to_the_kth_neighbour_in_whitened_components(crowd: t
     drawn = np.random.default_rng(4).permutation(np.flatnonzero(learn))
     centred = vectors[drawn].astype(float) - vectors[drawn].mean(axis=0, dtype=float)
     inverse = np.linalg.inv(centred.T @ centred / len(drawn))
-    found = rarity(vectors, star, learn, seed=4)
+    found = rarity(vectors.__getitem__, star, learn, seed=4)
     for i in (0, 1, 500, 501):
         step = vectors[drawn[drawn != i]].astype(float) - vectors[i]
         apart = np.sort(np.sqrt(np.einsum("nd,de,ne->n", step, inverse, step)))
@@ -47,20 +47,20 @@ def test_it_is_the_distance_to_the_kth_neighbour_in_whitened_components(crowd: t
 def test_visits_of_one_star_are_no_neighbours_of_each_other(crowd: tuple[np.ndarray, np.ndarray]) -> None:
     star, vectors = crowd
     learn = np.arange(2 * len(star)) < len(star)
-    twice = rarity(np.concatenate([vectors, vectors]), np.concatenate([star, star]), learn)
+    twice = rarity(np.concatenate([vectors, vectors]).__getitem__, np.concatenate([star, star]), learn)
     np.testing.assert_allclose(twice[: len(star)], twice[len(star) :], atol=1e-6)
-    np.testing.assert_allclose(twice[: len(star)], rarity(vectors, star, learn[: len(star)]), atol=1e-4)
+    np.testing.assert_allclose(twice[: len(star)], rarity(vectors.__getitem__, star, learn[: len(star)]), atol=1e-4)
 
 
 def test_blocks_do_not_show(crowd: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     star, vectors = crowd
-    whole = rarity(vectors, star, np.ones(len(star), bool))
+    whole = rarity(vectors.__getitem__, star, np.ones(len(star), bool))
     monkeypatch.setattr(module, "BLOCK_ROWS", 77)
-    np.testing.assert_allclose(rarity(vectors, star, np.ones(len(star), bool)), whole, atol=1e-4)
+    np.testing.assert_allclose(rarity(vectors.__getitem__, star, np.ones(len(star), bool)), whole, atol=1e-4)
 
 
 def test_too_few_or_equal_stars_have_none() -> None:
     few = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
-    assert (rarity(few, np.arange(30), np.arange(30) < 10) == 0).all()
+    assert (rarity(few.__getitem__, np.arange(30), np.arange(30) < 10) == 0).all()
     assert fit_density(np.ones((50, 8), np.float32)) is None
-    assert np.isfinite(rarity(few, np.arange(30), np.ones(30, bool))).all()
+    assert np.isfinite(rarity(few.__getitem__, np.arange(30), np.ones(30, bool))).all()
