@@ -106,6 +106,8 @@ class Prompt:
         from ..tables import write_rows
 
         table, truncated = self.statements.run(statement)
+        if self.statements.ran > 1:
+            say(f"{self.statements.ran} statements were run; the rows are those of the last.")
         if table is None:
             return
         write_rows(table, self.format)

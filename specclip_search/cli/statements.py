@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import QueryError
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ..atlas import Atlas
 
 Parameters = list[Any] | dict[str, Any] | None
+Fetched = tuple["pa.Table | None", bool]
+_LOOK_S = 0.2
+_GRACE_S = 5.0
 _NAME = re.compile(r"\$?([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _INTEGER = re.compile(r"[+-]?\d+")
 _WORDS: dict[str, Any] = {"null": None, "true": True, "false": False}
@@ -80,6 +83,11 @@ class Statements:
         Wall time of a statement; unlimited by default.
     sandbox
         Treat statements as a stranger's: see `queries.sandbox`. Its own limits hold where none is given.
+
+    Attributes
+    ----------
+    ran
+        Number of statements in the text that ran last; the rows are those of the last one.
     """
 
     def __init__(
@@ -92,6 +100,7 @@ class Statements:
         self.rows = rows
         self.seconds = seconds
         self.connection = connect(atlas)
+        self.ran = 1
         self._sandbox: Sandbox | None = None
         if sandbox:
             usual = Limits()
@@ -127,7 +136,7 @@ class Statements:
         if timer is not None:
             timer.start()
         try:
-            return self._fetched(statement, parameters)
+            return self._interruptible(lambda: self._fetched(statement, parameters))
         except QueryError as error:
             if late.is_set():
                 raise QueryError(
@@ -138,14 +147,53 @@ class Statements:
             if timer is not None:
                 timer.cancel()
 
-    def _fetched(self, statement: str, parameters: Parameters) -> tuple[pa.Table | None, bool]:
+    def _interruptible(self, fetch: Callable[[], Fetched]) -> Fetched:
+        """What `fetch` gives, in a thread of its own: DuckDB does not look for Ctrl-C while it works."""
+        ended: list[Fetched | BaseException] = []
+        # not Thread.join, which Ctrl-C leaves believing that the thread has ended
+        done = threading.Event()
+
+        def work() -> None:
+            try:
+                ended.append(fetch())
+            except BaseException as error:
+                ended.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            while not done.wait(_LOOK_S):
+                pass
+        except KeyboardInterrupt:
+            self.connection.duckdb.interrupt()
+            done.wait(_GRACE_S)
+            raise
+        if isinstance(ended[0], BaseException):
+            raise ended[0]
+        return ended[0]
+
+    def _fetched(self, statement: str, parameters: Parameters) -> Fetched:
+        kinds = self._kinds(statement)
+        self.ran = len(kinds)
         relation = self.connection.run(statement, parameters)
         if relation is None:
             return None, False
-        if self.rows is None:
-            return relation.arrow(), False
+        if self.rows is None or not kinds[-1]:
+            return relation.arrow() if kinds[-1] else None, False
         table = relation.limit(self.rows + 1).arrow()
         return table.slice(0, self.rows), table.num_rows > self.rows
+
+    def _kinds(self, text: str) -> list[bool]:
+        """Of each statement in `text` whether it yields rows; those that cannot be parsed are left to their error."""
+        import duckdb
+
+        try:
+            found = self.connection.duckdb.extract_statements(text)
+            kinds = [duckdb.ExpectedResultType.NOTHING not in each.expected_result_type for each in found]
+        except (duckdb.Error, ValueError):
+            kinds = []
+        return kinds or [True]
 
     def close(self) -> None:
         """End the connection, and the sandbox's process."""

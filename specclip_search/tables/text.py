@@ -15,8 +15,21 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 10_000
 _GAP = 2
 # decimals that a reader can use; --format csv and the others keep every digit
-_DECIMALS = {"similarity": 4, "probability": 4, "ra": 6, "dec": 6, "teff": 0, "logg": 2, "feh": 2, "alpha_m": 2,
-             "alpha_fe": 2, "c_fe": 2, "rv": 1, "snr": 1, "score": 2}
+_DECIMALS = {
+    "similarity": 4,
+    "probability": 4,
+    "ra": 6,
+    "dec": 6,
+    "teff": 0,
+    "logg": 2,
+    "feh": 2,
+    "alpha_m": 2,
+    "alpha_fe": 2,
+    "c_fe": 2,
+    "rv": 1,
+    "snr": 1,
+    "score": 2,
+}
 _DIGITS = {"p_value": 2, "q_value": 2}
 _WIDEST_TEXT = 60
 _NARROWEST_TEXT = 20

@@ -86,6 +86,8 @@ def sql(
             Prompt(statements, format).run()
             return
         table, truncated = statements.run(text, parameters)
+        if statements.ran > 1:
+            say(f"{statements.ran} statements were run; the rows are those of the last.")
         if truncated:
             say(f"There are more rows than the {statements.rows:,} of the limit.")
         if table is not None and send is not None:

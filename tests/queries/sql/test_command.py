@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -109,6 +111,31 @@ def test_limits_of_rows_and_time(atlas: Atlas, capsys: pytest.CaptureFixture[str
     assert "did not end within 0.3 s" in err
 
 
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_ctrl_c_stops_a_statement_and_the_next_one_runs(atlas: Atlas, seconds: float | None) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Statements(atlas, seconds=seconds) as statements:
+            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                statements.run("SELECT count(*) FROM range(1000000000000) WHERE hash(range) = 0")
+            table, _ = statements.run("SELECT 1 AS one")
+            assert table is not None
+            assert table.to_pylist() == [{"one": 1}]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_of_several_statements_the_last_gives_the_rows_and_that_is_said(
+    atlas: Atlas, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, atlas, "CREATE TEMP TABLE t AS SELECT 7 AS n; SELECT n FROM t", "-f", "csv")
+    assert (code, out) == (0, "n\n7\n")
+    assert "2 statements were run; the rows are those of the last." in err
+    assert call(capsys, atlas, "CREATE TEMP VIEW v AS SELECT 1") == (0, "", "")
+    assert call(capsys, atlas, "CREATE TEMP VIEW v AS SELECT 1", "--limit", "5") == (0, "", "")
+
+
 def test_the_sandbox(atlas: Atlas, capsys: pytest.CaptureFixture[str]) -> None:
     asked = "SELECT spec_id FROM spectra_lamost_lrs WHERE spec_id > $id ORDER BY ALL"
     code, out, err = call(capsys, atlas, asked, "-p", "id=101", "--read-only-sandbox", "--limit", "1", "-f", "csv")
@@ -153,7 +180,7 @@ def test_completion(atlas: Atlas) -> None:
         prompt = Prompt(statements)
 
         def completions(text: str) -> list[str]:
-            found = []
+            found: list[str] = []
             while (word := prompt.complete(text, len(found))) is not None:
                 found.append(word)
             return found
