@@ -18,7 +18,9 @@ HOT_TEFF = 7000.0
 LOW_SNR = {"lrs": 15.0, "xp": 20.0}
 CARBON_RICH = 0.7
 # carbon bands are told apart from others where metals are few; a guess must lie this far above in its own error
-CARBON_TOLD_BELOW, CARBON_SIGMA = -1.5, 0.5
+CARBON_TOLD_BELOW, CARBON_SIGMA = -1.5, 0.25
+# the seeds' carbon comes in steps, and ordinary stars lie between them: neighbours must be surely rich
+CARBON_NEIGHBOURS = 1.0
 # two estimates this many sigma apart do not speak of the same star
 DISAGREE_SIGMA = 3.0
 # only stars that could reach a list are looked at more closely
@@ -39,8 +41,7 @@ def flag(
     hot_star: Teff above 7000 K by the neighbours, the linear estimate or the estimator of any
     instrument, where lines are weak for another reason; low_snr; reddened: the XP colour is far
     redder than the neighbours' temperature allows; instruments_disagree; far_from_labels: less like
-    any labelled star than 99 % of stars are; carbon_enhanced: [C/Fe] above 0.7 by the nearest, or
-    by an estimator of a star below [Fe/H] = -1.5, by more than half its error.
+    any labelled star than 99 % of stars are; carbon_enhanced: see `carbon_rich`.
 
     Returns
     -------
@@ -48,7 +49,7 @@ def flag(
         (N,) object of words separated by spaces, and (N,) bool.
     """
     hot = np.zeros(len(stars), dtype=bool)
-    low, carbon, far = (np.zeros(len(stars), dtype=bool) for _ in range(3))
+    low, far = np.zeros(len(stars), dtype=bool), np.zeros(len(stars), dtype=bool)
     with np.errstate(invalid="ignore"):
         for side, modality in SIDES.items():
             teff = np.fmax(
@@ -58,13 +59,9 @@ def flag(
             hot |= teff > HOT_TEFF
             low |= stars.snr[modality] < LOW_SNR[side]
             hot |= parts[f"{side}_est_teff"] > HOT_TEFF
-            carbon |= parts[f"{side}_c_fe"] > CARBON_RICH
             nearest = parts[f"{side}_nearest"]
             if np.isfinite(nearest).any():
                 far |= nearest < np.nanquantile(nearest, 0.01)
-        for name in ("lrs_est", "xp_est", "xp_net"):
-            sure = parts[f"{name}_c_fe"] - CARBON_RICH > CARBON_SIGMA * parts[f"{name}_c_fe_err"]
-            carbon |= sure & (feh < CARBON_TOLD_BELOW)
         apart = np.abs(parts["lrs_linear_feh"] - parts["xp_linear_feh"]) > DISAGREE_SIGMA * np.maximum(feh_err, 0.15)
         error = np.hypot(parts["lrs_est_feh_err"], parts["xp_est_feh_err"])
         apart |= np.abs(parts["lrs_est_feh"] - parts["xp_est_feh"]) > DISAGREE_SIGMA * error
@@ -74,12 +71,32 @@ def flag(
         ("reddened", reddened(space, stars, parts, probability)),
         ("instruments_disagree", apart),
         ("far_from_labels", far),
-        ("carbon_enhanced", carbon),
+        ("carbon_enhanced", carbon_rich(parts, feh)),
     ]
     text = np.full(len(stars), "", dtype=object)
     for word, where in words:
         text[where] = np.array([f"{before} {word}".strip() for before in text[where]], dtype=object)
     return text, hot
+
+
+def carbon_rich(parts: dict[str, np.ndarray], feh: np.ndarray) -> np.ndarray:
+    """(N,) bool: [C/Fe] above 0.7 by more than a quarter of its error in a star below [Fe/H] = -1.5.
+
+    The LRS estimator is asked, where it is silent the XP estimator and networks together, where all
+    are silent the neighbours: their [C/Fe] must lie above 1.
+    """
+    told, error = parts["lrs_est_c_fe"], parts["lrs_est_c_fe_err"]
+    values = np.stack([parts["xp_est_c_fe"], parts["xp_net_c_fe"]])
+    errors = np.stack([parts["xp_est_c_fe_err"], parts["xp_net_c_fe_err"]])
+    weight = np.where(np.isfinite(values) & np.isfinite(errors), np.maximum(np.nan_to_num(errors), 0.01) ** -2.0, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        by_xp = (weight * np.nan_to_num(values)).sum(axis=0) / weight.sum(axis=0)
+        by_xp_error = np.sqrt((weight > 0).sum(axis=0) / weight.sum(axis=0))
+        silent = ~np.isfinite(told)
+        told, error = np.where(silent, by_xp, told), np.where(silent, by_xp_error, error)
+        rich = (told - CARBON_RICH > CARBON_SIGMA * error) & (feh < CARBON_TOLD_BELOW)
+        near = np.fmax(parts["lrs_c_fe"], parts["xp_c_fe"]) > CARBON_NEIGHBOURS
+    return np.where(np.isfinite(told), rich, near)
 
 
 def reddened(space: Space, stars: Stars, parts: dict[str, np.ndarray], probability: np.ndarray) -> np.ndarray:

@@ -25,12 +25,19 @@ def flags_of(count: int, feh: float = -2.5, **columns: list[float]) -> tuple[lis
 
 
 def test_carbon_is_told_by_estimators_that_are_sure_and_of_poor_stars_alone() -> None:
-    c_fe = {"xp_net_c_fe": [1.4, 1.4, 0.8, 0.2], "xp_net_c_fe_err": [0.3, 2.0, 0.1, 0.1]}
+    c_fe = {"xp_net_c_fe": [1.4, 1.4, 0.8, 0.2], "xp_net_c_fe_err": [0.3, 3.0, 0.1, 0.1]}
     assert flags_of(4, **c_fe)[0] == ["carbon_enhanced", "", "carbon_enhanced", ""]
     assert flags_of(4, feh=-0.5, **c_fe)[0] == [""] * 4
-    by_lrs = flags_of(1, lrs_est_c_fe=[1.2], lrs_est_c_fe_err=[0.2])[0]
-    by_neighbours = flags_of(1, feh=-0.5, xp_c_fe=[0.9])[0]
-    assert by_lrs == by_neighbours == ["carbon_enhanced"]
+    assert flags_of(1, lrs_est_c_fe=[1.2], lrs_est_c_fe_err=[0.2])[0] == ["carbon_enhanced"]
+
+
+def test_carbon_is_asked_of_who_knows_best() -> None:
+    # LRS before XP, both XP voices together, neighbours last and only of what is surely rich
+    told = {"lrs_est_c_fe": [0.0, 1.2, np.nan, np.nan], "lrs_est_c_fe_err": [0.2, 0.2, np.nan, np.nan],
+            "xp_est_c_fe": [1.5, 0.0, 1.5, 0.9], "xp_est_c_fe_err": [0.2, 0.2, 0.2, 0.2],
+            "xp_net_c_fe": [1.5, 0.0, 1.3, 0.1], "xp_net_c_fe_err": [0.2, 0.2, 0.2, 0.2]}  # fmt: skip
+    assert flags_of(4, **told, lrs_c_fe=[1.5] * 4)[0] == ["", "carbon_enhanced", "carbon_enhanced", ""]
+    assert flags_of(3, lrs_c_fe=[0.8, 1.4, np.nan], xp_c_fe=[0.8, np.nan, 1.4])[0] == ["", *["carbon_enhanced"] * 2]
 
 
 def test_mimics_are_flagged() -> None:
