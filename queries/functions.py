@@ -161,7 +161,13 @@ def _by_vector(atlas: Atlas, target: str, k: int, within: str | None, of: str | 
             "similar(vector, k) needs to know the vector's instrument.",
             f"Add of := '{space.modalities[0]}', or one of {', '.join(space.modalities[1:])}.",
         )
-    vector = np.array(json.loads(target), dtype=np.float32)
+    try:
+        vector = np.array(json.loads(target), dtype=np.float32)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise QueryError(
+            f"similar(vector, k) needs a list of numbers; found '{target[:60]}{'...' if len(target) > 60 else ''}'.",
+            f"Take it from vectors_{of or space.modalities[0]}.",
+        ) from error
     modality = space.require(of or space.modalities[0])
     dim = space.index(modality).dim
     length = float(np.linalg.norm(vector))

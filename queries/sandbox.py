@@ -135,7 +135,8 @@ class Sandbox:
         }
         self.close()
         worker = self._worker = subprocess.Popen(
-            [sys.executable, "-m", "queries.sandbox_worker"],
+            # -P: modules that happen to lie in the server's working folder are not run
+            [sys.executable, "-P", "-m", "queries.sandbox_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -333,5 +333,13 @@ def test_worker_gets_no_secrets(shared: Sandbox, monkeypatch: pytest.MonkeyPatch
         assert b"MY_TOKEN" not in environment.read_bytes()
 
 
+def test_modules_of_the_working_folder_are_not_run(
+    shared: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    assert run_untrusted(shared.atlas, "SELECT 1 AS one").table.num_rows == 1
+
+
 def test_one_call(atlas: Atlas) -> None:
     assert run_untrusted(atlas, "SELECT count(*) AS n FROM stars").table.to_pylist() == [{"n": 11}]
