@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from indexing.recipe import Recipe
 
 
-_DONE = {"built": "built", "grown": "brought up to date without learning anew", "current": "current already, nothing was done"}
+_DONE = {
+    "built": "built",
+    "grown": "brought up to date without learning anew",
+    "current": "current already, nothing was done",
+}
 
 
 def size_text(count: float) -> str:
