@@ -52,7 +52,7 @@ ESTIMATES = {
 PROBABILITIES = {
     "p_lrs_estimator": "probability by the LRS estimator alone",
     "p_xp_estimator": "probability by the XP estimator alone",
-    "p_xp_network": "probability by the networks on XP flux alone",
+    "p_xp_network": "probability by the networks and trees on XP flux alone",
     "p_neighbours": "probability by neighbours, seeds and linear estimates alone",
 }
 
