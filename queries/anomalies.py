@@ -14,7 +14,7 @@ from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 
 from .anomaly_list import listed
 from .anomaly_table import anomalies_schema
-from .anomaly_weights import load_weights
+from .anomaly_weights import load_tails, load_weights
 from .evidence import gather
 from .features import NAMES, Features, Neighbours, compute_features, pair_neighbours
 from .graph import nearest_rows
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
 # raise when a formula changes: scores stored before are then computed again
-REVISION = 7
+REVISION = 8
 DEFAULT_K = 32
 EXPLAIN_BELOW_P = 0.01
 WEIGHTS = load_weights(NAMES)
+TAILS = load_tails(NAMES)
 Progress = Callable[..., None]
 
 
@@ -135,6 +136,7 @@ def _inputs(space: Space, k: int) -> str:
         str(REVISION),
         str(k),
         str(WEIGHTS),
+        str(TAILS),
         space.atlas.translations(space.model).digest,
         *digests,
         *(space.atlas.estimates(modality, space.model).digest for modality in (LRS, XP)),
@@ -162,7 +164,7 @@ def score(
         learn &= split_of(pairs.source_id) != ACCEPTANCE_SPLIT
     features = compute_features(space, pairs, neighbours, learn, _tick(progress, 2 * len(pairs), total, "comparing"))
     weights = np.array([WEIGHTS[name] for name in NAMES])
-    return pairs, features, score_pairs(features.z, pairs.source_id, weights), neighbours
+    return pairs, features, score_pairs(features.z, pairs.source_id, weights, TAILS), neighbours
 
 
 def _tick(progress: Progress | None, base: int, total: int, note: str) -> Callable[[int], None] | None:

@@ -2,9 +2,9 @@
 
 `python -m queries.anomaly_weights ATLAS` takes the stored quantities of a simulated survey
 (`specclip-search simulate`, `embed`, `translate`, `index build`, `anomalies`), leaves its
-acceptance stars out, and climbs, one weight after the other, to the largest mean of the average
-precisions of all classes of oddity. It writes `weights/anomalies.json`. To be run again whenever
-the shipped model changes.
+acceptance stars out, learns how the tails of its normal pairs run on (see `queries.tails`), and
+climbs, one weight after the other, to the largest mean of the average precisions of all classes of
+oddity. It writes `weights/anomalies.json`. To be run again whenever the shipped model changes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .tails import TailLaw, learn_tail
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -26,15 +28,27 @@ STEPS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 START = 0.5
 ROUNDS = 3
 LEAST_GAIN = 5e-4
+# of the largest: what no simulated class shows, an oddity of XP alone for example, must still be seen
+LEAST_WEIGHT = 0.03
 # the list as a whole counts as much as this many classes, wrong matches as much as that many
 ALL_COUNT, WRONG_COUNT = 4.0, 3.0
 
 
 def load_weights(names: Sequence[str]) -> dict[str, float]:
     """The shipped weights in the order of `names`; a quantity that has none counts `START`."""
-    path = files(__package__).joinpath("weights", FILE)
-    kept = json.loads(path.read_text(encoding="utf-8"))["weights"] if path.is_file() else {}
+    kept = _kept().get("weights", {})
     return {name: float(kept.get(name, START)) for name in names}
+
+
+def load_tails(names: Sequence[str]) -> list[TailLaw | None]:
+    """The shipped laws of tails in the order of `names`; None where there is none."""
+    kept = _kept().get("tails", {})
+    return [TailLaw.from_json(kept[name]) if name in kept else None for name in names]
+
+
+def _kept() -> dict[str, Any]:
+    path = files(__package__).joinpath("weights", FILE)
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def climb(powers: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> tuple[dict[str, float], float]:
@@ -101,12 +115,14 @@ def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
     star = stored["source_id"].to_numpy()
     row = truth.spectra(stored["lrs_spec_id"].to_numpy())
     seen = np.where(row >= 0, truth.seen[np.maximum(row, 0)], "")
-    parts = quantity_parts(z, star)
     used = (row >= 0) & (split_of(star) != ACCEPTANCE_SPLIT)
+    tails = [learn_tail(column) for column in z[used & (seen == "")].T]
+    parts = quantity_parts(z, star, tails)
     weights, reached = climb(parts[used] ** POWER, seen[used].astype(str), NAMES)
     largest = max(weights.values())  # of a common factor nothing depends but the score's size
     return {
-        "weights": {name: round(weight / largest, 7) for name, weight in weights.items()},
+        "weights": {name: round(max(weight / largest, LEAST_WEIGHT), 7) for name, weight in weights.items()},
+        "tails": {name: tail.as_json() for name, tail in zip(NAMES, tails, strict=True) if tail is not None},
         "worth": round(reached, 4),
         "pairs": int(used.sum()),
         "odd": int((seen[used] != "").sum()),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .calibration import benjamini_hochberg, calibrate, surprise
 from .halves import choose, first_visits, teaches
+from .tails import TailLaw
 
 MIN_REFERENCE = 150
 # a pair this far out in any quantity is no reference for normal ones
@@ -15,6 +17,8 @@ EXTREME_Z = 10.0
 MAX_EXCLUDED = 0.10
 REFERENCE_FOLDS = 10
 POWER = 4.0
+# the atlas's own few stars tell the tail so roughly that it may count this much more
+OWN_SHARE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,9 @@ class Scores:
     reference_stars: int
 
 
-def score_pairs(z: np.ndarray, source_id: np.ndarray, weights: np.ndarray) -> Scores:
+def score_pairs(
+    z: np.ndarray, source_id: np.ndarray, weights: np.ndarray, tails: Sequence[TailLaw | None] | None = None
+) -> Scores:
     """Combine robust z into one score, (sum of weight x (-log10 p)^4)^(1/4), and calibrate it by ranks.
 
     A high power, because most oddities show in one or two quantities: a plain sum of -log p
@@ -54,9 +60,11 @@ def score_pairs(z: np.ndarray, source_id: np.ndarray, weights: np.ndarray) -> Sc
         (N,) Gaia source_id, from which the split follows.
     weights
         (m,) weight of each quantity.
+    tails
+        How the tail of each quantity runs on; from the reference stars alone where there is none.
     """
     reference, label = reference_pairs(z, source_id)
-    parts = _parts(z, reference)
+    parts = _parts(z, reference, tails)
     score = combined(parts, weights)
     members = np.flatnonzero(reference)
     p_value = calibrate(score[members]).p_value(score)
@@ -68,12 +76,14 @@ def combined(parts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray((parts**POWER @ weights) ** (1.0 / POWER))
 
 
-def quantity_parts(z: np.ndarray, source_id: np.ndarray) -> np.ndarray:
+def quantity_parts(
+    z: np.ndarray, source_id: np.ndarray, tails: Sequence[TailLaw | None] | None = None
+) -> np.ndarray:
     """(N, m) -log10 p of each quantity against reference stars, before any weight."""
-    return _parts(z, reference_pairs(z, source_id)[0])
+    return _parts(z, reference_pairs(z, source_id)[0], tails)
 
 
-def _parts(z: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def _parts(z: np.ndarray, reference: np.ndarray, tails: Sequence[TailLaw | None] | None) -> np.ndarray:
     """(N, m) -log10 p of each quantity; of a reference star against the other reference stars.
 
     A star ranked among a sample that holds it looks more normal than one that is not in it, and
@@ -87,6 +97,10 @@ def _parts(z: np.ndarray, reference: np.ndarray) -> np.ndarray:
         for number in range(REFERENCE_FOLDS) if len(members) >= MIN_REFERENCE else ():
             own = members[fold == number]
             parts[own, j] = surprise(z[own, j], z[members[fold != number], j])
+        tail = None if tails is None or len(members) < MIN_REFERENCE else tails[j]
+        if tail is not None:
+            # what this atlas shows often is not odd here, however rare where the law was learned
+            parts[:, j] = np.minimum(tail.of(z[:, j], z[members, j]), OWN_SHARE * parts[:, j])
     return parts
 
 
