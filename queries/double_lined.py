@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from specclip_search.constants import C_KM_S
+
 STEP_KM_S = 34.0
 LARGEST_STEPS = 16
 LEAST_APART, MOST_APART = 3, 13
 LEAST_SHARE = 0.25
 SMOOTH_STEPS = 100.0
-C_KM_S = 299792.458
 BLOCK_ROWS = 256
 
 

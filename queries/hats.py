@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from specclip_search.errors import MissingExtra, QueryError
-from specclip_search.tables.hats import MARGIN_REACH, MAX_ROWS, write_hats
+from specclip_search.tables.hats import INDEX_FIELD, MARGIN_REACH, MAX_ROWS, write_hats
+from specclip_search.tables.hats_fields import describe_catalogue, with_fields
 
 from .crossmatch import CANDIDATES, SEPARATION
 
@@ -100,6 +101,9 @@ def crossmatch_hats(
     lsdb = _lsdb()
     from .hats_algorithm import SkyMatch
 
+    if output is not None:
+        _refuse_taken(Path(output))
+
     sides = [_opened(lsdb, side) for side in (left, right)]
     moved, years = _motion(sides, left_epoch, right_epoch)
     margin = _margin(sides[1], right, radius_arcsec)
@@ -114,7 +118,7 @@ def crossmatch_hats(
             log_changes=False,
         )
         if output is not None:
-            matched.to_hats(output, catalog_name=Path(output).name, progress_bar=False)
+            _written(matched, Path(output), sides)
             return None
         frame = matched.compute(progress_bar=False)
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
@@ -173,16 +177,34 @@ def _motion(sides: list[Any], left_epoch: float | None, right_epoch: float | Non
     )
 
 
+def _written(matched: Any, output: Path, sides: list[Any]) -> None:
+    """The matches as a HATS catalogue, which stands whole or not at all, with units and meanings."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+        work = Path(scratch) / output.name
+        matched.to_hats(work, catalog_name=output.name, progress_bar=False)
+        describe_catalogue(work, _fields(sides) | {INDEX_FIELD.name: INDEX_FIELD})
+        if output.is_dir():
+            output.rmdir()
+        os.replace(work, output)
+
+
+def _refuse_taken(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise QueryError(f"{output} stands already; a HATS catalogue needs a folder of its own.", "Name a new one.")
+
+
 def _with_fields(table: pa.Table, sides: list[Any]) -> pa.Table:
     """The table with the units and meanings that `crossmatch` gives."""
+    return pa.Table.from_arrays(table.columns, schema=with_fields(table.schema, _fields(sides)))
+
+
+def _fields(sides: list[Any]) -> dict[str, pa.Field]:
     fields = {"separation_arcsec": SEPARATION, "candidates": CANDIDATES}
     for side in sides:
         mine = [field for field in _schema(side) if field.name not in _HIVE]
         fields |= {f"{field.name}_right" if field.name in fields else field.name: field for field in mine}
-    schema = pa.schema(
-        [pa.field(f.name, f.type, metadata=fields[f.name].metadata) if f.name in fields else f for f in table.schema]
-    )
-    return pa.Table.from_arrays(table.columns, schema=schema)
+    return fields
 
 
 def _schema(side: Any) -> pa.Schema:

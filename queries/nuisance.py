@@ -6,10 +6,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from specclip_search.constants import C_KM_S
+
 R_V = 3.1
 PIVOT_NM = 550.0
 MAG_TO_LN = 0.4 * np.log(10.0)
-C_KM_S = 299792.458
 # how much each amplitude may be, 1 sigma, beyond what the prediction holds already
 EBV_SIGMA = 0.5
 RV_SIGMA_KM_S = 200.0

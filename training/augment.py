@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-C_KM_S = 299792.458
+from specclip_search.constants import C_KM_S
+
 LRS_LOG_STEP = 1e-4
 XP_REFERENCE = 107
 # knots over the LRS input and their share of the errors: 320, 18 and 4 A long

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.constants import C_KM_S
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from .model import Model
 
-C_KM_S = 299792.458
 MAX_ERROR = {"teff": 0.05, "logg": 0.3, "feh": 0.15, "alpha_fe": 0.15}
 """A catalogue's label with a larger error teaches nothing (Teff: as a fraction of it; dex)."""
 _OTHER_NAMES = {"alpha_fe": ("alpha_fe", "alpha_m"), "c_fe": ("c_fe", "c_m")}
@@ -95,6 +95,37 @@ def read_label_catalogue(atlas: Atlas, name: str) -> _Catalogue:
     return _Catalogue(unique, values[first], "base_source_id" in table.column_names)
 
 
+def known_labels(
+    known: Sequence[_Catalogue], ids: np.ndarray, redshift: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of stars from the first catalogue that knows each, and the spectra's own velocities.
+
+    Parameters
+    ----------
+    ids
+        (N,) int64 source_id, negative where unknown.
+    redshift
+        (N,) of the spectra; None for an instrument that shows none.
+
+    Returns
+    -------
+    labels, made
+        (N, 6) float64 in the order of `LABELS`, NaN where unknown, and (N,) whether the star is a made one.
+    """
+    labels, made = np.full((len(ids), len(LABELS)), np.nan), np.zeros(len(ids), bool)
+    named = np.zeros(len(ids), bool)
+    for catalogue in known:
+        values, found = catalogue.lookup(ids)
+        labels[found & ~named, :-1] = values[found & ~named]
+        made |= found & ~named & catalogue.made
+        named |= found
+    # real stars have no [C/Fe] of their own, and made ones scatter about zero where it cannot be seen
+    labels[~(labels[:, LABELS.index("feh")] < CARBON_MAX_FEH), LABELS.index("c_fe")] = np.nan
+    if redshift is not None:
+        labels[:, LABELS.index("rv")] = redshift * C_KM_S
+    return labels, made
+
+
 def _floats(table: pa.Table, column: str) -> np.ndarray:
     return np.asarray(table.column(column).cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False))
 
@@ -127,17 +158,7 @@ def _of_part(atlas: Atlas, model: Model, modality: str, part: Part, known: list[
     extra = ["z"] if modality == LRS else []
     table = pq.read_table(part.path, columns=["source_id", "snr", "flux", *extra])
     ids = table.column("source_id").combine_chunks().fill_null(-1).to_numpy().astype(np.int64)
-    labels, made = np.full((len(ids), len(LABELS)), np.nan), np.zeros(len(ids), bool)
-    named = np.zeros(len(ids), bool)
-    for catalogue in known:
-        values, found = catalogue.lookup(ids)
-        labels[found & ~named, :-1] = values[found & ~named]
-        made |= found & ~named & catalogue.made
-        named |= found
-    # real stars have no [C/Fe] of their own, and made ones scatter about zero where it cannot be seen
-    labels[~(labels[:, LABELS.index("feh")] < CARBON_MAX_FEH), LABELS.index("c_fe")] = np.nan
-    if modality == LRS:
-        labels[:, LABELS.index("rv")] = _floats(table, "z") * C_KM_S
+    labels, made = known_labels(known, ids, _floats(table, "z") if modality == LRS else None)
     usable = (ids >= 0) & (split_of(ids) != ACCEPTANCE_SPLIT) & np.isfinite(labels[:, :-1]).any(axis=1)
     flux = column_to_matrix(table.column("flux"))
     usable[list(model.unusable(modality, flux))] = False

@@ -9,8 +9,7 @@ import numpy as np
 from specclip_search.atlas.links import StarLinks, linked_ids
 
 from .aligned import LRS
-from .estimators_data import C_KM_S, read_label_catalogue
-from .estimators_labels import CARBON_MAX_FEH, LABELS
+from .estimators_data import known_labels, read_label_catalogue
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -30,14 +29,6 @@ def spectra_labels(atlas: Atlas, modality: str, links: StarLinks, catalogues: tu
     parts = []
     for _, batch in atlas.spectra(modality).iter_batches(columns, batch_rows=65536):
         ids = linked_ids(batch, links)
-        labels, named = np.full((len(ids), len(LABELS)), np.nan, np.float32), np.zeros(len(ids), bool)
-        for catalogue in known:
-            values, found = catalogue.lookup(ids)
-            labels[found & ~named, :-1] = values[found & ~named]
-            named |= found
-        # a [C/Fe] that the spectrum cannot show teaches nothing
-        labels[~(labels[:, LABELS.index("feh")] < CARBON_MAX_FEH), LABELS.index("c_fe")] = np.nan
-        if "z" in columns:
-            labels[:, LABELS.index("rv")] = batch.column("z").to_numpy(zero_copy_only=False) * C_KM_S
-        parts.append(labels)
+        redshift = batch.column("z").to_numpy(zero_copy_only=False) if "z" in columns else None
+        parts.append(known_labels(known, ids, redshift)[0].astype(np.float32))
     return np.concatenate(parts)

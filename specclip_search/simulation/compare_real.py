@@ -22,19 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
+from ..constants import C_KM_S
 from ..keys import VALIDATION_SPLIT
 from ..modality import LAMOST_LRS
 from ..readers import read_spectrum
-from ..readers.air import air_to_vacuum
 from .compare_pictures import draw_miles, draw_xp
 from .compare_xp import read_real_xp, xp_report
 from .emulator import Emulator
 from .labels import FloatArray, SimulationError
+from .miles import miles_stars, resampled, usual_alpha
 from .smooth_residual import fit_smooth, smooth_terms
 
 MILES_FWHM_A = 2.5  # Falcon-Barroso et al. 2011: 2.51
 RESOLUTION = 1800.0
-C_KM_S = 299792.458
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 TEFF_EDGES = (4000.0, 4500.0, 5000.0, 5500.0, 6000.0, 7000.0, 9000.0, 12000.0)
 FEH_EDGES = (-3.0, -2.0, -1.3, -0.6, -0.2, 0.5)
@@ -57,11 +57,6 @@ class Comparison:
         a = self.emulated - self.emulated.mean(axis=1, keepdims=True)
         b = self.real - self.real.mean(axis=1, keepdims=True)
         return np.asarray((a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)))
-
-
-def usual_alpha(feh: FloatArray) -> FloatArray:
-    """[alpha/Fe] of a star of which only [Fe/H] is known: 0.33 below -1, falling to 0 at solar."""
-    return np.clip(-0.33 * feh, 0.0, 0.33)
 
 
 def broadened(wavelength: FloatArray, flux: FloatArray, fwhm_from: FloatArray, fwhm_to: FloatArray) -> FloatArray:
@@ -91,31 +86,13 @@ def compare_miles(emulator: Emulator, path: Path) -> Comparison:
     SimulationError
         If the file lacks what it must hold.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        missing = {"wave_air", "flux", "teff", "logg", "feh"} - set(archive.files)
-        if missing:
-            raise SimulationError(
-                f"{path} must hold wave_air, flux, teff, logg, feh; it lacks {', '.join(sorted(missing))}.",
-                "Give the file of the MILES library.",
-            )
-        wave_air, flux = archive["wave_air"].astype(float), archive["flux"].astype(float)
-        teff, logg, feh = (archive[name].astype(float) for name in ("teff", "logg", "feh"))
-    labels = np.stack([teff, logg, feh, usual_alpha(feh), np.zeros_like(feh)], axis=1)
-    use = np.flatnonzero(np.isfinite(labels).all(axis=1) & np.isfinite(flux).all(axis=1))
-    use = use[emulator.covers(labels[use])]
-    wavelength = air_to_vacuum(wave_air)
+    labels, wavelength, flux = miles_stars(emulator, path)
     grid = np.arange(emulator.wavelength[0] + 1.0, wavelength[-1] - 1.0, 0.5)
     own, target = np.full_like(grid, MILES_FWHM_A), np.maximum(MILES_FWHM_A, grid / RESOLUTION)
-    real = broadened(grid, _resampled(wavelength, flux[use], grid), own, target)
-    model = _resampled(emulator.wavelength, emulator.lrs(labels[use]), grid)
+    real = broadened(grid, resampled(wavelength, flux, grid), own, target)
+    model = resampled(emulator.wavelength, emulator.lrs(labels), grid)
     model = broadened(grid, model, grid / RESOLUTION, target)
-    return Comparison(labels[use], LAMOST_LRS.prepare(grid, real), LAMOST_LRS.prepare(grid, model))
-
-
-def _resampled(wavelength: FloatArray, flux: FloatArray, grid: FloatArray) -> FloatArray:
-    from scipy.interpolate import CubicSpline
-
-    return np.asarray(CubicSpline(wavelength, flux, axis=1)(grid))
+    return Comparison(labels, LAMOST_LRS.prepare(grid, real), LAMOST_LRS.prepare(grid, model))
 
 
 def compare_lamost(emulator: Emulator, folder: Path) -> tuple[Comparison, FloatArray]:
@@ -140,7 +117,7 @@ def compare_lamost(emulator: Emulator, folder: Path) -> tuple[Comparison, FloatA
             inside = (spectrum.wavelength > moved[0]) & (spectrum.wavelength < moved[-1])
             wave = spectrum.wavelength[inside]
             real = LAMOST_LRS.prepare(wave, spectrum.flux[None, inside])[0]
-            model = LAMOST_LRS.prepare(wave, _resampled(moved, emulator.lrs(labels), wave))[0]
+            model = LAMOST_LRS.prepare(wave, resampled(moved, emulator.lrs(labels), wave))[0]
             rows.append((labels, real, model, float(spectrum.meta["snrg"])))
     if not rows:
         raise SimulationError(

@@ -8,11 +8,11 @@ from importlib import resources
 
 import numpy as np
 
+from ..constants import C_KM_S
 from .interstellar import interstellar_transmission
 from .labels import FloatArray, SimulationError
 from .snr import BANDS, band_snr
 
-C_KM_S = 299792.458
 LOG_STEP = 1e-4
 MODEL_LOG_START = 3.5670
 LOG_START, PIXELS = 3.5682, 3909
@@ -172,16 +172,10 @@ def _shifted(flux: FloatArray, rv: FloatArray) -> FloatArray:
 
 @lru_cache(maxsize=1)
 def _transmission() -> FloatArray:
-    """(3909,) transmitted fraction for E(B-V) = 1, Gordon et al. 2023 at R_V = 3.1."""
-    try:
-        from dust_extinction.parameter_averages import G23
-    except ImportError as error:
-        from ..errors import MissingExtra
+    """(3909,) transmitted fraction for E(B-V) = 1."""
+    from .reddening import transmission
 
-        raise MissingExtra("dust-extinction", "reddening", "Reddening of simulated spectra") from error
-    import astropy.units as u
-
-    return np.asarray(G23(Rv=3.1).extinguish(WAVELENGTH * u.AA, Ebv=1.0), dtype=np.float64)
+    return transmission(WAVELENGTH, "Angstrom")
 
 
 def _expose(star: FloatArray, snr_g: float, raw: RawLrs, row: int, rng: np.random.Generator) -> None:

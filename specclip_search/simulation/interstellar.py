@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..constants import C_KM_S
 from .labels import FloatArray
 
-C_KM_S = 299792.458
 RESOLUTION = 1800.0
 SIGMA_TO_FWHM = float(np.sqrt(8.0 * np.log(2.0)))
 # air to vacuum near 5000-8600 A, good to 0.03 A

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..atlas.files import whole_file
+from ..constants import C_KM_S
 from .instrument import LOG_START, LOG_STEP, RawLrs
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _units(raw: RawLrs, row: int, header: dict[str, Any], layout: Layout) -> fit
         "COEFF0": LOG_START,
         "COEFF1": LOG_STEP,
         "CLASS": "STAR",
-        "Z": float(np.float32(raw.rv[row] / 299792.458)),
+        "Z": float(np.float32(raw.rv[row] / C_KM_S)),
         **{f"SNR{band.upper()}": round(float(values[row]), 2) for band, values in raw.snr.items()},
     }
     for name, value in {**cards, **header}.items():

@@ -18,11 +18,11 @@ import numpy as np
 
 from ..atlas.files import write_text
 from ..modality import LAMOST_LRS
-from .compare_real import MILES_FWHM_A, RESOLUTION, _resampled, broadened
+from .compare_real import MILES_FWHM_A, RESOLUTION, broadened
 from .emulator import Emulator
 from .labels import FloatArray
 from .line_depths import KNOTS_A, TERMS, LineDepths, knot_weights, label_terms
-from .miles import miles_stars
+from .miles import miles_stars, resampled
 
 STEP = -0.1
 ERROR_FLOOR = 0.01
@@ -47,11 +47,11 @@ def read_stars(emulator: Emulator, path: Path) -> Stars:
     grid = np.arange(emulator.wavelength[0] + 1.0, wavelength[-1] - 1.0, 0.5)
     target = np.maximum(MILES_FWHM_A, grid / RESOLUTION)
     own = np.full_like(grid, MILES_FWHM_A)
-    real = LAMOST_LRS.prepare(grid, broadened(grid, _resampled(wavelength, flux, grid), own, target))
+    real = LAMOST_LRS.prepare(grid, broadened(grid, resampled(wavelength, flux, grid), own, target))
     normalised, continuum = emulator.normalised(labels), emulator.continuum(labels)
 
     def seen(factor: FloatArray | float) -> FloatArray:
-        model = _resampled(emulator.wavelength, (1.0 - (1.0 - normalised) * factor) * continuum, grid)
+        model = resampled(emulator.wavelength, (1.0 - (1.0 - normalised) * factor) * continuum, grid)
         return np.asarray(LAMOST_LRS.prepare(grid, broadened(grid, model, grid / RESOLUTION, target)))
 
     model = seen(1.0)

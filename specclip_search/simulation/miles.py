@@ -21,6 +21,13 @@ def usual_alpha(feh: FloatArray) -> FloatArray:
     return np.clip(-0.33 * feh, 0.0, 0.33)
 
 
+def resampled(wavelength: FloatArray, flux: FloatArray, grid: FloatArray) -> FloatArray:
+    """Spectra (N, P) on another grid (G,), by cubic splines."""
+    from scipy.interpolate import CubicSpline
+
+    return np.asarray(CubicSpline(wavelength, flux, axis=1)(grid))
+
+
 def miles_stars(emulator: Emulator, path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Labels (N, 5), wavelength (P,) [Angstrom, vacuum] and flux (N, P); [alpha/Fe] by `usual_alpha`, [C/Fe] 0.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..constants import C_KM_S
 from ..spectrum import Spectrum
 from .instrument import RawLrs, observe_lrs
 from .labels import FloatArray
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from .emulator import Emulator
 
 RELEASE = "simulated"
-C_KM_S = 299792.458
 # spread of radial velocities, km/s: the disc's about 35, the halo's about 150, taken over smoothly at [Fe/H] = -1
 DISC_RV, HALO_RV = 35.0, 150.0
 BLOCK = 256

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..constants import C_KM_S
 from .instrument import WAVELENGTH, RawLrs, noise_curves
 from .labels import FloatArray
 
@@ -35,7 +36,6 @@ ODDITIES: dict[str, str] = {
 }
 REPLACED = ("white_dwarf_m_dwarf", "hot_subdwarf")
 """Classes whose light is not that of a star with labels: their true labels are null."""
-C_KM_S = 299792.458
 # vacuum Angstrom, NIST Atomic Spectra Database
 BALMER = (3971.20, 4102.89, 4341.68, 4862.68, 6564.61)
 S_PROCESS = (4078.86, 4216.74, 4555.30, 4935.45, 6143.41, 6498.74)

@@ -24,11 +24,11 @@ from ..preparation import prepare_batch
 from ..readers import read_spectrum
 from ..spectrum import Spectrum
 from .compare_pictures import CORRECTED, MADE, REAL, drawing, kinds, middle_star
-from .compare_real import usual_alpha
 from .compare_xp import FITTED, WINDOW, RealXp, read_real_xp
 from .emulator import Emulator
 from .instrument import observe_lrs
 from .labels import FloatArray, SimulationError
+from .miles import usual_alpha
 from .reddening import xp_extinction
 from .xp import XP_WAVELENGTH_NM, moved_xp
 from .xp_correction import xp_correction

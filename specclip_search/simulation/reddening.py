@@ -22,22 +22,27 @@ FLUX_FLOOR = 1e-3  # of the median: pixels below say nothing of the slope
 BLOCK = 1024
 
 
-@lru_cache(maxsize=4)
-def _extinction(first_nm: float, last_nm: float, step_nm: float) -> FloatArray:
+def transmission(wavelength: FloatArray, unit: str) -> FloatArray:
+    """(P,) transmitted fraction for E(B-V) = 1 at wavelengths in `unit`: Gordon et al. 2023 at R_V = 3.1.
+
+    Raises
+    ------
+    MissingExtra
+        If the package dust-extinction is not installed.
+    """
     try:
         from dust_extinction.parameter_averages import G23
     except ImportError as error:
         raise MissingExtra("dust-extinction", "reddening", "Reddening of simulated spectra") from error
     import astropy.units as u
 
-    wavelength = np.arange(first_nm, last_nm + step_nm / 2, step_nm)
-    transmitted = G23(Rv=R_V).extinguish(wavelength * u.nm, Ebv=1.0)
-    return np.asarray(-2.5 * np.log10(transmitted), dtype=np.float64)
+    return np.asarray(G23(Rv=R_V).extinguish(wavelength * u.Unit(unit), Ebv=1.0), dtype=np.float64)
 
 
+@lru_cache(maxsize=1)
 def xp_extinction() -> FloatArray:
-    """(343,) extinction [mag] at XP's wavelengths for E(B-V) = 1: Gordon et al. 2023 at R_V = 3.1."""
-    return _extinction(336.0, 1020.0, 2.0)
+    """(343,) extinction [mag] at XP's wavelengths for E(B-V) = 1."""
+    return np.asarray(-2.5 * np.log10(transmission(XP_WAVELENGTH_NM, "nm")), dtype=np.float64)
 
 
 def fit_reddening(emulator: Emulator, labels: FloatArray, flux: FloatArray) -> FloatArray:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..constants import C_KM_S
 from ..modality import GAIA_XP
 from ..spectrum import Spectrum
 from .instrument import observe_lrs
 from .labels import FloatArray
 from .line_depths import real_lrs
-from .observed import BLOCK, C_KM_S, RELEASE
+from .observed import BLOCK, RELEASE
 from .oddities import ASTROPHYSICAL, IDENTITY, INSTRUMENTAL, ODDITIES, changed_light, spoil
 from .population import Bases, Population, draw_population
 from .rates import Rates

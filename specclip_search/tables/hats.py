@@ -31,7 +31,7 @@ MARGIN_ARCSEC = 10.0
 # says how far the margin reaches also where no row lies in it, so that there is none
 MARGIN_REACH = "specclip_margin_arcsec"
 _GROUP_ROWS = 65_536
-_INDEX_FIELD = described(INDEX, pa.int64(), "HEALPix cell of the position, order 29, nested", ucd="pos.healpix")
+INDEX_FIELD = described(INDEX, pa.int64(), "HEALPix cell of the position, order 29, nested", ucd="pos.healpix")
 _RESERVED = {"Norder", "Dir", "Npix"}
 
 
@@ -112,7 +112,7 @@ def write_hats(
     work.mkdir(parents=True)
     try:
         plain = pa.schema([field for field in schema if field.name != INDEX])
-        staged = _Staged(work / "staged.parquet", pa.schema([_INDEX_FIELD, *plain]), ra, dec)
+        staged = _Staged(work / "staged.parquet", pa.schema([INDEX_FIELD, *plain]), ra, dec)
         staged.fill(batches, progress)
         if not staged.kept:
             raise QueryError(

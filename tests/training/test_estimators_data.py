@@ -12,11 +12,12 @@ import pytest
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
+from specclip_search.constants import C_KM_S
 from specclip_search.errors import AtlasError, CheckpointError
 from specclip_search.ingest.catalog import ingest_catalog_table
 from specclip_search.keys import split_of
 from training.estimators import load_estimators
-from training.estimators_data import C_KM_S, labelled_vectors
+from training.estimators_data import labelled_vectors
 from training.estimators_train import EstimatorRecipe, train_estimators
 
 LRS, XP = "lamost_lrs", "gaia_xp"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from queries.crossmatch import crossmatch
@@ -75,7 +76,31 @@ def test_same_pairs_as_in_one_process(sky: Atlas, client: Any, lsdb: Any, tmp_pa
     assert nearest["candidates"].to_pylist().count(2) > 300
     assert ours.schema.equals(expected.schema, check_metadata=True)
     assert not list(sky.path.glob(".crossmatch-*"))
-    assert len(lsdb.open_catalog(tmp_path / "matches")) == unmoved.num_rows
+    written = lsdb.open_catalog(tmp_path / "matches")
+    assert len(written) == unmoved.num_rows
+    assert set(written.compute(progress_bar=False)["source_id"]) == set(unmoved["source_id"].to_pylist())
+    tiles = sorted((tmp_path / "matches").rglob("Npix=*.parquet"))
+    shared = list((tmp_path / "matches").rglob("_common_metadata"))
+    assert len(tiles) > 1
+    assert shared
+    for path in (*tiles, *shared):
+        schema = pq.read_schema(path)
+        for field in expected.schema:
+            assert schema.field(field.name).metadata == field.metadata, (path, field.name)
+        assert schema.field("_healpix_29").metadata[b"ucd"] == b"pos.healpix"
+    assert not list(tmp_path.glob(".matches*"))
+
+
+def test_a_folder_that_is_taken_is_refused(sky: Atlas, client: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "note").write_text("keep me")
+    with (
+        connect(sky) as connection,
+        as_catalogues(connection, ("gaia", "seen"), 3.0) as sides,
+        pytest.raises(QueryError, match="mine stands already; a HATS catalogue needs a folder of its own"),
+    ):
+        crossmatch_hats(client, *sides, 2.0, output=tmp_path / "mine")
+    assert (tmp_path / "mine" / "note").read_text() == "keep me"
 
 
 def test_what_would_miss_pairs_is_refused(sky: Atlas, client: Any, tmp_path: Path) -> None:

@@ -1,0 +1,6 @@
+"""Constants of nature that several modules share."""
+
+from __future__ import annotations
+
+# km/s, exact by the definition of the metre; astropy.constants has it too, at the cost of a slow import
+C_KM_S = 299792.458
