@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from .about import lines_of
 from .convert import said_of, to_table
 
 
@@ -22,6 +23,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 def write_votable(table: pa.Table, path: Path) -> None:
     """VOTable 1.4. Nulls of integers are empty cells, which the standard has meant by null since 1.3."""
     from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Info
 
     plain = to_table(table)
     with warnings.catch_warnings():
@@ -31,6 +33,7 @@ def write_votable(table: pa.Table, path: Path) -> None:
             # a bare number of bits has no null and few readers; boolean has both
             if field.datatype == "bit":
                 field.datatype = "boolean"
+        votable.infos.extend(Info(name=name, value=text) for name, text in lines_of(table))
         votable.to_xml(str(path), tabledata_format="tabledata")
 
 
@@ -58,6 +61,8 @@ def write_fits(table: pa.Table, path: Path) -> None:
         ):
             if value:
                 hdu.header.set(keyword, _ascii(value), after=f"TFORM{number}")
+    for name, text in lines_of(table):
+        hdu.header.add_history(_ascii(f"{name}: {text}"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True, output_verify="silentfix")

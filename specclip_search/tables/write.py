@@ -42,7 +42,8 @@ def write_rows(
     ----------
     table
         Rows; field metadata `unit`, `description` and `ucd` go into the formats that have a place
-        for them. A DataFrame is taken too.
+        for them. A DataFrame is taken too; what its `attrs` say of model, digests, version and options goes
+        into Parquet's metadata, VOTable's INFO and FITS's HISTORY, and beside other files as `FILE.about.json`.
     format
         One of `FORMATS`; by default what the name of `output` ends in, else 'table'.
     output
@@ -99,14 +100,17 @@ def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
 def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
     import pyarrow as pa
 
+    from .about import with_about
     from .known_columns import with_known
 
     if isinstance(table, pa.Table):
         return with_known(table)
-    # a DataFrame's NaN in a float column is its null; of its attrs only what they say of columns is kept
+    # a DataFrame's NaN in a float column is its null
     said = table.attrs.get("columns", {})
+    about = {name: value for name, value in table.attrs.items() if name != "columns"}
     plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-    return with_known(plain.cast(pa.schema([field.with_metadata(said.get(field.name)) for field in plain.schema])))
+    plain = plain.cast(pa.schema([field.with_metadata(said.get(field.name)) for field in plain.schema]))
+    return with_about(with_known(plain), about)
 
 
 def _text_writer(format: str) -> Callable[[pa.Table, TextIO], None]:
@@ -117,6 +121,7 @@ def _text_writer(format: str) -> Callable[[pa.Table, TextIO], None]:
 
 def _write_file(table: pa.Table, format: str, path: Path) -> None:
     from ..atlas.files import whole_file
+    from .about import write_sidecar
 
     with whole_file(path) as temporary:
         if format in _BINARY:
@@ -128,3 +133,5 @@ def _write_file(table: pa.Table, format: str, path: Path) -> None:
         else:
             with open(temporary, "w", encoding="utf-8", newline="") as handle:
                 _text_writer(format)(table, handle)
+    if format not in _BINARY:
+        write_sidecar(table, path)
