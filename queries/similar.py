@@ -54,8 +54,8 @@ def similar(
         How many spectra to return for each target, 1 to 10,000.
     within
         One instrument (`lamost_lrs` or `gaia_xp`); None or `both` searches both and merges the
-        lists by similarity. `rank_in_instrument` keeps the rank in each, because similarities
-        across instruments are lower than within one.
+        lists by rank: the first of each, the second of each, because similarities across instruments
+        are lower than within one. `rank_in_instrument` keeps the rank in each.
     where
         SQL expression on the columns of the view `spectra`, for example ``teff > 4500``; only
         spectra for which it is true are searched.

@@ -1,4 +1,4 @@
-"""Hits as a table, instruments merged by similarity; several targets' hits in one list."""
+"""Hits as a table, instruments merged by rank; several targets' hits in one list."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from .targets import Target
 
 
 def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, Any]) -> pa.Table:
-    """Hits of all instruments merged by similarity, at most k rows."""
+    """Hits of all instruments merged, at most k rows."""
     similarity = np.concatenate([one.similarity for one in hits])
-    # equal similarities keep the instruments' order: the same command gives the same list
-    order = np.argsort(-similarity, kind="stable")[:k]
+    order = merged_order(hits)[:k]
     columns = {
         name: np.concatenate([np.asarray(part) for part in parts])[order]
         for name, parts in _key_columns(space, hits).items()
@@ -42,6 +41,16 @@ def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, 
         }
     )
     return table.cast(pa.schema([_said(field) for field in table.schema]))
+
+
+def merged_order(hits: Sequence[Hits]) -> np.ndarray:
+    """Order of the instruments' hits, one after the other, in one list: each one's first, then each one's second...
+
+    Similarities across instruments are lower than within one, whatever the star: by them alone the
+    other instrument's hits would come last. Those of one rank stand by similarity.
+    """
+    rank = np.concatenate([np.arange(len(one.rows)) for one in hits])
+    return np.lexsort((-np.concatenate([one.similarity for one in hits]), rank))
 
 
 _MEANING = {
@@ -124,7 +133,7 @@ def combined_table(
     table = hits_table(space, merged, k, {})
     if combine == "mean":
         return table
-    order = np.argsort(-np.concatenate([hits.similarity for hits in merged]), kind="stable")[:k]
+    order = merged_order(merged)[:k]
     names = [targets[i].name for i in np.concatenate(nearest)[order]]
     return table.append_column("nearest_target", pa.array(names, pa.string()))
 

@@ -27,7 +27,7 @@ def similar(
     atlas: AtlasOption,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="How many to find.")] = 20,
     within: Annotated[
-        str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; by default both, merged.")
+        str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; by default both, in turn.")
     ] = None,
     where: Annotated[
         str | None,
