@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import QueryError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 class Accounts(Protocol):
@@ -24,6 +29,17 @@ def say(*lines: str) -> None:
     """Tell the user something that is not a result."""
     for line in lines:
         print(line, file=sys.stderr, flush=True)
+
+
+def deliver(rows: pa.Table | pd.DataFrame, format: str | None, output: Path | None) -> None:
+    """Write a search's rows; what a file or an empty list would leave unsaid is told on stderr."""
+    from ..tables import write_rows
+
+    write_rows(rows, format, output)
+    if output is not None:
+        say(f"{len(rows):,} row{'s' if len(rows) != 1 else ''} written to {output}")
+    elif len(rows) == 0:
+        say("Nothing was found: no row fits what was asked.")
 
 
 def say_accounts(what: str, report: Accounts) -> None:

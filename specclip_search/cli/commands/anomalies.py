@@ -8,7 +8,7 @@ import typer
 
 from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
 from ..progress import progress_bar
-from ..reports import say
+from ..reports import deliver, say
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -48,14 +48,13 @@ def anomalies(
     from queries.anomalies import anomalies as rank
     from queries.within_list import anomalies_within
 
-    from ...tables import write_rows
 
     if within is not None:
         with progress_bar("score", "spectra") as progress:
             frame = anomalies_within(
                 open_atlas(atlas), within, top, model, neighbours, group=not every_visit, progress=progress
             )
-        write_rows(frame, format, output)
+        deliver(frame, format, output)
         return
     with progress_bar("score", "pairs") as progress:
         frame = rank(
@@ -67,7 +66,7 @@ def anomalies(
             learn=not ignore_verdicts,
             progress=progress,
         )
-    write_rows(frame, format, output)
+    deliver(frame, format, output)
 
 
 @app.command("label")

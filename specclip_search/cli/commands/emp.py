@@ -41,11 +41,10 @@ def emp(
     """
     from queries.emp import emp_candidates
 
-    from ...tables import write_rows
-    from ..reports import say
+    from ..reports import deliver, say
 
     frame = emp_candidates(open_atlas(atlas), below=below, known=known, top=top, model=model)
-    write_rows(frame, format, output)
+    deliver(frame, format, output)
     say(*frame.attrs["notes"])
     if plot or sky or histogram:
         from queries import emp_pictures

@@ -31,8 +31,8 @@ def evaluate(
     """
     from queries.evaluate import evaluate as measure
 
-    from ...tables import write_rows
+    from ..reports import deliver
 
     with progress_bar("evaluate", "parts") as progress:
         frame = measure(open_atlas(atlas), model, below=below, seed=seed, progress=progress)
-    write_rows(frame, format, output)
+    deliver(frame, format, output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
-from ..reports import say
+from ..reports import deliver, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ def similar(
     atlas: AtlasOption,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="How many to find.")] = 20,
     within: Annotated[
-        str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; by default both, in turn.")
+        str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; else both, in turn.")
     ] = None,
     where: Annotated[
         str | None,
@@ -57,7 +57,6 @@ def similar(
     from queries.similar import similar as search
     from queries.summary import summarise
 
-    from ...tables import write_rows
 
     if plot is not None:
         from queries.drawing import picture_format
@@ -76,7 +75,7 @@ def similar(
         exclude_repeats=exclude_repeats,
         combine=combine,
     )
-    write_rows(frame, format, output)
+    deliver(frame, format, output)
     if plot is not None:
         from queries.plot_similar import plot_similar
 
