@@ -7,7 +7,7 @@
 ATLAS was made by `specclip-search simulate`, `embed`, `index build` and `translate`; scores are
 computed anew, so that their time and memory are this run's. Rivals rank the same pairs: an
 isolation forest over both vectors, and the reconstruction error of both spectra. Intervals are
-bootstrap, 95 %. Classes that touch no pixel of the models' windows are left out of `any oddity`.
+bootstrap, 95 %.
 """
 
 from __future__ import annotations
