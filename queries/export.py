@@ -13,7 +13,8 @@ from specclip_search.errors import QueryError
 from specclip_search.tables import FORMATS, format_of, write_rows
 from specclip_search.tables.hats import MARGIN_ARCSEC, MAX_ROWS, write_hats
 
-from .sql import AtlasConnection, connect, with_meanings
+from .sql import AtlasConnection, connect
+from .sql_rows import with_meanings
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas

@@ -57,7 +57,8 @@ def answer(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> 
     from specclip_search.atlas import Atlas
 
     from .sandbox_rules import check_statement
-    from .sql import AtlasConnection, with_meanings
+    from .sql import AtlasConnection
+    from .sql_rows import with_meanings
 
     with AtlasConnection(_opened(atlas_path, Atlas), strangers=True) as connection:
         if not connection.asks_for_columns(statement):

@@ -1,4 +1,4 @@
-"""SQL over an atlas: a connection with its views and functions, and relations that outlive the call."""
+"""SQL over an atlas: a connection with its views and functions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from specclip_search.errors import MissingExtra, QueryError, SpecclipError
+from specclip_search.errors import SpecclipError
 
 from .functions import add_catalogue_function, add_cone, add_functions
+from .sql_errors import as_query_error
+from .sql_rows import Rows
 from .translate_function import add_translate
 from .views import AtlasViews
 
 if TYPE_CHECKING:
     import duckdb
-    import pandas as pd
-    import polars
-    from astropy.table import QTable
 
     from specclip_search.atlas import Atlas
 
@@ -192,94 +191,6 @@ def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         "lock_configuration = true",
     ):
         connection.execute(f"SET {setting}")
-
-
-class Rows:
-    """Rows of a statement: DuckDB's relation, with its connection kept open and its errors made ours.
-
-    Whatever DuckDB's relation can do, this can. Ids are integers in every form, also where
-    some are null. Every call runs the statement again; keep the table if you need it twice.
-    """
-
-    def __init__(self, relation: duckdb.DuckDBPyRelation, connection: AtlasConnection) -> None:
-        self.relation = relation
-        self._connection = connection
-
-    def df(self) -> pd.DataFrame:
-        """A pandas DataFrame; integers with nulls are `Int64`."""
-        return self._connection.guarded(self.relation.df)
-
-    to_df = df
-
-    def arrow(self) -> pa.Table:
-        """An Arrow table; fields carry unit, description and ucd where the atlas knows them."""
-        table = self._connection.guarded(self.relation.to_arrow_table)
-        return with_meanings(table, self._connection.views)
-
-    to_arrow_table = arrow
-
-    def pl(self) -> polars.DataFrame:
-        """A polars DataFrame; ids are Int64, null where missing.
-
-        Raises
-        ------
-        MissingExtra
-            If polars is not installed.
-        """
-        try:
-            import polars
-        except ImportError as error:
-            raise MissingExtra("polars", "polars", "A polars DataFrame") from error
-        return polars.DataFrame(self.arrow())
-
-    def qtable(self) -> QTable:
-        """An astropy QTable with units."""
-        from specclip_search.tables import to_qtable
-
-        return to_qtable(self.arrow())
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self.relation, name)
-        if not callable(value):
-            return value
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            result = self._connection.guarded(lambda: value(*arguments, **options))
-            return Rows(result, self._connection) if type(result) is type(self.relation) else result
-
-        return call
-
-    def __repr__(self) -> str:
-        return self._connection.guarded(lambda: repr(self.relation))
-
-    def __len__(self) -> int:
-        return self._connection.guarded(lambda: len(self.relation))
-
-
-def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
-    """Give columns that bear the name of a column of the atlas its unit, description and UCD."""
-    known = views.meanings()
-    fields = [
-        field.with_metadata(known[field.name].metadata) if field.name in known and not field.metadata else field
-        for field in table.schema
-    ]
-    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
-
-
-def as_query_error(error: Exception, views: AtlasViews) -> QueryError:
-    """DuckDB's message in one line, and what there is where a name was not found."""
-    text = str(error)
-    first = text.split("\n\nLINE")[0].strip()
-    lines = [line.strip() for line in first.splitlines() if line.strip()]
-    message = re.sub(r"^[\w ]+ Error: ", "", lines[0]) if lines else type(error).__name__
-    if "Table with name" in text:
-        return QueryError(message, views.missing_hint())
-    guesses = next((line for line in lines[1:] if line.startswith("Candidate bindings")), "")
-    hint = guesses or "`DESCRIBE stars` lists a view's columns, `SHOW TABLES` the views."
-    pointer = text.split("\n\nLINE")[1:]
-    if pointer and not guesses:
-        hint = "LINE" + pointer[0].rstrip() + "\n" + hint
-    return QueryError(f"The statement cannot be run: {message}", hint)
 
 
 def _bare_connection() -> duckdb.DuckDBPyConnection:

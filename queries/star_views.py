@@ -3,69 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 
-from specclip_search.atlas.schemas import described
-
-from .label_sources import Catalogue, label_fields, label_joins
+from .label_sources import Catalogue, label_joins
 from .star_estimates import Estimates
+from .star_fields import STAR_FIELDS, Scores, spectra_fields, star_fields
 from .view_files import read_parquet_sql
 
 LRS, XP = "lamost_lrs", "gaia_xp"
-_POSITION = [
-    described(
-        "ra",
-        pa.float64(),
-        "right ascension, ICRS; the spectrum's own, else a catalogue's",
-        "deg",
-        "pos.eq.ra;meta.main",
-    ),
-    described(
-        "dec", pa.float64(), "declination, ICRS; the spectrum's own, else a catalogue's", "deg", "pos.eq.dec;meta.main"
-    ),
-]
-_LABEL_SOURCE = described("label_source", pa.string(), "catalogue that the first of teff, logg and feh comes from")
-_SPECTRUM_FIELDS = [
-    described("modality", pa.string(), "instrument of the spectrum"),
-    described("release", pa.string(), "data release the spectrum comes from"),
-    described("spec_id", pa.int64(), "key of the spectrum: LAMOST obsid or Gaia source_id", ucd="meta.id;meta.main"),
-    described("source_id", pa.int64(), "Gaia source_id of the star; null where unknown", ucd="meta.id"),
-    *_POSITION,
-    described("snr", pa.float32(), "signal to noise a pixel: LRS g band, XP median", ucd="stat.snr"),
-    described("simulated", pa.bool_(), "true where the spectrum is simulated, not observed"),
-]
-_STAR_FIELDS = [
-    described("source_id", pa.int64(), "Gaia source_id of the star; null where unknown", ucd="meta.id;meta.main"),
-    described("gaia_spec_id", pa.int64(), "its Gaia XP spectrum; null where there is none", ucd="meta.id"),
-    described(
-        "lamost_spec_id", pa.int64(), "its best LAMOST spectrum: observed before simulated, then by S/N", ucd="meta.id"
-    ),
-    described("lamost_release", pa.string(), "data release of the best LAMOST spectrum"),
-    described("n_lamost", pa.int64(), "number of its LAMOST spectra", ucd="meta.number"),
-    *_POSITION,
-    described("snr_lrs", pa.float32(), "signal to noise of the best LAMOST spectrum, g band", ucd="stat.snr"),
-    described("snr_xp", pa.float32(), "signal to noise of the XP spectrum, median", ucd="stat.snr"),
-    described("simulated_lrs", pa.bool_(), "true where the best LAMOST spectrum is simulated"),
-    described("simulated_xp", pa.bool_(), "true where the XP spectrum is simulated"),
-]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A result with a score for each star, and the names its columns get in `stars`."""
-
-    files: tuple[str, ...]
-    columns: Mapping[str, pa.Field]
-
-
-def spectra_fields(sources: Sequence[Catalogue]) -> list[pa.Field]:
-    """Columns of `spectra`."""
-    labels = label_fields(sources)
-    return [*_SPECTRUM_FIELDS, *labels, *([_LABEL_SOURCE] if labels else [])]
-
-
 def spectra_sql(
     files: Mapping[str, Sequence[str]],
     sources: Sequence[Catalogue],
@@ -161,20 +107,6 @@ def linked_source_id(sources: Sequence[Catalogue], row: str = "s", prefix: str =
     return f"coalesce({row}.source_id, {linked})", joins
 
 
-def star_fields(
-    sources: Sequence[Catalogue], scores: Sequence[Scores], estimates: Sequence[Estimates] = ()
-) -> list[pa.Field]:
-    """Columns of `stars`."""
-    labels = label_fields(sources)
-    return [
-        *_STAR_FIELDS,
-        *labels,
-        *([_LABEL_SOURCE] if labels else []),
-        *(field for estimate in estimates for field in estimate.columns.values()),
-        *(field for score in scores for field in score.columns.values()),
-    ]
-
-
 def stars_sql(
     files: Mapping[str, Sequence[str]],
     sources: Sequence[Catalogue],
@@ -208,7 +140,7 @@ def stars_sql(
     for i, estimate in enumerate(estimates):
         score_joins.append(estimate.join(f"e{i}"))
         expressions |= {field.name: f"e{i}.{column}" for column, field in estimate.columns.items()}
-    own = {field.name for field in _STAR_FIELDS}
+    own = {field.name for field in STAR_FIELDS}
     chosen = ", ".join(
         f"{expressions.get(field.name, f'k.{field.name}' if field.name in own else 'NULL::DOUBLE')} AS {field.name}"
         for field in fields
@@ -226,7 +158,7 @@ def _tie(score: Scores) -> str:
 
 
 def _star_keys(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue]) -> str:
-    """Both instruments' spectra of each star; every column of `_STAR_FIELDS`."""
+    """Both instruments' spectra of each star; every column of `STAR_FIELDS`."""
     xp = _xp_stars(files[XP]) if files.get(XP) else _none_of(_XP_COLUMNS)
     lrs = _lrs_stars(files[LRS], sources) if files.get(LRS) else _none_of(_LRS_COLUMNS)
     return (

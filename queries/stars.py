@@ -17,7 +17,8 @@ from specclip_search.errors import QueryError
 from .kept_columns import ROW, kept_columns
 from .label_sources import Catalogue, label_joins
 from .lookup import open_lookup
-from .star_views import LRS, spectra_fields, spectra_sql
+from .star_fields import spectra_fields
+from .star_views import LRS, spectra_sql
 
 if TYPE_CHECKING:
     from .sql import AtlasConnection
