@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,13 @@ class VectorIndex:
     def digest(self) -> str:
         """Digest of the vectors this index was built from; results name it."""
         return str(self.manifest["vectors_digest"])
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How this index was made and is searched: with the vectors' digest all that its answers depend on."""
+        recipe = self.manifest["recipe"]
+        said = {"recipe": str(recipe.get("factory") or recipe["kind"]), "seed": int(self.manifest.get("seed", 0))}
+        return said | dict(self.manifest.get("search", {}))
 
     @property
     def model_digest(self) -> str:

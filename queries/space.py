@@ -103,6 +103,7 @@ class Space:
             "model_digest": self.model_digest(),
             "vectors_digest": digests,
             "index_digest": {name: index.digest for name, index in self._indexes.items()},
+            "index": {name: index.how for name, index in self._indexes.items()},
         }
 
     def model_digest(self) -> str:

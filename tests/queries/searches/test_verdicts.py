@@ -31,14 +31,15 @@ def test_ranking_learns_what_the_user_wants(judged: Any) -> None:
     before = anomalies(judged.atlas, top=60)
     found = wanted(judged, before)
     recall = [found[:30].mean()]
-    for _ in range(3):
+    for _ in range(2):
         frame = anomalies(judged.atlas, top=60)
         if "verdict" in frame:
             frame = frame[frame.verdict.isna()]
-        for row, good in list(zip(frame.itertuples(), wanted(judged, frame), strict=True))[:5]:
+        for row, good in list(zip(frame.itertuples(), wanted(judged, frame), strict=True))[:10]:
             give_verdict(judged.atlas, row.lrs_spec_id, row.xp_spec_id, "interesting" if good else "artifact")
         recall.append(wanted(judged, anomalies(judged.atlas, top=30)).mean())
-    assert len(read_verdicts(judged.atlas)) == 15
+    # the first ten of the list are nearly all wanted: what is not must be seen, too, before it can sink
+    assert len(read_verdicts(judged.atlas)) == 20
     # of those that do not stand at the top already most must rise there
     assert recall[-1] - recall[0] > 0.6 * (1 - recall[0])
     after = anomalies(judged.atlas, top=60)
