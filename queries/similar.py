@@ -75,7 +75,8 @@ def similar(
     -------
     pandas.DataFrame
         rank, modality, spec_id, source_id, similarity, rank_in_instrument, other_spec_id (the same
-        star's spectrum of the other instrument), release, then S/N, position and labels. With
+        star's spectrum of the other instrument), release, then S/N, position, labels, and what was
+        estimated from the spectrum found (`teff_estimated`, ...) where the atlas has estimates. With
         several targets under `each` a first column `target`; under `any` a column `nearest_target`.
         `.attrs` names model, digests, version and options.
 
@@ -142,8 +143,9 @@ def _modalities(space: Space, within: str | None) -> list[str]:
 
 
 def _annotated(atlas: Atlas, table: pa.Table, model: str) -> pd.DataFrame:
+    from .similar_estimates import with_estimates
     from .sql import connect
     from .stars import annotate
 
     with connect(atlas) as connection:
-        return to_frame(annotate(connection, table))
+        return to_frame(with_estimates(atlas, model, annotate(connection, table)))

@@ -8,6 +8,7 @@ import numpy as np
 
 from .provenance import stamp
 from .robust import median_and_sigma
+from .similar_estimates import SUFFIX
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,9 +44,8 @@ def summarise(neighbours: pd.DataFrame) -> pd.DataFrame:
     groups = neighbours.groupby("target", sort=False) if "target" in neighbours else [(None, neighbours)]
     rows = []
     for target, part in groups:
-        for label in (name for name in _WRITTEN if name in part):
-            values = part[label].to_numpy(dtype=float, na_value=np.nan)
-            known = values[np.isfinite(values)]
+        for label in (name for name in _WRITTEN if name in part or name + SUFFIX in part):
+            known, label = _known(part, label)
             if len(known) == 0:
                 continue
             middle, sigma = (float(number) for number in median_and_sigma(known))
@@ -57,8 +57,20 @@ def summarise(neighbours: pd.DataFrame) -> pd.DataFrame:
     return stamp(frame, "summary", neighbours.attrs.get("options", {}), **_origin(neighbours))
 
 
+def _known(part: pd.DataFrame, label: str) -> tuple[np.ndarray, str]:
+    """What catalogues say; where they say nothing, what was estimated from the spectra, under that name."""
+    for name in (label, label + SUFFIX):
+        if name in part:
+            values = part[name].to_numpy(dtype=float, na_value=np.nan)
+            known = values[np.isfinite(values)]
+            if len(known):
+                return known, name
+    return np.empty(0), label
+
+
 def _text(label: str, known: int, rows: int, middle: float, sigma: float) -> str:
-    name, decimals, unit = _WRITTEN[label]
+    name, decimals, unit = _WRITTEN[label.removesuffix(SUFFIX)]
+    name = f"estimated {name}" if label.endswith(SUFFIX) else name
     having = f"{known} of {rows} nearest" if known < rows else f"{rows} nearest"
     return f"{having}: {name} = {middle:.{decimals}f} +- {sigma:.{decimals}f}{unit}"
 
