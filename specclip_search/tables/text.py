@@ -133,6 +133,7 @@ def _decimals(name: str) -> int | None:
     name = name.removesuffix("_err").removesuffix("_xp").removesuffix("_lrs")
     if name.endswith("_mag"):
         return 3
+    name = name.removesuffix("_estimated")
     return _DECIMALS.get(name, _DECIMALS.get(name.split("_")[0]) if name.startswith("snr_") else None)
 
 
