@@ -129,11 +129,10 @@ def _cells(field: pa.Field, column: pa.ChunkedArray) -> list[str]:
 
 def _decimals(name: str) -> int | None:
     """Decimals of a column by its name; an error shows as many as its value."""
-    name = name.removesuffix("_right").removesuffix("_1")
+    name = name.removesuffix("_right").removesuffix("_1").removesuffix("_estimated")
     name = name.removesuffix("_err").removesuffix("_xp").removesuffix("_lrs")
     if name.endswith("_mag"):
         return 3
-    name = name.removesuffix("_estimated")
     return _DECIMALS.get(name, _DECIMALS.get(name.split("_")[0]) if name.startswith("snr_") else None)
 
 
