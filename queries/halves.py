@@ -48,3 +48,18 @@ def choose(source_id: np.ndarray, half: np.ndarray, enough: int) -> tuple[np.nda
     if chosen.sum() >= enough:
         return chosen, "validation"
     return usable & (split != ACCEPTANCE_SPLIT), "all but acceptance"
+
+
+def learners(source_id: np.ndarray, enough: int, most: int) -> tuple[np.ndarray, str]:
+    """Rows of the stars that model errors are learned from, ascending, and of which split they are (see `choose`).
+
+    Parameters
+    ----------
+    enough
+        Fewer validation stars than this do not suffice.
+    most
+        No more rows than these: the same choice as a survey grows, from all over the sky.
+    """
+    able, label = choose(source_id, teaches(source_id), enough)
+    chosen = np.flatnonzero(able)
+    return np.sort(chosen[np.argsort(scattered(source_id[chosen]), kind="stable")[:most]]), label

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from specclip_search.errors import MissingExtra, QueryError
-from specclip_search.tables.hats import INDEX_FIELD, MARGIN_REACH, MAX_ROWS, write_hats
+from specclip_search.tables.hats import INDEX_FIELD, MARGIN_REACH, MAX_ROWS, refuse_taken, write_hats
 from specclip_search.tables.hats_fields import describe_catalogue, with_fields
 
 from .crossmatch import CANDIDATES, SEPARATION
@@ -102,7 +102,7 @@ def crossmatch_hats(
     from .hats_algorithm import SkyMatch
 
     if output is not None:
-        _refuse_taken(Path(output))
+        refuse_taken(Path(output), "catalogue")
 
     sides = [_opened(lsdb, side) for side in (left, right)]
     moved, years = _motion(sides, left_epoch, right_epoch)
@@ -187,11 +187,6 @@ def _written(matched: Any, output: Path, sides: list[Any]) -> None:
         if output.is_dir():
             output.rmdir()
         os.replace(work, output)
-
-
-def _refuse_taken(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise QueryError(f"{output} stands already; a HATS catalogue needs a folder of its own.", "Name a new one.")
 
 
 def _with_fields(table: pa.Table, sides: list[Any]) -> pa.Table:

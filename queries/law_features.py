@@ -76,9 +76,11 @@ def standardised(raw: np.ndarray, covariates: np.ndarray, learn: np.ndarray) -> 
 def _from_vectors(space: Space, pairs: PairTable, learn: np.ndarray) -> dict[str, np.ndarray]:
     lrs, xp = _reader(space, LRS, pairs.lrs_row), _reader(space, XP, pairs.xp_row)
     log_snr = pairs.covariates()[:, :2]
-    found = {"match": mismatch(lrs, xp, log_snr, pairs.source_id, (pairs.lrs_sed, pairs.xp_sed)), "labels": None}
-    found["lrs_rarity"] = rarity(lrs, pairs.source_id, learn)
-    found["labels"] = label_disagreement(space, pairs)
+    found = {
+        "match": mismatch(lrs, xp, log_snr, pairs.source_id, (pairs.lrs_sed, pairs.xp_sed)),
+        "lrs_rarity": rarity(lrs, pairs.source_id, learn),
+        "labels": label_disagreement(space, pairs),
+    }
     return {name: np.zeros(len(pairs)) if values is None else values for name, values in found.items()}
 
 

@@ -58,21 +58,16 @@ class Density:
         Parameters
         ----------
         vectors
-            (n, dim).
+            (n, dim), a block: a distance to every star of the sample is held.
         inside
             (n,) bool: stars of the sample (any visit): their nearest, themselves, does not count.
         """
-        result = np.empty(len(vectors))
+        own = (vectors @ self.whiten - self.mean @ self.whiten).astype(np.float32)
         squares = np.square(self.sample).sum(axis=1)
-        offset = self.mean @ self.whiten
-        for start in range(0, len(vectors), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
-            own = (vectors[block] @ self.whiten - offset).astype(np.float32)
-            apart = np.square(own).sum(axis=1)[:, None] + squares - 2.0 * own @ self.sample.T
-            nearest = np.partition(apart, (self.neighbour - 1, self.neighbour), axis=1)
-            kth = np.where(inside[block], nearest[:, self.neighbour], nearest[:, self.neighbour - 1])
-            result[block] = 0.5 * np.log(np.maximum(kth, 1e-9))
-        return result
+        apart = np.square(own).sum(axis=1)[:, None] + squares - 2.0 * own @ self.sample.T
+        nearest = np.partition(apart, (self.neighbour - 1, self.neighbour), axis=1)
+        kth = np.where(inside, nearest[:, self.neighbour], nearest[:, self.neighbour - 1])
+        return np.asarray(0.5 * np.log(np.maximum(kth, 1e-9)), dtype=np.float64)
 
 
 def fit_density(vectors: np.ndarray) -> Density | None:

@@ -11,7 +11,7 @@ from specclip_search.errors import QueryError
 
 from . import error_store
 from .error_store import LearnedErrors
-from .halves import choose, scattered, teaches
+from .halves import learners
 from .model_error import learn_model_error
 from .pairs import XP, flux_store, read_block, star_color
 from .spectrum_law import learn as learn_spectrum_law
@@ -54,16 +54,12 @@ def _learning_stars(task: Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]
         rows.append(paired)
         ids.append(task.keys.source_id[position[paired]])
     number, row, source_id = np.concatenate(numbers), np.concatenate(rows), np.concatenate(ids)
-    able, label = choose(source_id, teaches(source_id), MIN_VALIDATION_STARS)
-    chosen = np.flatnonzero(able)
+    chosen, label = learners(source_id, MIN_VALIDATION_STARS, MAX_LEARNING_STARS)
     if len(chosen) == 0:
         raise QueryError(
             "Every paired star belongs to the acceptance split, from which nothing may be learned.",
             "Ingest more stars: the model's own error is learned from the others.",
         )
-    # the same choice as the survey grows, from all over the sky
-    order = np.argsort(scattered(source_id[chosen]), kind="stable")
-    chosen = np.sort(chosen[order[:MAX_LEARNING_STARS]])
     return {int(n): row[chosen[number[chosen] == n]] for n in np.unique(number[chosen])}, label
 
 

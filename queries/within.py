@@ -22,7 +22,7 @@ from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 from .double_lined import double_lined
 from .features import against_neighbours, log_distance, snr_weights
 from .graph import nearest_rows
-from .halves import choose, scattered, teaches
+from .halves import learners
 from .law_columns import PATTERNS
 from .law_features import standardised
 from .pairs import LRS
@@ -138,14 +138,12 @@ def _measure(space: Space, modality: str, star: np.ndarray, model: Any) -> tuple
 
 
 def _learn(space: Space, modality: str, parts: list[Any], star: np.ndarray, model: Any) -> SpectrumLaw:
-    able, _ = choose(star, teaches(star), MIN_STARS)
-    chosen = np.flatnonzero(able)
+    chosen, _ = learners(star, MIN_STARS, LEARNING_STARS)
     if len(chosen) == 0:
         raise QueryError(
             "Every spectrum belongs to the acceptance split, from which nothing may be learned.",
             "Ingest more spectra: what is normal is learned from the others.",
         )
-    chosen = np.sort(chosen[np.argsort(scattered(star[chosen]), kind="stable")[:LEARNING_STARS]])
     start, pieces = 0, []
     for part in parts:
         here = chosen[(chosen >= start) & (chosen < start + part.rows)] - start

@@ -135,9 +135,20 @@ def write_hats(
     return HatsReport(target, staged.read, staged.kept, staged.read - staged.kept, len(tiles), repeated)
 
 
-def _check(target: Path, schema: pa.Schema, ra: str, dec: str) -> None:
+def refuse_taken(target: Path, what: str) -> None:
+    """Refuse to write a HATS `what` where something stands; an empty folder is nothing.
+
+    Raises
+    ------
+    QueryError
+        If it does.
+    """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise QueryError(f"{target} stands already; a HATS collection needs a folder of its own.", "Name a new one.")
+        raise QueryError(f"{target} stands already; a HATS {what} needs a folder of its own.", "Name a new one.")
+
+
+def _check(target: Path, schema: pa.Schema, ra: str, dec: str) -> None:
+    refuse_taken(target, "collection")
     missing = [column for column in (ra, dec) if column not in schema.names]
     if missing:
         raise QueryError(

@@ -48,7 +48,6 @@ def anomalies(
     from queries.anomalies import anomalies as rank
     from queries.within_list import anomalies_within
 
-
     if within is not None:
         with progress_bar("score", "spectra") as progress:
             frame = anomalies_within(

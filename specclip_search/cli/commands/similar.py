@@ -57,7 +57,6 @@ def similar(
     from queries.similar import similar as search
     from queries.summary import summarise
 
-
     if plot is not None:
         from queries.drawing import picture_format
 
