@@ -17,7 +17,7 @@ from .anomaly_table import anomalies_schema
 from .anomaly_weights import load_tails, load_weights
 from .evidence import gather
 from .features import NAMES, Features, Neighbours, compute_features, pair_neighbours
-from .graph import nearest_rows
+from .graph import nearest_blocks
 from .halves import first_visits
 from .pair_table import PairTable
 from .pairs import LRS, XP
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
 # raise when a formula changes: scores stored before are then computed again
-REVISION = 8
+REVISION = 9
 DEFAULT_K = 32
 EXPLAIN_BELOW_P = 0.01
 WEIGHTS = load_weights(NAMES)
@@ -49,6 +49,7 @@ def anomalies(
     *,
     group: bool = True,
     learn: bool = True,
+    by: str | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The `top` oddest pairs.
@@ -68,6 +69,8 @@ def anomalies(
         One row a star, its oddest pair, with the number of its visits; else one row a pair.
     learn
         Let verdicts that were given (see `queries.verdicts`) move the ranks; scores and p-values stay.
+    by
+        Rank by the z of this quantity of `queries.features.NAMES` instead of the score; verdicts move nothing then.
     progress
         Called with (done, total, note) while scores are computed.
 
@@ -83,7 +86,7 @@ def anomalies(
     Raises
     ------
     QueryError
-        If there are no translation errors, or `top` or `k` is not usable.
+        If there are no translation errors, or `top`, `k` or `by` is not usable.
     VectorIndexError
         If an index is missing or stale.
     """
@@ -91,11 +94,13 @@ def anomalies(
         raise QueryError(f"top must be at least 1; found {top}.", "Ask for one row or more.")
     if not 4 <= k <= 1000:
         raise QueryError(f"k must lie between 4 and 1000; found {k}.", "32 neighbours are usual.")
+    if by is not None and by not in NAMES:
+        raise QueryError(f"There is no quantity '{by}'.", f"Choose one of {', '.join(NAMES)}.")
     space = open_space(atlas, model)
     account = score_atlas(space, k, progress)
-    verdicts = read_verdicts(atlas) if learn else None
-    frame = listed(space, top, group, verdicts)
-    options = {"top": top, "k": k, "group": group, "learn": learn}
+    verdicts = read_verdicts(atlas) if learn and by is None else None
+    frame = listed(space, top, group, verdicts, "score" if by is None else f"z_{by}")
+    options = {"top": top, "k": k, "group": group, "learn": learn, "by": by}
     told = {"verdicts": 0 if verdicts is None else len(verdicts)}
     return stamp(frame, "anomalies", options, **{**space.origin(), **account, **told})
 
@@ -157,8 +162,8 @@ def score(
     neighbours = {}
     for turn, (modality, rows) in enumerate(((LRS, pairs.lrs_row), (XP, pairs.xp_row))):
         tick = _tick(progress, turn * len(pairs), total, f"{modality} neighbours")
-        found, similarity = nearest_rows(space, modality, rows, k, tick)
-        neighbours[modality] = pair_neighbours(pairs, modality, found, similarity, len(space.keys(modality)))
+        blocks = nearest_blocks(space, modality, rows, k, tick)
+        neighbours[modality] = pair_neighbours(pairs, modality, blocks, k, len(space.keys(modality)))
     learn = first_visits(pairs.source_id)
     if (learn & (split_of(pairs.source_id) != ACCEPTANCE_SPLIT)).any():
         learn &= split_of(pairs.source_id) != ACCEPTANCE_SPLIT

@@ -26,20 +26,20 @@ LEARNING_POOL = 5000
 ODD_P = 0.01
 
 
-def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None) -> pd.DataFrame:
-    """The `top` rows with ranks, visits, verdicts, position and labels."""
+def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None, by: str = "score") -> pd.DataFrame:
+    """The `top` rows by the column `by`, with ranks, visits, verdicts, position and labels."""
     from .similar import to_frame
     from .sql import connect
     from .stars import annotate
 
     judged = verdicts is not None and len(verdicts) > 0
-    table = best_rows(space, max(top, LEARNING_POOL) if judged else top, group)
+    table = best_rows(space, max(top, LEARNING_POOL) if judged else top, group, by)
     rows = {
         side: vector_rows(space.keys(modality), table[f"{side}_spec_id"], table[f"{side}_release"])
         for side, modality in (("lrs", LRS), ("xp", XP))
     }
     table = _with_verdicts(space, table, rows, verdicts) if judged and verdicts is not None else table
-    order = np.argsort(-_moved_score(table), kind="stable")[:top]
+    order = np.argsort(-_moved_score(table, by), kind="stable")[:top]
     table, rows = table.take(pa.array(order)), {side: row[order] for side, row in rows.items()}
     hits = pa.table(
         {
@@ -60,17 +60,17 @@ def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None) -> pd
     return to_frame(table)
 
 
-def best_rows(space: Space, top: int, group: bool) -> pa.Table:
-    """The `top` stored rows of highest score; equal scores in the order of the ids.
+def best_rows(space: Space, top: int, group: bool, by: str = "score") -> pa.Table:
+    """The `top` stored rows of highest score, or of another column; equal ones in the order of the ids.
 
     With `group` one row a star, with `n_visits` (its pairs) and `n_odd_visits` (those of p < 0.01).
     """
     stage = space.atlas.results("anomalies")
     if not stage.exists:
         raise stage.missing()
-    keys = stage.read(["source_id", "score", "p_value", "lrs_spec_id", "lrs_release"])
+    keys = stage.read(["source_id", by, "p_value", "lrs_spec_id", "lrs_release"])
     by_score = pc.sort_indices(
-        keys, [("score", "descending"), ("lrs_spec_id", "ascending"), ("lrs_release", "ascending")]
+        keys, [(by, "descending"), ("lrs_spec_id", "ascending"), ("lrs_release", "ascending")]
     )
     order = by_score.to_numpy()
     star = keys["source_id"].to_numpy()
@@ -100,8 +100,8 @@ def _take(space: Space, rows: np.ndarray) -> pa.Table:
     return pa.concat_tables(pieces).take(pa.array(np.argsort(np.concatenate(owners), kind="stable")))
 
 
-def _moved_score(table: pa.Table) -> np.ndarray:
-    score = table["score"].to_numpy()
+def _moved_score(table: pa.Table, by: str) -> np.ndarray:
+    score = table[by].to_numpy()
     return score * np.exp(STRENGTH * table["learned"].to_numpy()) if "learned" in table.column_names else score
 
 

@@ -38,7 +38,7 @@ DESCRIPTIONS = {
     "lrs_rarity": "how sparsely the LRS space is populated around the star, whatever its neighbours are",
     "match": "how little the two spectra look like one star's",
     "labels": "disagreement of the labels estimated from both spectra",
-    "identity": "all that tells two stars apart, summed",
+    "identity": "all that tells two stars apart, added up as it is worth",
 }
 
 

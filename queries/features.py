@@ -19,16 +19,17 @@ What is judged against the whole atlas stands in `queries.law_features`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .identity import IDENTITY, identity_sum
 from .law_features import GLOBAL_NAMES, PLAIN_COVARIATES, global_quantities, standardised
 from .pair_table import PairTable
 from .pairs import LRS, XP
-from .robust import Trend, fit_trend, local_location_scale
+from .robust import Trend, fit_trend, local_location_scale, median_and_sigma
 
 if TYPE_CHECKING:
     from .space import Space
@@ -39,11 +40,8 @@ LOCAL_NAMES = (
 NAMES = (*LOCAL_NAMES, *GLOBAL_NAMES)
 # whose neighbours each quantity is compared with
 SIDE = {"lrs_error": XP, "xp_error": LRS, "lrs_isolation": LRS, "xp_isolation": XP, "mutual": LRS, "disagreement": XP}
-# of another star's spectrum, velocity and dust are no nuisance: they are freed of S/N and colour alone
-IDENTITY = ("mutual", "disagreement", "color", "match", "labels")
 # rare stars have rare colors: freed of color, rarity would be freed of itself
 RARITY_COVARIATES = [0, 1, 3]
-IDENTITY_RANGE = (-2.0, 8.0)
 BLOCK_ROWS = 8192
 NEAREST_PARTNERS = 8
 SNR_WIDTH_DEX = 0.2
@@ -68,15 +66,26 @@ class Neighbours:
 
 
 def pair_neighbours(
-    pairs: PairTable, modality: str, rows: np.ndarray, similarity: np.ndarray, total: int
+    pairs: PairTable, modality: str, blocks: Iterable[tuple[slice, np.ndarray, np.ndarray]], k: int, total: int
 ) -> Neighbours:
-    """From the neighbour graph's rows of each pair's own spectrum to pairs."""
+    """From the vector rows near each pair's own spectrum to pairs.
+
+    Parameters
+    ----------
+    blocks
+        Which pairs, (n, k) rows of their neighbours, -1 where there are fewer, and (n, k) cosines; all pairs in turn.
+    total
+        Number of the instrument's vectors.
+    """
     lookup = pairs.pair_of_row(modality, total)
-    pair = np.where(rows >= 0, lookup[np.maximum(rows, 0)], -1).astype(np.int32)
-    same_star = pairs.source_id[np.maximum(pair, 0)] == pairs.source_id[:, None]
-    pair[same_star] = -1
-    last = np.maximum((rows >= 0).sum(axis=1) - 1, 0)
-    return Neighbours(pair, similarity[np.arange(len(rows)), last])
+    result = Neighbours(np.full((len(pairs), k), -1, dtype=np.int32), np.zeros(len(pairs), dtype=np.float32))
+    for block, rows, similarity in blocks:
+        pair = np.where(rows >= 0, lookup[np.maximum(rows, 0)], -1)
+        same_star = pairs.source_id[np.maximum(pair, 0)] == pairs.source_id[block, None]
+        result.pair[block] = np.where(same_star, -1, pair)
+        last = np.maximum((rows >= 0).sum(axis=1) - 1, 0)
+        result.kth_similarity[block] = similarity[np.arange(len(rows)), last]
+    return result
 
 
 def log_distance(similarity: np.ndarray) -> np.ndarray:
@@ -119,7 +128,7 @@ def compute_features(
     learn
         (N,) bool: pairs from which the dependence on S/N and colour is learned (never acceptance).
     """
-    covariates = pairs.covariates()
+    covariates = pairs.covariates
     weights = {side: snr_weights(covariates[:, column], neighbours[side].pair) for column, side in ((0, LRS), (1, XP))}
     mutual, disagreement = _vector_distances(space, pairs, neighbours, tick)
     raw = {
@@ -143,27 +152,27 @@ def compute_features(
             raw[name][:, None], plain if name in IDENTITY else covariates, learn, neighbours[side].pair, weights[side]
         )[:, 0]
     # the sum of what tells two stars apart comes last: it is made of the others
-    for name, values in global_quantities(space, pairs, learn).items():
+    for name, values in global_quantities(space, pairs, learn):
         z[:, NAMES.index(name)] = standardised(values, _free_of(name, covariates), learn)
-    z[:, NAMES.index("identity")] = standardised(identity_sum(np.nan_to_num(z)), plain, learn)
+    z[:, NAMES.index("identity")] = _identity(np.nan_to_num(z), learn)
     return Features(np.nan_to_num(z), windows["lrs"], windows["xp"], mutual.astype(np.float32))
 
 
 def _free_of(name: str, covariates: np.ndarray) -> np.ndarray:
-    """Columns of the covariates that a quantity judged against all stars is freed of."""
+    """Columns of the covariates that a quantity judged against all stars is freed of.
+
+    Of another star's spectrum, velocity and dust are no nuisance: only S/N and colour are taken out.
+    """
     if name == "lrs_rarity":
         return covariates[:, RARITY_COVARIATES]
     return covariates[:, :PLAIN_COVARIATES] if name in IDENTITY else covariates
 
 
-def identity_sum(z: np.ndarray) -> np.ndarray:
-    """(N,) sum of the z of all that tells two stars apart, each kept between -2 and 8.
-
-    A wrong match shows a little in each of them: of a sum, unlike of the score's high power, the
-    weak signals add up and the noise averages out.
-    """
-    columns = [NAMES.index(name) for name in IDENTITY]
-    return np.asarray(np.clip(z[:, columns], *IDENTITY_RANGE).sum(axis=1), dtype=np.float64)
+def _identity(z: np.ndarray, learn: np.ndarray) -> np.ndarray:
+    """(N,) robust z of `identity_sum` against all: its parts are freed of S/N and colour already."""
+    total = identity_sum(z[:, [NAMES.index(name) for name in IDENTITY]])
+    middle, sigma = median_and_sigma(total[learn])
+    return np.asarray((total - middle) / max(float(sigma), 1e-6))
 
 
 def snr_weights(log_snr: np.ndarray, pair: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,19 +33,25 @@ def nearest_rows(
     tuple of np.ndarray
         (N, k) int64 rows, -1 where there are fewer, and (N, k) float32 similarity, 0 there.
     """
-    index, keys = space.index(modality), space.keys(modality)
     found = np.full((len(rows), k), -1, dtype=np.int64)
     similarity = np.zeros((len(rows), k), dtype=np.float32)
-    for start in range(0, len(rows), SEARCH_ROWS):
-        block = rows[start : start + SEARCH_ROWS]
-        answer = index.search(
-            index.vectors(block), k, query_modality=modality, exclude=own_rows(keys, block), centred=True
-        )
-        found[start : start + len(block)] = answer.rows
-        similarity[start : start + len(block)] = np.nan_to_num(answer.similarity)
-        if tick is not None:
-            tick(start + len(block))
+    for block, near, cosine in nearest_blocks(space, modality, rows, k, tick):
+        found[block], similarity[block] = near, cosine
     return found, similarity
+
+
+def nearest_blocks(
+    space: Space, modality: str, rows: np.ndarray, k: int, tick: Callable[[int], None] | None = None
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """What `nearest_rows` returns, a block of `rows` at a time, and which rows they are."""
+    index, keys = space.index(modality), space.keys(modality)
+    for start in range(0, len(rows), SEARCH_ROWS):
+        block = slice(start, min(start + SEARCH_ROWS, len(rows)))
+        own = rows[block]
+        answer = index.search(index.vectors(own), k, query_modality=modality, exclude=own_rows(keys, own), centred=True)
+        yield block, answer.rows, np.nan_to_num(answer.similarity)
+        if tick is not None:
+            tick(block.stop)
 
 
 def own_rows(keys: KeyTable, rows: np.ndarray) -> np.ndarray:

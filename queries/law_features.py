@@ -14,12 +14,12 @@ and dust by running medians, and then compared with all stars.
 * ``labels``: chi2 of the labels that both vectors' estimators give, where the model has estimators;
 * ``lrs_rarity``: how sparsely the LRS space is populated around a star, whatever its neighbours are
   (see `queries.rarity`), freed of S/N and velocity alone;
-* ``identity``: what these and the distances of `queries.features` say together, see `identity_sum` there.
+* ``identity``: what these and the distances of `queries.features` say together, see `queries.identity`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,23 +46,28 @@ COMPARED = ("teff", "logg", "feh")
 LEAST_SPREAD = 1e-6
 
 
-def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> dict[str, np.ndarray]:
-    """(N,) raw quantities by name, high where odd; those that cannot be had are all 0; `learn` as everywhere."""
-    raw = {name: 0.5 * np.log(np.maximum(pairs.values[f"{name}_chi2"], 1e-6)) for name in TOTALS}
-    raw |= {name: np.log(np.abs(pairs.values[name]) + 0.1) for name in PEAKS}
-    lrs, xp = (
-        {
-            name: 0.5 * (pairs.patterns[f"{side}_free"][:, i] + pairs.patterns[f"{side}_own"][:, i])
-            for i, name in enumerate(pairs.pattern_names[side])
-        }
-        for side in ("lrs", "xp")
-    )
+def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and (N,) raw quantities, high where odd; those that cannot be had are all 0; `learn` as everywhere.
+
+    One after the other, so that they are never all held.
+    """
+    for name in TOTALS:
+        yield name, 0.5 * np.log(np.maximum(pairs.values[f"{name}_chi2"], 1e-6))
+    for name in PEAKS:
+        yield name, np.log(np.abs(pairs.values[name]) + 0.1)
     for name in FILTERS:
-        raw[name] = lrs[name] + XP_SHARE * xp[name] if name in xp else lrs[name]
-    raw["double_lined"] = pairs.values["double_lined"]
-    raw |= broad_band.broad_band(pairs.lrs_sed, pairs.xp_sed, pairs.covariates()[:, :PLAIN_COVARIATES], learn)
-    raw |= _from_vectors(space, pairs, learn)
-    return raw
+        xp = XP_SHARE * _pattern(pairs, "xp", name) if name in pairs.pattern_names["xp"] else 0.0
+        yield name, _pattern(pairs, "lrs", name) + xp
+    yield "double_lined", pairs.values["double_lined"]
+    covariates = pairs.covariates[:, :PLAIN_COVARIATES]
+    yield from broad_band.broad_band(pairs.lrs_sed, pairs.xp_sed, covariates, learn).items()
+    yield from _from_vectors(space, pairs, learn)
+
+
+def _pattern(pairs: PairTable, side: str, name: str) -> np.ndarray:
+    """(N,) a matched filter's sigma, both kinds of residual averaged."""
+    column = pairs.pattern_names[side].index(name)
+    return np.asarray(0.5 * (pairs.patterns[f"{side}_free"][:, column] + pairs.patterns[f"{side}_own"][:, column]))
 
 
 def standardised(raw: np.ndarray, covariates: np.ndarray, learn: np.ndarray) -> np.ndarray:
@@ -73,15 +78,15 @@ def standardised(raw: np.ndarray, covariates: np.ndarray, learn: np.ndarray) -> 
     return np.nan_to_num(trend.standardise(raw, covariates))
 
 
-def _from_vectors(space: Space, pairs: PairTable, learn: np.ndarray) -> dict[str, np.ndarray]:
+def _from_vectors(space: Space, pairs: PairTable, learn: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     lrs, xp = _reader(space, LRS, pairs.lrs_row), _reader(space, XP, pairs.xp_row)
-    log_snr = pairs.covariates()[:, :2]
-    found = {
-        "match": mismatch(lrs, xp, log_snr, pairs.source_id, (pairs.lrs_sed, pairs.xp_sed)),
-        "lrs_rarity": rarity(lrs, pairs.source_id, learn),
-        "labels": label_disagreement(space, pairs),
-    }
-    return {name: np.zeros(len(pairs)) if values is None else values for name, values in found.items()}
+    log_snr = pairs.covariates[:, :2]
+    none = np.zeros(len(pairs))
+    match = mismatch(lrs, xp, log_snr, pairs.source_id, (pairs.lrs_sed, pairs.xp_sed))
+    yield "match", none if match is None else match
+    yield "lrs_rarity", rarity(lrs, pairs.source_id, learn)
+    labels = label_disagreement(space, pairs)
+    yield "labels", none if labels is None else labels
 
 
 def _reader(space: Space, modality: str, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from .pairs import LRS, XP
 
 if TYPE_CHECKING:
     from indexing.keytable import KeyTable
+    from specclip_search.atlas.stage import Part
 
     from .space import Space
 
@@ -23,6 +25,9 @@ _SCALARS = ("lrs_chi2", "xp_chi2", "lrs_l1", "xp_l1", "lrs_mse", "xp_mse", "lrs_
 _LAWS = tuple(f"{side}_{kind}" for side in ("lrs", "xp") for kind in ("free", "own"))
 _LAW_SCALARS = (*(f"{law}_{name}" for law in _LAWS for name in ("chi2", "peak", "peak_at")), "rv", "reddening",
                 "double_lined")  # fmt: skip
+_ID_COLUMNS = ("lrs_spec_id", "lrs_release", "xp_spec_id", "xp_release", "source_id")
+_MATRICES = ("lrs_window_sigma", "xp_window_sigma", *(f"{law}_patterns" for law in _LAWS), "lrs_sed", "xp_sed")
+_KEYS = (*_ID_COLUMNS, "lrs_row", "xp_row")
 # a velocity below this is hardly told from none
 RV_STEP_KM_S = 20.0
 
@@ -38,7 +43,7 @@ class PairTable:
     lrs_row, xp_row
         (N,) int64 rows of the vectors.
     values
-        Scalar columns of the translations by name, (N,) float64.
+        Scalar columns of the translations by name, (N,) float32.
     lrs_windows, xp_windows
         (N, w) float32 residuals of windows in sigma.
     patterns
@@ -93,39 +98,34 @@ class PairTable:
                 f"The atlas holds no translation errors of model '{space.model}' yet.",
                 "Run `specclip-search translate` first.",
             )
-        table = stage.read()
-        number = np.repeat([part.number for part in parts], [part.rows for part in parts])
-        lrs_row = vector_rows(space.keys(LRS), table["lrs_spec_id"], table["lrs_release"])
-        xp_row = vector_rows(space.keys(XP), table["xp_spec_id"], table["xp_release"])
-        both = (lrs_row >= 0) & (xp_row >= 0)
-        if not both.any():
+        names = {side: _listed(parts[0], f"{side}_window_sigma", b"windows") for side in ("lrs", "xp")}
+        patterns = {side: _listed(parts[0], f"{side}_free_patterns", b"patterns") for side in ("lrs", "xp")}
+        # a shard at a time: strings and lists of all pairs would take several times what is kept of them
+        pieces = [_piece(space, part) for part in parts]
+        total = sum(part.rows for part in parts)
+        joined: dict[str, np.ndarray] = {}
+        for name in list(pieces[0]):
+            joined[name] = np.concatenate([piece.pop(name) for piece in pieces])
+        size = len(joined["source_id"])
+        if size == 0:
             raise QueryError(
                 "No pair has vectors of both its spectra.", "Run `specclip-search embed`, then `index build`."
             )
-        kept = table if both.all() else table.filter(pa.array(both))
-        del table
-        names = {side: _listed(kept.schema, f"{side}_window_sigma", b"windows") for side in ("lrs", "xp")}
-        patterns = {side: _listed(kept.schema, f"{side}_free_patterns", b"patterns") for side in ("lrs", "xp")}
         return cls(
-            kept["lrs_spec_id"].to_numpy(),
-            _shared_texts(kept["lrs_release"]),
-            kept["xp_spec_id"].to_numpy(),
-            _shared_texts(kept["xp_release"]),
-            kept["source_id"].to_numpy(),
-            lrs_row[both],
-            xp_row[both],
-            {name: kept[name].to_numpy().astype(np.float64) for name in (*_SCALARS, *_LAW_SCALARS)},
-            column_to_matrix(kept["lrs_window_sigma"]),
-            column_to_matrix(kept["xp_window_sigma"]),
-            names,
-            {law: column_to_matrix(kept[f"{law}_patterns"]) for law in _LAWS},
-            patterns,
-            column_to_matrix(kept["lrs_sed"]),
-            column_to_matrix(kept["xp_sed"]),
-            number[both],
-            int((~both).sum()),
+            **{name: joined[name] for name in _KEYS},
+            values={name: joined[name] for name in (*_SCALARS, *_LAW_SCALARS)},
+            lrs_windows=joined["lrs_window_sigma"],
+            xp_windows=joined["xp_window_sigma"],
+            window_names=names,
+            patterns={law: joined[f"{law}_patterns"] for law in _LAWS},
+            pattern_names=patterns,
+            lrs_sed=joined["lrs_sed"],
+            xp_sed=joined["xp_sed"],
+            part=joined["part"],
+            unembedded=total - size,
         )
 
+    @cached_property
     def covariates(self) -> np.ndarray:
         """(N, 5) what a score must not follow: log10 S/N of both spectra, colour, log |velocity|, reddening."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -142,8 +142,27 @@ class PairTable:
         return result
 
 
-def _listed(schema: pa.Schema, column: str, key: bytes) -> tuple[str, ...]:
-    return tuple((schema.field(column).metadata or {})[key].decode().split(", "))
+def _piece(space: Space, part: Part) -> dict[str, np.ndarray]:
+    """What is kept of a shard's pairs whose spectra both have vectors, by name of the column."""
+    table = pq.ParquetFile(part.path).read([*_ID_COLUMNS, *_SCALARS, *_LAW_SCALARS, *_MATRICES])
+    rows = {
+        side: vector_rows(space.keys(modality), table[f"{side}_spec_id"], table[f"{side}_release"])
+        for side, modality in (("lrs", LRS), ("xp", XP))
+    }
+    both = (rows["lrs"] >= 0) & (rows["xp"] >= 0)
+    kept = table if both.all() else table.filter(pa.array(both))
+    return {
+        **{name: kept[name].to_numpy() for name in ("lrs_spec_id", "xp_spec_id", "source_id")},
+        **{name: _shared_texts(kept[name]) for name in ("lrs_release", "xp_release")},
+        **{f"{side}_row": rows[side][both] for side in rows},
+        **{name: kept[name].to_numpy().astype(np.float32) for name in (*_SCALARS, *_LAW_SCALARS)},
+        **{name: column_to_matrix(kept[name]) for name in _MATRICES},
+        "part": np.full(int(both.sum()), part.number, dtype=np.int32),
+    }
+
+
+def _listed(part: Part, column: str, key: bytes) -> tuple[str, ...]:
+    return tuple((pq.read_schema(part.path).field(column).metadata or {})[key].decode().split(", "))
 
 
 def _dictionary(texts: pa.ChunkedArray) -> tuple[list[str | None], np.ndarray]:

@@ -19,6 +19,7 @@ REFERENCE_FOLDS = 10
 POWER = 4.0
 # the atlas's own few stars tell the tail so roughly that it may count this much more
 OWN_SHARE = 2.0
+BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ def score_pairs(
 
 def combined(parts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(N,) score of (N, m) -log10 p."""
-    return np.asarray((parts**POWER @ weights) ** (1.0 / POWER))
+    blocks = [parts[start : start + BLOCK_ROWS] for start in range(0, len(parts), BLOCK_ROWS)]
+    powers = [block.astype(np.float64) ** POWER @ weights for block in blocks]
+    return np.asarray(np.concatenate(powers) ** (1.0 / POWER) if powers else np.empty(0))
 
 
 def quantity_parts(
@@ -91,7 +94,7 @@ def _parts(z: np.ndarray, reference: np.ndarray, tails: Sequence[TailLaw | None]
     """
     members = np.flatnonzero(reference)
     fold = np.arange(len(members)) % REFERENCE_FOLDS
-    parts = np.empty(z.shape)
+    parts = np.empty(z.shape, np.float32)
     for j in range(z.shape[1]):
         parts[:, j] = surprise(z[:, j], z[members, j])
         for number in range(REFERENCE_FOLDS) if len(members) >= MIN_REFERENCE else ():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,11 +31,13 @@ def say(*lines: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def deliver(rows: pa.Table | pd.DataFrame, format: str | None, output: Path | None) -> None:
-    """Write a search's rows; what a file or an empty list would leave unsaid is told on stderr."""
+def deliver(
+    rows: pa.Table | pd.DataFrame, format: str | None, output: Path | None, first: Sequence[str] = ()
+) -> None:
+    """Write a search's rows, those of `first` foremost; what a file or an empty list leaves unsaid goes to stderr."""
     from ..tables import write_rows
 
-    write_rows(rows, format, output)
+    write_rows(rows, format, output, first=first)
     if output is not None:
         say(f"{len(rows):,} row{'s' if len(rows) != 1 else ''} written to {output}")
     elif len(rows) == 0:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .convert import to_qtable, to_table
-from .write import FORMATS, format_of, write_rows
+from .write import FORMATS, format_of, require_writable, write_rows
 
-__all__ = ["FORMATS", "format_of", "to_qtable", "to_table", "write_rows"]
+__all__ = ["FORMATS", "format_of", "require_writable", "to_qtable", "to_table", "write_rows"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -35,7 +36,7 @@ _WIDEST_TEXT = 60
 _NARROWEST_TEXT = 20
 
 
-def write_table(table: pa.Table, stream: TextIO, width: int | None = None) -> None:
+def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first: Sequence[str] = ()) -> None:
     """Aligned columns; on a terminal only as many columns as fit, and a last line naming the rest.
 
     Texts are cut after 60 characters, but not those of the last column: on a terminal they go on
@@ -45,9 +46,15 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None) -> No
     ----------
     width
         Characters a line; by default the terminal's, unlimited where there is none.
+    first
+        Columns that matter most, shown first where not all fit; those without any value are not. Where the last
+        of them is a text, it takes the rest of the line and of the others none is shown.
     """
     if width is None:
         width = _terminal_width(stream)
+    everything = table.column_names
+    if width is not None and first:
+        table = _most_telling_first(table, first)
     names = table.column_names
     cells = [_cells(table.schema.field(name), column) for name, column in zip(names, table.columns, strict=True)]
     widths = [max([len(name), *map(len, column)]) for name, column in zip(names, cells, strict=True)]
@@ -70,15 +77,21 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None) -> No
         stream.write(line([*row[:-1], first]) + "\n")
         for piece in rest:
             stream.write(" " * (sum(widths[:-1]) + _GAP * (len(names) - 1)) + piece + "\n")
-    if shown < len(names):
-        stream.write(f"({len(names) - shown} more: {', '.join(names[shown:])}; --format csv shows all)\n")
+    hidden = [name for name in everything if name not in names[:shown]]
+    if hidden:
+        stream.write(f"({len(hidden)} more: {', '.join(hidden)}; --format csv shows all)\n")
+
+
+def _most_telling_first(table: pa.Table, first: Sequence[str]) -> pa.Table:
+    """The columns of `first` that hold a value, then the others unless the last of `first` is a text."""
+    ahead = [name for name in first if name in table.column_names and table[name].null_count < max(len(table), 1)]
+    text_last = ahead[-1:] == list(first[-1:]) and _is_text(table.schema.field(ahead[-1]))
+    return table.select(ahead if text_last else [*ahead, *(name for name in table.column_names if name not in ahead)])
 
 
 def _room_for_whole_texts(table: pa.Table, widths: list[int], width: int | None) -> int:
     """Characters a line for the last column where its texts are shown whole, 0 where they are cut like others."""
-    import pyarrow as pa
-
-    if not widths or not pa.types.is_string(table.schema.field(len(widths) - 1).type):
+    if not widths or not _is_text(table.schema.field(len(widths) - 1)):
         return 0
     if width is None:
         return sys.maxsize
@@ -108,6 +121,12 @@ def _that_fit(widths: list[int], width: int | None) -> int:
     return shown
 
 
+def _is_text(field: pa.Field) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+
+
 def _is_number(field: pa.Field) -> bool:
     import pyarrow as pa
 
@@ -130,7 +149,7 @@ def _cells(field: pa.Field, column: pa.ChunkedArray) -> list[str]:
 def _decimals(name: str) -> int | None:
     """Decimals of a column by its name; an error shows as many as its value."""
     name = name.removesuffix("_right").removesuffix("_1").removesuffix("_estimated")
-    name = name.removesuffix("_err").removesuffix("_xp").removesuffix("_lrs")
+    name = name.removesuffix("_err").removesuffix("_xp").removesuffix("_lrs").removeprefix("catalog_")
     if name.endswith("_mag"):
         return 3
     return _DECIMALS.get(name, _DECIMALS.get(name.split("_")[0]) if name.startswith("snr_") else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -35,6 +35,7 @@ def write_rows(
     format: str | None = None,
     output: str | os.PathLike[str] | None = None,
     stream: TextIO | None = None,
+    first: Sequence[str] = (),
 ) -> None:
     """Write rows to the terminal or, whole or not at all, to a file.
 
@@ -50,28 +51,52 @@ def write_rows(
         File to write; parquet, votable and fits need one.
     stream
         Where to write without `output`; standard output by default.
+    first
+        Columns that a table shows first where a terminal has not room for all.
 
     Raises
     ------
     QueryError
         If the format is unknown, cannot be told from the file's name, or needs a file.
     """
-    chosen = format_of(format, output)
+    chosen = require_writable(format, output)
     table = _as_arrow(table)
     if output is not None:
-        path = Path(output)
-        if path.is_dir():
+        _write_file(table, chosen, Path(output))
+    elif chosen == "table":
+        from .text import write_table
+
+        write_table(table, stream or sys.stdout, first=first)
+    else:
+        _text_writer(chosen)(table, stream or sys.stdout)
+
+
+def require_writable(format: str | None = None, output: str | os.PathLike[str] | None = None) -> str:
+    """The format that `write_rows` will write; to be asked before a search, not after it.
+
+    Raises
+    ------
+    QueryError
+        If the format is unknown, cannot be told from the file's name or needs a file, or the file cannot be written.
+    """
+    chosen = format_of(format, output)
+    if output is None:
+        if chosen in _BINARY:
             raise QueryError(
-                f"--output must name a file; {path} is a folder.", f"Name a file in it: {path / 'rows'}.{chosen}"
+                f"The format '{chosen}' is for files; no file was named.",
+                f"Add --output, for example --output rows.{'vot' if chosen == 'votable' else chosen}.",
             )
-        _write_file(table, chosen, path)
-        return
-    if chosen in _BINARY:
+        return chosen
+    path = Path(output)
+    if path.is_dir():
         raise QueryError(
-            f"The format '{chosen}' is for files; no file was named.",
-            f"Add --output, for example --output rows.{'vot' if chosen == 'votable' else chosen}.",
+            f"--output must name a file; {path} is a folder.", f"Name a file in it: {path / 'rows'}.{chosen}"
         )
-    _text_writer(chosen)(table, stream or sys.stdout)
+    folder = next(parent for parent in (path.absolute()).parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "is a file" if not folder.is_dir() else "may not be written to"
+        raise QueryError(f"--output {path} cannot be written: {folder} {what}.", "Name a file somewhere else.")
+    return chosen
 
 
 def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:

@@ -10,6 +10,10 @@ from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open
 from ..progress import progress_bar
 from ..reports import deliver, say
 
+# what a terminal shows of the many columns
+FIRST = ("rank", "source_id", "score", "q_value", "kind", "reason")
+FIRST_WITHIN = ("rank", "spec_id", "score", "q_value", "reason")
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -31,6 +35,12 @@ def anomalies(
             "--within", metavar="MODALITY", help="lamost_lrs or gaia_xp: rank its spectra by themselves."
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by", metavar="QUANTITY", help="Rank by one quantity instead of the score: emission, identity, ..."
+        ),
+    ] = None,
     ignore_verdicts: Annotated[bool, typer.Option("--ignore-verdicts", help="Rank by the score alone.")] = False,
     model: ModelOption = None,
     format: FormatOption = None,
@@ -38,7 +48,8 @@ def anomalies(
 ) -> None:
     """List the strangest stars: translation errors judged against a star's own neighbours, with reasons.
 
-    Needs `translate` and `index build` first. The scores of all pairs are kept as the table `anomalies` in SQL.
+    Needs `translate` and `index build` first. The scores of all pairs are kept as the table `anomalies` in SQL;
+    each of its columns z_QUANTITY can be ranked by itself: identity finds wrong matches, emission emission lines.
 
     Example: specclip-search anomalies --atlas demo-atlas --top 10
     """
@@ -48,12 +59,18 @@ def anomalies(
     from queries.anomalies import anomalies as rank
     from queries.within_list import anomalies_within
 
+    from ...errors import QueryError
+    from ...tables import require_writable
+
+    require_writable(format, output)
+    if within is not None and by is not None:
+        raise QueryError("--by ranks pairs of two instruments' spectra; --within names one.", "Leave one of them out.")
     if within is not None:
         with progress_bar("score", "spectra") as progress:
             frame = anomalies_within(
                 open_atlas(atlas), within, top, model, neighbours, group=not every_visit, progress=progress
             )
-        deliver(frame, format, output)
+        deliver(frame, format, output, FIRST_WITHIN)
         return
     with progress_bar("score", "pairs") as progress:
         frame = rank(
@@ -63,9 +80,10 @@ def anomalies(
             k=neighbours,
             group=not every_visit,
             learn=not ignore_verdicts,
+            by=by,
             progress=progress,
         )
-    deliver(frame, format, output)
+    deliver(frame, format, output, FIRST if by is None else (*FIRST[:3], f"z_{by}", *FIRST[4:]))
 
 
 @app.command("label")

@@ -58,7 +58,7 @@ def crossmatch(
     from queries.sql import connect
 
     from ...errors import QueryError
-    from ...tables import format_of, write_rows
+    from ...tables import require_writable, write_rows
 
     clustered = scheduler is not None or workers is not None or is_catalogue(left) or is_catalogue(right)
     to_hats = format is not None and format.lower() == "hats"
@@ -67,7 +67,7 @@ def crossmatch(
             "Matches are written as HATS by LSDB, into a folder.", "Add --workers or --scheduler, and --output FOLDER."
         )
     if not to_hats:
-        format_of(format, output)
+        require_writable(format, output)
     with connect(open_atlas(atlas)) as connection:
         if clustered:
             from queries.hats import as_catalogues, crossmatch_hats

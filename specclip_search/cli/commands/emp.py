@@ -9,6 +9,12 @@ import typer
 
 from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
 
+# what a terminal shows before the other columns
+FIRST = (
+    "rank", "source_id", "probability", "feh", "feh_err", "catalog_feh", "flags", "teff", "logg", "lrs_snr", "xp_snr",
+    "ra", "dec",
+)  # fmt: skip
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -41,10 +47,12 @@ def emp(
     """
     from queries.emp import emp_candidates
 
+    from ...tables import require_writable
     from ..reports import deliver, say
 
+    require_writable(format, output)
     frame = emp_candidates(open_atlas(atlas), below=below, known=known, top=top, model=model)
-    deliver(frame, format, output)
+    deliver(frame, format, output, FIRST)
     say(*frame.attrs["notes"])
     if plot or sky or histogram:
         from queries import emp_pictures

@@ -31,8 +31,10 @@ def evaluate(
     """
     from queries.evaluate import evaluate as measure
 
+    from ...tables import require_writable
     from ..reports import deliver
 
+    require_writable(format, output)
     with progress_bar("evaluate", "parts") as progress:
         frame = measure(open_atlas(atlas), model, below=below, seed=seed, progress=progress)
     deliver(frame, format, output)

@@ -13,6 +13,12 @@ from ..reports import deliver, say
 if TYPE_CHECKING:
     import pandas as pd
 
+# what a terminal shows before the other columns
+FIRST = (
+    "target", "rank", "modality", "spec_id", "similarity", "teff", "logg", "feh", "snr",
+    "teff_estimated", "logg_estimated", "feh_estimated", "feh_err_estimated", "ra", "dec",
+)  # fmt: skip
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -57,6 +63,9 @@ def similar(
     from queries.similar import similar as search
     from queries.summary import summarise
 
+    from ...tables import require_writable
+
+    require_writable(format, output)
     if plot is not None:
         from queries.drawing import picture_format
 
@@ -74,7 +83,7 @@ def similar(
         exclude_repeats=exclude_repeats,
         combine=combine,
     )
-    deliver(frame, format, output)
+    deliver(frame, format, output, FIRST)
     if plot is not None:
         from queries.plot_similar import plot_similar
 

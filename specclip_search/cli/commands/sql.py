@@ -69,11 +69,11 @@ def sql(
     Example: specclip-search sql "SELECT count(*) FROM spectra WHERE snr > ?" 50 --atlas demo-atlas
     """
     from ...errors import QueryError
-    from ...tables import format_of, write_rows
+    from ...tables import require_writable, write_rows
     from ..statements import Statements, parse_parameters
 
     text, values = _statement(list(statement or []), file)
-    format_of(format, output)
+    require_writable(format, output)
     parameters = parse_parameters(param or [], values)
     if selected is not None and send is None:
         raise QueryError("--selected waits for rows of a table that was sent; none is.", "Add --send topcat.")

@@ -36,6 +36,18 @@ def test_planted_oddities_are_at_the_top(searched: Any, listed: pd.DataFrame) ->
     assert (listed.q_value[:40] < 0.05).all()
 
 
+def test_a_list_by_one_quantity(searched: Any, listed: pd.DataFrame) -> None:
+    by = anomalies(searched.atlas, top=40, by="identity")
+    assert by.z_identity.is_monotonic_decreasing
+    assert by["rank"].tolist() == list(range(1, 41))
+    assert set(by.source_id) == set(listed.nlargest(40, "z_identity").source_id)
+    wrong = kind_of(searched, by) == "wrong"
+    assert wrong[:20].mean() > (kind_of(searched, listed) == "wrong")[:20].mean()
+    assert by.attrs["options"]["by"] == "identity"
+    with pytest.raises(QueryError, match="no quantity 'beauty'"):
+        anomalies(searched.atlas, by="beauty")
+
+
 def test_p_values_of_clean_pairs_are_uniform(searched: Any, listed: pd.DataFrame) -> None:
     clean = listed[kind_of(searched, listed) == "clean"]
     reference = listed.attrs["reference_stars"]

@@ -138,11 +138,23 @@ def test_weights_climb_to_what_tells() -> None:
 
 
 def test_weak_signs_of_a_wrong_match_add_up():
-    from queries.features import IDENTITY, NAMES, identity_sum
+    from queries.identity import IDENTITY, identity_sum
 
-    z = np.zeros((3, len(NAMES)), np.float32)
-    for name in IDENTITY:
-        z[0, NAMES.index(name)] = 2.0
-    z[1, NAMES.index(IDENTITY[0])] = 30.0  # one far-out quantity is held: it has a column of its own
-    z[2, NAMES.index("emission")] = 30.0
-    np.testing.assert_allclose(identity_sum(z), [2.0 * len(IDENTITY), 8.0, 0.0])
+    z = np.zeros((4, len(IDENTITY)), np.float32)
+    z[0] = 4.0
+    z[1, 0] = 60.0
+    z[2, 0] = 600.0
+    alone, held = identity_sum(z)[1:3]
+    assert identity_sum(z)[0] > alone > 0.0  # a little of everything says more than much of one
+    assert held == alone
+    assert identity_sum(z)[3] == 0.0
+
+
+def test_identity_weights_are_those_of_the_law_that_made_the_data() -> None:
+    from queries.identity import logistic_weights
+
+    rng = np.random.default_rng(8)
+    values = rng.normal(0, 1, (40_000, 3))
+    chance = 1.0 / (1.0 + np.exp(5.0 - values @ [2.0, 0.5, 0.0]))
+    found = logistic_weights(values, rng.random(len(values)) < chance)
+    np.testing.assert_allclose(found, [2.0, 0.5, 0.0], atol=0.1)

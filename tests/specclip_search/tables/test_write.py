@@ -19,7 +19,7 @@ from astropy.table import Table
 
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
-from specclip_search.tables import FORMATS, format_of, to_qtable, write_rows
+from specclip_search.tables import FORMATS, format_of, require_writable, to_qtable, write_rows
 from specclip_search.tables.text import write_table
 
 ID = 5853418002145112704
@@ -99,6 +99,31 @@ def test_table_fits_the_terminal_and_names_what_it_leaves_out() -> None:
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines[:-1])) <= 43
     assert lines[-1].endswith("more: simulated, name, vector, windows, n; --format csv shows all)")
+
+
+def test_what_matters_most_comes_first_where_not_all_fits() -> None:
+    table = pa.table(
+        {
+            "rank": [1, 2],
+            "lrs_spec_id": [ID, ID + 2],
+            "reason": ["hydrogen lines filled in by emission, +31 sigma", "short"],
+            "score": [2.5, 1.5],
+            "empty": pa.nulls(2, pa.float64()),
+            "feh": [-3.0, -2.0],
+        }
+    )
+    stream = io.StringIO()
+    write_table(table, stream, width=40, first=("rank", "score", "empty", "reason"))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].split() == ["rank", "score", "reason"]
+    assert lines[1].endswith("hydrogen lines filled in by")
+    assert lines[2].strip() == "emission, +31 sigma"
+    assert lines[-1] == "(3 more: lrs_spec_id, empty, feh; --format csv shows all)"
+    stream = io.StringIO()
+    write_table(table, stream, width=34, first=("rank", "feh"))
+    assert stream.getvalue().splitlines()[0].split() == ["rank", "feh", "lrs_spec_id"]
+    # a file or a pipe has all columns, in their own order
+    assert text_of("table", table).splitlines()[0].split() == table.column_names
 
 
 def test_the_last_column_is_shown_whole() -> None:
@@ -226,6 +251,18 @@ def test_format_is_told_by_name_or_suffix() -> None:
         format_of(None, "rows.xlsx")
     with pytest.raises(QueryError, match="no format 'excel'"):
         format_of("excel", None)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_search(tmp_path: Path) -> None:
+    assert require_writable(None, tmp_path / "new" / "rows.csv") == "csv"
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "plain").write_text("a file")
+    with pytest.raises(QueryError, match="plain is a file"):
+        require_writable(None, tmp_path / "plain" / "rows.csv")
+    with pytest.raises(QueryError, match="is a folder"):
+        require_writable("csv", tmp_path)
+    with pytest.raises(QueryError, match="no file was named"):
+        require_writable("parquet")
 
 
 @pytest.mark.parametrize("format", FORMATS)
