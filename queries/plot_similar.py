@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,35 +11,18 @@ import numpy as np
 from specclip_search.errors import QueryError
 
 from .drawing import picture
+from .similar_panel import Panel, draw_panel
 from .spectra_of import SpectrumRows, read_spectra, read_target, sample_fluxes
 from .summary import summarise
-from .telling_windows import MarkedWindow, telling_windows
+from .telling_windows import telling_windows
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
     from specclip_search.atlas import Atlas
 
 MOST_LISTS = 6
 MOST_NEIGHBOURS = 60
-FLUX = {"lamost_lrs": "flux / continuum", "gaia_xp": "flux / flux at 550 nm"}
-GREEK = {"Halpha": "Hα", "Hbeta": "Hβ", "Hgamma": "Hγ", "Hdelta": "Hδ"}
-QUERY, NEAR, SHARED, APART = "#0b3d91", "0.55", "#2a78d6", "#c62828"
-
-
-@dataclass(frozen=True, slots=True)
-class _Panel:
-    """Everything in one panel: spectra as (N, n), NaN rows for what is not there."""
-
-    modality: str
-    queries: np.ndarray
-    errors: np.ndarray
-    labels: list[str]
-    styles: list[str]
-    neighbours: np.ndarray
-    similarity: np.ndarray
-    marked: list[MarkedWindow]
 
 
 def plot_similar(atlas: Atlas, found: pd.DataFrame, path: str | Path) -> None:
@@ -78,7 +60,7 @@ def plot_similar(atlas: Atlas, found: pd.DataFrame, path: str | Path) -> None:
         axes = iter(np.atleast_1d(figure.subplots(count, 1)))
         for title, panels in drawn:
             for number, panel in enumerate(panels):
-                _draw(next(axes), panel, title if number == 0 else "")
+                draw_panel(next(axes), panel, title if number == 0 else "")
 
 
 def _lists(found: pd.DataFrame) -> list[tuple[str, list[str], pd.DataFrame]]:
@@ -121,7 +103,7 @@ def _title(name: str, rows: pd.DataFrame) -> str:
     return f"{name}\n{told or f'{len(rows)} nearest, without labels'}"
 
 
-def _panels(atlas: Atlas, model: str, targets: Sequence[str], rows: pd.DataFrame) -> list[_Panel]:
+def _panels(atlas: Atlas, model: str, targets: Sequence[str], rows: pd.DataFrame) -> list[Panel]:
     spectra = [read_target(atlas, target) for target in targets]
     asked = rows["modality"].unique().tolist()
     order = [name for name in ("lamost_lrs", "gaia_xp") if name in asked or any(s.modality == name for s in spectra)]
@@ -135,7 +117,7 @@ def _panel(
     targets: Sequence[str],
     spectra: Sequence[SpectrumRows],
     rows: pd.DataFrame,
-) -> _Panel:
+) -> Panel:
     from specclip_search.modality import get_modality
 
     near = rows.head(MOST_NEIGHBOURS)
@@ -149,7 +131,7 @@ def _panel(
         shown.flux[shown.found],
         sample_fluxes(atlas, modality),
     )
-    return _Panel(
+    return Panel(
         modality,
         queries,
         errors,
@@ -163,8 +145,9 @@ def _panel(
 
 def _shown_in(atlas: Atlas, model: str, modality: str, name: str, query: SpectrumRows) -> tuple[SpectrumRows, str, str]:
     """What stands for the query in a panel: itself, the same star's own spectrum there, or its translation."""
+    name = Path(name).name if ":" not in name else name
     if query.modality == modality:
-        return query, Path(name).name if ":" not in name else name, "-"
+        return query, name, "-"
     own = _same_star(atlas, model, modality, int(query.source_id[0]))
     if own is not None:
         return own, f"same star as {name}", "-"
@@ -187,59 +170,3 @@ def _same_star(atlas: Atlas, model: str, modality: str, source_id: int) -> Spect
         return None
     newest = rows[np.argmax(keys.release[rows])]
     return read_spectra(atlas, modality, keys.spec_id[[newest]], keys.release_names(np.array([newest])))
-
-
-def _draw(axis: Axes, panel: _Panel, title: str) -> None:
-    from specclip_search.modality import get_modality
-
-    modality = get_modality(panel.modality)
-    wave = modality.wavelength
-    for flux in panel.neighbours[::-1]:
-        axis.plot(wave, flux, color=NEAR, lw=0.5, alpha=0.6)
-    colours = [QUERY] if len(panel.queries) == 1 else [f"C{i}" for i in range(len(panel.queries))]
-    for flux, label, style, colour in zip(panel.queries, panel.labels, panel.styles, colours * 10, strict=False):
-        axis.plot(wave, flux, color=colour, lw=1.6 if panel.modality == "gaia_xp" else 0.9, ls=style, label=label)
-    if len(panel.neighbours):
-        least, most = panel.similarity.min(), panel.similarity.max()
-        label = f"{len(panel.neighbours)} nearest, similarity {most:.2f} to {least:.2f}"
-        axis.plot([], [], color=NEAR, lw=1, label=label)
-    low, high = _limits(panel)
-    room = high - low
-    axis.set_ylim(low - 0.12 * room, high + 0.35 * room)
-    axis.set_xlim(wave[0], wave[-1])
-    _mark(axis, panel.marked, wave)
-    unit = "vacuum wavelength [Å]" if modality.unit == "Angstrom" else "wavelength [nm]"
-    axis.set_xlabel(unit)
-    axis.set_ylabel(FLUX.get(panel.modality, "flux"))
-    axis.set_title(f"{title}\n{modality.title}".strip(), fontsize=9, loc="left")
-    axis.legend(loc="lower right", fontsize=7, frameon=False, ncols=2 if len(panel.queries) < 3 else 3)
-
-
-def _limits(panel: _Panel) -> tuple[float, float]:
-    """Lowest and highest flux to show: all of the queries, and what nine of ten neighbours need."""
-    # the ends of a spectrum are its noisiest pixels
-    inner = slice(panel.queries.shape[1] // 50, -(panel.queries.shape[1] // 50))
-    query, near = panel.queries[:, inner], panel.neighbours[:, inner]
-    low, high = np.nanmin(query), np.nanmax(query)
-    if len(near):
-        low, high = min(low, np.quantile(near.min(axis=1), 0.1)), max(high, np.quantile(near.max(axis=1), 0.9))
-    return float(low), float(max(high, low + 1e-3))
-
-
-def _mark(axis: Axes, marked: Sequence[MarkedWindow], wave: np.ndarray) -> None:
-    """Shade the windows and write their names at heights that keep them from running into each other."""
-    span = float(wave[-1] - wave[0])
-    ends = [-np.inf] * 4
-    for window in marked:
-        colour = APART if window.apart else SHARED
-        axis.axvspan(window.lo, window.hi, color=colour, alpha=0.13, lw=0)
-        name = GREEK.get(window.name, window.name)
-        text = f"{name} {window.z:+.0f}σ" if window.apart else name
-        width = 0.0075 * span * len(text)
-        middle = float(np.clip(0.5 * (window.lo + window.hi), wave[0] + width / 2, wave[-1] - width / 2))
-        level = next((i for i, end in enumerate(ends) if middle - width / 2 > end), len(ends) - 1)
-        ends[level] = middle + width / 2
-        axis.text(
-            middle, 0.985 - 0.065 * level, text, transform=axis.get_xaxis_transform(), ha="center", va="top",
-            fontsize=7, color=colour,
-        )  # fmt: skip

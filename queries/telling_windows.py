@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from .lines import family
+from .lines import BALMER, family
 from .robust import median_and_sigma
 from .windows import WindowSet, window_means
 
-MOST_SHARED = 7
+MOST_SHARED = 5
 MOST_APART = 3
 LEAST_SHARED = 0.7
 LEAST_APART = 4.0
+# what a reader looks for in any star, marked in any case
+CLASSIC = ("Ca HK", "Hdelta", "G band CH", "Hgamma", "Hbeta", "Mg b", "Mg b MgH", "Na D", "Halpha")
+HELIUM = "He I"
+HOT_BALMER = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,12 @@ class MarkedWindow:
         Whether the query differs from its neighbours here; else query and neighbours differ
         together from stars at large.
     """
+
+    @property
+    def telling(self) -> bool:
+        """Whether it is marked for its z, not only because readers look for it."""
+        return self.apart or abs(self.z) >= LEAST_SHARED
+
 
     name: str
     lo: float
@@ -59,8 +69,9 @@ def telling_windows(
     Returns
     -------
     list of MarkedWindow
-        By wavelength, hardly overlapping, at most ten. Continua are left out of what is shared:
-        they tell the temperature, which all other windows do as well.
+        By wavelength, hardly overlapping. Continua are left out of what is shared: they tell the
+        temperature, which all other windows do as well; and so is helium where hydrogen is not strong,
+        for there its windows measure metals. The lines of `CLASSIC` are there in any case.
     """
     windows = WindowSet.of(modality)
     ends = {window.name: (window.lo, window.hi) for window in modality.windows}
@@ -68,10 +79,14 @@ def telling_windows(
     shared = _shared(near, _means(sample, windows))
     apart = _apart(query, error, near, windows)
     line = np.array([family(name) != "continuum" for name in windows.names])
+    if min((shared[windows.names.index(name)] for name in BALMER if name in windows.names), default=0.0) > HOT_BALMER:
+        line &= np.array([not name.startswith(HELIUM) for name in windows.names])
+    classic = np.isin(windows.names, CLASSIC)
     marked: list[MarkedWindow] = []
     for z, usable, least, most, is_apart in (
         (apart, np.ones(len(windows), dtype=bool), LEAST_APART, MOST_APART, True),
         (shared, line, LEAST_SHARED, MOST_SHARED, False),
+        (shared, classic, 0.0, len(CLASSIC), False),
     ):
         taken = 0
         for i in np.argsort(-np.abs(z), kind="stable"):

@@ -89,3 +89,18 @@ def test_windows_that_matter() -> None:
     shared = {window.name: window.z for window in marked if not window.apart}
     assert "Mg b" in shared
     assert shared["Mg b"] > 3
+    # lines that readers look for are there in any case, without a claim
+    classic = {window.name for window in marked if not window.telling}
+    assert {"Hdelta", "Hgamma", "G band CH"} <= classic
+
+
+def test_helium_is_told_of_hot_stars_alone() -> None:
+    rng = np.random.default_rng(4)
+    wave = LAMOST_LRS.wavelength
+    helium = np.exp(-0.5 * ((wave - 4469) / 4) ** 2)
+    balmer = sum(np.exp(-0.5 * ((wave - line) / 12) ** 2) for line in (4102.9, 4341.7, 4862.7))
+    sample = 1 - rng.uniform(0.15, 0.25, (200, 1)) * balmer + rng.normal(0, 0.02, (200, len(wave)))
+    for depth, told in ((0.2, False), (0.6, True)):
+        near = 1 - depth * balmer - 0.2 * helium + rng.normal(0, 0.02, (20, len(wave)))
+        marked = telling_windows(LAMOST_LRS, near[0], np.full(len(wave), 0.02), near, sample)
+        assert ("He I 4471" in [window.name for window in marked]) is told
