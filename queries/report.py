@@ -85,7 +85,7 @@ def write_report(
     Raises
     ------
     QueryError
-        If the name ends otherwise, or a number of cards is out of range.
+        If the name ends otherwise, a number of cards is out of range, or translations are there but out of date.
     VectorIndexError
         If an index is missing or stale.
     """
@@ -95,7 +95,9 @@ def write_report(
     notes: list[str] = []
     tell = progress or (lambda done, total, note: None)
     tell(0, 4, "anomalies")
-    odd = _searched(notes, "anomalies", anomalies, lambda: _anomalies(atlas, anomalies, space.model))
+    # a page without anomalies is for atlases that cannot have any, not for those where something is amiss
+    usable = atlas.translations(space.model).exists
+    odd = _searched(notes, "anomalies", anomalies, lambda: _anomalies(atlas, anomalies, space.model), usable)
     tell(1, 4, "emp")
     poor = _searched(notes, "emp", emp, lambda: _emp(atlas, emp, below, space.model))
     tell(2, 4, "cards")
@@ -145,13 +147,17 @@ def _check(path: Path, anomalies: int, emp: int) -> None:
             )
 
 
-def _searched(notes: list[str], name: str, number: int, search: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
-    """A search's result; None where it cannot be done on this atlas, which a note tells."""
+def _searched(
+    notes: list[str], name: str, number: int, search: Callable[[], pd.DataFrame], strict: bool = False
+) -> pd.DataFrame | None:
+    """A search's result; None where it cannot be done on this atlas, which a note tells unless `strict`."""
     if number == 0:
         return None
     try:
         return search()
     except SpecclipError as error:
+        if strict:
+            raise
         notes.append(f"{name}: {error}")
         return None
 

@@ -143,6 +143,18 @@ def test_what_cannot_be_answered_is_noted(drawn: Any, tmp_path: Path, monkeypatc
     assert "No star has [Fe/H]." in text
 
 
+def test_a_page_is_not_written_from_translations_out_of_date(
+    drawn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object, **__: object) -> None:
+        raise QueryError("The translation errors were made by an earlier version.", "Run translate again.")
+
+    monkeypatch.setattr("queries.anomalies.anomalies", stale)
+    with pytest.raises(QueryError, match="earlier version"):
+        write_report(drawn.atlas, tmp_path / "report.html", anomalies=3, emp=0, maps=False)
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_cards_of_an_atlas_with_one_instrument(one_instrument: Any) -> None:
     stars = one_instrument.source_id[:2].tolist()
     frame = pd.DataFrame({"rank": [1, 2], "source_id": stars, "xp_spec_id": stars, "xp_release": ["dr9"] * 2,
