@@ -38,7 +38,7 @@ def double_lined(observed: np.ndarray, noise: np.ndarray, template: np.ndarray, 
     -------
     np.ndarray
         (N,) share of the single fit's remaining sum of squares that the second copy takes, at most 1;
-        negative where the best single copy explains more than any two that far apart; -1 where no two can.
+        negative where the best single copy explains more than any two that far apart; -1, the least, where no two can.
     """
     grid = np.exp(np.arange(np.log(wavelength[0]), np.log(wavelength[-1]), STEP_KM_S / C_KM_S))
     result = np.zeros(len(observed))
@@ -69,8 +69,10 @@ def _crest(c: np.ndarray) -> np.ndarray:
     """(N,) the largest value of correlations (N, lags) between their lags, by a parabola through three."""
     rows, best = np.arange(len(c)), np.clip(c.argmax(axis=1), 1, c.shape[1] - 2)
     left, middle, right = c[rows, best - 1], c[rows, best], c[rows, best + 1]
-    bend = np.minimum(left - 2 * middle + right, -1e-12)
-    return np.maximum(c.max(axis=1), middle - (right - left) ** 2 / (8 * bend))
+    bend = left - 2 * middle + right
+    # a correlation that still rises at the last lag has no crest to interpolate
+    peak = (bend < 0) & (middle >= left) & (middle >= right)
+    return np.maximum(c.max(axis=1), np.where(peak, middle - (right - left) ** 2 / (8 * np.where(peak, bend, -1.0)), 0))
 
 
 def _second_share(seen: np.ndarray, model: np.ndarray) -> np.ndarray:
@@ -93,4 +95,4 @@ def _second_share(seen: np.ndarray, model: np.ndarray) -> np.ndarray:
         gain = np.where(fair, a1 * first + a2 * second, -np.inf)
         two = np.maximum(two, gain.max(axis=1))
     left = np.maximum((seen**2).sum(axis=1) - one, 1e-12)
-    return np.where(np.isfinite(two), (two - one) / left, -1.0)
+    return np.where(np.isfinite(two), np.maximum((two - one) / left, -1.0), -1.0)

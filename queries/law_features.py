@@ -44,6 +44,7 @@ PLAIN_COVARIATES = 3
 XP_SHARE = 0.5
 COMPARED = ("teff", "logg", "feh")
 LEAST_SPREAD = 1e-6
+NOT_DOUBLE = -1.0
 
 
 def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -58,7 +59,7 @@ def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> Iter
     for name in FILTERS:
         xp = XP_SHARE * _pattern(pairs, "xp", name) if name in pairs.pattern_names["xp"] else 0.0
         yield name, _pattern(pairs, "lrs", name) + xp
-    yield "double_lined", pairs.values["double_lined"]
+    yield "double_lined", np.maximum(pairs.values["double_lined"], NOT_DOUBLE)
     covariates = pairs.covariates[:, :PLAIN_COVARIATES]
     yield from broad_band.broad_band(pairs.lrs_sed, pairs.xp_sed, covariates, learn).items()
     yield from _from_vectors(space, pairs, learn)
