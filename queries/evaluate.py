@@ -10,7 +10,7 @@ import numpy as np
 from specclip_search.errors import QueryError
 
 from .anomalies import score_atlas
-from .evaluate_anomalies import strangeness
+from .evaluate_anomalies import FINDS, strangeness
 from .evaluate_labels import estimated_labels
 from .evaluate_numbers import Measured
 from .evaluate_parts import metal_poor, retrieval, translation
@@ -72,14 +72,16 @@ def evaluate(
             "Run `specclip-search embed`, `translate` and `index build` first.",
         )
     score_atlas(space)
-    stored = atlas.results("anomalies").read(["lrs_spec_id", "source_id", "score"])
+    own = sorted(set(FINDS.values()))
+    stored = atlas.results("anomalies").read(["lrs_spec_id", "source_id", "score", *(f"z_{name}" for name in own)])
     obsid, score, star = (stored[name].to_numpy() for name in ("lrs_spec_id", "score", "source_id"))
+    quantities = {name: stored[f"z_{name}"].to_numpy() for name in own}
     steps: tuple[tuple[str, Callable[[], list[Measured]]], ...] = (
         ("retrieval", lambda: list(retrieval(space, truth, pairs, seed))),
         ("label estimates", lambda: list(estimated_labels(space, truth))),
         ("translation", lambda: list(translation(truth, pairs))),
         ("metal-poor stars", lambda: list(metal_poor(space, truth, below, seed))),
-        ("anomalies", lambda: list(strangeness(truth, obsid, score, star, seed))),
+        ("anomalies", lambda: list(strangeness(truth, obsid, score, star, seed, quantities))),
     )
     measured: list[Measured] = []
     for done, (note, step) in enumerate(steps):

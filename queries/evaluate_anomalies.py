@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -13,15 +13,34 @@ from .evaluate_parts import groups
 from .evaluate_truth import Truth
 
 TOP_SHARES = (0.001, 0.01)
+# the quantity that finds a class best by itself, as `anomalies --by` lists it
+FINDS = {
+    "wrong_match": "identity", "emission": "emission", "double_lined": "double_lined", "carbon_star": "carbon",
+    "carbon_enhanced": "lrs_rarity", "s_process": "s_process", "strong_alpha": "alpha", "hot_subdwarf": "helium",
+    "bad_join": "join", "flux_calibration": "calibration",
+}  # fmt: skip
 FEWEST = 5  # odd spectra of a class in a bin of S/N, or nothing is said of it
 
 
 def strangeness(
-    truth: Truth, obsid: np.ndarray, score: np.ndarray, source_id: np.ndarray, seed: int
+    truth: Truth,
+    obsid: np.ndarray,
+    score: np.ndarray,
+    source_id: np.ndarray,
+    seed: int,
+    quantities: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Measured]:
-    """How well scores tell odd spectra from normal ones, by class and kind, and what scores must not follow."""
+    """How well scores tell odd spectra from normal ones, by class and kind, and what scores must not follow.
+
+    Parameters
+    ----------
+    quantities
+        (N,) z by name: how well a class is found by its own quantity alone is told of those that are here.
+    """
     row = truth.spectra(obsid)
-    obsid, score, source_id, row = (values[row >= 0] for values in (obsid, score, source_id, row))
+    known = row >= 0
+    own = {name: np.asarray(values)[known].astype(np.float64) for name, values in (quantities or {}).items()}
+    obsid, score, source_id, row = (values[known] for values in (obsid, score, source_id, row))
     seen, snr = truth.seen[row], truth.snr[row]
     bins = [("", np.ones(len(row), dtype=bool))]
     bins += [(f", {name}", inside) for name, inside in groups(snr, source_id) if name != "all"]
@@ -30,6 +49,11 @@ def strangeness(
             if positive[inside].sum() >= (FEWEST if suffix else 1):
                 judged = inside & (positive | (seen == ""))
                 yield from _found(name + suffix, score[judged], positive[judged], seed)
+    for name, quantity in FINDS.items():
+        judged = (seen == name) | (seen == "")
+        if quantity in own and (seen == name).any():
+            metric = f"average precision of the list by {quantity}"
+            yield ranked(metric, name, own[quantity][judged], (seen == name)[judged], seed)
     normal = seen == ""
     star = truth.stars(source_id)
     numbers = {"S/N": snr} | {name: values[star] for name, values in truth.covariates().items()}

@@ -132,7 +132,8 @@ def test_anomaly_rows():
     truth = Truth(obsid, numbers, seen, obsid, seen, np.full(count, 30.0), obsid)
     score = np.random.default_rng(1).random(count)
     score[:10] += 2.0
-    rows = {(m.metric, m.group): m for m in strangeness(truth, obsid, score, obsid, 0)}
+    z = {"emission": -score, "join": np.where(seen == "bad_join", 5.0, score)}
+    rows = {(m.metric, m.group): m for m in strangeness(truth, obsid, score, obsid, 0, z)}
     assert rows["anomaly average precision", "emission"].value == 1.0
     assert rows["anomaly average precision", "bad_join"].value < 0.1
     assert rows["anomaly recall in top 1.0%", "emission"].value == 1.0
@@ -141,6 +142,9 @@ def test_anomaly_rows():
     assert rows["anomaly average precision", "instrumental"].n == 10
     assert abs(rows["anomaly score's rank correlation with E(B-V)", "normal"].value) < 0.1
     assert ("anomaly average precision", "hot_subdwarf") not in rows
+    assert rows["average precision of the list by join", "bad_join"].value == 1.0
+    assert rows["average precision of the list by emission", "emission"].value < 0.1
+    assert ("average precision of the list by identity", "wrong_match") not in rows
     assert rows["anomaly average precision", "emission, S/N 20-40"].value == 1.0
     assert ("anomaly average precision", "emission, S/N 40-80") not in rows
 
