@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from specclip_search.atlas.files import text_digest
 
+from .admitted import AdmittedRows, admitted_spectra
 from .kept_columns import column_path, load_column, store_columns
 from .lookup import fingerprint
-from .stars import AdmittedRows, admitted_spectra
 from .view_files import committed_files
 
 if TYPE_CHECKING:

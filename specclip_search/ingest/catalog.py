@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from ..atlas.files import file_digest, text_digest, write_json
+from ..atlas.files import text_digest, write_json
 from ..errors import AtlasError, SpecclipError
 from .catalog_columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
 from .catalog_files import CHUNK_ROWS, CatalogFile, open_catalog, rechunk
+from .catalog_origin import content_digest, file_state, table_digest
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -104,12 +105,12 @@ def ingest_catalog(
     file = Path(path)
     stage = _named_stage(atlas, name)
     options = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
-    state = _file_state(file)
+    state = file_state(file)
     known = read_manifest(stage)
     if known is not None and known["options"] == options and known["source"] == state and _whole(stage, known):
         return _as_unchanged(known)
     opened = open_catalog(file)
-    digest = _content_digest(file)
+    digest = content_digest(file)
     origin = {"options": options, "source": state, "digest": digest}
     if known is not None and known["options"] == options and known["digest"] == digest and _whole(stage, known):
         with stage.lock():
@@ -140,7 +141,7 @@ def ingest_catalog_table(
     stage = _named_stage(atlas, name)
     arrow = table if isinstance(table, pa.Table) else astropy_to_arrow(table)
     options = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
-    origin = {"options": options, "source": {"path": source}, "digest": _table_digest(arrow)}
+    origin = {"options": options, "source": {"path": source}, "digest": table_digest(arrow)}
     known = read_manifest(stage)
     if known is not None and all(known[key] == value for key, value in origin.items()) and _whole(stage, known):
         return _as_unchanged(known)
@@ -176,49 +177,6 @@ def _named_stage(atlas: Atlas, name: str) -> Stage:
             "Choose another, for example the survey's.",
         )
     return atlas.catalog(name)
-
-
-def _file_state(file: Path) -> dict[str, Any]:
-    """What tells quickly that a file is the same as before."""
-    paths = sorted(file.rglob("*.parquet")) if file.is_dir() else [file]
-    try:
-        stats = [path.stat() for path in paths]
-    except OSError as error:
-        raise SpecclipError(
-            f"Expected a catalogue at {file}; found {error.strerror or error}.", "Check the path and its permissions."
-        ) from error
-    return {
-        "path": str(file.resolve()),
-        "size": sum(s.st_size for s in stats),
-        "mtime_ns": max((s.st_mtime_ns for s in stats), default=0),
-    }
-
-
-def _content_digest(file: Path) -> str:
-    if file.is_dir():
-        return text_digest(*(f"{p.relative_to(file)}:{file_digest(p)}" for p in sorted(file.rglob("*.parquet"))))
-    return file_digest(file)
-
-
-def _table_digest(table: pa.Table) -> str:
-    import hashlib
-
-    sink = hashlib.sha256()
-
-    class _Sink:
-        closed = False
-
-        def write(self, data: Any) -> int:
-            sink.update(data)
-            return len(data)
-
-        def flush(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    with pa.ipc.new_stream(pa.PythonFile(_Sink(), mode="w"), table.schema) as writer:
-        writer.write_table(table.combine_chunks(), max_chunksize=CHUNK_ROWS)
-    return "sha256:" + sink.hexdigest()
 
 
 def _whole(stage: Stage, manifest: Mapping[str, Any]) -> bool:

@@ -134,8 +134,8 @@ def bench_annotate(atlas: Atlas, rows: int) -> None:
 
 def bench_where(atlas: Atlas) -> None:
     from queries import kept_columns
+    from queries.admitted import where_to_keys
     from queries.sql import connect
-    from queries.stars import where_to_keys
 
     usual = kept_columns.WORTH_KEEPING
     with connect(atlas) as connection:
@@ -155,9 +155,9 @@ def bench_where(atlas: Atlas) -> None:
 def bench_where_rows(atlas: Atlas) -> None:
     """A condition as rows of vectors and their bitmap; give as many --vectors as --rows, of a small --dim."""
     from indexing.rowset import RowSet
+    from queries.admitted import where_to_keys
     from queries.space import Space
     from queries.sql import connect
-    from queries.stars import where_to_keys
     from queries.where_rows import rows_of_keys, where_to_rows
 
     space = Space(atlas)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from queries import kept_columns
+from queries.admitted import where_to_keys
 from queries.sql import connect
-from queries.stars import where_to_keys
 from specclip_search.atlas import Atlas
 from specclip_search.ingest.catalog import ingest_catalog_table
 

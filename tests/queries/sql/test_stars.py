@@ -5,8 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from queries.admitted import where_to_keys
 from queries.sql import connect
-from queries.stars import annotate, where_to_keys
+from queries.stars import annotate
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from queries import kept_columns, where_rows
+from queries.admitted import where_to_keys
 from queries.space import Space
 from queries.sql import connect
-from queries.stars import where_to_keys
 from queries.where_rows import rows_of_keys, where_to_rows
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
