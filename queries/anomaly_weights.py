@@ -26,7 +26,7 @@ FILE = "anomalies.json"
 # of the fourth power: the tails of quantities differ by factors of up to six
 STEPS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 START = 0.5
-ROUNDS = 3
+ROUNDS = 6
 LEAST_GAIN = 5e-4
 # of the largest: what no simulated class shows, an oddity of XP alone for example, must still be seen
 LEAST_WEIGHT = 0.03
@@ -51,8 +51,10 @@ def _kept() -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def climb(powers: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> tuple[dict[str, float], float]:
-    """Weights of the largest mean average precision, and that mean.
+def climb(
+    powers: np.ndarray, classes: np.ndarray, names: Sequence[str], starts: Sequence[dict[str, float]] = ()
+) -> tuple[dict[str, float], float]:
+    """Weights of the largest mean average precision that is reached from any start, and that mean.
 
     Parameters
     ----------
@@ -60,8 +62,17 @@ def climb(powers: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> tupl
         (N, m) -log10 p of each quantity to the power that `queries.scoring` takes.
     classes
         (N,) class of oddity, empty for a normal pair.
+    starts
+        Weights to climb from besides all alike.
     """
-    weights = np.full(len(names), START)
+    from_all = [dict.fromkeys(map(str, names), START), *starts]
+    return max((_climb(powers, classes, names, start) for start in from_all), key=lambda found: found[1])
+
+
+def _climb(
+    powers: np.ndarray, classes: np.ndarray, names: Sequence[str], start: dict[str, float]
+) -> tuple[dict[str, float], float]:
+    weights = np.array([start[str(name)] for name in names])
     total = powers @ weights
     best = worth(total, classes)
     for _ in range(ROUNDS):
@@ -118,7 +129,7 @@ def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
     used = (row >= 0) & (split_of(star) != ACCEPTANCE_SPLIT)
     tails = [learn_tail(column) for column in z[used & (seen == "")].T]
     parts = quantity_parts(z, star, tails)
-    weights, reached = climb(parts[used] ** POWER, seen[used].astype(str), NAMES)
+    weights, reached = climb(parts[used] ** POWER, seen[used].astype(str), NAMES, [load_weights(NAMES)])
     largest = max(weights.values())  # of a common factor nothing depends but the score's size
     return {
         "weights": {name: round(max(weight / largest, LEAST_WEIGHT), 7) for name, weight in weights.items()},

@@ -16,7 +16,8 @@ from specclip_search.errors import MissingExtra, SpecclipError
 
 from .drawing import plain_style
 from .map import make_map, map_columns, map_table
-from .map_picture import POINTS_BELOW, category_colours, colouring, map_image, view_of
+from .map_colours import category_colours, colouring
+from .map_picture import POINTS_BELOW, map_image, view_of
 from .report_words import figures
 
 if TYPE_CHECKING:

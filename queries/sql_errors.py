@@ -21,6 +21,8 @@ def as_query_error(error: Exception, views: AtlasViews) -> QueryError:
         return QueryError(message, views.missing_hint())
     guesses = next((line for line in lines[1:] if line.startswith("Candidate bindings")), "")
     hint = guesses or "`DESCRIBE stars` lists a view's columns, `SHOW TABLES` the views."
+    if "parameter" in message.lower():
+        return QueryError(f"The statement cannot be run: {message}", "Give one value for each ? or $name of it.")
     pointer = text.split("\n\nLINE")[1:]
     if pointer and not guesses:
         hint = "LINE" + pointer[0].rstrip() + "\n" + hint

@@ -12,8 +12,9 @@ import pytest
 
 from queries.anomalies import anomalies
 from queries.map import check_color, label_columns, make_map, map_table, write_map
+from queries.map_colours import colouring
 from queries.map_layout import lay_out, place, principal_axes
-from queries.map_picture import colouring, draw_map, map_image, view_of
+from queries.map_picture import draw_map, map_image, view_of
 from specclip_search.errors import QueryError
 
 pytest.importorskip("matplotlib")
