@@ -15,6 +15,8 @@ STEP_KM_S = 34.0
 LARGEST_STEPS = 16
 LEAST_APART, MOST_APART = 3, 13
 LEAST_SHARE = 0.25
+# where lines lie outside all lags a share without bound would say nothing more
+LEAST_SECOND = -10.0
 SMOOTH_STEPS = 100.0
 BLOCK_ROWS = 256
 
@@ -38,7 +40,8 @@ def double_lined(observed: np.ndarray, noise: np.ndarray, template: np.ndarray, 
     -------
     np.ndarray
         (N,) share of the single fit's remaining sum of squares that the second copy takes, at most 1;
-        negative where the best single copy explains more than any two that far apart; -1, the least, where no two can.
+        negative where the best single copy explains more than any two that far apart, but never below -10;
+        -1 where no two can.
     """
     grid = np.exp(np.arange(np.log(wavelength[0]), np.log(wavelength[-1]), STEP_KM_S / C_KM_S))
     result = np.zeros(len(observed))
@@ -95,4 +98,4 @@ def _second_share(seen: np.ndarray, model: np.ndarray) -> np.ndarray:
         gain = np.where(fair, a1 * first + a2 * second, -np.inf)
         two = np.maximum(two, gain.max(axis=1))
     left = np.maximum((seen**2).sum(axis=1) - one, 1e-12)
-    return np.where(np.isfinite(two), np.maximum((two - one) / left, -1.0), -1.0)
+    return np.where(np.isfinite(two), np.maximum((two - one) / left, LEAST_SECOND), -1.0)

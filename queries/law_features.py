@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import broad_band
+from .double_lined import LEAST_SECOND
 from .match_head import mismatch
 from .pair_table import PairTable
 from .pairs import LRS, XP
@@ -44,7 +45,6 @@ PLAIN_COVARIATES = 3
 XP_SHARE = 0.5
 COMPARED = ("teff", "logg", "feh")
 LEAST_SPREAD = 1e-6
-NOT_DOUBLE = -1.0
 
 
 def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -59,7 +59,7 @@ def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> Iter
     for name in FILTERS:
         xp = XP_SHARE * _pattern(pairs, "xp", name) if name in pairs.pattern_names["xp"] else 0.0
         yield name, _pattern(pairs, "lrs", name) + xp
-    yield "double_lined", np.maximum(pairs.values["double_lined"], NOT_DOUBLE)
+    yield "double_lined", np.maximum(pairs.values["double_lined"], LEAST_SECOND)
     covariates = pairs.covariates[:, :PLAIN_COVARIATES]
     yield from broad_band.broad_band(pairs.lrs_sed, pairs.xp_sed, covariates, learn).items()
     yield from _from_vectors(space, pairs, learn)
