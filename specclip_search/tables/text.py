@@ -34,6 +34,7 @@ _DECIMALS = {
 _DIGITS = {"p_value": 2, "q_value": 2}
 _WIDEST_TEXT = 60
 _NARROWEST_TEXT = 20
+_MOST_NAMED = 24
 
 
 def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first: Sequence[str] = ()) -> None:
@@ -79,7 +80,8 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first
             stream.write(" " * (sum(widths[:-1]) + _GAP * (len(names) - 1)) + piece + "\n")
     hidden = [name for name in everything if name not in names[:shown]]
     if hidden:
-        stream.write(f"({len(hidden)} more: {', '.join(hidden)}; --format csv shows all)\n")
+        named = ", ".join(hidden) if len(hidden) <= _MOST_NAMED else f"{', '.join(hidden[:_MOST_NAMED])}, ..."
+        stream.write(f"({len(hidden)} more: {named}; --format csv shows all)\n")
 
 
 def _most_telling_first(table: pa.Table, first: Sequence[str]) -> pa.Table:
