@@ -123,6 +123,18 @@ def test_pictures_of_numbers_words_and_density(mapped: Any, tmp_path: Path) -> N
     assert colouring(table, "feh").label == "feh [dex]"
 
 
+@pytest.mark.parametrize("apart", [8.0, 0.0])
+def test_instruments_are_named_where_their_parts_lie_apart(tmp_path: Path, apart: float) -> None:
+    rng = np.random.default_rng(5)
+    modality = np.repeat(["gaia_xp", "lamost_lrs"], 300)
+    x = rng.normal(size=600) + apart * (modality == "lamost_lrs")
+    table = pa.table({"x": x, "y": rng.normal(size=600), "modality": modality, "feh": rng.normal(size=600)})
+    draw_map(table, "feh", tmp_path / "map.svg")
+    text = (tmp_path / "map.svg").read_text(encoding="utf-8")
+    for title in ("Gaia BP/RP", "LAMOST low resolution"):
+        assert (f"<!-- {title} -->" in text) is (apart > 0)
+
+
 def test_a_pixel_shows_the_mean_and_the_commonest() -> None:
     table = pa.table({"x": [0.1, 0.1, 0.1, 0.9], "y": [0.1, 0.1, 0.1, 0.9], "v": [1.0, 3.0, np.nan, 9.0],
                       "c": ["b", "b", "a", "a"]})  # fmt: skip
