@@ -48,8 +48,6 @@ def draw_map(table: pa.Table, column: str | None, path: Path, title: str = "") -
 
 def _name_instruments(axis: Axes, x: np.ndarray, y: np.ndarray, modality: list[str]) -> None:
     """Write over each instrument's part of the map which one it is, where the parts lie apart."""
-    from matplotlib.patheffects import withStroke
-
     from specclip_search.modality import get_modality
 
     names = sorted(set(modality))
@@ -62,7 +60,7 @@ def _name_instruments(axis: Axes, x: np.ndarray, y: np.ndarray, modality: list[s
         top = float(y[owner == name].max())
         axis.annotate(
             get_modality(name).title, (middle[name][0], top), (0, 4), textcoords="offset points", ha="center",
-            va="bottom", fontsize=9, color="0.25", path_effects=[withStroke(linewidth=3, foreground="white")],
+            va="bottom", fontsize=9, color="0.25", bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1},
         )  # fmt: skip
 
 
