@@ -19,6 +19,7 @@ from .evidence import gather
 from .features import NAMES, Features, Neighbours, compute_features, pair_neighbours
 from .graph import nearest_blocks
 from .halves import first_visits
+from .identity import IDENTITY, load_identity
 from .pair_table import PairTable
 from .pairs import LRS, XP
 from .provenance import stamp
@@ -124,6 +125,7 @@ def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = No
             "k": k,
             "revision": REVISION,
             "weights": WEIGHTS,
+            "identity_weights": dict(zip(IDENTITY, load_identity(), strict=True)),
             "reference": scores.reference,
             "reference_stars": scores.reference_stars,
             "pairs": len(pairs),
@@ -142,6 +144,7 @@ def _inputs(space: Space, k: int) -> str:
         str(k),
         str(WEIGHTS),
         str(TAILS),
+        str(load_identity()),
         space.atlas.translations(space.model).digest,
         *digests,
         *(space.atlas.estimates(modality, space.model).digest for modality in (LRS, XP)),
