@@ -30,7 +30,8 @@ test: $(READY)
 
 check: $(READY)
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@rm -rf build/installed && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
+	@cd build/installed && ../../$(BIN)/mypy --config-file ../../pyproject.toml
 
 bench: $(READY)
 	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

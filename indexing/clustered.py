@@ -36,7 +36,7 @@ class ModelCopy:
     digest
         Digest of the weights that the run began with.
     device, precision
-        As of `training.model.load_model`; ``auto`` lets each worker take its own GPU.
+        As of `specclip_search.training.model.load_model`; ``auto`` lets each worker take its own GPU.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class ModelCopy:
 
 @lru_cache(maxsize=2)
 def _loaded(copy: ModelCopy) -> Any:
-    from training.model import load_model
+    from specclip_search.training.model import load_model
 
     return load_model(copy.folder, device=copy.device, precision=copy.precision)
 

@@ -18,7 +18,7 @@ _KEYS = ("spec_id", "source_id", "release")
 
 
 class Embedder(Protocol):
-    """What of a model an embedding run uses; `training.model.Model` is one."""
+    """What of a model an embedding run uses; `specclip_search.training.model.Model` is one."""
 
     name: str
     dim: int

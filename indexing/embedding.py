@@ -107,7 +107,7 @@ def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None
     Parameters
     ----------
     model
-        For example from `training.model.load_model`.
+        For example from `specclip_search.training.model.load_model`.
     modalities
         Which instruments; None for all that both the atlas and the model have.
     batch_rows

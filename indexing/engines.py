@@ -56,7 +56,7 @@ class Engine(Protocol):
     name: str
 
     def top_k(self, queries: np.ndarray, blocks: Iterable[Block], k: int, take: Take) -> tuple[np.ndarray, np.ndarray]:
-        """The k rows of largest inner product; see `indexing.exact.exact_top_k`."""
+        """The k rows of largest inner product; see `specclip_search.indexing.exact.exact_top_k`."""
         ...
 
     def centroids(self, sample: np.ndarray, count: int, iterations: int, seed: int) -> np.ndarray:

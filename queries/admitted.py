@@ -25,7 +25,7 @@ def where_to_keys(connection: AtlasConnection, where: str, modality: str) -> pa.
     Parameters
     ----------
     connection
-        From `queries.sql.connect`.
+        From `specclip_search.queries.sql.connect`.
     where
         One SQL expression on the columns of the view `spectra`, such as
         ``teff > 4500 AND feh < -2``. Only what it names is read.
@@ -53,7 +53,7 @@ class AdmittedRows:
     Attributes
     ----------
     kept
-        From `queries.kept_columns.kept_columns`; holds release and spec_id at least.
+        From `specclip_search.queries.kept_columns.kept_columns`; holds release and spec_id at least.
     rows
         int32 rows of it.
     """

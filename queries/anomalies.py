@@ -69,9 +69,10 @@ def anomalies(
     group
         One row a star, its oddest pair, with the number of its visits; else one row a pair.
     learn
-        Let verdicts that were given (see `queries.verdicts`) move the ranks; scores and p-values stay.
+        Let verdicts that were given (see `specclip_search.queries.verdicts`) move the ranks; scores and p-values stay.
     by
-        Rank by the z of this quantity of `queries.features.NAMES` instead of the score; verdicts move nothing then.
+        Rank by the z of this quantity of `specclip_search.queries.features.NAMES` instead of the score; verdicts
+        move nothing then.
     progress
         Called with (done, total, note) while scores are computed.
 
@@ -80,7 +81,7 @@ def anomalies(
     pandas.DataFrame
         rank, lrs_spec_id, xp_spec_id, source_id, score, p_value, q_value, kind, reason, then the
         translation errors, S/N, the two spectra's similarity, the z of every quantity (see
-        `queries.features`), n_visits, n_odd_visits (p < 0.01), verdict and learned (-1 to 1) where
+        `specclip_search.queries.features`), n_visits, n_odd_visits (p < 0.01), verdict and learned (-1 to 1) where
         verdicts were given, lrs_simulated, xp_simulated, and position and labels of the star.
         `.attrs` names model, digests, version, options and the reference of the p-values.
 

@@ -1,8 +1,8 @@
 """How much each quantity counts in the anomaly score, and the command that sets it.
 
-`python -m queries.anomaly_weights ATLAS` takes the stored quantities of a simulated survey
+`python -m specclip_search.queries.anomaly_weights ATLAS` takes the stored quantities of a simulated survey
 (`specclip-search simulate`, `embed`, `translate`, `index build`, `anomalies`), leaves its
-acceptance stars out, learns how the tails of its normal pairs run on (see `queries.tails`), and
+acceptance stars out, learns how the tails of its normal pairs run on (see `specclip_search.queries.tails`), and
 climbs, one weight after the other, to the largest mean of the average precisions of all classes of
 oddity. It writes `weights/anomalies.json`. To be run again whenever the shipped model changes.
 """
@@ -59,7 +59,7 @@ def climb(
     Parameters
     ----------
     powers
-        (N, m) -log10 p of each quantity to the power that `queries.scoring` takes.
+        (N, m) -log10 p of each quantity to the power that `specclip_search.queries.scoring` takes.
     classes
         (N,) class of oddity, empty for a normal pair.
     starts

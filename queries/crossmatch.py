@@ -43,7 +43,7 @@ def crossmatch(
     Parameters
     ----------
     connection
-        From `queries.sql.connect`.
+        From `specclip_search.queries.sql.connect`.
     left, right
         Name of a view or catalogue, or a SELECT; with columns `ra`, `dec` (deg).
     radius_arcsec

@@ -1,4 +1,5 @@
-"""Learn how the parts of the EMP probability combine: ``python -m queries.emp_calibrate --atlas ATLAS``.
+"""Learn how the parts of the EMP probability combine: ``python -m specclip_search.queries.emp_calibrate --atlas
+ATLAS``.
 
 The atlas is the one the estimators were trained on (real labelled XP stars, LAMOST spectra
 simulated for them, simulated metal-poor pairs), embedded with the model and indexed. Validation

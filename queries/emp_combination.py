@@ -6,7 +6,7 @@ One for each set of parts that stars have; w_k goes in a straight line from its 
 above to that at -3 and below, for where no labelled stars are neighbours say little. Learned from
 validation stars, which taught none of the estimators, at several metallicities at once; real stars
 set a and b, so that the probabilities hold for a survey's mix of stars and not for the simulated
-ones'. See `queries.emp_calibrate`.
+ones'. See `specclip_search.queries.emp_calibrate`.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def to_json(combinations: list[Combination], model_digest: str, measured: dict[s
 
 @lru_cache(maxsize=1)
 def _shipped() -> dict[str, Any]:
-    path = files("queries").joinpath("weights", FILE)
+    path = files("specclip_search.queries").joinpath("weights", FILE)
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 

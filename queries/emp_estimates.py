@@ -32,11 +32,11 @@ def estimator_of(space: Space) -> Any:
         model = space.loaded_model()
     except (SpecclipError, OSError):
         return None
-    from training.model import Model
+    from specclip_search.training.model import Model
 
     if not isinstance(model, Model):
         return None
-    from training.estimators import load_estimators
+    from specclip_search.training.estimators import load_estimators
 
     return load_estimators(model)
 

@@ -143,7 +143,7 @@ def unpack(arrays: Any) -> XpNetwork:
 @lru_cache(maxsize=1)
 def load_network() -> XpNetwork | None:
     """The networks that come with the package; None where it was made without them."""
-    path = files("queries").joinpath("weights", WEIGHTS)
+    path = files("specclip_search.queries").joinpath("weights", WEIGHTS)
     if not path.is_file():
         return None
     with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:

@@ -1,4 +1,4 @@
-"""Train the XP networks of the EMP search: ``python -m queries.emp_training --atlas ATLAS``.
+"""Train the XP networks of the EMP search: ``python -m specclip_search.queries.emp_training --atlas ATLAS``.
 
 The atlas holds real labelled XP stars and simulated metal-poor ones (`specclip-search ingest
 library` and `simulate metal-poor`). Real stars are drawn against their frequency in [Fe/H], those

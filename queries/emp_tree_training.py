@@ -1,4 +1,4 @@
-"""Train the XP trees of the EMP search: ``python -m queries.emp_tree_training --atlas ATLAS``.
+"""Train the XP trees of the EMP search: ``python -m specclip_search.queries.emp_tree_training --atlas ATLAS``.
 
 Needs scikit-learn (histogram gradient boosting); searching does not. Real labelled stars alone
 teach: trees would tell simulated spectra from real ones by their smallest differences. Of the

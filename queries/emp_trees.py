@@ -1,6 +1,6 @@
 """[Fe/H] of a star from its Gaia XP spectrum by boosted regression trees that come with the package.
 
-They stand beside the networks of `queries.emp_network`. A network goes on in straight lines where
+They stand beside the networks of `specclip_search.queries.emp_network`. A network goes on in straight lines where
 no star has taught it, and then calls a very red or noisy spectrum extremely poor; trees cannot leave
 the range of their teachers. They add nothing below the poorest real stars ([Fe/H] = -2.5), so that
 their share fades towards -3. The same splits are left out by each group as with the networks.
@@ -119,7 +119,7 @@ def unpack(arrays: Any) -> XpTrees:
 @lru_cache(maxsize=1)
 def load_trees() -> XpTrees | None:
     """The trees that come with the package; None where it was made without them."""
-    path = files("queries").joinpath("weights", WEIGHTS)
+    path = files("specclip_search.queries").joinpath("weights", WEIGHTS)
     if not path.is_file():
         return None
     with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:

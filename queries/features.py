@@ -14,7 +14,7 @@ then compared with the same quantity of the neighbours: an LRS error with those 
 neighbours (the same prediction was asked of them), an XP error with those of the LRS neighbours.
 Neighbours of like S/N count most; other visits of the same star do not count.
 
-What is judged against the whole atlas stands in `queries.law_features`.
+What is judged against the whole atlas stands in `specclip_search.queries.law_features`.
 """
 
 from __future__ import annotations

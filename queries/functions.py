@@ -140,7 +140,7 @@ def _hits(atlas: Atlas, target: str, k: int, within: str | None, of: str | None,
     # the index is opened only when a search is run: an atlas without one can be asked all else
     from importlib import import_module
 
-    similar = import_module("queries.similar")
+    similar = import_module("specclip_search.queries.similar")
     if target.startswith("["):
         hits = _by_vector(atlas, target, k, within, of)
     else:
@@ -154,8 +154,8 @@ def _by_vector(atlas: Atlas, target: str, k: int, within: str | None, of: str | 
     """Hits of a vector. Its instrument must be known, because each instrument's own mean is taken away."""
     from importlib import import_module
 
-    similar = import_module("queries.similar")
-    space = import_module("queries.space").open_space(atlas, None)
+    similar = import_module("specclip_search.queries.similar")
+    space = import_module("specclip_search.queries.space").open_space(atlas, None)
     if of is None and len(space.modalities) > 1:
         raise QueryError(
             "similar(vector, k) needs to know the vector's instrument.",
@@ -176,7 +176,7 @@ def _by_vector(atlas: Atlas, target: str, k: int, within: str | None, of: str | 
             f"similar(vector, k) needs {dim} finite numbers that are not all zero; found {vector.size}.",
             f"Take it from vectors_{modality}.",
         )
-    one = import_module("queries.targets").Target("vector", modality, vector / length)
+    one = import_module("specclip_search.queries.targets").Target("vector", modality, vector / length)
     modalities = [space.require(within)] if within not in (None, "both") else list(space.modalities)
     found = similar.search_targets(space, [one], k, modalities)[0]
     hits = []

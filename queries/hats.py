@@ -72,7 +72,7 @@ def crossmatch_hats(
 ) -> pa.Table | None:
     """Match two HATS catalogues by position, tile by tile on a Dask cluster.
 
-    The pairs are those of `queries.crossmatch.crossmatch`.
+    The pairs are those of `specclip_search.queries.crossmatch.crossmatch`.
 
     Parameters
     ----------

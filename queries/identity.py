@@ -3,10 +3,10 @@
 A wrong match shows a little in each of five quantities: of a sum, unlike of the score's high power,
 weak signals add up and noise averages out. Each counts by its inverse hyperbolic sine, in proportion
 while it is small and as its logarithm where it is far out, and by a weight of its own. The sum is a
-log likelihood ratio: `python -m queries.identity ATLAS` sets the weights by logistic regression on a
+log likelihood ratio: `python -m specclip_search.queries.identity ATLAS` sets the weights by logistic regression on a
 simulated survey with many wrong matches (`specclip-search simulate --rate wrong_match=0.04`, `embed`,
 `estimate`, `translate`, `index build`, `anomalies`), its acceptance stars left out. Before
-`queries.anomaly_weights`, and again whenever the shipped model changes.
+`specclip_search.queries.anomaly_weights`, and again whenever the shipped model changes.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def kept_columns(connection: AtlasConnection, modality: str, names: Collection[s
     Parameters
     ----------
     connection
-        From `queries.sql.connect`.
+        From `specclip_search.queries.sql.connect`.
     names
         Columns of the view `spectra`.
 

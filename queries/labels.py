@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from indexing.keytable import KeyTable
+    from specclip_search.indexing.keytable import KeyTable
+
     from specclip_search.atlas import Atlas
 
 

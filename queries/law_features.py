@@ -1,7 +1,7 @@
 """Quantities of a pair that are judged against the whole atlas rather than its neighbours.
 
 Odd stars of one kind are each other's neighbours; what the laws of residuals (see
-`queries.residual_law`) and the matched filters measure is therefore freed of S/N, colour, velocity
+`specclip_search.queries.residual_law`) and the matched filters measure is therefore freed of S/N, colour, velocity
 and dust by running medians, and then compared with all stars.
 
 * ``lrs_free``, ``xp_free``, ``lrs_own``, ``xp_own``: half the log of chi2 under the laws;
@@ -9,12 +9,14 @@ and dust by running medians, and then compared with all stars.
 * ``emission``, ``s_process``, ``alpha``, ``carbon``, ``helium``: matched filters, both kinds of
   residual averaged; emission and carbon take half of XP's to LRS's;
 * ``double_lined``: what a second, moved set of lines explains;
-* ``color``, ``calibration``, ``join``: raw LRS flux against XP in broad bands (see `queries.broad_band`);
-* ``match``: how little both spectra look like one star's (see `queries.match_head`);
+* ``color``, ``calibration``, ``join``: raw LRS flux against XP in broad bands (see
+  `specclip_search.queries.broad_band`);
+* ``match``: how little both spectra look like one star's (see `specclip_search.queries.match_head`);
 * ``labels``: chi2 of the labels that both vectors' estimators give, where the model has estimators;
 * ``lrs_rarity``: how sparsely the LRS space is populated around a star, whatever its neighbours are
-  (see `queries.rarity`), freed of S/N and velocity alone;
-* ``identity``: what these and the distances of `queries.features` say together, see `queries.identity`.
+  (see `specclip_search.queries.rarity`), freed of S/N and velocity alone;
+* ``identity``: what these and the distances of `specclip_search.queries.features` say together, see
+  `specclip_search.queries.identity`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def draw_map(table: pa.Table, column: str | None, path: Path, title: str = "") -
     Parameters
     ----------
     table
-        From `queries.map.map_table`.
+        From `specclip_search.queries.map.map_table`.
     column
         What to colour by; None shows how many spectra lie where.
     """

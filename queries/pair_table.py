@@ -16,7 +16,8 @@ from specclip_search.errors import QueryError
 from .pairs import LRS, XP
 
 if TYPE_CHECKING:
-    from indexing.keytable import KeyTable
+    from specclip_search.indexing.keytable import KeyTable
+
     from specclip_search.atlas.stage import Part
 
     from .space import Space

@@ -151,7 +151,7 @@ def _shown_in(atlas: Atlas, model: str, modality: str, name: str, query: Spectru
     own = _same_star(atlas, model, modality, int(query.source_id[0]))
     if own is not None:
         return own, f"same star as {name}", "-"
-    from training.model import load_model
+    from specclip_search.training.model import load_model
 
     flux = np.asarray(load_model(atlas.model_folder(model)).translate(query.modality, query.flux), dtype=np.float64)
     nothing = np.full_like(flux, np.inf)
@@ -162,7 +162,7 @@ def _shown_in(atlas: Atlas, model: str, modality: str, name: str, query: Spectru
 def _same_star(atlas: Atlas, model: str, modality: str, source_id: int) -> SpectrumRows | None:
     if source_id < 0:
         return None
-    from indexing.keytable import KeyTable
+    from specclip_search.indexing.keytable import KeyTable
 
     keys = KeyTable.open(atlas, model, modality)
     rows, _ = keys.rows_of_sources(np.array([source_id], dtype=np.int64))

@@ -1,6 +1,6 @@
 """How sparsely the space is populated around a star, whatever its neighbours are.
 
-Isolation as `queries.features` has it is compared with a star's own neighbours: stars of one rare
+Isolation as `specclip_search.queries.features` has it is compared with a star's own neighbours: stars of one rare
 kind, such as carbon-enhanced ones, are each other's neighbours and so look no odder than these.
 Here a star's distance is that to all stars. The space is whitened first (principal components of
 equal variance, so that a small direction such as that of carbon counts as much as temperature);
@@ -8,7 +8,7 @@ then the distance to the k-th neighbour in a sample is a measure of density (Lof
 Quesenberry 1965). k is a fixed share of the sample: a kind of stars rarer than this share cannot
 fill its own neighbourhood, however many stars the atlas holds.
 
-`rarity` still follows S/N and velocity a little; `queries.law_features.standardised` frees it of them.
+`rarity` still follows S/N and velocity a little; `specclip_search.queries.law_features.standardised` frees it of them.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def render(space: Space, page: _Page) -> str:
     """The page as HTML; everything that came from the atlas is escaped."""
     from jinja2 import Environment, StrictUndefined
 
-    folder = files("queries") / "templates"
+    folder = files("specclip_search.queries") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     content: dict[str, Any] = {
         "page": page,

@@ -3,7 +3,7 @@
 A residual r of n pixels is taken as Gaussian with covariance C = D + U U^T + E E^T: D is the
 diagonal of noise^2 and of what no shape explains; U are the leading principal shapes of normal
 stars' residuals, with their spread (factor analysis, Rubin & Thayer 1982); E are shapes that
-belong to one star, each with the spread that its amplitude may have (see `queries.nuisance`).
+belong to one star, each with the spread that its amplitude may have (see `specclip_search.queries.nuisance`).
 A Gaussian prior on an amplitude and its integral over all values are the same thing as such a
 term in C, so reddening, a shift in velocity or a tilted continuum cost next to nothing, while a
 line that none of the shapes has costs its full significance. C^-1 r follows from Woodbury's

@@ -136,7 +136,7 @@ class Sandbox:
         self.close()
         worker = self._worker = subprocess.Popen(
             # -P: modules that happen to lie in the server's working folder are not run
-            [sys.executable, "-P", "-m", "queries.sandbox_worker"],
+            [sys.executable, "-P", "-m", "specclip_search.queries.sandbox_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -150,7 +150,7 @@ class Sandbox:
             self.close()
             raise QueryError(
                 f"The process for statements did not start within {_START_S:g} s, or ended at once.",
-                "Try again; `python -m queries.sandbox_worker` says what is wrong.",
+                "Try again; `python -m specclip_search.queries.sandbox_worker` says what is wrong.",
             )
         return worker
 

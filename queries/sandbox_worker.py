@@ -171,9 +171,9 @@ if __name__ == "__main__":
     # whatever prints must not get between answers
     sys.stdout = sys.stderr
     # a statement's time does not pay for imports
-    import queries.sandbox_rules
-    import queries.similar
-    import queries.sql  # noqa: F401
+    import specclip_search.queries.sandbox_rules
+    import specclip_search.queries.similar
+    import specclip_search.queries.sql  # noqa: F401
 
     output.write(READY)
     output.flush()

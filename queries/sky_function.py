@@ -48,7 +48,7 @@ _SKY_MATCH = (
 def add_sky_match(connection: duckdb.DuckDBPyConnection, failed: Callable[[Exception], None]) -> None:
     """Make `sky_match(left, right, radius_arcsec := 1.0, ...)` known to `connection`.
 
-    It gives the rows that `queries.crossmatch.crossmatch` gives; the tables are named, as views or
+    It gives the rows that `specclip_search.queries.crossmatch.crossmatch` gives; the tables are named, as views or
     as names of a WITH.
 
     Parameters

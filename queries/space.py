@@ -11,8 +11,9 @@ import numpy as np
 from specclip_search.errors import QueryError
 
 if TYPE_CHECKING:
-    from indexing.keytable import KeyTable
-    from indexing.search import VectorIndex
+    from specclip_search.indexing.keytable import KeyTable
+    from specclip_search.indexing.search import VectorIndex
+
     from specclip_search.atlas import Atlas
 
 MODALITY_ORDER = ("lamost_lrs", "gaia_xp")
@@ -48,7 +49,7 @@ class Space:
     def keys(self, modality: str) -> KeyTable:
         """Rows and keys of an instrument's vectors."""
         if modality not in self._keys:
-            from indexing.keytable import KeyTable
+            from specclip_search.indexing.keytable import KeyTable
 
             self._keys[self.require(modality)] = KeyTable.open(self.atlas, self.model, modality)
         return self._keys[modality]
@@ -62,7 +63,7 @@ class Space:
             If there is none, or it was built from other vectors.
         """
         if modality not in self._indexes:
-            from indexing.search import VectorIndex
+            from specclip_search.indexing.search import VectorIndex
 
             self._indexes[self.require(modality)] = VectorIndex.open(self.atlas, self.model, modality)
         return self._indexes[modality]
@@ -80,14 +81,14 @@ class Space:
     def loaded_model(self) -> Any:
         """The model itself, for spectra that are not in the atlas."""
         if self._loaded is None:
-            from training.model import load_model
+            from specclip_search.training.model import load_model
 
             self._loaded = load_model(self.atlas.model_folder(self.model))
         return self._loaded
 
     def mean(self, modality: str) -> np.ndarray:
         """(dim,) float64 mean vector of an instrument, which centring subtracts."""
-        from indexing.means import ensure_mean
+        from specclip_search.indexing.means import ensure_mean
 
         return ensure_mean(self.atlas, self.model, modality).vector
 

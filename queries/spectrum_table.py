@@ -31,7 +31,7 @@ def spectrum_table(atlas: Atlas, target: str | Path) -> pa.Table:
     Raises
     ------
     QueryError, SpectrumError
-        As of `queries.spectra_of.read_target`.
+        As of `specclip_search.queries.spectra_of.read_target`.
     """
     rows = read_target(atlas, target)
     modality = get_modality(rows.modality)

@@ -25,7 +25,7 @@ def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
     Parameters
     ----------
     connection
-        From `queries.sql.connect`.
+        From `specclip_search.queries.sql.connect`.
     hits
         Rows with columns modality, release, spec_id, in any order; more columns are kept.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from specclip_search.indexing.clustered import copy_of
 
-from indexing.clustered import copy_of
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.links import star_links
 from specclip_search.errors import QueryError
@@ -22,8 +22,8 @@ from .translations_schema import REVISION
 
 if TYPE_CHECKING:
     from dask.distributed import Client
+    from specclip_search.indexing.clustered import ModelCopy
 
-    from indexing.clustered import ModelCopy
     from specclip_search.atlas import Atlas
 
 Progress = Callable[..., None]
@@ -109,7 +109,7 @@ def translate(
 def _loaded(atlas: Atlas, model: Any) -> Any:
     if model is not None and not isinstance(model, str):
         return model
-    from training.model import load_model
+    from specclip_search.training.model import load_model
 
     return load_model(atlas.model_folder(atlas.require_model(model)))
 

@@ -93,7 +93,7 @@ def _model(atlas: Atlas) -> Any:
 @lru_cache(maxsize=2)
 def _loaded(folder: str, changed: int) -> Any:
     """A model stays loaded while its folder stays the same."""
-    from training.model import load_model
+    from specclip_search.training.model import load_model
 
     return load_model(Path(folder))
 

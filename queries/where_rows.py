@@ -21,7 +21,7 @@ from .lookup import fingerprint
 from .view_files import committed_files
 
 if TYPE_CHECKING:
-    from indexing.keytable import KeyTable
+    from specclip_search.indexing.keytable import KeyTable
 
     from .space import Space
     from .sql import AtlasConnection
@@ -36,11 +36,11 @@ def where_to_rows(connection: AtlasConnection, space: Space, where: str, modalit
     Parameters
     ----------
     connection
-        From `queries.sql.connect`.
+        From `specclip_search.queries.sql.connect`.
     space
         Whose vectors.
     where
-        SQL expression on the columns of the view `spectra`; see `queries.stars.where_to_keys`.
+        SQL expression on the columns of the view `spectra`; see `specclip_search.queries.stars.where_to_keys`.
     modality
         Instrument.
 

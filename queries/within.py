@@ -1,7 +1,7 @@
 """The oddest spectra of one instrument by themselves: for spectra that have no partner.
 
 Two questions are asked of a spectrum: does the model give it back from its own vector (total,
-strongest narrow feature, named patterns; see `queries.spectrum_law`), and has it close neighbours?
+strongest narrow feature, named patterns; see `specclip_search.queries.spectrum_law`), and has it close neighbours?
 Both are freed of S/N and of the place in the space, the first also compared with its neighbours.
 """
 

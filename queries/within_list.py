@@ -52,7 +52,7 @@ def anomalies_within(
     pandas.DataFrame
         rank, modality, spec_id, release, source_id, score, p_value, q_value, reason, own_chi2,
         own_peak [sigma], own_peak_at [Angstrom or nm], then the robust z of every quantity
-        (see `queries.within`) and position and labels of the star.
+        (see `specclip_search.queries.within`) and position and labels of the star.
 
     Raises
     ------

@@ -16,10 +16,10 @@ _HOMES = {
     "Spectrum": "specclip_search.spectrum",
     "SpecclipError": "specclip_search.errors",
     "read_spectrum": "specclip_search.readers",
-    "load_model": "training.model",
-    "similar": "queries.similar",
-    "anomalies": "queries.anomalies",
-    "emp_candidates": "queries.emp",
+    "load_model": "specclip_search.training.model",
+    "similar": "specclip_search.queries.similar",
+    "anomalies": "specclip_search.queries.anomalies",
+    "emp_candidates": "specclip_search.queries.emp",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -86,7 +86,7 @@ class AlignedModel(nn.Module):
         xp, lrs
             (B, 343) and (B, 1462) model inputs; row i of both is the same star.
         weights
-            By modality, pixel weights of the absolute errors, see `training.losses.error_weights`.
+            By modality, pixel weights of the absolute errors, see `specclip_search.training.losses.error_weights`.
         targets
             By modality, what decoders should give where that is not the input itself, for example
             the spectrum before noise was added.
@@ -113,7 +113,7 @@ class AlignedModel(nn.Module):
             Puts the vectors of all processes together before they are contrasted.
         labels
             By modality, (B, labels) in their units, NaN where unknown. Models with heads for them
-            (`training.label_guides`) add `label_xp` and `label_lrs`.
+            (`specclip_search.training.label_guides`) add `label_xp` and `label_lrs`.
         """
         pairs = min(len(xp), len(lrs))
         paired = {name: {key: v[:pairs] for key, v in vectors.items()} for name, vectors in encoded.items()}

@@ -87,7 +87,7 @@ class InstrumentEstimator:
         return distance, self.calibration.apply(mixture, snr, np.stack(floors, axis=1))
 
     def flags(self, result: Mapping[str, np.ndarray], snr: np.ndarray | None) -> np.ndarray:
-        """(N,) int64 flags; see `training.estimators_labels.FLAGS`."""
+        """(N,) int64 flags; see `specclip_search.training.estimators_labels.FLAGS`."""
         count = len(result["distance"])
         flag = np.where(result["distance"] > self.far, FAR, 0)
         values = np.stack([result[name] for name in self.labels], axis=1)
@@ -151,7 +151,7 @@ class Estimators:
             (N,) each: `teff` (K), `logg` (log10 cm s-2), `feh`, `alpha_fe`, `c_fe` (dex), `rv` (km/s; NaN for
             XP) with their 1 sigma errors `<label>_err`; `distance`, the root mean square of the whitened
             principal coordinates, 1 for a typical training star; `flag` (int64), see
-            `training.estimators_labels.FLAGS`.
+            `specclip_search.training.estimators_labels.FLAGS`.
 
         Raises
         ------

@@ -34,7 +34,7 @@ class LabelGuide(nn.Module):
         return mean, log_scale
 
     def loss(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """`training.losses.label_loss` of (B, labels) labels in their units, NaN where unknown."""
+        """`specclip_search.training.losses.label_loss` of (B, labels) labels in their units, NaN where unknown."""
         learned = torch.cat([torch.log(labels[:, :1] / TEFF_UNIT), labels[:, 1:]], dim=1)
         centre = labels.new_tensor([CENTRE[name] for name in LABELS])
         width = labels.new_tensor([WIDTH[name] for name in LABELS])

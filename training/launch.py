@@ -1,6 +1,6 @@
 """`specclip-search train` as torch's launcher starts it, once a process.
 
-    torchrun --nproc-per-node 2 -m training.launch mini --atlas my-atlas --output runs/mini
+    torchrun --nproc-per-node 2 -m specclip_search.training.launch mini --atlas my-atlas --output runs/mini
 
 Arguments are those of `specclip-search train`.
 """

@@ -76,7 +76,8 @@ class MiniSizes:
     contrast: str = "clip"
     """Contrastive loss: `clip` or `sigmoid`."""
     label_hidden: int = 0
-    """Inner width of the heads that tell labels during training (see `training.label_guides`); 0: none."""
+    """Inner width of the heads that tell labels during training (see `specclip_search.training.label_guides`); 0:
+    none."""
 
 
 class MiniModel(AlignedModel):

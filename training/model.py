@@ -29,7 +29,7 @@ class Model:
     Parameters
     ----------
     card, module
-        From `training.checkpoints.load_module`.
+        From `specclip_search.training.checkpoints.load_module`.
     device
         Torch device, or ``auto``: the first GPU, else the processor.
     precision
@@ -41,7 +41,7 @@ class Model:
     Attributes
     ----------
     name, kind, dim, digest, modalities
-        See `training.checkpoints.ModelCard`; `dim` is the length of the indexed vector and
+        See `specclip_search.training.checkpoints.ModelCard`; `dim` is the length of the indexed vector and
         `digest` the SHA-256 of the weights.
     """
 
@@ -122,7 +122,8 @@ class Model:
         return self._run(modality, inputs, self._reconstructed)
 
     def estimate(self, modality: str, inputs: np.ndarray, snr: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Labels of stars with errors, flag and distance; see `training.estimators.Estimators.estimate`.
+        """Labels of stars with errors, flag and distance; see
+        `specclip_search.training.estimators.Estimators.estimate`.
 
         Parameters
         ----------
@@ -239,7 +240,7 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
     folder = find_model(name_or_folder)
     if load_card(folder).kind == LABEL_HEAD:
         raise CheckpointError(f"{folder} holds a label head, not a model that makes vectors.",
-                              "Load it with training.label_head.LabelHead.load, over the vectors of its model.")
+                              "Load it with specclip_search.training.label_head.LabelHead.load.")
     card, module = load_module(folder, verify)
     return Model(card, module, device, precision, batch_size, load_metrics(folder), folder)
 
@@ -251,7 +252,7 @@ def find_model(name_or_folder: str | Path) -> Path:
         return folder
     shipped = shipped_models()
     if str(name_or_folder) in shipped:
-        return Path(str(files("training").joinpath("weights", str(name_or_folder))))
+        return Path(str(files("specclip_search.training").joinpath("weights", str(name_or_folder))))
     if folder.is_dir():
         load_card(folder)
     raise CheckpointError(f"No model folder at '{name_or_folder}', and no shipped model of that name.",
@@ -261,7 +262,7 @@ def find_model(name_or_folder: str | Path) -> Path:
 
 def shipped_models() -> list[str]:
     """Names of the models whose weights come with the package."""
-    weights = files("training").joinpath("weights")
+    weights = files("specclip_search.training").joinpath("weights")
     return sorted(p.name for p in weights.iterdir() if p.joinpath(TOML).is_file()) if weights.is_dir() else []
 
 

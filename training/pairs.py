@@ -34,7 +34,7 @@ class Batch:
     source_id
         (B,) int64 Gaia source_id of each star.
     labels
-        (B, labels) float32 in the order and units of `training.estimators_labels.LABELS`, NaN where
+        (B, labels) float32 in the order and units of `specclip_search.training.estimators_labels.LABELS`, NaN where
         unknown; empty where none were asked for.
 
     An instrument may have more rows than the other: the rest are stars that the other has not seen.

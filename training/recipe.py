@@ -82,7 +82,7 @@ class LossSettings:
     label: float = 0.0
     """Weight of both label losses, for models with `label_hidden`."""
     error_weighted: bool = False
-    """Whether pixels count by their errors (see `training.losses.error_weights`)."""
+    """Whether pixels count by their errors (see `specclip_search.training.losses.error_weights`)."""
     error_floor: float = 0.01
     """Error below which a pixel is not trusted more."""
 
@@ -165,7 +165,7 @@ def shipped_recipes() -> list[str]:
 
 
 def _recipes() -> Any:
-    return files("training").joinpath("recipes")
+    return files("specclip_search.training").joinpath("recipes")
 
 
 def _recipe_text(recipe: str | Path) -> tuple[str, str]:

@@ -15,7 +15,7 @@ def mean_and_std(x: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
         (B, n) spectra.
     floor
         Smallest standard deviation returned. The published models use none, so a constant
-        spectrum divides by zero there; `training.model.Model` refuses such spectra.
+        spectrum divides by zero there; `specclip_search.training.model.Model` refuses such spectra.
 
     Returns
     -------

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def train_estimators(atlas: Atlas, model: str, device: str) -> None:
     """Train label estimators and say how well they do on validation stars."""
-    from training.estimators_train import train_estimators as run
-    from training.model import load_model, shipped_models
+    from specclip_search.training.estimators_train import train_estimators as run
+    from specclip_search.training.model import load_model, shipped_models
 
     if not model:
         raise QueryError("Label estimators belong to a model; none was named.",

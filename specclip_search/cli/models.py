@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from training.model import Model
+    from specclip_search.training.model import Model
 
     from ..atlas import Atlas
 
@@ -17,7 +17,7 @@ def chosen_model(atlas: Atlas, name: str, *, device: str = "auto", precision: st
 
     Without a name: the atlas's active model, else the shipped `mini`.
     """
-    from training.model import load_model
+    from specclip_search.training.model import load_model
 
     wanted = name or atlas.active_model or DEFAULT_MODEL
     kept = atlas.models()

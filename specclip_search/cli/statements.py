@@ -82,7 +82,8 @@ class Statements:
     seconds
         Wall time of a statement; unlimited by default.
     sandbox
-        Treat statements as a stranger's: see `queries.sandbox`. Its own limits hold where none is given.
+        Treat statements as a stranger's: see `specclip_search.queries.sandbox`. Its own limits hold where none is
+        given.
 
     Attributes
     ----------
@@ -93,9 +94,9 @@ class Statements:
     def __init__(
         self, atlas: Atlas, rows: int | None = None, seconds: float | None = None, sandbox: bool = False
     ) -> None:
-        from queries.sandbox import Sandbox
-        from queries.sandbox_worker import Limits
-        from queries.sql import connect
+        from specclip_search.queries.sandbox import Sandbox
+        from specclip_search.queries.sandbox_worker import Limits
+        from specclip_search.queries.sql import connect
 
         self.rows = rows
         self.seconds = seconds

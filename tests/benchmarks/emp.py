@@ -19,17 +19,17 @@ import resource
 import time
 
 import numpy as np
+from specclip_search.queries.emp_combination import PARTS
+from specclip_search.queries.emp_estimates import log_odds
+from specclip_search.queries.emp_neighbours import neighbours_say
+from specclip_search.queries.emp_scores import Evidence, combine, gather_evidence, score_stars
+from specclip_search.queries.evaluate_numbers import Measured, average_precision, ranked, share
+from specclip_search.queries.evaluate_truth import Truth
+from specclip_search.queries.known_stars import read_known
+from specclip_search.queries.labels import row_labels, star_labels
+from specclip_search.queries.pairs import LRS, XP
+from specclip_search.queries.space import Space, open_space
 
-from queries.emp_combination import PARTS
-from queries.emp_estimates import log_odds
-from queries.emp_neighbours import neighbours_say
-from queries.emp_scores import Evidence, combine, gather_evidence, score_stars
-from queries.evaluate_numbers import Measured, average_precision, ranked, share
-from queries.evaluate_truth import Truth
-from queries.known_stars import read_known
-from queries.labels import row_labels, star_labels
-from queries.pairs import LRS, XP
-from queries.space import Space, open_space
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of

@@ -73,8 +73,9 @@ def make_atlas(folder: Path, rows: int, generator: Path) -> None:
 
 def load_vectors(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Centred vectors (N, 768) float32 and the queries, for rivals: all get the same, prepared input."""
-    from indexing.means import centre, load_mean
-    from indexing.vectors import VectorTable
+    from specclip_search.indexing.means import centre, load_mean
+    from specclip_search.indexing.vectors import VectorTable
+
     from specclip_search.atlas import Atlas
 
     atlas = Atlas(folder)
@@ -83,7 +84,7 @@ def load_vectors(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         table = VectorTable(atlas, MODEL, modality)
         mean = load_mean(atlas, MODEL, "gaia_xp" if most is None else "lamost_lrs")
         if mean is None:
-            from indexing.means import ensure_mean
+            from specclip_search.indexing.means import ensure_mean
 
             mean = ensure_mean(atlas, MODEL, modality)
         count = table.rows if most is None else min(most, table.rows)
@@ -124,7 +125,8 @@ def timed(searches: Callable[[int], object], count: int) -> dict[str, float]:
 
 
 def build_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from indexing import build_index
+    from specclip_search.indexing import build_index
+
     from specclip_search.atlas import Atlas
 
     told = [0.0]
@@ -142,8 +144,9 @@ def build_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def search_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from indexing import VectorIndex
-    from indexing.vectors import VectorTable
+    from specclip_search.indexing import VectorIndex
+    from specclip_search.indexing.vectors import VectorTable
+
     from specclip_search.atlas import Atlas
 
     atlas = Atlas(folder)
@@ -187,9 +190,9 @@ def search_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def search_on_gpu(folder: Path) -> dict[str, Any]:
     """Exact search of vectors that lie on the GPU, against the speed at which it reads its own memory."""
     import torch
+    from specclip_search.indexing import VectorIndex
+    from specclip_search.indexing.vectors import VectorTable
 
-    from indexing import VectorIndex
-    from indexing.vectors import VectorTable
     from specclip_search.atlas import Atlas
 
     if not torch.cuda.is_available():
@@ -367,7 +370,7 @@ PACKAGES = {"FAISS IVF-PQ": "faiss", "hnswlib": "hnswlib", "usearch bf16": "usea
 
 
 def threads() -> int:
-    from indexing.libraries import default_threads
+    from specclip_search.indexing.libraries import default_threads
 
     return default_threads()
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-
-from training.checkpoints import build_module, new_card
-from training.model import Model
+from specclip_search.training.checkpoints import build_module, new_card
+from specclip_search.training.model import Model
 
 
 def rate(function: Callable[[], object], count: int, repeats: int = 3) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from specclip_search.indexing import clustered
+from specclip_search.indexing.embedding import embed
+from specclip_search.indexing.estimating import estimate
 
-from indexing import clustered
-from indexing.embedding import embed
-from indexing.estimating import estimate
 from specclip_search.atlas import Atlas
 from specclip_search.errors import CheckpointError
 
@@ -89,7 +89,7 @@ def test_estimates_are_the_bytes_of_one_process(tmp_path: Path, client: Any, mon
 
 
 def test_a_real_model_through_its_copy_in_the_atlas(tmp_path: Path, client: Any) -> None:
-    from training.model import load_model
+    from specclip_search.training.model import load_model
 
     model = load_model("mini", device="cpu")
     here, there = make(tmp_path / "here"), make(tmp_path / "there")

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from specclip_search.indexing.embedding import embed
+from specclip_search.indexing.estimating import estimate
+from specclip_search.training.estimators import load_estimators
+from specclip_search.training.estimators_data import LabelledVectors
+from specclip_search.training.estimators_file import save_estimators
+from specclip_search.training.estimators_labels import MEASURED
+from specclip_search.training.estimators_train import EstimatorRecipe, fit_instrument
+from specclip_search.training.model import load_model
 
-from indexing.embedding import embed
-from indexing.estimating import estimate
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.cli.main import run
 from specclip_search.errors import AtlasError, CheckpointError, QueryError
-from training.estimators import load_estimators
-from training.estimators_data import LabelledVectors
-from training.estimators_file import save_estimators
-from training.estimators_labels import MEASURED
-from training.estimators_train import EstimatorRecipe, fit_instrument
-from training.model import load_model
 
 from .fakes import FakeModel, fluxes, write_spectra
 

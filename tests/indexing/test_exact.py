@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from specclip_search.indexing.exact import exact_top_k, in_slices
+from specclip_search.indexing.half import to_half, to_single
+from specclip_search.indexing.means import centre, compute_mean, ensure_mean, load_mean
+from specclip_search.indexing.vectors import VectorTable
 
-from indexing.exact import exact_top_k, in_slices
-from indexing.half import to_half, to_single
-from indexing.means import centre, compute_mean, ensure_mean, load_mean
-from indexing.vectors import VectorTable
 from specclip_search.atlas import Atlas
 from specclip_search.prefetch import read_ahead
 

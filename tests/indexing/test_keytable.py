@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from specclip_search.indexing.build import build_index
+from specclip_search.indexing.keytable import NO_SOURCE, KeyTable
+from specclip_search.indexing.vectors import VectorTable
 
-from indexing.build import build_index
-from indexing.keytable import NO_SOURCE, KeyTable
-from indexing.vectors import VectorTable
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import vectors_schema

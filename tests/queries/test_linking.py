@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from specclip_search.indexing.keytable import KeyTable
+from specclip_search.queries.linking import link_stars
+from specclip_search.queries.pairs import read_keys, star_keys
 
-from indexing.keytable import KeyTable
-from queries.linking import link_stars
-from queries.pairs import read_keys, star_keys
 from specclip_search import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.links import NO_SOURCE, star_links

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from specclip_search.training.mini import MiniSizes
+from specclip_search.training.pairs import ArrayPairs
+from specclip_search.training.published import build
+from specclip_search.training.recipe import DataSettings, OptimiserSettings, Recipe
 from torch import nn
-
-from training.mini import MiniSizes
-from training.pairs import ArrayPairs
-from training.published import build
-from training.recipe import DataSettings, OptimiserSettings, Recipe
 
 
 def filled_entry(key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from specclip_search.training.atlas_pairs import atlas_source
+from specclip_search.training.augment import Augmentation, augment, bridge_pixels, shift_velocity
+from specclip_search.training.pairs import ArrayPairs
+from specclip_search.training.recipe import load_recipe, shipped_recipes
+from specclip_search.training.retrieval import pair_retrieval
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import AtlasError, CheckpointError
-from training.atlas_pairs import atlas_source
-from training.augment import Augmentation, augment, bridge_pixels, shift_velocity
-from training.pairs import ArrayPairs
-from training.recipe import load_recipe, shipped_recipes
-from training.retrieval import pair_retrieval
 
 
 def test_batches_depend_on_seed_and_epoch_alone(pairs: ArrayPairs) -> None:

@@ -7,16 +7,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from specclip_search.training.estimators import Estimators, InstrumentEstimator, load_estimators
+from specclip_search.training.estimators_calibration import calibrate
+from specclip_search.training.estimators_data import LabelledVectors
+from specclip_search.training.estimators_file import CARD, TENSORS, read_estimators, save_estimators
+from specclip_search.training.estimators_labels import CARBON_GUESSED, ERROR_FLOOR, FAR, LOW_SNR, SNR_UNKNOWN
+from specclip_search.training.estimators_metrics import measured
+from specclip_search.training.estimators_mixture import Mixture
+from specclip_search.training.estimators_train import (
+    EstimatorRecipe,
+    fit_instrument,
+    star_weights,
+    with_hot_compositions,
+)
 
 from specclip_search.errors import CheckpointError, QueryError
-from training.estimators import Estimators, InstrumentEstimator, load_estimators
-from training.estimators_calibration import calibrate
-from training.estimators_data import LabelledVectors
-from training.estimators_file import CARD, TENSORS, read_estimators, save_estimators
-from training.estimators_labels import CARBON_GUESSED, ERROR_FLOOR, FAR, LOW_SNR, SNR_UNKNOWN
-from training.estimators_metrics import measured
-from training.estimators_mixture import Mixture
-from training.estimators_train import EstimatorRecipe, fit_instrument, star_weights, with_hot_compositions
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 SMALL = EstimatorRecipe(xp_axes=16, lrs_axes=16, hidden=32, epochs=12, members=1)

@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+from specclip_search.training.estimators import load_estimators
+from specclip_search.training.estimators_data import labelled_vectors
+from specclip_search.training.estimators_train import EstimatorRecipe, train_estimators
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
@@ -16,9 +19,6 @@ from specclip_search.constants import C_KM_S
 from specclip_search.errors import AtlasError, CheckpointError
 from specclip_search.ingest.catalog import ingest_catalog_table
 from specclip_search.keys import split_of
-from training.estimators import load_estimators
-from training.estimators_data import labelled_vectors
-from training.estimators_train import EstimatorRecipe, train_estimators
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 SIZES = {LRS: 1462, XP: 343}

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from specclip_search.training.estimators import load_estimators
+from specclip_search.training.estimators_file import CARD
+from specclip_search.training.model import find_model, load_model
 
 from specclip_search.errors import CheckpointError
 from specclip_search.modality import get_modality
 from specclip_search.preparation import prepare_batch
 from specclip_search.readers import read_spectrum
-from training.estimators import load_estimators
-from training.estimators_file import CARD
-from training.model import find_model, load_model
 
 
 @pytest.mark.parametrize(("modality", "size"), [("gaia_xp", 343), ("lamost_lrs", 1462)])

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from specclip_search.training.checkpoints import new_card
+from specclip_search.training.distributed import Ranks
+from specclip_search.training.gradients import StepGradients
+from specclip_search.training.objective import Objective
+from specclip_search.training.pairs import ArrayPairs
+from specclip_search.training.published import PublishedSizes, build
+from specclip_search.training.recipe import Recipe
+from specclip_search.training.start import compile_parts, fresh_module
+from specclip_search.training.train import train
 
 from specclip_search.errors import CheckpointError
-from training.checkpoints import new_card
-from training.distributed import Ranks
-from training.gradients import StepGradients
-from training.objective import Objective
-from training.pairs import ArrayPairs
-from training.published import PublishedSizes, build
-from training.recipe import Recipe
-from training.start import compile_parts, fresh_module
-from training.train import train
 
 from .together import CPU, NOISY, PLAIN, first_step
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from specclip_search.training.aligned import LRS, XP
+from specclip_search.training.augment import Augmentation, augment
+from specclip_search.training.checkpoints import new_card
+from specclip_search.training.estimators_labels import LABELS
+from specclip_search.training.label_guides import LabelGuide
+from specclip_search.training.losses import label_loss
+from specclip_search.training.mini import MiniModel, MiniSizes
+from specclip_search.training.objective import Objective
+from specclip_search.training.pairs import ArrayPairs
+from specclip_search.training.recipe import DataSettings, LossSettings, OptimiserSettings, Recipe
 
 from specclip_search.errors import CheckpointError
 from specclip_search.keys import split_of
-from training.aligned import LRS, XP
-from training.augment import Augmentation, augment
-from training.checkpoints import new_card
-from training.estimators_labels import LABELS
-from training.label_guides import LabelGuide
-from training.losses import label_loss
-from training.mini import MiniModel, MiniSizes
-from training.objective import Objective
-from training.pairs import ArrayPairs
-from training.recipe import DataSettings, LossSettings, OptimiserSettings, Recipe
 
 SMALL = MiniSizes(dim=48, lrs_encoder="perceptron", lrs_hidden=32, lrs_blocks=1, lrs_latent=16, lrs_feature=16,
                   xp_hidden=32, xp_blocks=1, xp_latent=16, xp_feature=16, decoder_hidden=(16, 16), label_hidden=8)

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from specclip_search.training.checkpoints import load_metrics
+from specclip_search.training.importing import import_checkpoint
+from specclip_search.training.label_head import LabelHead
+from specclip_search.training.model import load_model
+from specclip_search.training.published import KINDS, build
+from specclip_search.training.recognise import LEGACY, expected_shapes, match, recognise
+from specclip_search.training.restricted_unpickler import read_pickle
+from specclip_search.training.torch_file import TorchFile
 from torch import nn
 
 from specclip_search.errors import CheckpointError
-from training.checkpoints import load_metrics
-from training.importing import import_checkpoint
-from training.label_head import LabelHead
-from training.model import load_model
-from training.published import KINDS, build
-from training.recognise import LEGACY, expected_shapes, match, recognise
-from training.restricted_unpickler import read_pickle
-from training.torch_file import TorchFile
 
 
 class Call:

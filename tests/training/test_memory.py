@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from specclip_search.training.atlas_pairs import atlas_source
+from specclip_search.training.augment import Augmentation
+from specclip_search.training.pairs import ArrayPairs
 
 from specclip_search.atlas import Atlas
-from training.atlas_pairs import atlas_source
-from training.augment import Augmentation
-from training.pairs import ArrayPairs
 
 from .conftest import made_up_pairs
 from .test_data import write_spectra

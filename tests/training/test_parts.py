@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from training.losses import clip_loss, error_weights, l1_loss, sigmoid_loss
-from training.masking import chunk_mask, masked_loss
-from training.tokens import lrs_token_count, lrs_tokens, vector_with_statistics, xp_tokens
-from training.transformer import SelfAttention
+from specclip_search.training.losses import clip_loss, error_weights, l1_loss, sigmoid_loss
+from specclip_search.training.masking import chunk_mask, masked_loss
+from specclip_search.training.tokens import lrs_token_count, lrs_tokens, vector_with_statistics, xp_tokens
+from specclip_search.training.transformer import SelfAttention
 
 
 def test_masks_hide_one_run_in_each_region() -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from specclip_search.training.model import load_model
+from specclip_search.training.pairs import ArrayPairs
+from specclip_search.training.published import ALIGNED, PublishedSizes
+from specclip_search.training.recipe import Backbones, DataSettings, Recipe, load_recipe
+from specclip_search.training.train import train
 
 from specclip_search.errors import CheckpointError
-from training.model import load_model
-from training.pairs import ArrayPairs
-from training.published import ALIGNED, PublishedSizes
-from training.recipe import Backbones, DataSettings, Recipe, load_recipe
-from training.train import train
 
 SMALL = PublishedSizes(width=24, layers=1, heads=2, xp_hidden=32, feature=16, shared=16, private=8, to_xp=(32,),
                        to_lrs=(32,))

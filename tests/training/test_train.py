@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from specclip_search.training.augment import Augmentation
+from specclip_search.training.model import load_model
+from specclip_search.training.pairs import ArrayPairs, Batch
+from specclip_search.training.recipe import Backbones, LossSettings, Recipe
+from specclip_search.training.schedule import rate_at
+from specclip_search.training.train import Event, train
 
 from specclip_search.errors import AtlasError, CheckpointError
-from training.augment import Augmentation
-from training.model import load_model
-from training.pairs import ArrayPairs, Batch
-from training.recipe import Backbones, LossSettings, Recipe
-from training.schedule import rate_at
-from training.train import Event, train
 
 
 def weights(run: Path) -> bytes:

@@ -84,10 +84,10 @@ class Steps:
 
 
 def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
-    from indexing import build_index, embed
-    from indexing.estimating import estimate
-    from queries.translate import translate
-    from training.model import load_model
+    from specclip_search.indexing import build_index, embed
+    from specclip_search.indexing.estimating import estimate
+    from specclip_search.queries.translate import translate
+    from specclip_search.training.model import load_model
 
     from ...ingest import ingest_library
     from ...simulation.pairing import simulate_pairs
@@ -116,9 +116,9 @@ def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
 
 
 def _search(atlas: Atlas, steps: Steps) -> None:
-    from queries.anomalies import anomalies
-    from queries.emp import emp_candidates
-    from queries.similar import similar
+    from specclip_search.queries.anomalies import anomalies
+    from specclip_search.queries.emp import emp_candidates
+    from specclip_search.queries.similar import similar
 
     key = f"gaia:{STAR_SOURCE_ID}"
     sample = atlas.sql("SELECT median(feh) FROM stars WHERE feh IS NOT NULL").fetchall()[0][0]

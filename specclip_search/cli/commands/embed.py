@@ -34,7 +34,7 @@ def embed(
 
     Example: specclip-search embed --model mini --atlas my-atlas
     """
-    from indexing import embed as embed_atlas
+    from specclip_search.indexing import embed as embed_atlas
 
     from ..models import chosen_model
 

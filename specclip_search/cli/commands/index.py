@@ -50,7 +50,7 @@ def build(
 
     Example: specclip-search index build --atlas my-atlas
     """
-    from indexing import build_index, index_info, plan_build
+    from specclip_search.indexing import build_index, index_info, plan_build
 
     from ...tables import write_rows
     from ..index_report import build_lines, need_lines, recall_table, wish_lines
@@ -92,7 +92,7 @@ def info(
 
     Example: specclip-search index info --atlas my-atlas
     """
-    from indexing import index_info
+    from specclip_search.indexing import index_info
 
     from ...tables import write_rows
     from ..index_report import rows_table
@@ -120,7 +120,7 @@ def check(
 
     Example: specclip-search index check --atlas my-atlas
     """
-    from indexing import check_index
+    from specclip_search.indexing import check_index
 
     from ...tables import write_rows
     from ..index_report import rows_table
@@ -149,7 +149,7 @@ def tune(
 
     Example: specclip-search index tune --recall 0.99 --within gaia_xp --atlas my-atlas
     """
-    from indexing import tune_index
+    from specclip_search.indexing import tune_index
 
     target = open_atlas(atlas)
     for modality in _modalities(target, model, within):
@@ -179,7 +179,7 @@ def neighbours(
 
     Example: specclip-search index neighbours -k 32 --within gaia_xp --atlas my-atlas
     """
-    from indexing import neighbours as find
+    from specclip_search.indexing import neighbours as find
 
     target = open_atlas(atlas)
     for modality in _modalities(target, model, within):

@@ -60,14 +60,14 @@ def similar(
 
     Example: specclip-search similar gaia:1624605949904837888 -k 10 --within gaia_xp --atlas demo-atlas
     """
-    from queries.similar import similar as search
-    from queries.summary import summarise
+    from specclip_search.queries.similar import similar as search
+    from specclip_search.queries.summary import summarise
 
     from ...tables import require_writable
 
     require_writable(format, output)
     if plot is not None:
-        from queries.drawing import picture_format
+        from specclip_search.queries.drawing import picture_format
 
         picture_format(plot)
     atlas_there = open_atlas(atlas)
@@ -85,7 +85,7 @@ def similar(
     )
     deliver(frame, format, output, FIRST)
     if plot is not None:
-        from queries.plot_similar import plot_similar
+        from specclip_search.queries.plot_similar import plot_similar
 
         plot_similar(atlas_there, frame, plot)
     if summary:

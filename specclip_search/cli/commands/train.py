@@ -38,15 +38,16 @@ def train(
 
     Example: specclip-search train mini --atlas my-atlas --output runs/mini
 
-    Several GPUs: torchrun --nproc-per-node 4 -m training.launch mini --atlas my-atlas --output runs/mini
+    Several GPUs: torchrun --nproc-per-node 4 -m specclip_search.training.launch mini --atlas my-atlas --output
+    runs/mini
     """
     if recipe == ESTIMATORS:
         from ..estimators import train_estimators
 
         train_estimators(open_atlas(atlas), model, device)
         return
-    from training.train import Event
-    from training.train import train as run
+    from specclip_search.training.train import Event
+    from specclip_search.training.train import train as run
 
     from ...errors import QueryError
 

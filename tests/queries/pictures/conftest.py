@@ -10,8 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-from queries.space import Space
+from specclip_search.queries.space import Space
 
 
 def _toys() -> ModuleType:
@@ -30,7 +29,7 @@ def _toys() -> ModuleType:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """900 pairs in three shards, some planted oddities; tests only read it, or add results to it."""
-    from queries.translate import translate
+    from specclip_search.queries.translate import translate
 
     survey = _toys().make_survey(tmp_path_factory.mktemp("drawn") / "atlas", stars=900, wrong=6, emission=6)
     survey.embed()
@@ -51,4 +50,4 @@ def one_instrument(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def toy_model(drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The survey's model is not kept in the atlas: hand it out wherever one is loaded."""
     monkeypatch.setattr(Space, "loaded_model", lambda _: drawn.model)
-    monkeypatch.setattr("training.model.load_model", lambda _: drawn.model)
+    monkeypatch.setattr("specclip_search.training.model.load_model", lambda _: drawn.model)

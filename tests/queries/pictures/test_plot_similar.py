@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from specclip_search.queries.plot_similar import plot_similar
+from specclip_search.queries.similar import similar
+from specclip_search.queries.spectra_of import read_spectra, read_target, sample_fluxes
+from specclip_search.queries.telling_windows import telling_windows
 
-from queries.plot_similar import plot_similar
-from queries.similar import similar
-from queries.spectra_of import read_spectra, read_target, sample_fluxes
-from queries.telling_windows import telling_windows
 from specclip_search.errors import QueryError
 from specclip_search.modality import GAIA_XP, LAMOST_LRS
 

@@ -78,7 +78,7 @@ class Survey:
     planted: dict[str, np.ndarray]
 
     def index(self) -> None:
-        from indexing.build import build_index
+        from specclip_search.indexing.build import build_index
 
         for modality in self.atlas.modalities():
             build_index(self.atlas, self.model.name, modality)
@@ -225,7 +225,7 @@ def add_spectra() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def searched(survey_maker: Callable[..., Survey]) -> Survey:
     """A survey with vectors, indexes, translations and planted oddities; tests only read it."""
-    from queries.translate import translate
+    from specclip_search.queries.translate import translate
 
     survey = survey_maker(stars=4000, wrong=24, emission=24)
     survey.embed()

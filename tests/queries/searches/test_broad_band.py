@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from specclip_search.queries.broad_band import NAMES, broad_band
+from specclip_search.queries.law_features import standardised
+from specclip_search.queries.match_head import mismatch
 
-from queries.broad_band import NAMES, broad_band
-from queries.law_features import standardised
-from queries.match_head import mismatch
 from specclip_search.preparation.bands import BAND_CENTRES, BANDS, JOIN
 
 PAIRS = 4000

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-
-from queries.emp_flags import flag
-from queries.emp_stars import Stars
-from queries.emp_table import ESTIMATES, PARTS, SIDES
+from specclip_search.queries.emp_flags import flag
+from specclip_search.queries.emp_stars import Stars
+from specclip_search.queries.emp_table import ESTIMATES, PARTS, SIDES
 
 
 def flags_of(count: int, feh: float = -2.5, **columns: list[float]) -> tuple[list[str], list[bool]]:

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from specclip_search.queries import emp_combination
+from specclip_search.queries.emp_combination import Combination, combination_for, learn, plain, to_json
+from specclip_search.queries.emp_estimates import log_odds
+from specclip_search.queries.emp_network import XpNetwork, load_network, pack, unpack
+from specclip_search.queries.emp_probability import logistic
+from specclip_search.queries.emp_scores import together
+from specclip_search.queries.emp_training import SIMULATED_BELOW, Stars, draw_weights, principal_axes, train
+from specclip_search.queries.emp_variation import variation
 
-from queries import emp_combination
-from queries.emp_combination import Combination, combination_for, learn, plain, to_json
-from queries.emp_estimates import log_odds
-from queries.emp_network import XpNetwork, load_network, pack, unpack
-from queries.emp_probability import logistic
-from queries.emp_scores import together
-from queries.emp_training import SIMULATED_BELOW, Stars, draw_weights, principal_axes, train
-from queries.emp_variation import variation
 from specclip_search.keys import split_of
 
 FIRST = 5_853_418_002_145_112_704

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from specclip_search.queries.emp_network import load_network
+from specclip_search.queries.emp_training import Stars
+from specclip_search.queries.emp_tree_training import _arrays, train
+from specclip_search.queries.emp_trees import SHARE, XpTrees, features, load_trees, pack, unpack, with_trees
 
-from queries.emp_network import load_network
-from queries.emp_training import Stars
-from queries.emp_tree_training import _arrays, train
-from queries.emp_trees import SHARE, XpTrees, features, load_trees, pack, unpack, with_trees
 from specclip_search.keys import split_of
 
 FIRST = 5_853_418_002_145_112_704

@@ -3,13 +3,12 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from queries.evaluate_anomalies import _limit, strangeness
-from queries.evaluate_labels import label_errors
-from queries.evaluate_numbers import average_precision, middle, rank_correlation, ranked, share
-from queries.evaluate_parts import _listed, _ranks
-from queries.evaluate_truth import Truth
-from training.retrieval import pair_retrieval
+from specclip_search.queries.evaluate_anomalies import _limit, strangeness
+from specclip_search.queries.evaluate_labels import label_errors
+from specclip_search.queries.evaluate_numbers import average_precision, middle, rank_correlation, ranked, share
+from specclip_search.queries.evaluate_parts import _listed, _ranks
+from specclip_search.queries.evaluate_truth import Truth
+from specclip_search.training.retrieval import pair_retrieval
 
 
 def test_wilsons_interval():

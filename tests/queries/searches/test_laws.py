@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from specclip_search.queries.anomaly_weights import climb, worth
+from specclip_search.queries.double_lined import double_lined
+from specclip_search.queries.match_head import mismatch
+from specclip_search.queries.nuisance import amplitude, dust_shape, extinction, lrs_shapes, velocity_shape, xp_shapes
+from specclip_search.queries.patterns import LRS_PATTERNS, apply_filters, learn_scale, raw_filters, templates
+from specclip_search.queries.residual_law import ResidualLaw, learn_law, whiten
 
-from queries.anomaly_weights import climb, worth
-from queries.double_lined import double_lined
-from queries.match_head import mismatch
-from queries.nuisance import amplitude, dust_shape, extinction, lrs_shapes, velocity_shape, xp_shapes
-from queries.patterns import LRS_PATTERNS, apply_filters, learn_scale, raw_filters, templates
-from queries.residual_law import ResidualLaw, learn_law, whiten
 from specclip_search.modality import GAIA_XP, LAMOST_LRS
 
 WAVE = np.asarray(LAMOST_LRS.wavelength)
@@ -142,7 +142,7 @@ def test_weights_climb_to_what_tells() -> None:
 
 
 def test_weak_signs_of_a_wrong_match_add_up():
-    from queries.identity import IDENTITY, identity_sum
+    from specclip_search.queries.identity import IDENTITY, identity_sum
 
     z = np.zeros((4, len(IDENTITY)), np.float32)
     z[0] = 4.0
@@ -155,7 +155,7 @@ def test_weak_signs_of_a_wrong_match_add_up():
 
 
 def test_identity_weights_are_those_of_the_law_that_made_the_data() -> None:
-    from queries.identity import logistic_weights
+    from specclip_search.queries.identity import logistic_weights
 
     rng = np.random.default_rng(8)
     values = rng.normal(0, 1, (40_000, 3))

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-
-from queries.pair_table import _shared_texts
+from specclip_search.queries.pair_table import _shared_texts
 
 
 def test_rows_of_one_text_share_one_string_over_chunks_and_nulls() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from queries import rarity as module
-from queries.rarity import fit_density, rarity
+from specclip_search.queries import rarity as module
+from specclip_search.queries.rarity import fit_density, rarity
 
 RARE = 12
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from specclip_search.queries.features import NAMES
+from specclip_search.queries.reasons import Evidence, explain
+from specclip_search.queries.windows import WindowSet
 
-from queries.features import NAMES
-from queries.reasons import Evidence, explain
-from queries.windows import WindowSet
 from specclip_search.modality import GAIA_XP, LAMOST_LRS
 
 

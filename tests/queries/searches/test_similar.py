@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from specclip_search.queries.similar import search_hits, similar
+from specclip_search.queries.space import Space
 
-from queries.similar import search_hits, similar
-from queries.space import Space
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey
 

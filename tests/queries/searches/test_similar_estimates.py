@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from specclip_search.queries.similar import similar
+from specclip_search.queries.summary import summarise
 
-from queries.similar import similar
-from queries.summary import summarise
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import estimates_schema
 

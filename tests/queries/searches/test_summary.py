@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
-from queries.similar import similar
-from queries.summary import summarise
+from specclip_search.queries.similar import similar
+from specclip_search.queries.summary import summarise
 
 
 def test_summary_says_median_and_scatter(searched: Any) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from queries.anomaly_weights import load_tails, load_weights
-from queries.features import NAMES
-from queries.scoring import quantity_parts
-from queries.tails import TailLaw, learn_tail
+from specclip_search.queries.anomaly_weights import load_tails, load_weights
+from specclip_search.queries.features import NAMES
+from specclip_search.queries.scoring import quantity_parts
+from specclip_search.queries.tails import TailLaw, learn_tail
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from specclip_search.queries.within_list import anomalies_within
 
-from queries.within_list import anomalies_within
 from specclip_search.errors import QueryError
 
 

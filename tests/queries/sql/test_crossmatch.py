@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from specclip_search.queries.crossmatch import crossmatch
+from specclip_search.queries.sql import connect
 
-from queries.crossmatch import crossmatch
-from queries.sql import connect
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.ingest.catalog import ingest_catalog_table

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
+from specclip_search.queries.export import export_table
 
-from queries.export import export_table
 from specclip_search.atlas import Atlas
 from specclip_search.cli.main import run
 from specclip_search.errors import QueryError

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from specclip_search.queries.crossmatch import crossmatch
+from specclip_search.queries.export import export_table
+from specclip_search.queries.hats import as_catalogues, crossmatch_hats
+from specclip_search.queries.sql import connect
 
-from queries.crossmatch import crossmatch
-from queries.export import export_table
-from queries.hats import as_catalogues, crossmatch_hats
-from queries.sql import connect
 from specclip_search.atlas import Atlas
 from specclip_search.cluster import cluster_map, dask_client
 from specclip_search.errors import QueryError

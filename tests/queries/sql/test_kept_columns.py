@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from specclip_search.queries import kept_columns
+from specclip_search.queries.admitted import where_to_keys
+from specclip_search.queries.sql import connect
 
-from queries import kept_columns
-from queries.admitted import where_to_keys
-from queries.sql import connect
 from specclip_search.atlas import Atlas
 from specclip_search.ingest.catalog import ingest_catalog_table
 

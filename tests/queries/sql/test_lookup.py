@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from specclip_search.queries import lookup
+from specclip_search.queries.lookup import open_lookup
+from specclip_search.queries.view_files import committed_files
 
-from queries import lookup
-from queries.lookup import open_lookup
-from queries.view_files import committed_files
 from specclip_search.atlas import Atlas
 from specclip_search.ingest import catalog
 from specclip_search.ingest.catalog import ingest_catalog_table

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.time import Time
+from specclip_search.queries.crossmatch import crossmatch
+from specclip_search.queries.sandbox import run_untrusted
+from specclip_search.queries.sql import AtlasConnection, connect
 
-from queries.crossmatch import crossmatch
-from queries.sandbox import run_untrusted
-from queries.sql import AtlasConnection, connect
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.ingest.catalog import ingest_catalog_table

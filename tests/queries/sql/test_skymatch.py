@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.time import Time
+from specclip_search.queries.skymatch import move, sky_match
 
-from queries.skymatch import move, sky_match
 from specclip_search.errors import QueryError
 
 

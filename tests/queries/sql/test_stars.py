@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from specclip_search.queries.admitted import where_to_keys
+from specclip_search.queries.sql import connect
+from specclip_search.queries.stars import annotate
 
-from queries.admitted import where_to_keys
-from queries.sql import connect
-from queries.stars import annotate
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 

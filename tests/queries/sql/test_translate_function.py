@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from specclip_search.queries.sandbox import run_untrusted
+from specclip_search.queries.sql import connect
+from specclip_search.training.model import find_model, load_model
 
-from queries.sandbox import run_untrusted
-from queries.sql import connect
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
@@ -19,7 +20,6 @@ from specclip_search.errors import QueryError, SpecclipError
 from specclip_search.modality import get_modality
 from specclip_search.preparation import prepare_batch
 from specclip_search.readers import read_spectrum
-from training.model import find_model, load_model
 
 from .conftest import star
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
+from specclip_search.queries.sql import connect
+from specclip_search.queries.views import AtlasViews
 
-from queries.sql import connect
-from queries.views import AtlasViews
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError

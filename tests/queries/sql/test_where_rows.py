@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from specclip_search.queries import kept_columns, where_rows
+from specclip_search.queries.admitted import where_to_keys
+from specclip_search.queries.space import Space
+from specclip_search.queries.sql import connect
+from specclip_search.queries.where_rows import rows_of_keys, where_to_rows
 
-from queries import kept_columns, where_rows
-from queries.admitted import where_to_keys
-from queries.space import Space
-from queries.sql import connect
-from queries.where_rows import rows_of_keys, where_to_rows
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import vectors_schema
