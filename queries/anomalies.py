@@ -11,6 +11,7 @@ from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.tables.provenance_part import stamp
 
 from .anomaly_list import listed
 from .anomaly_table import anomalies_schema
@@ -22,7 +23,6 @@ from .halves import first_visits
 from .identity import IDENTITY, load_identity
 from .pair_table import PairTable
 from .pairs import LRS, XP
-from .provenance import stamp
 from .reasons import explain
 from .scoring import Scores, score_pairs
 from .space import Space, open_space

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specclip_search.errors import QueryError
+from specclip_search.tables.provenance_part import stamp
 
 from .emp_scores import EmpScores, Progress, score_stars
 from .emp_store import store, top_rows
 from .known_stars import read_known
-from .provenance import stamp
 from .space import open_space
 
 if TYPE_CHECKING:

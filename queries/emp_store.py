@@ -81,7 +81,8 @@ def store(space: Space, scores: EmpScores, below: float) -> None:
 
 
 def top_rows(space: Space, scores: EmpScores, top: int) -> pd.DataFrame:
-    from .frames import to_frame
+    from specclip_search.tables.frames import to_frame
+
     from .sql import connect
     from .stars import annotate
 

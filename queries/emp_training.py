@@ -24,17 +24,7 @@ from specclip_search.atlas.columns import column_to_matrix
 from specclip_search.atlas.files import whole_file
 from specclip_search.keys import VALIDATION_SPLIT, split_of
 
-from .emp_network import (
-    FEH_OFFSET,
-    FLUX_FLOOR,
-    GROUPS,
-    LOG_SIGMA,
-    OUTPUTS,
-    TRAIN_SPLITS,
-    WEIGHTS,
-    XpNetwork,
-    pack,
-)
+from .emp_network import FEH_OFFSET, FLUX_FLOOR, GROUPS, LOG_SIGMA, OUTPUTS, TRAIN_SPLITS, WEIGHTS, XpNetwork, pack
 from .emp_variation import Variation, variation
 from .pairs import XP
 

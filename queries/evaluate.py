@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specclip_search.errors import QueryError
+from specclip_search.tables.provenance_part import stamp
 
 from .anomalies import score_atlas
 from .evaluate_anomalies import FINDS, strangeness
@@ -16,7 +17,6 @@ from .evaluate_numbers import Measured
 from .evaluate_parts import metal_poor, retrieval, translation
 from .evaluate_truth import Truth
 from .pair_table import PairTable
-from .provenance import stamp
 from .space import open_space
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from .drawing import picture
+from specclip_search.tables.pictures import picture
+
 from .map_colours import Colouring, category_colours, colouring
 
 if TYPE_CHECKING:

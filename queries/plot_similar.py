@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specclip_search.errors import QueryError
+from specclip_search.tables.pictures import picture
 
-from .drawing import picture
 from .similar_panel import Panel, draw_panel
 from .spectra_of import SpectrumRows, read_spectra, read_target, sample_fluxes
 from .summary import summarise

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specclip_search.errors import MissingExtra, SpecclipError
+from specclip_search.tables.pictures import plain_style
 
-from .drawing import plain_style
 from .map import make_map, map_columns, map_table
 from .map_colours import category_colours, colouring
 from .map_picture import POINTS_BELOW, map_image, view_of

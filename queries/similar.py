@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.errors import QueryError
+from specclip_search.tables.frames import to_frame
+from specclip_search.tables.provenance_part import stamp
 
-from .frames import to_frame
-from .provenance import stamp
 from .similar_search import MAX_K, allowed_rows, search_targets
 from .similar_table import combined_table, hits_table
 from .space import Space, open_space

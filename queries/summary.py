@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .provenance import stamp
+from specclip_search.tables.provenance_part import stamp
+
 from .robust import median_and_sigma
 from .similar_estimates import SUFFIX
 

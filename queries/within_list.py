@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.errors import QueryError
+from specclip_search.tables.provenance_part import stamp
 
 from .law_columns import PATTERNS, UNITS
 from .pairs import LRS
-from .provenance import stamp
 from .reasons import PATTERN_WORDS
 from .space import open_space
 from .within import WithinScores, score_within

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .about import lines_of
 from .convert import said_of, to_table
+from .provenance import lines_of
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -125,8 +125,8 @@ def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
 def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
     import pyarrow as pa
 
-    from .about import with_about
-    from .known_columns import with_known
+    from .meanings import with_known
+    from .provenance import with_about
 
     if isinstance(table, pa.Table):
         return with_known(table)
@@ -146,7 +146,7 @@ def _text_writer(format: str) -> Callable[[pa.Table, TextIO], None]:
 
 def _write_file(table: pa.Table, format: str, path: Path) -> None:
     from ..atlas.files import whole_file
-    from .about import write_sidecar
+    from .provenance import write_sidecar
 
     with whole_file(path) as temporary:
         if format in _BINARY:

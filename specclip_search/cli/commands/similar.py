@@ -67,7 +67,7 @@ def similar(
 
     require_writable(format, output)
     if plot is not None:
-        from specclip_search.queries.drawing import picture_format
+        from ...tables.pictures import picture_format
 
         picture_format(plot)
     atlas_there = open_atlas(atlas)

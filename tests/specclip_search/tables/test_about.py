@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from specclip_search.tables import write_rows
-from specclip_search.tables.about import about_of
+from specclip_search.tables.provenance import about_of
 
 ABOUT = {
     "query": "similar",

@@ -16,7 +16,7 @@ from astropy.table import Table
 
 from specclip_search.atlas.schemas import described, estimates_schema
 from specclip_search.tables import to_qtable, write_rows
-from specclip_search.tables.known_columns import _known, meaning_of, with_known
+from specclip_search.tables.meanings import _known, meaning_of, with_known
 
 ID = 2**61 + 1
 

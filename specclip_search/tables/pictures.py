@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specclip_search.atlas.files import whole_file
-from specclip_search.errors import MissingExtra, QueryError
+from ..atlas.files import whole_file
+from ..errors import MissingExtra, QueryError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

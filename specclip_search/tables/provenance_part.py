@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specclip_search.version import __version__
-
+from ..version import __version__
 from .frames import COLUMNS
 
 if TYPE_CHECKING:
