@@ -99,7 +99,7 @@ def link_stars(
     AtlasError
         If the atlas has no LAMOST spectra, or no such catalogue.
     """
-    from specclip_search.ingest.catalog import ingest_catalog_table
+    from specclip_search.catalogs.ingest import ingest_catalog_table
 
     obsid, source_id, ra, dec = _lamost(atlas)
     stars = _stars(atlas, catalogue, lamost_epoch - gaia_epoch)

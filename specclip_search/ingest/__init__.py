@@ -7,8 +7,8 @@ from ..lazy import lazy_names
 _HOMES = {
     "ingest_lamost": ".lamost",
     "ingest_gaia_xp": ".gaia",
-    "ingest_catalog": ".catalog",
-    "ingest_catalog_table": ".catalog",
+    "ingest_catalog": "..catalogs.ingest",
+    "ingest_catalog_table": "..catalogs.ingest",
     "ingest_library": ".library_stage",
     "IngestReport": ".report",
 }

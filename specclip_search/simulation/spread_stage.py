@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..atlas.files import text_digest
-from ..ingest.catalog import ingest_catalog_table
+from ..catalogs.ingest import ingest_catalog_table
 from ..ingest.report import IngestReport
 from ..ingest.rows import write_simulated
 from ..keys import split_of

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from ..atlas.columns import column_to_matrix
 from ..atlas.files import text_digest
+from ..catalogs.ingest import ingest_catalog_table
 from ..errors import AtlasError
-from ..ingest.catalog import ingest_catalog_table
 from ..ingest.report import IngestReport
 from ..ingest.rows import write_simulated
 from ..modality import GAIA_XP, LAMOST_LRS, Modality

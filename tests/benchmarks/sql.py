@@ -17,7 +17,7 @@ import pyarrow as pa
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
-from specclip_search.ingest.catalog import ingest_catalog_table
+from specclip_search.catalogs.ingest import ingest_catalog_table
 
 FIRST = 2**61
 HITS = 100

@@ -11,8 +11,8 @@ from specclip_search import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.links import NO_SOURCE, star_links
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import AtlasError, QueryError
-from specclip_search.ingest.catalog import ingest_catalog_table
 
 GAIA = 2**61 + np.arange(8, dtype=np.int64) * 1001
 OBSID = 100 + np.arange(8, dtype=np.int64)

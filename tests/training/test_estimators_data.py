@@ -15,9 +15,9 @@ from specclip_search.training.estimators_train import EstimatorRecipe, train_est
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.constants import C_KM_S
 from specclip_search.errors import AtlasError, CheckpointError
-from specclip_search.ingest.catalog import ingest_catalog_table
 from specclip_search.keys import split_of
 
 LRS, XP = "lamost_lrs", "gaia_xp"

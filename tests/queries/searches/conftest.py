@@ -176,7 +176,7 @@ def write_spectra(
 
 
 def write_labels(atlas: Atlas, source_id: np.ndarray, hidden: np.ndarray) -> None:
-    from specclip_search.ingest.catalog import ingest_catalog_table
+    from specclip_search.catalogs.ingest import ingest_catalog_table
 
     ingest_catalog_table(atlas, "truth", pa.table({"source_id": source_id, **labels_of(hidden)}))
 

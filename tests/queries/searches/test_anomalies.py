@@ -133,7 +133,7 @@ def test_visits_of_one_star_do_not_vouch_for_each_other(
 
 
 def test_new_labels_or_translations_make_scores_stale(survey_maker: Callable[..., Any]) -> None:
-    from specclip_search.ingest.catalog import ingest_catalog_table
+    from specclip_search.catalogs.ingest import ingest_catalog_table
 
     survey = survey_maker(stars=300, labelled=False)
     survey.embed()

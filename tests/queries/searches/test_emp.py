@@ -15,8 +15,8 @@ from specclip_search.queries.emp_probability import fit
 from specclip_search.queries.known_stars import read_known
 from specclip_search.queries.space import open_space
 
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
-from specclip_search.ingest.catalog import ingest_catalog_table
 from specclip_search.keys import split_of
 
 BELOW = -2.3

@@ -9,8 +9,8 @@ from specclip_search.queries.crossmatch import crossmatch
 from specclip_search.queries.sql import connect
 
 from specclip_search.atlas import Atlas
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
-from specclip_search.ingest.catalog import ingest_catalog_table
 
 from .conftest import star
 

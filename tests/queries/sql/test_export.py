@@ -12,9 +12,9 @@ from astropy.table import Table
 from specclip_search.queries.export import export_table
 
 from specclip_search.atlas import Atlas
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.cli.main import run
 from specclip_search.errors import QueryError
-from specclip_search.ingest.catalog import ingest_catalog_table
 
 from .conftest import star
 

@@ -15,9 +15,9 @@ from specclip_search.queries.hats import as_catalogues, crossmatch_hats
 from specclip_search.queries.sql import connect
 
 from specclip_search.atlas import Atlas
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.cluster import cluster_map, dask_client
 from specclip_search.errors import QueryError
-from specclip_search.ingest.catalog import ingest_catalog_table
 
 ROWS = 4000
 

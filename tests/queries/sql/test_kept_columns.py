@@ -13,7 +13,7 @@ from specclip_search.queries.admitted import where_to_keys
 from specclip_search.queries.sql import connect
 
 from specclip_search.atlas import Atlas
-from specclip_search.ingest.catalog import ingest_catalog_table
+from specclip_search.catalogs.ingest import ingest_catalog_table
 
 from .conftest import star, write_spectra
 

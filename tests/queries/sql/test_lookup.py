@@ -12,8 +12,8 @@ from specclip_search.queries.lookup import open_lookup
 from specclip_search.queries.view_files import committed_files
 
 from specclip_search.atlas import Atlas
-from specclip_search.ingest import catalog
-from specclip_search.ingest.catalog import ingest_catalog_table
+from specclip_search.catalogs import ingest as catalog
+from specclip_search.catalogs.ingest import ingest_catalog_table
 
 
 def make(atlas: Atlas, rows: int, seed: int = 0) -> pa.Table:

@@ -13,8 +13,8 @@ from specclip_search.queries.sandbox import run_untrusted
 from specclip_search.queries.sql import AtlasConnection, connect
 
 from specclip_search.atlas import Atlas
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
-from specclip_search.ingest.catalog import ingest_catalog_table
 
 from .conftest import star
 

@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specclip_search.atlas import Atlas
+from specclip_search.catalogs import columns as catalog_columns
+from specclip_search.catalogs import ingest as catalog
+from specclip_search.catalogs.columns import sql_name
+from specclip_search.catalogs.ids import ids_to_int64
+from specclip_search.catalogs.ingest import MANIFEST, ingest_catalog, ingest_catalog_table
 from specclip_search.errors import AtlasError, SpecclipError
-from specclip_search.ingest import catalog, catalog_columns
-from specclip_search.ingest.catalog import MANIFEST, ingest_catalog, ingest_catalog_table
-from specclip_search.ingest.catalog_columns import sql_name
-from specclip_search.ingest.catalog_ids import ids_to_int64
 
 IDS = [2**61 + 1, 2**61 + 2, 2**53 + 1, 7]
 FEH = [-1.25, float("nan"), -2.5, -9999.0]

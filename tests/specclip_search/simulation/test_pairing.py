@@ -7,8 +7,8 @@ import pytest
 from specclip_search import GAIA_XP, Atlas
 from specclip_search.atlas.columns import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import AtlasError
-from specclip_search.ingest.catalog import ingest_catalog_table
 from specclip_search.keys import split_of
 from specclip_search.simulation.emulator import Emulator
 from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID, draw_targets, simulated_ids

@@ -7,9 +7,9 @@ import pytest
 from specclip_search import GAIA_XP, Atlas
 from specclip_search.atlas.columns import column_to_matrix, table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.cli.main import run
 from specclip_search.errors import AtlasError, QueryError
-from specclip_search.ingest.catalog import ingest_catalog_table
 from specclip_search.keys import split_of
 from specclip_search.simulation import survey as module
 from specclip_search.simulation import survey_spectra

@@ -13,9 +13,9 @@ import pytest
 from astropy.table import Table
 
 from specclip_search.atlas import Atlas
+from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.cli.main import run
 from specclip_search.errors import QueryError
-from specclip_search.ingest.catalog import ingest_catalog_table
 from specclip_search.tables.samp import SampTable, samp_module, send_spectrum
 
 IDS = [2**61 + 1, None, 2**53 + 1]

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from ..atlas.files import text_digest, write_json
 from ..errors import AtlasError, SpecclipError
-from .catalog_columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
-from .catalog_files import CHUNK_ROWS, CatalogFile, open_catalog, rechunk
 from .catalog_origin import content_digest, file_state, table_digest
+from .columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
+from .stream import CHUNK_ROWS, CatalogFile, open_catalog, rechunk
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -136,7 +136,7 @@ def ingest_catalog_table(
     source
         Where the table comes from, kept in the catalogue's manifest.
     """
-    from .catalog_arrow import astropy_to_arrow, table_in_memory
+    from .arrow import astropy_to_arrow, table_in_memory
 
     stage = _named_stage(atlas, name)
     arrow = table if isinstance(table, pa.Table) else astropy_to_arrow(table)
@@ -163,7 +163,7 @@ def read_manifest(stage: Stage) -> dict[str, Any] | None:
 
 
 def _named_stage(atlas: Atlas, name: str) -> Stage:
-    from .catalog_columns import sql_name
+    from .columns import sql_name
 
     if sql_name(name) != name.lower() or name != name.lower():
         raise AtlasError(

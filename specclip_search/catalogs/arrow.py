@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SpecclipError
-from .catalog_files import CHUNK_ROWS, CatalogFile, described_field
+from .stream import CHUNK_ROWS, CatalogFile, described_field
 
 if TYPE_CHECKING:
     from astropy.table import Table

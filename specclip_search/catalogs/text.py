@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from ..errors import SpecclipError
-from .catalog_files import CatalogFile, described_field, is_gzip
+from .stream import CatalogFile, described_field, is_gzip
 
 _SEPARATORS = ("|", ",", "\t", ";", " ")
 _NULLS = ["", "null", "NULL", "nan", "NaN", "\\N", "--", "N/A"]

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import SpecclipError
-from .catalog_arrow import array_to_arrow
-from .catalog_files import CHUNK_ROWS, CatalogFile, described_field
+from .arrow import array_to_arrow
+from .stream import CHUNK_ROWS, CatalogFile, described_field
 
 if TYPE_CHECKING:
     from astropy.io.fits import BinTableHDU, HDUList

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..atlas.files import file_digest, text_digest
 from ..errors import SpecclipError
-from .catalog_files import CHUNK_ROWS
+from .stream import CHUNK_ROWS
 
 
 def file_state(file: Path) -> dict[str, Any]:

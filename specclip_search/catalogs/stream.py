@@ -42,7 +42,7 @@ def open_catalog(path: Path) -> CatalogFile:
         If there is no such file, or it is none of these.
     """
     if path.is_dir():
-        from .catalog_arrow import open_parquet
+        from .arrow import open_parquet
 
         return open_parquet(sorted(path.rglob("*.parquet")), path)
     head = _head(path)
@@ -52,7 +52,7 @@ def open_catalog(path: Path) -> CatalogFile:
 
         return open_fits(path)
     if head.startswith(b"PAR1"):
-        from .catalog_arrow import open_parquet
+        from .arrow import open_parquet
 
         return open_parquet([path], path)
     if text[:9].lower() == b"<!doctype" or text[:5].lower() == b"<html":
@@ -69,7 +69,7 @@ def open_catalog(path: Path) -> CatalogFile:
             f"{path} is none of FITS, VOTable, ECSV, CSV and Parquet (it begins with {head[:8]!r}).",
             "Convert it to one of these, for example with TOPCAT or astropy.",
         )
-    from .catalog_text import open_ecsv, open_text
+    from .text import open_ecsv, open_text
 
     return open_ecsv(path) if text.startswith(b"# %ECSV") else open_text(path)
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import SpecclipError
-from .catalog_ids import ids_to_int64
-from .catalog_labels import KEY_NAMES, KNOWN, LABEL_NAMES, STANDARD_NAME
+from ..ingest.catalog_labels import KEY_NAMES, KNOWN, LABEL_NAMES, STANDARD_NAME
+from .ids import ids_to_int64
 
 # words that SQL keeps for itself even as a column's name; as listed by duckdb_keywords()
 _WORDS = """

@@ -1,0 +1,1 @@
+"""Catalogues of stars into the atlas."""
