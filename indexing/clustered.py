@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from specclip_search.atlas import Atlas
-from specclip_search.cluster import cluster_map
 from specclip_search.errors import CheckpointError
+from specclip_search.stages.cluster import cluster_map
 
 if TYPE_CHECKING:
     from dask.distributed import Client

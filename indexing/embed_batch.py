@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specclip_search.atlas.columns import column_to_matrix, table_from_columns
+from specclip_search.atlas.arrays import column_to_matrix, table_from_columns
 from specclip_search.errors import QueryError, Reason, SpectrumError
 
 _KEYS = ("spec_id", "source_id", "release")

@@ -15,7 +15,7 @@ from specclip_search.atlas import Atlas, Part, Stage
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import vectors_schema
 from specclip_search.errors import QueryError
-from specclip_search.prefetch import read_ahead
+from specclip_search.stages.prefetch import read_ahead
 
 from .clustered import ModelCopy, copy_of, map_shards
 from .embed_batch import Embedder, embed_batch, spectra_batches
@@ -115,7 +115,7 @@ def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None
     progress
         Called with (spectra done, spectra in all, modality).
     client
-        A Dask cluster to make the shards on, from `specclip_search.cluster.dask_client`; the bytes
+        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
         are the same. By default they are made here.
     device
         Device of the cluster's workers.

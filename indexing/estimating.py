@@ -16,7 +16,7 @@ from specclip_search.training.estimators import Estimators, load_estimators
 from specclip_search.training.estimators_labels import FLAGS
 
 from specclip_search.atlas import Atlas, Part, Stage
-from specclip_search.atlas.columns import column_to_matrix, table_from_columns
+from specclip_search.atlas.arrays import column_to_matrix, table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import estimates_schema
 from specclip_search.errors import CheckpointError, QueryError
@@ -86,7 +86,7 @@ def estimate(atlas: Atlas, model: Model, modalities: Sequence[str] | None = None
     progress
         Called with (vectors done, vectors in all, modality).
     client
-        A Dask cluster to make the shards on, from `specclip_search.cluster.dask_client`; the bytes
+        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
         are the same. By default they are made here.
 
     Raises

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from specclip_search.atlas import Atlas, Part
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError, VectorIndexError
 

@@ -77,7 +77,7 @@ def crossmatch_hats(
     Parameters
     ----------
     client
-        From `specclip_search.cluster.dask_client`.
+        From `specclip_search.stages.cluster.dask_client`.
     left, right
         HATS catalogues or collections, anything that `lsdb.open_catalog` opens. The right one needs
         a margin that holds the radius and, where epochs differ, the motions.

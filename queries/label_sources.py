@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from specclip_search.catalogs.ingest import read_manifest
-from specclip_search.ingest.catalog_labels import KNOWN, LABEL_NAMES
+from specclip_search.labels import KNOWN, LABEL_NAMES
 
 from .view_files import committed_files, fields_of, identifier, read_parquet_sql
 

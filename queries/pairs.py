@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.atlas.files import TEMPORARY_PREFIX
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, linked_ids, star_links
 from specclip_search.keys import release_order

@@ -35,7 +35,7 @@ def emp_words(row: pd.Series) -> str:
 
 def catalogue_row(row: pd.Series, about: dict[str, dict[str, str]]) -> list[tuple[str, str, str]]:
     """Name, value with unit, and meaning of position and labels."""
-    from specclip_search.ingest.catalog_labels import LABEL_NAMES
+    from specclip_search.labels import LABEL_NAMES
 
     names = ["source_id", "lrs_spec_id", "xp_spec_id", "ra", "dec", *LABEL_NAMES, "label_source"]
     names += [f"catalog_{name}" for name in LABEL_NAMES]

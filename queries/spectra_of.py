@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError, Reason, SpectrumError
 from specclip_search.keys import parse_key, release_order
 

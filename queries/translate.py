@@ -70,7 +70,7 @@ def translate(
     progress
         Called with (pairs done, pairs in all, note).
     client
-        A Dask cluster to make the shards on, from `specclip_search.cluster.dask_client`; the bytes
+        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
         are the same. By default they are made here.
     device
         Device of the cluster's workers.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.links import StarLinks
 from specclip_search.modality import GAIA_XP, LAMOST_LRS
 from specclip_search.preparation.bands import known_band_levels

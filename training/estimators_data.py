@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.constants import C_KM_S
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from specclip_search.errors import CheckpointError
-from specclip_search.prefetch import read_ahead
+from specclip_search.stages.prefetch import read_ahead
 
 from .checkpoints import ModelCard, new_card
 from .distributed import Ranks, joined, own_device, share_norms, share_of

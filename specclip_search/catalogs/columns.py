@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import SpecclipError
-from ..ingest.catalog_labels import KEY_NAMES, KNOWN, LABEL_NAMES, STANDARD_NAME
+from ..labels import KEY_NAMES, KNOWN, LABEL_NAMES, STANDARD_NAME
 from .ids import ids_to_int64
 
 # words that SQL keeps for itself even as a column's name; as listed by duckdb_keywords()

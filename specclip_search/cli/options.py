@@ -63,7 +63,7 @@ def optional_client(scheduler: str | None) -> Iterator[Client | None]:
     if scheduler is None:
         yield None
         return
-    from ..cluster import dask_client
+    from ..stages.cluster import dask_client
 
     with dask_client(scheduler) as client:
         yield client

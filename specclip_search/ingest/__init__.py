@@ -10,7 +10,7 @@ _HOMES = {
     "ingest_catalog": "..catalogs.ingest",
     "ingest_catalog_table": "..catalogs.ingest",
     "ingest_library": ".library_stage",
-    "IngestReport": ".report",
+    "IngestReport": "..stages.accounts",
 }
 
 __all__ = list(_HOMES)

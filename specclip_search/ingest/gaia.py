@@ -12,11 +12,11 @@ from ..modality import GAIA_XP
 from ..readers.content import look
 from ..readers.gaia import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..spectrum import Spectrum
+from ..stages.accounts import IngestReport
 from .found import XP_SUFFIXES, FoundFile, at_least_one, find_files
 from .lamost import SHARD_SIZE, run_ingest
 from .pipeline import Progress
 from .plan import Grouping, Plan
-from .report import IngestReport
 from .worker import Refused
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from ..errors import SpecclipError
 from ..modality import LAMOST_LRS
 from ..readers.lamost import observe_lamost
 from ..spectrum import Spectrum
+from ..stages.accounts import IngestReport
 from .found import FITS_SUFFIXES, FoundFile, at_least_one, find_files
 from .pipeline import Ingest, Progress
 from .plan import Grouping, Plan
-from .report import IngestReport
 from .worker import Refused
 
 if TYPE_CHECKING:

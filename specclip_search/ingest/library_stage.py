@@ -12,8 +12,8 @@ from ..atlas.schemas import REJECTED
 from ..errors import Reason
 from ..modality import GAIA_XP
 from ..preparation import prepare_batch
+from ..stages.accounts import IngestReport
 from .library import LIBRARY_FILE, RELEASE, LibraryStars, library_path, read_library
-from .report import IngestReport
 from .rows import rejected_table, spectra_table, write_part
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import Reason, SpecclipError
+from ..stages.accounts import IngestReport
 from .ledger import KeyLedger
 from .plan import Plan
 from .pool import prepare_in_order, usable_cores
-from .report import IngestReport
 from .rows import write_part
 from .worker import PartRows, PartTask, Reading, Refused, refused_table
 

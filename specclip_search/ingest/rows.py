@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..atlas.columns import table_from_columns
+from ..atlas.arrays import table_from_columns
 from ..atlas.schemas import REJECTED, spectra_schema
 from ..preparation import prepare_batch
 

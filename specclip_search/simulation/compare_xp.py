@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atlas.columns import column_to_matrix
+from ..atlas.arrays import column_to_matrix
 from ..keys import ACCEPTANCE_SPLIT, split_of
 from .labels import FloatArray, SimulationError
 from .pairing import read_labels

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from ..atlas.columns import column_to_matrix
+from ..atlas.arrays import column_to_matrix
 from ..atlas.files import text_digest
 from ..errors import AtlasError
-from ..ingest.report import IngestReport
 from ..ingest.rows import write_simulated
 from ..modality import LAMOST_LRS
+from ..stages.accounts import IngestReport
 from .observed import observe_stars
 from .reddening import fit_reddening
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..atlas.columns import column_to_matrix
+from ..atlas.arrays import column_to_matrix
 from ..atlas.files import text_digest
 from ..catalogs.ingest import ingest_catalog_table
 from ..errors import AtlasError
-from ..ingest.report import IngestReport
 from ..ingest.rows import write_simulated
 from ..modality import GAIA_XP, LAMOST_LRS, Modality
 from ..spectrum import Spectrum
+from ..stages.accounts import IngestReport
 from .labels import LABEL_NAMES, SimulationError
 from .oddities import ASTROPHYSICAL, ODDITIES, REPLACED
 from .pairing import StarLabels, read_labels

@@ -66,7 +66,7 @@ def _column(field: pa.Field, column: pa.ChunkedArray) -> Column:
     if pa.types.is_floating(kind):
         return Column(column.cast(pa.float32()).to_numpy() if pa.types.is_float16(kind) else column.to_numpy())
     if pa.types.is_fixed_size_list(kind) and column.null_count == 0 and pa.types.is_primitive(kind.value_type):
-        from ..atlas.columns import column_to_matrix
+        from ..atlas.arrays import column_to_matrix
 
         matrix = column_to_matrix(column)
         return Column(matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix)

@@ -97,7 +97,7 @@ def _field(field: pa.Field) -> pa.Field:
 @cache
 def _known() -> dict[str, dict[str, str]]:
     from ..atlas import schemas
-    from ..ingest.catalog_labels import KNOWN
+    from ..labels import KNOWN
 
     known = {name: _said(*what) for name, what in _RESULTS.items()}
     for schema in (schemas.spectra_schema("lamost_lrs", 1), schemas.spectra_schema("gaia_xp", 1)):

@@ -45,7 +45,7 @@ WISHED = 0.99
 def make_atlas(folder: Path, rows: int, generator: Path) -> None:
     """Vectors as an atlas: all of view A as gaia_xp, the first chunk of view B as lamost_lrs."""
     from specclip_search.atlas import Atlas
-    from specclip_search.atlas.columns import table_from_columns
+    from specclip_search.atlas.arrays import table_from_columns
     from specclip_search.atlas.schemas import vectors_schema
 
     spec = importlib.util.spec_from_file_location("generator", generator)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from specclip_search.training.model import Model
 
 from specclip_search import LAMOST_LRS, Atlas, load_model, read_spectrum
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.keys import split_of
 from specclip_search.preparation import prepare_batch
 from specclip_search.readers.air import air_to_vacuum

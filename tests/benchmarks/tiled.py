@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import column_to_matrix, matrix_to_column
+from specclip_search.atlas.arrays import column_to_matrix, matrix_to_column
 from specclip_search.keys import split_of
 
 LRS, XP = "lamost_lrs", "gaia_xp"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import vectors_schema
 
 MODEL = "tiny"

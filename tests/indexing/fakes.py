@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import Reason, SpectrumError
 

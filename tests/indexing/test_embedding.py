@@ -14,7 +14,7 @@ import pytest
 from specclip_search.indexing.embedding import embed
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import AtlasError, QueryError
 
 from .fakes import FakeModel, fluxes, write_spectra

@@ -16,7 +16,7 @@ from specclip_search.training.estimators_train import EstimatorRecipe, fit_instr
 from specclip_search.training.model import load_model
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.cli.main import run
 from specclip_search.errors import AtlasError, CheckpointError, QueryError
 

@@ -15,7 +15,7 @@ from specclip_search.indexing.means import centre, compute_mean, ensure_mean, lo
 from specclip_search.indexing.vectors import VectorTable
 
 from specclip_search.atlas import Atlas
-from specclip_search.prefetch import read_ahead
+from specclip_search.stages.prefetch import read_ahead
 
 from .conftest import MODEL, star_vectors, write_vectors
 

@@ -12,7 +12,7 @@ from specclip_search.indexing.keytable import NO_SOURCE, KeyTable
 from specclip_search.indexing.vectors import VectorTable
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import vectors_schema
 from specclip_search.errors import AtlasError, QueryError
 

@@ -10,7 +10,7 @@ from specclip_search.indexing.build import build_index
 from specclip_search.indexing.neighbour_graph import neighbour_stage, neighbours
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError, VectorIndexError
 
 from .conftest import BIG, LISTS, MODEL, star_vectors, write_vectors

@@ -8,7 +8,7 @@ from specclip_search.queries.linking import link_stars
 from specclip_search.queries.pairs import read_keys, star_keys
 
 from specclip_search import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.links import NO_SOURCE, star_links
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table

@@ -13,7 +13,7 @@ from specclip_search.training.recipe import load_recipe, shipped_recipes
 from specclip_search.training.retrieval import pair_retrieval
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import AtlasError, CheckpointError
 

@@ -13,7 +13,7 @@ from specclip_search.training.estimators_data import labelled_vectors
 from specclip_search.training.estimators_train import EstimatorRecipe, train_estimators
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.constants import C_KM_S

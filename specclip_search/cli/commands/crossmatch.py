@@ -72,7 +72,7 @@ def crossmatch(
         if clustered:
             from specclip_search.queries.hats import as_catalogues, crossmatch_hats
 
-            from ...cluster import dask_client
+            from ...stages.cluster import dask_client
 
             with (
                 as_catalogues(connection, (left, right), max(margin, radius)) as (left_folder, right_folder),

@@ -38,7 +38,7 @@ def train(
 
     Example: specclip-search train mini --atlas my-atlas --output runs/mini
 
-    Several GPUs: torchrun --nproc-per-node 4 -m specclip_search.training.launch mini --atlas my-atlas --output
+    Several GPUs: torchrun --nproc-per-node 4 -m specclip_search.__main__ mini --atlas my-atlas --output
     runs/mini
     """
     if recipe == ESTIMATORS:

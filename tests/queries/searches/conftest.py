@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
 from specclip_search.modality import GAIA_XP, LAMOST_LRS
 
@@ -184,7 +184,7 @@ def write_labels(atlas: Atlas, source_id: np.ndarray, hidden: np.ndarray) -> Non
 def write_vectors(atlas: Atlas, model: LinearModel) -> None:
     import pyarrow.parquet as pq
 
-    from specclip_search.atlas.columns import column_to_matrix
+    from specclip_search.atlas.arrays import column_to_matrix
 
     for modality in atlas.modalities():
         stage = atlas.vectors(model.name, modality)

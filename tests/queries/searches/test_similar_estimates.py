@@ -10,7 +10,7 @@ import pytest
 from specclip_search.queries.similar import similar
 from specclip_search.queries.summary import summarise
 
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import estimates_schema
 
 XP = "gaia_xp"

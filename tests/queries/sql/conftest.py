@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table
 

@@ -16,8 +16,8 @@ from specclip_search.queries.sql import connect
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table
-from specclip_search.cluster import cluster_map, dask_client
 from specclip_search.errors import QueryError
+from specclip_search.stages.cluster import cluster_map, dask_client
 
 ROWS = 4000
 
@@ -132,6 +132,6 @@ def test_cluster_map(client: Any) -> None:
 
 
 def test_no_scheduler(lsdb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specclip_search.cluster._CONNECT_S", "0.2s")
+    monkeypatch.setattr("specclip_search.stages.cluster._CONNECT_S", "0.2s")
     with pytest.raises(QueryError, match="No Dask scheduler answers"), dask_client("tcp://127.0.0.1:9"):
         pass

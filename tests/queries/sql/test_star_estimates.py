@@ -10,7 +10,7 @@ import pytest
 from specclip_search.queries.sql import connect
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import estimates_schema
 from specclip_search.errors import QueryError
 

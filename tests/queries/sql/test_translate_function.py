@@ -14,7 +14,7 @@ from specclip_search.queries.sql import connect
 from specclip_search.training.model import find_model, load_model
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import QueryError, SpecclipError
 from specclip_search.modality import get_modality

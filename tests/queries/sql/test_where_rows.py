@@ -13,7 +13,7 @@ from specclip_search.queries.sql import connect
 from specclip_search.queries.where_rows import rows_of_keys, where_to_rows
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import vectors_schema
 
 from .conftest import star, write_spectra

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import column_to_matrix, matrix_to_column, table_from_columns
+from specclip_search.atlas.arrays import column_to_matrix, matrix_to_column, table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
 from specclip_search.errors import AtlasError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import SpecclipError
 from specclip_search.ingest import ingest_gaia_xp
 from specclip_search.modality import GAIA_XP

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.columns import column_to_matrix
+from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import AtlasError, SpecclipError
 from specclip_search.ingest import ingest_lamost
 from specclip_search.modality import LAMOST_LRS

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from specclip_search import GAIA_XP, Atlas
-from specclip_search.atlas.columns import table_from_columns
+from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import AtlasError

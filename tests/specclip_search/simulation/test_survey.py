@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from specclip_search import GAIA_XP, Atlas
-from specclip_search.atlas.columns import column_to_matrix, table_from_columns
+from specclip_search.atlas.arrays import column_to_matrix, table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.cli.main import run

@@ -160,7 +160,7 @@ def test_the_command_sends_and_prints_what_is_selected(
 def test_a_spectrum_goes_to_those_that_show_spectra_and_as_a_table_to_others(
     hub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from specclip_search.atlas.columns import table_from_columns
+    from specclip_search.atlas.arrays import table_from_columns
     from specclip_search.atlas.schemas import spectra_schema
 
     atlas, star = Atlas.create(tmp_path / "atlas"), 2**61 + 1

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import MissingExtra, QueryError, SpecclipError
+from ..errors import MissingExtra, QueryError, SpecclipError
 
 if TYPE_CHECKING:
     from dask.distributed import Client

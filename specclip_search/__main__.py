@@ -1,6 +1,6 @@
 """`specclip-search train` as torch's launcher starts it, once a process.
 
-    torchrun --nproc-per-node 2 -m specclip_search.training.launch mini --atlas my-atlas --output runs/mini
+    torchrun --nproc-per-node 2 -m specclip_search.__main__ mini --atlas my-atlas --output runs/mini
 
 Arguments are those of `specclip-search train`.
 """
@@ -12,7 +12,7 @@ import sys
 
 def main() -> None:
     """Run the command with this process's arguments; its exit code is the process's."""
-    from specclip_search.cli.main import run
+    from .cli.main import run
 
     run(["train", *sys.argv[1:]])
 

@@ -1,0 +1,1 @@
+"""How a stage is run: shard by shard, resumable, here or on a cluster, with accounts."""
