@@ -104,7 +104,7 @@ def reddened(space: Space, stars: Stars, parts: dict[str, np.ndarray], probabili
     result = np.zeros(len(stars), dtype=bool)
     if XP not in space.modalities:
         return result
-    from specclip_search.modality import GAIA_XP
+    from specclip_search.surveys.modality import GAIA_XP
 
     with_xp = np.flatnonzero(stars.has(XP) & np.isfinite(parts["xp_teff"]))
     likely = with_xp[np.argsort(-probability[with_xp], kind="stable")[:LOOK_CLOSER]]

@@ -60,7 +60,7 @@ def gather(
 
 
 def _window_sets() -> dict[str, WindowSet]:
-    from specclip_search.modality import GAIA_XP, LAMOST_LRS
+    from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
     return {"lrs": WindowSet.of(LAMOST_LRS), "xp": WindowSet.of(GAIA_XP)}
 

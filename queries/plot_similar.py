@@ -118,7 +118,7 @@ def _panel(
     spectra: Sequence[SpectrumRows],
     rows: pd.DataFrame,
 ) -> Panel:
-    from specclip_search.modality import get_modality
+    from specclip_search.surveys.modality import get_modality
 
     near = rows.head(MOST_NEIGHBOURS)
     shown = read_spectra(atlas, modality, near["spec_id"].to_numpy(np.int64), near["release"].tolist())

@@ -122,7 +122,7 @@ def _number(row: pd.Series, column: str) -> int:
 
 def _predictions(space: Space, spectra: dict[str, SpectrumRows]) -> dict[str, np.ndarray]:
     """For each side (N, n) spectra as predicted from the other's, NaN where that is not there."""
-    from specclip_search.modality import get_modality
+    from specclip_search.surveys.modality import get_modality
 
     model = space.loaded_model()
     result = {}
@@ -167,7 +167,7 @@ def _window_sigmas(
 def _panel(
     name: str, i: int, rows: SpectrumRows | None, predicted: np.ndarray | None, sigma: np.ndarray | None
 ) -> Panel | None:
-    from specclip_search.modality import get_modality
+    from specclip_search.surveys.modality import get_modality
 
     observed = rows.flux[i] if rows is not None and rows.found[i] else None
     other = predicted[i] if predicted is not None and np.isfinite(predicted[i]).all() else None

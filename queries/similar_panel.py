@@ -40,7 +40,7 @@ class Panel:
 
 def draw_panel(axis: Axes, panel: Panel, title: str) -> None:
     """Neighbours, over them the queries, the windows marked, a legend."""
-    from specclip_search.modality import get_modality
+    from specclip_search.surveys.modality import get_modality
 
     modality = get_modality(panel.modality)
     wave = modality.wavelength

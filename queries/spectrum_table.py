@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
-from specclip_search.modality import get_modality
+from specclip_search.surveys.modality import get_modality
 
 from .spectra_of import read_target
 

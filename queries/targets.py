@@ -125,9 +125,9 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
 
 def _from_file(space: Space, path: Path) -> Target:
     from specclip_search.errors import Reason, SpectrumError
-    from specclip_search.modality import get_modality
     from specclip_search.preparation import prepare_batch
     from specclip_search.readers import read_spectrum
+    from specclip_search.surveys.modality import get_modality
 
     spectrum = read_spectrum(path)
     modality = space_modality(space, spectrum.modality, path)

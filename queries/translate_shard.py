@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.links import StarLinks
-from specclip_search.modality import GAIA_XP, LAMOST_LRS
 from specclip_search.preparation.bands import known_band_levels
+from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 from .error_store import LearnedErrors
 from .law_columns import law_values

@@ -161,6 +161,6 @@ def _arrays(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _wavelength(modality: str) -> np.ndarray:
-    from specclip_search.modality import get_modality
+    from specclip_search.surveys.modality import get_modality
 
     return np.asarray(get_modality(modality).wavelength)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SpecclipError
-from ..modality import GAIA_XP
 from ..readers.content import look
 from ..readers.gaia import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
+from ..surveys.modality import GAIA_XP
 from .found import XP_SUFFIXES, FoundFile, at_least_one, find_files
 from .lamost import SHARD_SIZE, run_ingest
 from .pipeline import Progress

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SpecclipError
-from ..modality import LAMOST_LRS
 from ..readers.lamost import observe_lamost
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
+from ..surveys.modality import LAMOST_LRS
 from .found import FITS_SUFFIXES, FoundFile, at_least_one, find_files
 from .pipeline import Ingest, Progress
 from .plan import Grouping, Plan

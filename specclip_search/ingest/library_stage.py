@@ -10,9 +10,9 @@ import pyarrow as pa
 from ..atlas.files import file_digest, text_digest
 from ..atlas.schemas import REJECTED
 from ..errors import Reason
-from ..modality import GAIA_XP
 from ..preparation import prepare_batch
 from ..stages.accounts import IngestReport
+from ..surveys.modality import GAIA_XP
 from .library import LIBRARY_FILE, RELEASE, LibraryStars, library_path, read_library
 from .rows import rejected_table, spectra_table, write_part
 

@@ -15,9 +15,9 @@ from ..preparation import prepare_batch
 
 if TYPE_CHECKING:
     from ..atlas import Atlas, Part, Stage
-    from ..modality import Modality
     from ..preparation import Prepared
     from ..spectrum import Spectrum
+    from ..surveys.modality import Modality
 
 _MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale", "sed")
 

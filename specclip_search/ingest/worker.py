@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from ..atlas.schemas import REJECTED, spectra_schema
 from ..errors import Reason, SpectrumError
-from ..modality import get_modality
 from ..preparation import prepare_batch
 from ..spectrum import Spectrum
+from ..surveys.modality import get_modality
 from .rows import rejected_table, spectra_table
 
 SPECTRA_AT_ONCE = 256

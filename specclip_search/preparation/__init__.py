@@ -1,5 +1,5 @@
 """From observed to model input: pseudo-continuum, common grid, repaired pixels, quality."""
 
-from .batch import Prepared, prepare_arrays, prepare_batch
+from ..surveys.batch import Prepared, prepare_arrays, prepare_batch
 
 __all__ = ["Prepared", "prepare_arrays", "prepare_batch"]

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import QueryError, Reason, SpectrumError
 from ..keys import parse_int64
-from ..preparation.xp import GRID
 from ..spectrum import Spectrum
+from ..surveys.gaia_xp import GRID
 from . import xp_operator, xp_tables
 from .content import Content, as_text_stream, decoding
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import QueryError, Reason, SpectrumError
-from ..modality import MODALITIES, Modality, get_modality
 from ..spectrum import Spectrum
+from ..surveys.modality import MODALITIES, Modality, get_modality
 from .air import air_to_vacuum
 
 if TYPE_CHECKING:

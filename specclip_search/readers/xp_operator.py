@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from ..errors import SpecclipError
-from ..preparation.xp import GRID
+from ..surveys.gaia_xp import GRID
 
 N_COEFFICIENTS = 55
 N_CORRELATIONS = N_COEFFICIENTS * (N_COEFFICIENTS - 1) // 2

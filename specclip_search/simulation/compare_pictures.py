@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MissingExtra
-from ..modality import LAMOST_LRS
+from ..surveys.modality import LAMOST_LRS
 from .compare_xp import WINDOW
 from .xp import XP_WAVELENGTH_NM
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from ..constants import C_KM_S
 from ..keys import VALIDATION_SPLIT
-from ..modality import LAMOST_LRS
 from ..readers import read_spectrum
+from ..surveys.modality import LAMOST_LRS
 from .compare_pictures import draw_miles, draw_xp
 from .compare_xp import read_real_xp, xp_report
 from .emulator import Emulator

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..atlas.files import write_text
-from ..modality import LAMOST_LRS
+from ..surveys.modality import LAMOST_LRS
 from .compare_real import MILES_FWHM_A, RESOLUTION, broadened
 from .emulator import Emulator
 from .labels import FloatArray

@@ -13,9 +13,9 @@ from ..atlas.arrays import column_to_matrix
 from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.rows import write_simulated
-from ..modality import GAIA_XP, LAMOST_LRS, Modality
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
+from ..surveys.modality import GAIA_XP, LAMOST_LRS, Modality
 from .labels import LABEL_NAMES, FloatArray
 from .metal_poor import draw_targets, simulated_ids, suitable_bases
 from .observed import RELEASE, observe_stars

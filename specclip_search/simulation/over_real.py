@@ -19,10 +19,10 @@ import numpy as np
 
 from ..atlas import Atlas
 from ..keys import VALIDATION_SPLIT
-from ..modality import LAMOST_LRS
 from ..preparation import prepare_batch
 from ..readers import read_spectrum
 from ..spectrum import Spectrum
+from ..surveys.modality import LAMOST_LRS
 from .compare_pictures import CORRECTED, MADE, REAL, drawing, kinds, middle_star
 from .compare_xp import FITTED, WINDOW, RealXp, read_real_xp
 from .emulator import Emulator

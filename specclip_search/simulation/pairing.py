@@ -14,8 +14,8 @@ from ..atlas.arrays import column_to_matrix
 from ..atlas.files import text_digest
 from ..errors import AtlasError
 from ..ingest.rows import write_simulated
-from ..modality import LAMOST_LRS
 from ..stages.accounts import IngestReport
+from ..surveys.modality import LAMOST_LRS
 from .observed import observe_stars
 from .reddening import fit_reddening
 

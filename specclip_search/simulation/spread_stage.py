@@ -16,8 +16,8 @@ from ..atlas.files import text_digest
 from ..catalogs.ingest import ingest_catalog_table
 from ..ingest.rows import write_simulated
 from ..keys import split_of
-from ..modality import LAMOST_LRS
 from ..stages.accounts import IngestReport
+from ..surveys.modality import LAMOST_LRS
 from .labels import DISTANCE_SCALE, LABEL_NAMES, FloatArray, SimulationError
 from .metal_poor import FIRST_SIMULATED_ID
 from .observed import observe_stars

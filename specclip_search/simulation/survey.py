@@ -13,9 +13,9 @@ from ..atlas.files import text_digest
 from ..catalogs.ingest import ingest_catalog_table
 from ..errors import AtlasError
 from ..ingest.rows import write_simulated
-from ..modality import GAIA_XP, LAMOST_LRS, Modality
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
+from ..surveys.modality import GAIA_XP, LAMOST_LRS, Modality
 from .labels import LABEL_NAMES, SimulationError
 from .oddities import ASTROPHYSICAL, ODDITIES, REPLACED
 from .pairing import StarLabels, read_labels

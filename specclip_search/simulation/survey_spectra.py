@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..constants import C_KM_S
-from ..modality import GAIA_XP
 from ..spectrum import Spectrum
+from ..surveys.modality import GAIA_XP
 from .instrument import observe_lrs
 from .labels import FloatArray
 from .line_depths import real_lrs

@@ -12,9 +12,9 @@ from specclip_search.training.estimators_file import CARD
 from specclip_search.training.model import find_model, load_model
 
 from specclip_search.errors import CheckpointError
-from specclip_search.modality import get_modality
 from specclip_search.preparation import prepare_batch
 from specclip_search.readers import read_spectrum
+from specclip_search.surveys.modality import get_modality
 
 
 @pytest.mark.parametrize(("modality", "size"), [("gaia_xp", 343), ("lamost_lrs", 1462)])

@@ -13,7 +13,7 @@ from specclip_search.queries.spectra_of import read_spectra, read_target, sample
 from specclip_search.queries.telling_windows import telling_windows
 
 from specclip_search.errors import QueryError
-from specclip_search.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 pytest.importorskip("matplotlib")
 

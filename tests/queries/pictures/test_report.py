@@ -21,7 +21,7 @@ from specclip_search.queries.space import open_space
 from specclip_search.queries.windows import WindowSet
 
 from specclip_search.errors import MissingExtra, QueryError
-from specclip_search.modality import LAMOST_LRS
+from specclip_search.surveys.modality import LAMOST_LRS
 from specclip_search.version import __version__
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -14,7 +14,7 @@ import pytest
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
-from specclip_search.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 MODALITIES = {LRS: LAMOST_LRS, XP: GAIA_XP}

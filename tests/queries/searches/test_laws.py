@@ -11,7 +11,7 @@ from specclip_search.queries.nuisance import amplitude, dust_shape, extinction, 
 from specclip_search.queries.patterns import LRS_PATTERNS, apply_filters, learn_scale, raw_filters, templates
 from specclip_search.queries.residual_law import ResidualLaw, learn_law, whiten
 
-from specclip_search.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 WAVE = np.asarray(LAMOST_LRS.wavelength)
 XP_WAVE = np.asarray(GAIA_XP.wavelength)

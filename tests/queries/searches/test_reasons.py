@@ -8,7 +8,7 @@ from specclip_search.queries.features import NAMES
 from specclip_search.queries.reasons import Evidence, explain
 from specclip_search.queries.windows import WindowSet
 
-from specclip_search.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 
 def evidence(windows: dict[str, dict[str, float]] | None = None, **z: float) -> Evidence:

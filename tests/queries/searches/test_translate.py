@@ -19,7 +19,7 @@ from specclip_search.queries.translate import translate
 from specclip_search.queries.windows import WindowSet, window_means
 
 from specclip_search.errors import AtlasError, QueryError
-from specclip_search.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 

@@ -17,9 +17,9 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import QueryError, SpecclipError
-from specclip_search.modality import get_modality
 from specclip_search.preparation import prepare_batch
 from specclip_search.readers import read_spectrum
+from specclip_search.surveys.modality import get_modality
 
 from .conftest import star
 

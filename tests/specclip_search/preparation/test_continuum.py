@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import medfilt
 
-from specclip_search.modality import LAMOST_LRS
 from specclip_search.preparation.continuum import continuum, continuum_grid, positive
 from specclip_search.preparation.medians import median_of_seven
 from specclip_search.preparation.published import published_continuum, published_lrs_input
 from specclip_search.readers.lamost import read_lamost
+from specclip_search.surveys.modality import LAMOST_LRS
 
 GRID = 10 ** (3.5682 + 1e-4 * np.arange(3909))
 

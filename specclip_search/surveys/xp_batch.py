@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import Reason
-from .gridding import UNKNOWN_VARIANCE
-from .quality import good_pixels, reason_for_pixels, repair
-from .xp import REFERENCE_INDEX, REFERENCE_NM, xp_map
+from ..preparation.gridding import UNKNOWN_VARIANCE
+from ..preparation.quality import good_pixels, reason_for_pixels, repair
+from .gaia_xp import REFERENCE_INDEX, REFERENCE_NM, xp_map
 
 if TYPE_CHECKING:
     from .batch import Prepared

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import Reason
-from .continuum import continuum, positive
-from .gridding import UNKNOWN_VARIANCE
-from .lrs import LrsGrids, lrs_grids
-from .quality import MAX_CLIPPED_FRACTION, good_pixels, reason_for_pixels, repair
+from ..preparation.continuum import continuum, positive
+from ..preparation.gridding import UNKNOWN_VARIANCE
+from ..preparation.quality import MAX_CLIPPED_FRACTION, good_pixels, reason_for_pixels, repair
+from .lamost_lrs import LrsGrids, lrs_grids
 
 if TYPE_CHECKING:
     from .batch import Prepared

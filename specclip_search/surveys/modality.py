@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .errors import QueryError, Reason, SpectrumError
-from .preparation import lrs, xp
+from ..errors import QueryError, Reason, SpectrumError
+from . import gaia_xp as xp
+from . import lamost_lrs as lrs
 from .windows import LRS_WINDOWS, XP_WINDOWS, SpectralWindow
 
 __all__ = ["GAIA_XP", "LAMOST_LRS", "MODALITIES", "Modality", "SpectralWindow", "get_modality"]
@@ -48,7 +49,7 @@ class Modality:
     @property
     def meta_columns(self) -> tuple[str, ...]:
         """Names of the columns of `spectra/<name>` that a spectrum's `meta` may fill."""
-        from .atlas.schemas import spectra_schema
+        from ..atlas.schemas import spectra_schema
 
         measured = {"spec_id", "simulated", "good_fraction", "n_repaired", "n_clipped", "scale", "sed", "flux", "error"}
         return tuple(name for name in spectra_schema(self.name, self.size).names if name not in measured)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import Reason, SpectrumError
-from .gridding import LinearMap, check_wavelength, linear_map
+from ..preparation.gridding import LinearMap, check_wavelength, linear_map
 
 GRID = np.arange(336.0, 1021.0, 2.0)
 UNIT = "nm"

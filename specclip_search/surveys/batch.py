@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import Reason, SpectrumError
+from ..preparation.bands import BANDS, band_levels
+from ..preparation.gridding import check_wavelength
 from ..spectrum import Spectrum
-from .bands import BANDS, band_levels
-from .gridding import check_wavelength
 from .lrs_batch import REACH, prepare_lrs_rows
 from .xp_batch import prepare_xp_rows
 
 if TYPE_CHECKING:
-    from ..modality import Modality
+    from .modality import Modality
 
 
 

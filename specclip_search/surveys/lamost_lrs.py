@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .continuum import CHUNK_ROWS, ContinuumGrid, continuum, continuum_grid, positive
-from .gridding import LinearMap, check_wavelength, linear_map
+from ..preparation.continuum import CHUNK_ROWS, ContinuumGrid, continuum, continuum_grid, positive
+from ..preparation.gridding import LinearMap, check_wavelength, linear_map
 
 LOG_START, LOG_STEP, SIZE = 3.602, 1e-4, 1462
 LOG_GRID = np.linspace(LOG_START, LOG_START + LOG_STEP * (SIZE - 1), SIZE)

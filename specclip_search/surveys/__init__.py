@@ -1,0 +1,1 @@
+"""One file an instrument: grid, windows, key prefix, columns, how it is prepared."""
