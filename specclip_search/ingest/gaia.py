@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SpecclipError
 from ..readers.content import look
-from ..readers.gaia import DEFAULT_RELEASE, iter_xp, to_spectra
+from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys.modality import GAIA_XP

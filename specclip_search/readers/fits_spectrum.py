@@ -12,8 +12,8 @@ from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
 from ..spectrum import Spectrum
 from .content import Content, decoding
-from .physical import Columns, columns_from_arrays, to_spectrum
 from .registry import ReadOptions
+from .wavelengths import Columns, columns_from_arrays, to_spectrum
 
 
 def is_fits(content: Content) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import Reason, SpectrumError
 from ..spectrum import Spectrum
 from .content import Content, as_text_stream, decoding
-from .physical import Columns, columns_from_arrays, to_spectrum
 from .registry import ReadOptions
+from .wavelengths import Columns, columns_from_arrays, to_spectrum
 
 MAX_BYTES = 64_000_000
 _SEPARATORS = re.compile(r"[,;|\s]+")

@@ -34,9 +34,9 @@ from specclip_search.ingest.pipeline import Ingest
 from specclip_search.ingest.plan import Plan
 from specclip_search.preparation import prepare_arrays
 from specclip_search.preparation.published import published_lrs_input
-from specclip_search.readers import xp_operator
+from specclip_search.readers import gaia_calibration as xp_operator
 from specclip_search.readers.content import look
-from specclip_search.readers.gaia import iter_xp
+from specclip_search.readers.gaia_xp import iter_xp
 from specclip_search.readers.lamost import observe_lamost, read_lamost, read_with_astropy
 from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
@@ -181,7 +181,7 @@ def calibrating(data: Path, folder: Path) -> float:
 
 
 def _coefficients(bulk: Path) -> list[np.ndarray]:
-    from specclip_search.readers.xp_tables import iter_rows
+    from specclip_search.readers.gaia_tables import iter_rows
 
     rows = [row for batch in iter_rows(look(bulk)) for row in batch]
     return [np.stack([row[f"{band}_{name}"] for row in rows]) for band in ("bp", "rp")

@@ -62,7 +62,7 @@ def test_a_bulk_file_goes_in_with_exact_ids_and_accounts(atlas, bulk):
 
 def test_flux_and_error_are_gaiaxpys(atlas, bulk, shared_data):
     from specclip_search.readers.content import look
-    from specclip_search.readers.gaia import iter_xp
+    from specclip_search.readers.gaia_xp import iter_xp
 
     ingest_gaia_xp(atlas, [bulk], workers=1)
     rows = atlas.spectra("gaia_xp").read()

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from specclip_search.errors import Reason, SpectrumError
-from specclip_search.readers import iter_spectra, read_spectrum, xp_operator
+from specclip_search.readers import gaia_calibration as xp_operator
+from specclip_search.readers import iter_spectra, read_spectrum
 from specclip_search.readers.content import look
-from specclip_search.readers.gaia import iter_xp
-from specclip_search.readers.xp_tables import iter_rows, parse_numbers
+from specclip_search.readers.gaia_tables import iter_rows, parse_numbers
+from specclip_search.readers.gaia_xp import iter_xp
 from specclip_search.surveys.modality import GAIA_XP
 
 IDS = [5853498713190525696, 5762406957886626816]

@@ -14,7 +14,8 @@ from ..errors import QueryError, Reason, SpectrumError
 from ..keys import parse_int64
 from ..spectrum import Spectrum
 from ..surveys.gaia_xp import GRID
-from . import xp_operator, xp_tables
+from . import gaia_calibration as xp_operator
+from . import gaia_tables as xp_tables
 from .content import Content, as_text_stream, decoding
 
 MODALITY = "gaia_xp"

@@ -13,8 +13,8 @@ from ..errors import MissingExtra, Reason, SpectrumError
 from ..spectrum import Spectrum
 from .content import Content, look
 from .lamost import read_lamost
-from .physical import Columns, to_spectrum
 from .registry import ReadOptions
+from .wavelengths import Columns, to_spectrum
 
 LOADER_NAME = "LAMOST LRS"
 
@@ -80,7 +80,7 @@ def register_with_specutils() -> None:
 
 
 def _is_lamost(origin: str, path: Any, fileobj: Any, *args: Any, **kwargs: Any) -> bool:
-    from .builtin import is_lamost
+    from .formats import is_lamost
 
     name = path if isinstance(path, str | Path) else args[0] if args and isinstance(args[0], str | Path) else None
     try:
