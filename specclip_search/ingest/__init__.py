@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..lazy import lazy_names
 
 _HOMES = {
-    "ingest_lamost": ".lamost",
+    "ingest_lamost": ".spectra",
     "ingest_gaia_xp": ".gaia",
     "ingest_catalog": "..catalogs.ingest",
     "ingest_catalog_table": "..catalogs.ingest",

@@ -13,10 +13,10 @@ from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys.modality import GAIA_XP
-from .found import XP_SUFFIXES, FoundFile, at_least_one, find_files
-from .lamost import SHARD_SIZE, run_ingest
+from .files import XP_SUFFIXES, FoundFile, at_least_one, find_files
 from .pipeline import Progress
 from .plan import Grouping, Plan
+from .spectra import SHARD_SIZE, run_ingest
 from .worker import Refused
 
 if TYPE_CHECKING:

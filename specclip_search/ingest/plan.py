@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ..atlas.files import TEMPORARY_PREFIX, text_digest, whole_file
 from ..errors import AtlasError
-from .found import FoundFile
+from .files import FoundFile
 from .ledger import SortedRuns
 
 PLAN_FILE = "plan.parquet"

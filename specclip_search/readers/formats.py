@@ -6,20 +6,10 @@ from collections.abc import Iterator
 
 from ..errors import SpectrumError
 from ..spectrum import Spectrum
-from . import (
-    fits_spectrum,
-    lamost,
-    text_spectrum,
-)
-from . import (
-    gaia_tables as xp_tables,
-)
-from . import (
-    gaia_xp as gaia,
-)
-from . import (
-    specutils_bridge as with_specutils,
-)
+from . import fits_spectrum, lamost, text_spectrum
+from . import gaia_tables as xp_tables
+from . import gaia_xp as gaia
+from . import specutils_bridge as with_specutils
 from .content import Content
 from .registry import Reader, ReadOptions, register
 

@@ -28,10 +28,10 @@ import numpy as np
 
 from specclip_search.atlas import Atlas
 from specclip_search.ingest import ingest_gaia_xp, ingest_lamost
-from specclip_search.ingest.found import FITS_SUFFIXES, find_files
-from specclip_search.ingest.lamost import by_count
+from specclip_search.ingest.files import FITS_SUFFIXES, find_files
 from specclip_search.ingest.pipeline import Ingest
 from specclip_search.ingest.plan import Plan
+from specclip_search.ingest.spectra import by_count
 from specclip_search.preparation import prepare_arrays
 from specclip_search.preparation.published import published_lrs_input
 from specclip_search.readers import gaia_calibration as xp_operator

@@ -7,8 +7,8 @@ import sys
 import pyarrow as pa
 import pytest
 
-from specclip_search import doctor
 from specclip_search.atlas import Atlas
+from specclip_search.cli import doctor
 
 
 def problems(findings):

@@ -28,8 +28,8 @@ def doctor(
     """
     import pyarrow as pa
 
-    from ...doctor import examine_atlas, examine_installation
     from ...tables import write_rows
+    from ..doctor import examine_atlas, examine_installation
 
     findings = examine_installation() + (examine_atlas(atlas, deep) if atlas else [])
     write_rows(

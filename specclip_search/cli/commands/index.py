@@ -53,7 +53,7 @@ def build(
     from specclip_search.indexing import build_index, index_info, plan_build
 
     from ...tables import write_rows
-    from ..index_report import build_lines, need_lines, recall_table, wish_lines
+    from .index_report import build_lines, need_lines, recall_table, wish_lines
 
     target = open_atlas(atlas)
     reports = []
@@ -95,8 +95,8 @@ def info(
     from specclip_search.indexing import index_info
 
     from ...tables import write_rows
-    from ..index_report import rows_table
     from ..reports import setting_rows
+    from .index_report import rows_table
 
     target = open_atlas(atlas)
     rows = [
@@ -123,7 +123,7 @@ def check(
     from specclip_search.indexing import check_index
 
     from ...tables import write_rows
-    from ..index_report import rows_table
+    from .index_report import rows_table
 
     target = open_atlas(atlas)
     checks = [check_index(target, model, modality, full=full) for modality in _modalities(target, model, within)]

@@ -42,7 +42,7 @@ def train(
     runs/mini
     """
     if recipe == ESTIMATORS:
-        from ..estimators import train_estimators
+        from .estimators import train_estimators
 
         train_estimators(open_atlas(atlas), model, device)
         return

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import QueryError
-from .progress import progress_bar
-from .reports import say
+from ...errors import QueryError
+from ..progress import progress_bar
+from ..reports import say
 
 if TYPE_CHECKING:
-    from ..atlas import Atlas
+    from ...atlas import Atlas
 
 
 def train_estimators(atlas: Atlas, model: str, device: str) -> None:

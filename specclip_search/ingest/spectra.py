@@ -13,7 +13,7 @@ from ..readers.lamost import observe_lamost
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys.modality import LAMOST_LRS
-from .found import FITS_SUFFIXES, FoundFile, at_least_one, find_files
+from .files import FITS_SUFFIXES, FoundFile, at_least_one, find_files
 from .pipeline import Ingest, Progress
 from .plan import Grouping, Plan
 from .worker import Refused

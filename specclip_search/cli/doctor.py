@@ -11,10 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from .atlas import Atlas, Stage
-from .atlas.files import TEMPORARY_PREFIX
-from .errors import SpecclipError
-from .version import __version__
+from ..atlas import Atlas, Stage
+from ..atlas.files import TEMPORARY_PREFIX
+from ..errors import SpecclipError
+from ..version import __version__
 
 Status = Literal["ok", "note", "problem"]
 REQUIRED = (
