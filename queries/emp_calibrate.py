@@ -20,7 +20,7 @@ import numpy as np
 
 from specclip_search.atlas.files import write_json
 from specclip_search.keys import VALIDATION_SPLIT, split_of
-from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID
+from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
 
 from .emp_combination import FILE, PARTS, Combination, learn, to_json
 from .emp_estimates import log_odds

@@ -6,7 +6,7 @@ import numpy as np
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
-from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID
+from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
 
 from .emp_evidence import InstrumentEvidence, instrument_evidence
 from .emp_flags import HOT_TEFF

@@ -51,7 +51,7 @@ class Variation:
 
 def variation(flux: np.ndarray, error: np.ndarray, may: np.ndarray, axes: np.ndarray) -> Variation:
     """Dust by the package's extinction curve, noise of neighbouring pixels correlated; for (N, 343) spectra."""
-    from specclip_search.simulation.reddening import xp_extinction
+    from specclip_search.simulation.spectra.reddening import xp_extinction
 
     extinction = np.asarray(xp_extinction())
     dust = -0.4 * np.log(10.0) * (extinction - extinction[REFERENCE_PIXEL]) @ axes

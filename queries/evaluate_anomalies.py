@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from specclip_search.simulation.oddities import ODDITIES
+from specclip_search.simulation.samples.oddities import ODDITIES
 
 from .evaluate_numbers import Measured, rank_correlation, ranked, share
 from .evaluate_parts import groups

@@ -93,7 +93,7 @@ def emulator_seeds(space: Space, modality: str, labels: dict[str, np.ndarray], s
         Labels by vector row of this instrument (see `labels.row_labels`); for XP, real stars with
         teff, logg and feh are moved to low metallicity.
     """
-    from specclip_search.simulation.emulator import Emulator
+    from specclip_search.simulation.spectra.emulator import Emulator
 
     emulator = Emulator.load()
     wished = wished_labels()
@@ -116,7 +116,7 @@ def _lrs_inputs(emulator: Any, labels: np.ndarray) -> np.ndarray:
 def _xp_inputs(
     space: Space, emulator: Any, wished: np.ndarray, labels: dict[str, np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    from specclip_search.simulation.xp import model_xp
+    from specclip_search.simulation.spectra.gaia_xp import model_xp
 
     flux, chosen = model_xp(emulator, wished), wished
     moved = _moved_from_real(space, emulator, labels, seed)
@@ -137,8 +137,8 @@ def _moved_from_real(
     space: Space, emulator: Any, labels: dict[str, np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """XP spectra of real metal-poor stars moved to lower [Fe/H]; None where there are too few to start from."""
-    from specclip_search.simulation.metal_poor import draw_targets, suitable_bases
-    from specclip_search.simulation.xp import moved_xp
+    from specclip_search.simulation.samples.metal_poor import draw_targets, suitable_bases
+    from specclip_search.simulation.spectra.gaia_xp import moved_xp
 
     if not {"teff", "logg", "feh"} <= set(labels):
         return None

@@ -10,13 +10,13 @@ from __future__ import annotations
 from ..lazy import lazy_names
 
 _HOMES = {
-    "Emulator": ".emulator",
-    "SimulationError": ".labels",
-    "LABEL_NAMES": ".labels",
-    "RawLrs": ".instrument",
-    "observe_lrs": ".instrument",
-    "band_snr": ".snr",
-    "sample_snr": ".snr",
+    "Emulator": ".spectra.emulator",
+    "SimulationError": ".spectra.labels",
+    "LABEL_NAMES": ".spectra.labels",
+    "RawLrs": ".spectra.spectrograph",
+    "observe_lrs": ".spectra.spectrograph",
+    "band_snr": ".spectra.snr",
+    "sample_snr": ".spectra.snr",
     "write_lamost_fits": ".lamost_fits",
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..atlas.files import whole_file
 from ..constants import C_KM_S
-from .instrument import LOG_START, LOG_STEP, RawLrs
+from .spectra.spectrograph import LOG_START, LOG_STEP, RawLrs
 
 if TYPE_CHECKING:
     from astropy.io import fits

@@ -33,7 +33,7 @@ from specclip_search.queries.space import Space, open_space
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
-from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID
+from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
 
 SNR_BINS = ((0, 40), (40, 80), (60, np.inf), (80, np.inf))
 NEAREST = 20

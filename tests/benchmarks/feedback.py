@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--classes", default="", help="comma-separated classes, each wanted alone by an oracle")
     options = parser.parse_args()
 
-    from specclip_search.simulation.oddities import ASTROPHYSICAL, ODDITIES
+    from specclip_search.simulation.samples.oddities import ASTROPHYSICAL, ODDITIES
 
     survey = Survey.read(options.atlas)
     astrophysical = np.array([ODDITIES.get(name) == ASTROPHYSICAL for name in survey.seen])

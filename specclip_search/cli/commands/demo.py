@@ -90,7 +90,7 @@ def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
     from specclip_search.training.model import load_model
 
     from ...ingest import ingest_library
-    from ...simulation.pairing import simulate_pairs
+    from ...simulation.samples.pairs import simulate_pairs
 
     with steps.step("read real Gaia XP spectra and their APOGEE labels") as progress:
         library = ingest_library(atlas, stars, seed=seed, always=(STAR_SOURCE_ID,), progress=progress)

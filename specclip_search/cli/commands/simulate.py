@@ -12,7 +12,7 @@ from ..reports import say_accounts
 
 if TYPE_CHECKING:
     from ...atlas import Atlas
-    from ...simulation.rates import Rates
+    from ...simulation.samples.rates import Rates
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -69,9 +69,9 @@ def simulate(
 
     Example: specclip-search simulate --catalog apogee --atlas demo-atlas
     """
-    from ...simulation.metal_poor_stage import simulate_metal_poor
-    from ...simulation.pairing import simulate_pairs
-    from ...simulation.rates import rates_from_words
+    from ...simulation.samples.metal_poor_stage import simulate_metal_poor
+    from ...simulation.samples.pairs import simulate_pairs
+    from ...simulation.samples.rates import rates_from_words
 
     target = open_atlas(atlas)
     if stars is not None:
@@ -85,7 +85,7 @@ def simulate(
             report = simulate_metal_poor(target, metal_poor, catalogue=catalog, seed=seed, progress=progress)
         say_accounts("very metal-poor stars", report)
     if spread:
-        from ...simulation.spread_stage import simulate_spread
+        from ...simulation.samples.spread import simulate_spread
 
         with progress_bar("simulate spread", "stars") as progress:
             report = simulate_spread(target, spread, seed=seed, progress=progress)
@@ -93,7 +93,7 @@ def simulate(
 
 
 def _survey(target: Atlas, stars: int, seed: int, rates: Rates, catalog: str) -> None:
-    from ...simulation.survey import simulate_survey
+    from ...simulation.samples.survey import simulate_survey
 
     with progress_bar("simulate", "stars") as progress:
         report = simulate_survey(target, stars, seed=seed, rates=rates, catalogue=catalog, progress=progress)

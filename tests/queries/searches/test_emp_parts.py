@@ -94,7 +94,7 @@ def test_who_teaches_and_how_often(stars: Stars) -> None:
 
 
 def test_poor_stars_change_by_dust_and_their_own_noise(stars: Stars) -> None:
-    from specclip_search.simulation.reddening import xp_extinction
+    from specclip_search.simulation.spectra.reddening import xp_extinction
 
     may = ~stars.simulated & (stars.feh < -1)
     _, axes = principal_axes(stars.flux, 20)
@@ -120,8 +120,8 @@ def test_poor_stars_change_by_dust_and_their_own_noise(stars: Stars) -> None:
 
 
 def test_shipped_networks_know_poor_from_rich() -> None:
-    from specclip_search.simulation.emulator import Emulator
-    from specclip_search.simulation.xp import model_xp
+    from specclip_search.simulation.spectra.emulator import Emulator
+    from specclip_search.simulation.spectra.gaia_xp import model_xp
 
     shipped = load_network()
     assert shipped is not None

@@ -81,9 +81,9 @@ def test_share_fades_where_no_real_star_taught() -> None:
 
 
 def test_shipped_trees_keep_a_very_red_spectrum_from_looking_poor() -> None:
-    from specclip_search.simulation.emulator import Emulator
-    from specclip_search.simulation.reddening import xp_extinction
-    from specclip_search.simulation.xp import model_xp
+    from specclip_search.simulation.spectra.emulator import Emulator
+    from specclip_search.simulation.spectra.gaia_xp import model_xp
+    from specclip_search.simulation.spectra.reddening import xp_extinction
 
     shipped, network = load_trees(), load_network()
     assert shipped is not None

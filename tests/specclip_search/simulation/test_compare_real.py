@@ -4,11 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from specclip_search.training.emulator import compare_lamost as compare_real
+from specclip_search.training.emulator.compare_lamost import (
+    Comparison,
+    broadened,
+    compare_lamost,
+    compare_miles,
+    halves,
+)
 
-from specclip_search.simulation import compare_real
-from specclip_search.simulation.compare_real import Comparison, broadened, compare_lamost, compare_miles, halves
-from specclip_search.simulation.emulator import Emulator
-from specclip_search.simulation.labels import SimulationError
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.labels import SimulationError
 
 
 @pytest.fixture(scope="module")

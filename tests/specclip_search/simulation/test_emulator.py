@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from specclip_search.simulation.emulator import Emulator
-from specclip_search.simulation.labels import SimulationError
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.labels import SimulationError
 
 SUN = {"teff": 5772.0, "logg": 4.44, "feh": 0.0, "alpha_fe": 0.0, "c_fe": 0.0}
 

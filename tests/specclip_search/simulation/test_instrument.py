@@ -6,12 +6,12 @@ import pytest
 
 from specclip_search import LAMOST_LRS, read_spectrum
 from specclip_search.preparation import prepare_batch
-from specclip_search.simulation.emulator import Emulator
-from specclip_search.simulation.instrument import WAVELENGTH, noise_curves, observe_lrs
-from specclip_search.simulation.labels import SimulationError
 from specclip_search.simulation.lamost_fits import write_lamost_fits
-from specclip_search.simulation.observed import observe_stars
-from specclip_search.simulation.snr import band_snr
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.labels import SimulationError
+from specclip_search.simulation.spectra.observe import observe_stars
+from specclip_search.simulation.spectra.snr import band_snr
+from specclip_search.simulation.spectra.spectrograph import WAVELENGTH, noise_curves, observe_lrs
 
 SUN = [5772.0, 4.44, 0.0, 0.0, 0.0]
 POOR = [4900.0, 1.8, -2.5, 0.35, 0.1]
@@ -121,7 +121,7 @@ def test_masked_pixels_have_no_weight(flux):
 
 @pytest.mark.parametrize("layout", ["table", "image"])
 def test_a_simulated_file_is_read_and_prepared_as_the_spectrum_in_memory(tmp_path, layout):
-    from specclip_search.simulation.instrument import RawLrs
+    from specclip_search.simulation.spectra.spectrograph import RawLrs
 
     labels = np.array([SUN, POOR])
     spectra = observe_stars(Emulator.load(), labels, np.array([BIG, BIG + 7]), np.zeros(2), seed=3)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from specclip_search.simulation import interstellar
-from specclip_search.simulation.emulator import Emulator
-from specclip_search.simulation.instrument import WAVELENGTH
-from specclip_search.simulation.interstellar import D1_LAW, D2_LAW, interstellar_transmission, sodium_width
-from specclip_search.simulation.reddening import fit_reddening, xp_extinction
-from specclip_search.simulation.xp import model_xp
+from specclip_search.simulation.spectra import interstellar
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.gaia_xp import model_xp
+from specclip_search.simulation.spectra.interstellar import D1_LAW, D2_LAW, interstellar_transmission, sodium_width
+from specclip_search.simulation.spectra.reddening import fit_reddening, xp_extinction
+from specclip_search.simulation.spectra.spectrograph import WAVELENGTH
 
 
 def test_bands_have_the_published_width_and_place(monkeypatch):

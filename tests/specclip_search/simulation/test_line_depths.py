@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from specclip_search.training.emulator.line_depths import Stars, errors, learn, main
 
-from specclip_search.simulation.emulator import Emulator
-from specclip_search.simulation.learn_line_depths import Stars, errors, learn, main
-from specclip_search.simulation.line_depths import KNOTS_A, LineDepths, label_terms, real_lrs, shipped_line_depths
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.line_depths import (
+    KNOTS_A,
+    LineDepths,
+    label_terms,
+    real_lrs,
+    shipped_line_depths,
+)
 
 SUN = np.array([[5777.0, 4.4, 0.0, 0.0, 0.0]])
 COOL = np.array([[4200.0, 1.6, -0.1, 0.05, 0.0]])

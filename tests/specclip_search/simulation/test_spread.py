@@ -7,9 +7,9 @@ import pytest
 
 from specclip_search import Atlas
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
-from specclip_search.simulation.emulator import Emulator
-from specclip_search.simulation.labels import SimulationError
-from specclip_search.simulation.spread_stage import draw_labels, simulate_spread, spread_ids
+from specclip_search.simulation.samples.spread import draw_labels, simulate_spread, spread_ids
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.labels import SimulationError
 
 
 def test_labels_are_covered_and_reach_everywhere():

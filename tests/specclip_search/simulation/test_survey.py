@@ -11,19 +11,19 @@ from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.cli.main import run
 from specclip_search.errors import AtlasError, QueryError
 from specclip_search.keys import split_of
-from specclip_search.simulation import survey as module
-from specclip_search.simulation import survey_spectra
-from specclip_search.simulation.emulator import Emulator
-from specclip_search.simulation.instrument import WAVELENGTH, observe_lrs
-from specclip_search.simulation.labels import SimulationError
-from specclip_search.simulation.metal_poor import FIRST_SIMULATED_ID
-from specclip_search.simulation.oddities import ODDITIES, changed_light, spoil
-from specclip_search.simulation.pairing import read_labels
-from specclip_search.simulation.population import draw_population
-from specclip_search.simulation.rates import Rates, rates_from_words
-from specclip_search.simulation.survey import _bases, simulate_survey
-from specclip_search.simulation.survey_spectra import XpNoise
-from specclip_search.simulation.xp import model_xp
+from specclip_search.simulation.samples import spectra as survey_spectra
+from specclip_search.simulation.samples import survey as module
+from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
+from specclip_search.simulation.samples.oddities import ODDITIES, changed_light, spoil
+from specclip_search.simulation.samples.pairs import read_labels
+from specclip_search.simulation.samples.population import draw_population
+from specclip_search.simulation.samples.rates import Rates, rates_from_words
+from specclip_search.simulation.samples.spectra import XpNoise
+from specclip_search.simulation.samples.survey import _bases, simulate_survey
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.gaia_xp import model_xp
+from specclip_search.simulation.spectra.labels import SimulationError
+from specclip_search.simulation.spectra.spectrograph import WAVELENGTH, observe_lrs
 
 COUNT = 60
 IDS = np.arange(COUNT, dtype=np.int64) * 640 + 2**60 + 128 * (np.arange(COUNT) % 10)

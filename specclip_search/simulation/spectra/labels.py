@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import SpecclipError
+from ...errors import SpecclipError
 
 FloatArray = NDArray[np.float64]
 

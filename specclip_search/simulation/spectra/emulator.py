@@ -200,7 +200,7 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise SimulationError(
             f"The emulator's weights were expected at {path}; there is no such file.",
-            "Make them with: python -m specclip_search.simulation.train_emulator GRID.npz --output FILE",
+            "Make them with: python -m specclip_search.training.emulator.train GRID.npz --output FILE",
         )
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from ..atlas.arrays import column_to_matrix
-from ..atlas.files import text_digest
-from ..errors import AtlasError
-from ..ingest.rows import write_simulated
-from ..stages.accounts import IngestReport
-from ..surveys.modality import LAMOST_LRS
-from .observed import observe_stars
-from .reddening import fit_reddening
+from ...atlas.arrays import column_to_matrix
+from ...atlas.files import text_digest
+from ...errors import AtlasError
+from ...ingest.rows import write_simulated
+from ...stages.accounts import IngestReport
+from ...surveys.modality import LAMOST_LRS
+from ..spectra.observe import observe_stars
+from ..spectra.reddening import fit_reddening
 
 if TYPE_CHECKING:
-    from ..atlas import Atlas, Part, Stage
-    from .emulator import Emulator
+    from ...atlas import Atlas, Part, Stage
+    from ..spectra.emulator import Emulator
 
 NO_LABELS, OUTSIDE, ALREADY_SIMULATED = "no_labels", "labels_outside_emulator", "xp_is_simulated"
 
@@ -112,7 +112,7 @@ def simulate_pairs(
     seed
         The same seed gives the same bytes, however the stars are sharded.
     """
-    from .emulator import Emulator
+    from ..spectra.emulator import Emulator
 
     emulator = Emulator.load()
     labels = read_labels(atlas.catalog(catalogue))

@@ -1,6 +1,6 @@
 """A smooth correction of emulated Gaia XP spectra, learned from what real ones systematically show.
 
-    python -m specclip_search.simulation.xp_correction --atlas ATLAS --output xp_correction.npz
+    python -m specclip_search.simulation.spectra.xp_correction --atlas ATLAS --output xp_correction.npz
 
 It is learned from training stars with APOGEE labels and E(B-V) below 0.5 alone; `compare_real` tells
 what it does for validation stars. It moves spectra from labels to labels, see `xp.moved_xp`.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atlas.files import text_digest, whole_file
+from ...atlas.files import text_digest, whole_file
 from .labels import FloatArray
 from .smooth_residual import fit_smooth, smooth_terms
 
@@ -41,8 +41,9 @@ def correction_digest() -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of this module."""
-    from ..atlas import Atlas
-    from .compare_xp import read_real_xp
+    from specclip_search.training.emulator.compare_xp import read_real_xp
+
+    from ...atlas import Atlas
     from .emulator import Emulator
 
     parser = argparse.ArgumentParser(description="Learn the correction of emulated XP spectra.")

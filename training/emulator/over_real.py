@@ -1,6 +1,6 @@
 """A picture of six simulated spectra over real ones of like labels: three LAMOST, three Gaia XP.
 
-    python -m specclip_search.simulation.over_real --lamost FOLDER --atlas ATLAS --output OUT.png
+    python -m specclip_search.training.emulator.over_real --lamost FOLDER --atlas ATLAS --output OUT.png
 
 LAMOST: real spectra with labels from another fit (see `compare_real.compare_lamost`), and spectra
 simulated at these labels, velocity and S/N by the whole instrument. Gaia XP: real validation stars,
@@ -17,21 +17,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atlas import Atlas
-from ..keys import VALIDATION_SPLIT
-from ..preparation import prepare_batch
-from ..readers import read_spectrum
-from ..spectrum import Spectrum
-from ..surveys.modality import LAMOST_LRS
-from .compare_pictures import CORRECTED, MADE, REAL, drawing, kinds, middle_star
+from specclip_search.atlas import Atlas
+from specclip_search.keys import VALIDATION_SPLIT
+from specclip_search.preparation import prepare_batch
+from specclip_search.readers import read_spectrum
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.gaia_xp import XP_WAVELENGTH_NM, moved_xp
+from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
+from specclip_search.simulation.spectra.reddening import xp_extinction
+from specclip_search.simulation.spectra.spectrograph import observe_lrs
+from specclip_search.simulation.spectra.xp_correction import xp_correction
+from specclip_search.spectrum import Spectrum
+from specclip_search.surveys.modality import LAMOST_LRS
+
 from .compare_xp import FITTED, WINDOW, RealXp, read_real_xp
-from .emulator import Emulator
-from .instrument import observe_lrs
-from .labels import FloatArray, SimulationError
 from .miles import usual_alpha
-from .reddening import xp_extinction
-from .xp import XP_WAVELENGTH_NM, moved_xp
-from .xp_correction import xp_correction
+from .pictures import CORRECTED, MADE, REAL, drawing, kinds, middle_star
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..constants import C_KM_S
-from .instrument import WAVELENGTH, RawLrs, noise_curves
-from .labels import FloatArray
+from ...constants import C_KM_S
+from ..spectra.labels import FloatArray
+from ..spectra.spectrograph import WAVELENGTH, RawLrs, noise_curves
 
 ASTROPHYSICAL, INSTRUMENTAL, IDENTITY = "astrophysical", "instrumental", "identity"
 ODDITIES: dict[str, str] = {

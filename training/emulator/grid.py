@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .labels import LABEL_NAMES, FloatArray, SimulationError
+from specclip_search.simulation.spectra.labels import LABEL_NAMES, FloatArray, SimulationError
 
 _NEEDED = (
     "labels",

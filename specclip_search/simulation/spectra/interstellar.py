@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..constants import C_KM_S
+from ...constants import C_KM_S
 from .labels import FloatArray
 
 RESOLUTION = 1800.0

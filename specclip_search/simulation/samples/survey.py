@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..atlas.arrays import column_to_matrix
-from ..atlas.files import text_digest
-from ..catalogs.ingest import ingest_catalog_table
-from ..errors import AtlasError
-from ..ingest.rows import write_simulated
-from ..spectrum import Spectrum
-from ..stages.accounts import IngestReport
-from ..surveys.modality import GAIA_XP, LAMOST_LRS, Modality
-from .labels import LABEL_NAMES, SimulationError
+from ...atlas.arrays import column_to_matrix
+from ...atlas.files import text_digest
+from ...catalogs.ingest import ingest_catalog_table
+from ...errors import AtlasError
+from ...ingest.rows import write_simulated
+from ...spectrum import Spectrum
+from ...stages.accounts import IngestReport
+from ...surveys.modality import GAIA_XP, LAMOST_LRS, Modality
+from ..spectra.labels import LABEL_NAMES, SimulationError
+from ..spectra.reddening import fit_reddening
+from ..spectra.xp_correction import correction_digest
 from .oddities import ASTROPHYSICAL, ODDITIES, REPLACED
-from .pairing import StarLabels, read_labels
+from .pairs import StarLabels, read_labels
 from .population import POPULATIONS, Bases, Population, draw_population
 from .rates import Rates
-from .reddening import fit_reddening
-from .survey_spectra import XpNoise, lrs_spectra, xp_spectra
-from .xp_correction import correction_digest
+from .spectra import XpNoise, lrs_spectra, xp_spectra
 
 if TYPE_CHECKING:
-    from ..atlas import Atlas
-    from .emulator import Emulator
+    from ...atlas import Atlas
+    from ..spectra.emulator import Emulator
 
 TRUTH, TRUTH_LRS = "truth", "truth_lrs"
 REVISION = "survey 4"
@@ -74,7 +74,7 @@ def simulate_survey(
     AtlasError
         If the catalogue `truth` holds something else.
     """
-    from .emulator import Emulator
+    from ..spectra.emulator import Emulator
 
     if stars < 1:
         raise SimulationError(f"A survey needs at least one star; found {stars}.", "Try --stars 10000.")

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..keys import split_of
-from .labels import FloatArray
+from ...keys import split_of
+from ..spectra.labels import FloatArray
+from ..spectra.snr import SNR_RANGE, SNR_SPREAD_DEX, TYPICAL_SNR
 from .metal_poor import FIRST_SIMULATED_ID
 from .oddities import ODDITIES, REPLACED
 from .rates import Rates
-from .snr import SNR_RANGE, SNR_SPREAD_DEX, TYPICAL_SNR
 
 if TYPE_CHECKING:
-    from .emulator import Emulator
+    from ..spectra.emulator import Emulator
 
 POPULATIONS = ("thin disc", "thick disc", "halo", "metal-poor tail")
 SHARES = (0.70, 0.22, 0.08)

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import MissingExtra
-from ..surveys.modality import LAMOST_LRS
+from specclip_search.errors import MissingExtra
+from specclip_search.simulation.spectra.gaia_xp import XP_WAVELENGTH_NM
+from specclip_search.surveys.modality import LAMOST_LRS
+
 from .compare_xp import WINDOW
-from .xp import XP_WAVELENGTH_NM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .compare_real import Comparison
+    from .compare_lamost import Comparison
     from .compare_xp import RealXp
 
 REAL, MADE, CORRECTED = "0.35", "C3", "C0"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .labels import SimulationError
+from ..spectra.labels import SimulationError
 from .oddities import ODDITIES
 
 EMP_RATE, ODD_RATE = 1 / 500, 1 / 500

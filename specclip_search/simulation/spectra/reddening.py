@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import MissingExtra
-from .xp import XP_WAVELENGTH_NM, model_xp
+from ...errors import MissingExtra
+from .gaia_xp import XP_WAVELENGTH_NM, model_xp
 
 if TYPE_CHECKING:
     from .emulator import Emulator

@@ -4,7 +4,7 @@ The variance of each spectrum is split into a part that grows with the star's fl
 does not (sky and read-out): V = a p(w) F + b s(w), p and s common to all spectra, a and b of each
 spectrum, by multiplicative updates with outliers weighted down. Run it as
 
-    python -m specclip_search.simulation.measure_noise FOLDER --output lamost_noise.npz
+    python -m specclip_search.training.emulator.noise FOLDER --output lamost_noise.npz
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..readers import read_spectrum
-from .labels import FloatArray
+from specclip_search.readers import read_spectrum
+from specclip_search.simulation.spectra.labels import FloatArray
 
 LOG_START, LOG_STEP, PIXELS = 3.5682, 1e-4, 3909
 WAVELENGTH = 10.0 ** (LOG_START + LOG_STEP * np.arange(PIXELS))

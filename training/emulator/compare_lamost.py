@@ -1,7 +1,7 @@
 """How like real stars the emulated spectra are: against the MILES library, against LAMOST and Gaia XP.
 
-    python -m specclip_search.simulation.compare_real --miles miles.npz --lamost FOLDER --picture OUT.png
-    python -m specclip_search.simulation.compare_real --atlas ATLAS --xp-picture OUT.png
+    python -m specclip_search.training.emulator.compare_lamost --miles miles.npz --lamost FOLDER --picture OUT.png
+    python -m specclip_search.training.emulator.compare_lamost --atlas ATLAS --xp-picture OUT.png
 
 MILES stars with known labels are compared at a common resolution, LAMOST spectra (a folder with
 `labels.csv` and the files it names) at the star's velocity. Both sides pass through the published
@@ -22,16 +22,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..constants import C_KM_S
-from ..keys import VALIDATION_SPLIT
-from ..readers import read_spectrum
-from ..surveys.modality import LAMOST_LRS
-from .compare_pictures import draw_miles, draw_xp
+from specclip_search.constants import C_KM_S
+from specclip_search.keys import VALIDATION_SPLIT
+from specclip_search.readers import read_spectrum
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
+from specclip_search.simulation.spectra.smooth_residual import fit_smooth, smooth_terms
+from specclip_search.surveys.modality import LAMOST_LRS
+
 from .compare_xp import read_real_xp, xp_report
-from .emulator import Emulator
-from .labels import FloatArray, SimulationError
 from .miles import miles_stars, resampled, usual_alpha
-from .smooth_residual import fit_smooth, smooth_terms
+from .pictures import draw_miles, draw_xp
 
 MILES_FWHM_A = 2.5  # Falcon-Barroso et al. 2011: 2.51
 RESOLUTION = 1800.0
@@ -185,7 +186,7 @@ def report(
             for star, s, r, c in rows
         ]  # fmt: skip
     if atlas is not None:
-        from ..atlas import Atlas
+        from specclip_search.atlas import Atlas
 
         stars = read_real_xp(emulator, Atlas(atlas), "apogee", (VALIDATION_SPLIT,))
         result["xp"] = xp_report(stars, TEFF_EDGES, FEH_EDGES)

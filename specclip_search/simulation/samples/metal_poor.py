@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..keys import split_of
-from .labels import FloatArray
+from ...keys import split_of
+from ..spectra.labels import FloatArray
 
 if TYPE_CHECKING:
-    from .emulator import Emulator
+    from ..spectra.emulator import Emulator
 
 # Gaia's ids hold a level-12 HEALPix number (below 12 * 4**12) shifted by 35 bits: nothing real is this large
 FIRST_SIMULATED_ID = (12 * 4**12) << 35

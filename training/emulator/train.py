@@ -1,4 +1,4 @@
-"""Train the emulator: ``python -m specclip_search.simulation.train_emulator GRID.npz --output emulator.npz``.
+"""Train the emulator: ``python -m specclip_search.training.emulator.train GRID.npz --output emulator.npz``.
 
 Principal components of the normalised flux, and of ln flux (10 A bins and continuum together), each
 predicted from the labels by fully connected networks. 15 % of the grid, drawn by the seed, is kept
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atlas.files import whole_file, write_json
-from .emulator import FORMAT, STEFAN_BOLTZMANN, Emulator
+from specclip_search.atlas.files import whole_file, write_json
+from specclip_search.simulation.spectra.emulator import FORMAT, STEFAN_BOLTZMANN, Emulator
+from specclip_search.simulation.spectra.labels import FloatArray, features
+from specclip_search.simulation.spectra.network import Head, pack_head
+
 from .emulator_errors import measure_errors
 from .grid import ModelGrid, read_grid
-from .labels import FloatArray, features
-from .network import Head, pack_head
 
 if TYPE_CHECKING:
     import torch

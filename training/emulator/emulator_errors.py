@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .emulator import ERROR_CLASSES, Emulator, error_class
+from specclip_search.simulation.spectra.emulator import ERROR_CLASSES, Emulator, error_class
+from specclip_search.simulation.spectra.labels import FloatArray
+
 from .grid import ModelGrid
-from .labels import FloatArray
 
 LINE_WINDOW = (3900.0, 5700.0)
 SHAPE_WINDOW = (3400.0, 10400.0)

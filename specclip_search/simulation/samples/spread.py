@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ..atlas.files import text_digest
-from ..catalogs.ingest import ingest_catalog_table
-from ..ingest.rows import write_simulated
-from ..keys import split_of
-from ..stages.accounts import IngestReport
-from ..surveys.modality import LAMOST_LRS
-from .labels import DISTANCE_SCALE, LABEL_NAMES, FloatArray, SimulationError
+from ...atlas.files import text_digest
+from ...catalogs.ingest import ingest_catalog_table
+from ...ingest.rows import write_simulated
+from ...keys import split_of
+from ...stages.accounts import IngestReport
+from ...surveys.modality import LAMOST_LRS
+from ..spectra.labels import DISTANCE_SCALE, LABEL_NAMES, FloatArray, SimulationError
+from ..spectra.observe import observe_stars
 from .metal_poor import FIRST_SIMULATED_ID
-from .observed import observe_stars
 
 if TYPE_CHECKING:
-    from ..atlas import Atlas
-    from .emulator import Emulator
+    from ...atlas import Atlas
+    from ..spectra.emulator import Emulator
 
 REVISION = "spread 1"
 TRUTH = "truth_spread"
@@ -76,7 +76,7 @@ def simulate_spread(
     SimulationError
         If `count` is smaller than 1.
     """
-    from .emulator import Emulator
+    from ..spectra.emulator import Emulator
 
     if count < 1:
         raise SimulationError(f"The number of spread stars must be at least 1; found {count}.", "Try --spread 20000.")

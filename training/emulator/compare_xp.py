@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atlas.arrays import column_to_matrix
-from ..keys import ACCEPTANCE_SPLIT, split_of
-from .labels import FloatArray, SimulationError
-from .pairing import read_labels
-from .reddening import FIRST_NM, FLUX_FLOOR, LAST_NM, fit_reddening, xp_extinction
-from .xp import XP_WAVELENGTH_NM, model_xp
-from .xp_correction import MAX_EBV, xp_correction
+from specclip_search.atlas.arrays import column_to_matrix
+from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.simulation.samples.pairs import read_labels
+from specclip_search.simulation.spectra.gaia_xp import XP_WAVELENGTH_NM, model_xp
+from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
+from specclip_search.simulation.spectra.reddening import FIRST_NM, FLUX_FLOOR, LAST_NM, fit_reddening, xp_extinction
+from specclip_search.simulation.spectra.xp_correction import MAX_EBV, xp_correction
 
 if TYPE_CHECKING:
-    from ..atlas import Atlas
-    from .emulator import Emulator
+    from specclip_search.atlas import Atlas
+    from specclip_search.simulation.spectra.emulator import Emulator
 
 WINDOW = (XP_WAVELENGTH_NM >= 400.0) & (XP_WAVELENGTH_NM <= 990.0)
 FITTED = (XP_WAVELENGTH_NM >= FIRST_NM) & (XP_WAVELENGTH_NM <= LAST_NM)

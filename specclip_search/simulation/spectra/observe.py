@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..constants import C_KM_S
-from ..spectrum import Spectrum
-from .instrument import RawLrs, observe_lrs
+from ...constants import C_KM_S
+from ...spectrum import Spectrum
 from .labels import FloatArray
 from .line_depths import real_lrs
 from .snr import sample_snr
+from .spectrograph import RawLrs, observe_lrs
 
 if TYPE_CHECKING:
     from .emulator import Emulator

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..constants import C_KM_S
-from ..spectrum import Spectrum
-from ..surveys.modality import GAIA_XP
-from .instrument import observe_lrs
-from .labels import FloatArray
-from .line_depths import real_lrs
-from .observed import BLOCK, RELEASE
+from ...constants import C_KM_S
+from ...spectrum import Spectrum
+from ...surveys.modality import GAIA_XP
+from ..spectra.gaia_xp import XP_WAVELENGTH_NM, moved_xp, smoothing_matrix, xp_fwhm
+from ..spectra.labels import FloatArray
+from ..spectra.line_depths import real_lrs
+from ..spectra.observe import BLOCK, RELEASE
+from ..spectra.spectrograph import observe_lrs
 from .oddities import ASTROPHYSICAL, IDENTITY, INSTRUMENTAL, ODDITIES, changed_light, spoil
 from .population import Bases, Population, draw_population
 from .rates import Rates
-from .xp import XP_WAVELENGTH_NM, moved_xp, smoothing_matrix, xp_fwhm
 
 if TYPE_CHECKING:
-    from .emulator import Emulator
+    from ..spectra.emulator import Emulator
 
 PARTNER_NUMBERS = 10**12
 PARTNER_TRIES = 3

@@ -8,7 +8,7 @@ from importlib import resources
 
 import numpy as np
 
-from ..constants import C_KM_S
+from ...constants import C_KM_S
 from .interstellar import interstellar_transmission
 from .labels import FloatArray, SimulationError
 from .snr import BANDS, band_snr

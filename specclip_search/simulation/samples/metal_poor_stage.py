@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from ..atlas.arrays import column_to_matrix
-from ..atlas.files import text_digest
-from ..errors import AtlasError
-from ..ingest.rows import write_simulated
-from ..spectrum import Spectrum
-from ..stages.accounts import IngestReport
-from ..surveys.modality import GAIA_XP, LAMOST_LRS, Modality
-from .labels import LABEL_NAMES, FloatArray
+from ...atlas.arrays import column_to_matrix
+from ...atlas.files import text_digest
+from ...errors import AtlasError
+from ...ingest.rows import write_simulated
+from ...spectrum import Spectrum
+from ...stages.accounts import IngestReport
+from ...surveys.modality import GAIA_XP, LAMOST_LRS, Modality
+from ..spectra.gaia_xp import moved_xp
+from ..spectra.labels import LABEL_NAMES, FloatArray
+from ..spectra.observe import RELEASE, observe_stars
+from ..spectra.reddening import fit_reddening
+from ..spectra.xp_correction import correction_digest
 from .metal_poor import draw_targets, simulated_ids, suitable_bases
-from .observed import RELEASE, observe_stars
-from .pairing import StarLabels, read_labels
-from .reddening import fit_reddening
-from .xp import moved_xp
-from .xp_correction import correction_digest
+from .pairs import StarLabels, read_labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..atlas import Atlas, Stage
-    from .emulator import Emulator
+    from ...atlas import Atlas, Stage
+    from ..spectra.emulator import Emulator
 
 TRUTH = "truth"
 SHARD_STARS = 2048
@@ -63,7 +63,7 @@ def simulate_metal_poor(
     AtlasError
         If no real star of the atlas is a suitable base, or its `truth` is that of a simulated survey.
     """
-    from .emulator import Emulator
+    from ..spectra.emulator import Emulator
 
     _require_own_truth(atlas)
     emulator = Emulator.load()
@@ -168,7 +168,7 @@ def _require_own_truth(atlas: Atlas) -> None:
 def _write_truth(atlas: Atlas, ids: np.ndarray, base: np.ndarray, targets: FloatArray, ebv: FloatArray) -> None:
     import pyarrow as pa
 
-    from ..catalogs.ingest import ingest_catalog_table
+    from ...catalogs.ingest import ingest_catalog_table
 
     columns: dict[str, pa.Array] = {"source_id": pa.array(ids), "base_source_id": pa.array(base)}
     columns |= {name: pa.array(targets[:, i]) for i, name in enumerate(LABEL_NAMES)}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..readers.air import air_to_vacuum
-from .labels import FloatArray, SimulationError
+from specclip_search.readers.air import air_to_vacuum
+from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
 
 if TYPE_CHECKING:
-    from .emulator import Emulator
+    from specclip_search.simulation.spectra.emulator import Emulator
 
 COLUMNS = ("wave_air", "flux", "teff", "logg", "feh")
 

@@ -1,6 +1,6 @@
 """Learn how deep lines of real stars are against the models', from a library of labelled real stars.
 
-    python -m specclip_search.simulation.learn_line_depths miles.npz --output data/line_depths.json
+    python -m specclip_search.training.emulator.line_depths miles.npz --output data/line_depths.json
 
 Prints the error before and after, for the stars learned from and, learned from every second star
 alone, for the others.
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atlas.files import write_text
-from ..surveys.modality import LAMOST_LRS
-from .compare_real import MILES_FWHM_A, RESOLUTION, broadened
-from .emulator import Emulator
-from .labels import FloatArray
-from .line_depths import KNOTS_A, TERMS, LineDepths, knot_weights, label_terms
+from specclip_search.atlas.files import write_text
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.labels import FloatArray
+from specclip_search.simulation.spectra.line_depths import KNOTS_A, TERMS, LineDepths, knot_weights, label_terms
+from specclip_search.surveys.modality import LAMOST_LRS
+
+from .compare_lamost import MILES_FWHM_A, RESOLUTION, broadened
 from .miles import miles_stars, resampled
 
 STEP = -0.1

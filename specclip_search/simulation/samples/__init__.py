@@ -1,0 +1,1 @@
+"""Samples of such stars, written into an atlas."""

@@ -1,0 +1,1 @@
+"""The spectrum that a star of given labels would show."""
