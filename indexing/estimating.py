@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from specclip_search.training.estimators import Estimators, load_estimators
-from specclip_search.training.estimators_labels import FLAGS
+from specclip_search.training.estimators.estimators import Estimators, load_estimators
+from specclip_search.training.networks.label_scale import FLAGS
 
 from specclip_search.atlas import Atlas, Part, Stage
 from specclip_search.atlas.arrays import column_to_matrix, table_from_columns

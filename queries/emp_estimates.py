@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import ndtr
+from specclip_search.training.xp_metallicity.networks import load_network
+from specclip_search.training.xp_metallicity.trees import LEAST_ODDS, load_trees, with_trees
 
 from specclip_search.errors import SpecclipError
 
-from .emp_network import load_network
 from .emp_stars import Stars
 from .emp_table import SIDES
-from .emp_trees import LEAST_ODDS, load_trees, with_trees
 from .pairs import XP
 from .seeds import read_flux
 
@@ -36,7 +36,7 @@ def estimator_of(space: Space) -> Any:
 
     if not isinstance(model, Model):
         return None
-    from specclip_search.training.estimators import load_estimators
+    from specclip_search.training.estimators.estimators import load_estimators
 
     return load_estimators(model)
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
 
-from .aligned import LRS, AlignedModel
-from .autoencoder import AutoEncoder
-from .checkpoints import LABEL_HEAD, PIXELS, TOML, ModelCard, load_card, load_metrics, load_module
-from .names import did_you_mean
-from .tokens import mean_and_std
+from .checkpoints.folder import LABEL_HEAD, PIXELS, TOML, ModelCard, load_card, load_metrics, load_module
+from .checkpoints.settings import did_you_mean
+from .networks.aligned import LRS, AlignedModel
+from .networks.autoencoder import AutoEncoder
+from .networks.tokens import mean_and_std
 
 FLAT = 1e-6
 DEFAULT_BATCH = 128
@@ -29,7 +29,7 @@ class Model:
     Parameters
     ----------
     card, module
-        From `specclip_search.training.checkpoints.load_module`.
+        From `specclip_search.training.checkpoints.folder.load_module`.
     device
         Torch device, or ``auto``: the first GPU, else the processor.
     precision
@@ -41,7 +41,7 @@ class Model:
     Attributes
     ----------
     name, kind, dim, digest, modalities
-        See `specclip_search.training.checkpoints.ModelCard`; `dim` is the length of the indexed vector and
+        See `specclip_search.training.checkpoints.folder.ModelCard`; `dim` is the length of the indexed vector and
         `digest` the SHA-256 of the weights.
     """
 
@@ -123,7 +123,7 @@ class Model:
 
     def estimate(self, modality: str, inputs: np.ndarray, snr: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Labels of stars with errors, flag and distance; see
-        `specclip_search.training.estimators.Estimators.estimate`.
+        `specclip_search.training.estimators.estimators.Estimators.estimate`.
 
         Parameters
         ----------
@@ -137,7 +137,7 @@ class Model:
         CheckpointError
             If the model has no estimators, or they belong to other weights.
         """
-        from .estimators import load_estimators
+        from .estimators.estimators import load_estimators
 
         estimators = load_estimators(self)
         if estimators is None:
@@ -240,7 +240,7 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
     folder = find_model(name_or_folder)
     if load_card(folder).kind == LABEL_HEAD:
         raise CheckpointError(f"{folder} holds a label head, not a model that makes vectors.",
-                              "Load it with specclip_search.training.label_head.LabelHead.load.")
+                              "Load it with specclip_search.training.networks.label_head.LabelHead.load.")
     card, module = load_module(folder, verify)
     return Model(card, module, device, precision, batch_size, load_metrics(folder), folder)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from specclip_search.indexing.embedding import embed
 from specclip_search.indexing.estimating import estimate
-from specclip_search.training.estimators import load_estimators
-from specclip_search.training.estimators_data import LabelledVectors
-from specclip_search.training.estimators_file import save_estimators
-from specclip_search.training.estimators_labels import MEASURED
-from specclip_search.training.estimators_train import EstimatorRecipe, fit_instrument
+from specclip_search.training.estimators.data import LabelledVectors
+from specclip_search.training.estimators.estimators import load_estimators
+from specclip_search.training.estimators.estimators_file import save_estimators
+from specclip_search.training.estimators.train import EstimatorRecipe, fit_instrument
 from specclip_search.training.model import load_model
+from specclip_search.training.networks.label_scale import MEASURED
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import column_to_matrix

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from specclip_search.training.mini import MiniSizes
-from specclip_search.training.pairs import ArrayPairs
-from specclip_search.training.published import build
-from specclip_search.training.recipe import DataSettings, OptimiserSettings, Recipe
+from specclip_search.training.fit.pairs import ArrayPairs
+from specclip_search.training.fit.recipe import DataSettings, OptimiserSettings, Recipe
+from specclip_search.training.networks.mini import MiniSizes
+from specclip_search.training.networks.published import build
 from torch import nn
 
 

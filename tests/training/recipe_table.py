@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from specclip_search.training.recipe import Recipe  # noqa: E402
+from specclip_search.training.fit.recipe import Recipe  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "training.md"
 BEGIN = "| setting | default | meaning |\n"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.training.atlas_pairs import atlas_source
-from specclip_search.training.augment import Augmentation, augment, bridge_pixels, shift_velocity
-from specclip_search.training.pairs import ArrayPairs
-from specclip_search.training.recipe import load_recipe, shipped_recipes
-from specclip_search.training.retrieval import pair_retrieval
+from specclip_search.training.fit.atlas_pairs import atlas_source
+from specclip_search.training.fit.augment import Augmentation, augment, bridge_pixels, shift_velocity
+from specclip_search.training.fit.pairs import ArrayPairs
+from specclip_search.training.fit.recipe import load_recipe, shipped_recipes
+from specclip_search.training.fit.retrieval import pair_retrieval
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns

@@ -7,19 +7,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from specclip_search.training.estimators import Estimators, InstrumentEstimator, load_estimators
-from specclip_search.training.estimators_calibration import calibrate
-from specclip_search.training.estimators_data import LabelledVectors
-from specclip_search.training.estimators_file import CARD, TENSORS, read_estimators, save_estimators
-from specclip_search.training.estimators_labels import CARBON_GUESSED, ERROR_FLOOR, FAR, LOW_SNR, SNR_UNKNOWN
-from specclip_search.training.estimators_metrics import measured
-from specclip_search.training.estimators_mixture import Mixture
-from specclip_search.training.estimators_train import (
+from specclip_search.training.estimators.calibration import calibrate
+from specclip_search.training.estimators.data import LabelledVectors
+from specclip_search.training.estimators.estimators import Estimators, InstrumentEstimator, load_estimators
+from specclip_search.training.estimators.estimators_file import CARD, TENSORS, read_estimators, save_estimators
+from specclip_search.training.estimators.estimators_mixture import Mixture
+from specclip_search.training.estimators.metrics import measured
+from specclip_search.training.estimators.train import (
     EstimatorRecipe,
     fit_instrument,
     star_weights,
     with_hot_compositions,
 )
+from specclip_search.training.networks.label_scale import CARBON_GUESSED, ERROR_FLOOR, FAR, LOW_SNR, SNR_UNKNOWN
 
 from specclip_search.errors import CheckpointError, QueryError
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.training.estimators import load_estimators
-from specclip_search.training.estimators_data import labelled_vectors
-from specclip_search.training.estimators_train import EstimatorRecipe, train_estimators
+from specclip_search.training.estimators.data import labelled_vectors
+from specclip_search.training.estimators.estimators import load_estimators
+from specclip_search.training.estimators.train import EstimatorRecipe, train_estimators
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from specclip_search.training.checkpoints import new_card
-from specclip_search.training.distributed import Ranks
-from specclip_search.training.gradients import StepGradients
-from specclip_search.training.objective import Objective
-from specclip_search.training.pairs import ArrayPairs
-from specclip_search.training.published import PublishedSizes, build
-from specclip_search.training.recipe import Recipe
-from specclip_search.training.start import compile_parts, fresh_module
-from specclip_search.training.train import train
+from specclip_search.training.checkpoints.folder import new_card
+from specclip_search.training.fit.distributed import Ranks
+from specclip_search.training.fit.gradients import StepGradients
+from specclip_search.training.fit.objective import Objective
+from specclip_search.training.fit.pairs import ArrayPairs
+from specclip_search.training.fit.recipe import Recipe
+from specclip_search.training.fit.start import compile_parts, fresh_module
+from specclip_search.training.fit.train import train
+from specclip_search.training.networks.published import PublishedSizes, build
 
 from specclip_search.errors import CheckpointError
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from specclip_search.training.aligned import LRS, XP
-from specclip_search.training.augment import Augmentation, augment
-from specclip_search.training.checkpoints import new_card
-from specclip_search.training.estimators_labels import LABELS
-from specclip_search.training.label_guides import LabelGuide
-from specclip_search.training.losses import label_loss
-from specclip_search.training.mini import MiniModel, MiniSizes
-from specclip_search.training.objective import Objective
-from specclip_search.training.pairs import ArrayPairs
-from specclip_search.training.recipe import DataSettings, LossSettings, OptimiserSettings, Recipe
+from specclip_search.training.checkpoints.folder import new_card
+from specclip_search.training.fit.augment import Augmentation, augment
+from specclip_search.training.fit.objective import Objective
+from specclip_search.training.fit.pairs import ArrayPairs
+from specclip_search.training.fit.recipe import DataSettings, LossSettings, OptimiserSettings, Recipe
+from specclip_search.training.networks.aligned import LRS, XP
+from specclip_search.training.networks.label_guides import LabelGuide
+from specclip_search.training.networks.label_scale import LABELS
+from specclip_search.training.networks.losses import label_loss
+from specclip_search.training.networks.mini import MiniModel, MiniSizes
 
 from specclip_search.errors import CheckpointError
 from specclip_search.keys import split_of

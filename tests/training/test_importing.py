@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from specclip_search.training.checkpoints import load_metrics
-from specclip_search.training.importing import import_checkpoint
-from specclip_search.training.label_head import LabelHead
+from specclip_search.training.checkpoints.folder import load_metrics
+from specclip_search.training.checkpoints.importing import import_checkpoint
+from specclip_search.training.checkpoints.recognise import LEGACY, expected_shapes, match, recognise
+from specclip_search.training.checkpoints.restricted_unpickler import read_pickle
+from specclip_search.training.checkpoints.torch_file import TorchFile
 from specclip_search.training.model import load_model
-from specclip_search.training.published import KINDS, build
-from specclip_search.training.recognise import LEGACY, expected_shapes, match, recognise
-from specclip_search.training.restricted_unpickler import read_pickle
-from specclip_search.training.torch_file import TorchFile
+from specclip_search.training.networks.label_head import LabelHead
+from specclip_search.training.networks.published import KINDS, build
 from torch import nn
 
 from specclip_search.errors import CheckpointError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from specclip_search.training.atlas_pairs import atlas_source
-from specclip_search.training.augment import Augmentation
-from specclip_search.training.pairs import ArrayPairs
+from specclip_search.training.fit.atlas_pairs import atlas_source
+from specclip_search.training.fit.augment import Augmentation
+from specclip_search.training.fit.pairs import ArrayPairs
 
 from specclip_search.atlas import Atlas
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from specclip_search.training.losses import clip_loss, error_weights, l1_loss, sigmoid_loss
-from specclip_search.training.masking import chunk_mask, masked_loss
-from specclip_search.training.tokens import lrs_token_count, lrs_tokens, vector_with_statistics, xp_tokens
-from specclip_search.training.transformer import SelfAttention
+from specclip_search.training.networks.losses import clip_loss, error_weights, l1_loss, sigmoid_loss
+from specclip_search.training.networks.masking import chunk_mask, masked_loss
+from specclip_search.training.networks.tokens import lrs_token_count, lrs_tokens, vector_with_statistics, xp_tokens
+from specclip_search.training.networks.transformer import SelfAttention
 
 
 def test_masks_hide_one_run_in_each_region() -> None:

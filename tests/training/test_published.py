@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from specclip_search.training.losses import clip_logits, clip_loss
-from specclip_search.training.published import KINDS, build
+from specclip_search.training.networks.losses import clip_logits, clip_loss
+from specclip_search.training.networks.published import KINDS, build
 from torch import nn
 
 from specclip_search.errors import CheckpointError

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from specclip_search.training.fit.pairs import ArrayPairs
+from specclip_search.training.fit.recipe import Backbones, DataSettings, Recipe, load_recipe
+from specclip_search.training.fit.train import train
 from specclip_search.training.model import load_model
-from specclip_search.training.pairs import ArrayPairs
-from specclip_search.training.published import ALIGNED, PublishedSizes
-from specclip_search.training.recipe import Backbones, DataSettings, Recipe, load_recipe
-from specclip_search.training.train import train
+from specclip_search.training.networks.published import ALIGNED, PublishedSizes
 
 from specclip_search.errors import CheckpointError
 

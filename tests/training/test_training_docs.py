@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import tomllib
 
-from specclip_search.training.names import read_settings
-from specclip_search.training.recipe import Backbones, load_recipe, shipped_recipes
+from specclip_search.training.checkpoints.settings import read_settings
+from specclip_search.training.fit.recipe import Backbones, load_recipe, shipped_recipes
 
 from .recipe_table import PAGE, lines, with_table
 

@@ -17,14 +17,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
 
 from conftest import TINY, made_up_pairs  # noqa: E402
-from specclip_search.training.augment import Augmentation  # noqa: E402
-from specclip_search.training.checkpoints import new_card  # noqa: E402
-from specclip_search.training.distributed import Ranks, joined, share_norms, share_of  # noqa: E402
-from specclip_search.training.gradients import StepGradients  # noqa: E402
-from specclip_search.training.objective import Objective  # noqa: E402
-from specclip_search.training.recipe import DataSettings, LossSettings, OptimiserSettings, Recipe  # noqa: E402
-from specclip_search.training.start import fresh_module  # noqa: E402
-from specclip_search.training.train import train  # noqa: E402
+from specclip_search.training.checkpoints.folder import new_card  # noqa: E402
+from specclip_search.training.fit.augment import Augmentation  # noqa: E402
+from specclip_search.training.fit.distributed import Ranks, joined, share_norms, share_of  # noqa: E402
+from specclip_search.training.fit.gradients import StepGradients  # noqa: E402
+from specclip_search.training.fit.objective import Objective  # noqa: E402
+from specclip_search.training.fit.recipe import DataSettings, LossSettings, OptimiserSettings, Recipe  # noqa: E402
+from specclip_search.training.fit.start import fresh_module  # noqa: E402
+from specclip_search.training.fit.train import train  # noqa: E402
 
 CPU = torch.device("cpu")
 # without dropout and augmentation, whose draws differ from process to process

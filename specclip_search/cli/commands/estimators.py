@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def train_estimators(atlas: Atlas, model: str, device: str) -> None:
     """Train label estimators and say how well they do on validation stars."""
-    from specclip_search.training.estimators_train import train_estimators as run
+    from specclip_search.training.estimators.train import train_estimators as run
     from specclip_search.training.model import load_model, shipped_models
 
     if not model:

@@ -28,7 +28,7 @@ def list_models(atlas: OptionalAtlas = None, format: FormatOption = None, output
     """
     import pyarrow as pa
 
-    from specclip_search.training.checkpoints import load_card
+    from specclip_search.training.checkpoints.folder import load_card
     from specclip_search.training.model import find_model, shipped_models
 
     from ...tables import write_rows
@@ -70,7 +70,7 @@ def show(
 
     import pyarrow as pa
 
-    from specclip_search.training.checkpoints import load_card, load_metrics
+    from specclip_search.training.checkpoints.folder import load_card, load_metrics
     from specclip_search.training.model import find_model
 
     from ...tables import write_rows
@@ -90,7 +90,7 @@ def import_model(
 
     Example: specclip-search model import specclip_model_predrecon_mlp.ckpt --output models/pr
     """
-    from specclip_search.training.importing import import_checkpoint
+    from specclip_search.training.checkpoints.importing import import_checkpoint
 
     report = import_checkpoint(checkpoint, output)
     say(*str(report).splitlines())
@@ -125,7 +125,7 @@ def export(
 
     Example: specclip-search model export runs/mini --output models/mini
     """
-    from specclip_search.training.checkpoints import export_model
+    from specclip_search.training.checkpoints.folder import export_model
 
     card = export_model(run, output, precision, name)
     say(f"'{card.name}' ({card.kind}, {card.dim}-D) is in {output}.")

@@ -46,8 +46,8 @@ def train(
 
         train_estimators(open_atlas(atlas), model, device)
         return
-    from specclip_search.training.train import Event
-    from specclip_search.training.train import train as run
+    from specclip_search.training.fit.train import Event
+    from specclip_search.training.fit.train import train as run
 
     from ...errors import QueryError
 

@@ -10,11 +10,17 @@ import pytest
 from specclip_search.queries import emp_combination
 from specclip_search.queries.emp_combination import Combination, combination_for, learn, plain, to_json
 from specclip_search.queries.emp_estimates import log_odds
-from specclip_search.queries.emp_network import XpNetwork, load_network, pack, unpack
 from specclip_search.queries.emp_probability import logistic
 from specclip_search.queries.emp_scores import together
-from specclip_search.queries.emp_training import SIMULATED_BELOW, Stars, draw_weights, principal_axes, train
-from specclip_search.queries.emp_variation import variation
+from specclip_search.training.xp_metallicity.networks import XpNetwork, load_network, pack, unpack
+from specclip_search.training.xp_metallicity.train_networks import (
+    SIMULATED_BELOW,
+    Stars,
+    draw_weights,
+    principal_axes,
+    train,
+)
+from specclip_search.training.xp_metallicity.variation import variation
 
 from specclip_search.keys import split_of
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries.emp_network import load_network
-from specclip_search.queries.emp_training import Stars
-from specclip_search.queries.emp_tree_training import _arrays, train
-from specclip_search.queries.emp_trees import SHARE, XpTrees, features, load_trees, pack, unpack, with_trees
+from specclip_search.training.xp_metallicity.networks import load_network
+from specclip_search.training.xp_metallicity.train_networks import Stars
+from specclip_search.training.xp_metallicity.train_trees import _arrays, train
+from specclip_search.training.xp_metallicity.trees import SHARE, XpTrees, features, load_trees, pack, unpack, with_trees
 
 from specclip_search.keys import split_of
 

@@ -8,7 +8,7 @@ from specclip_search.queries.evaluate_labels import label_errors
 from specclip_search.queries.evaluate_numbers import average_precision, middle, rank_correlation, ranked, share
 from specclip_search.queries.evaluate_parts import _listed, _ranks
 from specclip_search.queries.evaluate_truth import Truth
-from specclip_search.training.retrieval import pair_retrieval
+from specclip_search.training.fit.retrieval import pair_retrieval
 
 
 def test_wilsons_interval():

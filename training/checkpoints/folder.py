@@ -1,0 +1,193 @@
+"""Model folders: `model.toml`, `weights.safetensors`, `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from specclip_search.atlas.files import file_digest, write_json, write_text
+from specclip_search.errors import CheckpointError
+from specclip_search.version import __version__
+
+from ..networks.aligned import LRS, XP, AlignedModel
+from ..networks.label_head import LabelHead
+from ..networks.mini import MiniModel, MiniSizes
+from ..networks.published import KINDS, LRS_PIXELS, XP_PIXELS, PublishedSizes, build
+from .folders import cast, fill_module, load_tensors, save_tensors
+from .settings import read_settings
+
+FORMAT_VERSION = 1
+LABEL_HEAD = "mlp_head"
+TOML, WEIGHTS, METRICS = "model.toml", "weights.safetensors", "metrics.json"
+PIXELS = {LRS: LRS_PIXELS, XP: XP_PIXELS}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Contents of `model.toml`."""
+
+    name: str
+    """Name the model goes by."""
+    kind: str
+    """`mini` or a published kind."""
+    dim: int
+    """Length of the vector that is indexed."""
+    modalities: tuple[str, ...]
+    """Instruments it takes."""
+    digest: str = ""
+    """SHA-256 of `weights.safetensors`."""
+    dtype: str = "float32"
+    """Type the weights are stored in; they are used in float32."""
+    origin: str = ""
+    """Where the weights come from, in words."""
+    temperature: float = 15.5
+    """Factor of the cosines in the contrastive loss (published kinds)."""
+    centre: bool = True
+    """Whether each instrument's mean is taken from its vectors before they are compared across instruments."""
+    format_version: int = FORMAT_VERSION
+    """Format of the folder."""
+    created_by: str = __version__
+    """Version of specclip-search that wrote it."""
+    sizes: MiniSizes = field(default_factory=MiniSizes)
+    """Sizes, for kind `mini`."""
+    published: PublishedSizes = field(default_factory=PublishedSizes)
+    """Sizes, for published kinds."""
+
+
+def kind_modalities(kind: str) -> tuple[str, ...]:
+    """Instruments that a kind of model takes."""
+    return {"lrs_mt": (LRS,), "xp_mt": (XP,), "xp_oae": (XP,)}.get(kind, (LRS, XP))
+
+
+def kind_dim(kind: str, sizes: MiniSizes | None = None, published: PublishedSizes | None = None) -> int:
+    """Length of the vector that is indexed."""
+    if kind == "mini":
+        return (sizes or MiniSizes()).dim
+    published = published or PublishedSizes()
+    return published.shared if kind == "split" else published.width
+
+
+def new_card(name: str, kind: str, sizes: MiniSizes | None = None, published: PublishedSizes | None = None,
+             **more: Any) -> ModelCard:
+    """A card whose dimension and instruments follow from the kind."""
+    # with its learned temperature `mini` closes the gap between instruments itself: centring halves what is found
+    return ModelCard(name=name, kind=kind, dim=kind_dim(kind, sizes, published), modalities=kind_modalities(kind),
+                     centre=kind != "mini",
+                     sizes=sizes or MiniSizes(), published=published or PublishedSizes(), **more)
+
+
+def build_module(card: ModelCard, device: str | torch.device | None = None) -> nn.Module:
+    """A module of the card's architecture with freshly drawn weights ("meta": without any)."""
+    if card.kind == "mini":
+        with torch.device(device or "cpu"):
+            return MiniModel(card.sizes)
+    if card.kind == LABEL_HEAD:
+        with torch.device(device or "cpu"):
+            return LabelHead()
+    module: nn.Module = build(card.kind, device, card.published)
+    if isinstance(module, AlignedModel):
+        module.temperature = card.temperature
+    return module
+
+
+def save_model(folder: Path, card: ModelCard, state: dict[str, torch.Tensor], metrics: dict[str, Any]) -> ModelCard:
+    """Write a model folder: weights, metrics, and `model.toml` last, which makes it a model.
+
+    Returns
+    -------
+    ModelCard
+        The card as written, with the digest of the weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # the old card must not vouch for new weights, not even for an instant
+    (folder / TOML).unlink(missing_ok=True)
+    save_tensors(folder / WEIGHTS, cast(state, _DTYPES[card.dtype]))
+    write_json(folder / METRICS, metrics)
+    written = ModelCard(**{**card.__dict__, "digest": file_digest(folder / WEIGHTS), "created_by": __version__})
+    write_text(folder / TOML, _card_text(written))
+    return written
+
+
+def _card_text(card: ModelCard) -> str:
+    import tomli_w
+
+    table = asdict(card)
+    if card.kind != "mini":
+        del table["sizes"]
+    if card.kind not in KINDS or card.published == PublishedSizes():
+        del table["published"]
+    return tomli_w.dumps(table)
+
+
+def load_card(folder: Path) -> ModelCard:
+    """Read `model.toml`.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder is no model folder, or was written in another format.
+    """
+    path = folder / TOML
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a model folder: it has no {TOML}.",
+                              "Name a folder made by `train` or `model import`.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid TOML ({error}).", "Copy the model folder again.") from error
+    version = table.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT_VERSION}.",
+                              "Use the version of specclip-search that wrote it.")
+    card = read_settings(ModelCard, table, TOML)
+    if card.kind not in ("mini", LABEL_HEAD, *KINDS):
+        raise CheckpointError(f"{path}: no kind of model is called '{card.kind}'.",
+                              f"Known here: mini, {', '.join(KINDS)}.")
+    return card
+
+
+def load_module(folder: Path, verify: bool = True) -> tuple[ModelCard, nn.Module]:
+    """The module of a model folder in float32, in eval mode.
+
+    Parameters
+    ----------
+    verify
+        Whether to compare the digest of the weights with the card's.
+
+    Raises
+    ------
+    CheckpointError
+        If weights are missing, damaged, not those of the card, or do not fit the architecture.
+    """
+    card = load_card(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS}.", "Copy the model folder again, whole.")
+    if verify and file_digest(path) != card.digest:
+        raise CheckpointError(f"{path} is not the file that {TOML} was written for: its digest differs.",
+                              "Copy the model folder again, whole.")
+    module = build_module(card, "meta")
+    fill_module(module, cast(load_tensors(path), torch.float32), str(path))
+    return card, module.eval().requires_grad_(False)
+
+
+def load_metrics(folder: Path) -> dict[str, Any]:
+    """What was measured of a model; empty where nothing was."""
+    path = folder / METRICS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def export_model(folder: Path, output: Path, dtype: str = "float16", name: str | None = None) -> ModelCard:
+    """Write a copy of a model folder with its weights stored in another type, and nothing of its run."""
+    card = load_card(folder)
+    if dtype not in _DTYPES:
+        raise CheckpointError(f"Weights cannot be stored as '{dtype}'.", f"Choose one of {', '.join(_DTYPES)}.")
+    changed = ModelCard(**{**card.__dict__, "dtype": dtype, "name": name or card.name})
+    return save_model(output, changed, load_tensors(folder / WEIGHTS), load_metrics(folder))

@@ -1,0 +1,127 @@
+"""Turning a published checkpoint into a model folder, without executing it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from specclip_search.atlas.files import file_digest
+from specclip_search.errors import CheckpointError
+
+from ..networks.losses import PUBLISHED_TEMPERATURE
+from .folder import LABEL_HEAD, ModelCard, new_card, save_model
+from .recognise import match
+from .restricted_unpickler import Stub
+from .torch_file import TorchFile, tensor_table
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What `import_checkpoint` did."""
+
+    source: str
+    """Name of the file."""
+    source_digest: str
+    """SHA-256 of the file."""
+    output: str
+    """Model folder that was written."""
+    kind: str
+    """Kind it was recognised as."""
+    dim: int
+    """Length of the vector that is indexed; 1 for a label head."""
+    parameters: int
+    """Numbers in the weights, buffers not counted."""
+    entries: int
+    """Tensors written, buffers included."""
+    dropped: list[str]
+    """Unused tensors of an older version, left out."""
+    stubbed: list[str]
+    """Classes that the file named and that were neither imported nor run."""
+    temperature: float
+    """Factor of the cosines in the contrastive loss."""
+    epoch: int | None
+    """Epoch the checkpoint says it is of."""
+    digest: str
+    """SHA-256 of the weights written."""
+
+
+def import_checkpoint(path: str | Path, output: str | Path, name: str | None = None) -> ImportReport:
+    """Convert a published checkpoint (`.ckpt`, `.pt`) to a model folder.
+
+    The pickle inside is read by `RestrictedUnpickler`: nothing that it names is imported or run.
+    Only tensors of the model are read; optimiser states, usually twice as large, are not.
+
+    Parameters
+    ----------
+    path
+        File in torch's zip format.
+    output
+        Model folder to write; must not hold a model yet.
+    name
+        Name of the model; the folder's name if not given.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, tries to run something, or holds no known model; if `output` is taken.
+    """
+    path, output = Path(path), Path(output)
+    if (output / "model.toml").exists():
+        raise CheckpointError(f"{output} already holds a model.", "Name another folder, or remove this one.")
+    file = TorchFile(path)
+    table = tensor_table(file.content)
+    if table is None:
+        raise CheckpointError(f"{path.name} holds no table of tensors (state_dict).", "Name a model's checkpoint.")
+    kind, dropped = match({key: ref.shape for key, ref in table.items()}, path.name)
+    state = {key: file.tensor(ref) for key, ref in table.items() if key not in dropped}
+    _check_numbers(state, path.name)
+    temperature = _temperature(file.content)
+    source_digest = file_digest(path)
+    metrics = {"imported": {"file": path.name, "digest": source_digest, "epoch": _whole(file.content, "epoch"),
+                            "global_step": _whole(file.content, "global_step")}}
+    card = save_model(output, _card(name or output.name, kind, path.name, temperature), state, metrics)
+    return ImportReport(
+        path.name, source_digest, str(output), kind, card.dim,
+        sum(v.numel() for key, v in state.items() if not key.endswith(_BUFFERS)), len(state), dropped, file.stubbed,
+        temperature, _whole(file.content, "epoch"), card.digest)
+
+
+def report_rows(report: ImportReport) -> dict[str, Any]:
+    """The report as plain values."""
+    return asdict(report)
+
+
+def _card(name: str, kind: str, source: str, temperature: float) -> ModelCard:
+    origin = f"imported from {source}"
+    if kind == LABEL_HEAD:
+        return ModelCard(name=name, kind=kind, dim=1, modalities=(), origin=origin)
+    return new_card(name, kind, origin=origin, temperature=temperature)
+
+
+def _check_numbers(state: Mapping[str, Tensor], where: str) -> None:
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(f"{where}: '{key}' holds numbers that are not finite.",
+                                  "The file is damaged or its training failed; get it again.")
+
+
+def _temperature(content: Any) -> float:
+    """Hyper-parameter `temperature`; 15.5 where the file does not say."""
+    settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    settings = settings.kept if isinstance(settings, Stub) else settings
+    value = settings.get("temperature") if isinstance(settings, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        return PUBLISHED_TEMPERATURE
+    return float(value)
+
+
+def _whole(content: Any, name: str) -> int | None:
+    value = content.get(name) if isinstance(content, Mapping) else None
+    return value if type(value) is int else None

@@ -1,0 +1,138 @@
+"""Calibration of posteriors on validation stars: offsets, widths by signal to noise, coverage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..networks.aligned import LRS, XP
+from .estimators_mixture import Mixture
+
+SNR_EDGES = {LRS: (10.0, 20.0, 40.0, 80.0), XP: (50.0, 100.0, 200.0)}
+"""Bins of S/N: below the first, between each two, above the last."""
+KNOTS = 7
+"""Points over the range of predicted values between which an offset is interpolated."""
+MIN_STARS = 100
+"""Validation stars an offset, or a row of the table of coverage, is made from at least."""
+SHRINK_STARS = 30
+"""A bin's own number, from this many stars, counts half."""
+MAX_FACTOR, MIN_FACTOR = 3.0, 0.5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation stars say about the posteriors of one instrument, in standardised units.
+
+    Attributes
+    ----------
+    edges
+        Edges of the S/N bins.
+    factors
+        (bins + 1, labels) by which posteriors are widened; the last row is for unknown S/N.
+    knots, offsets
+        (labels, KNOTS): predicted minus true value at predicted values.
+    """
+
+    edges: tuple[float, ...]
+    factors: np.ndarray
+    knots: np.ndarray
+    offsets: np.ndarray
+
+    def factor_of(self, snr: np.ndarray | None, count: int) -> np.ndarray:
+        """(N, labels) widening of each star."""
+        return self.factors[self.bin_of(snr, count)]
+
+    def bin_of(self, snr: np.ndarray | None, count: int) -> np.ndarray:
+        """(N,) number of the S/N bin; the last one where unknown."""
+        unknown = len(self.edges) + 1
+        if snr is None:
+            return np.full(count, unknown)
+        snr = np.asarray(snr, np.float64)
+        return np.where(np.isfinite(snr) & (snr > 0), np.searchsorted(self.edges, np.nan_to_num(snr)), unknown)
+
+    def offset_of(self, mean: np.ndarray) -> np.ndarray:
+        """(N, labels) offset at predicted values (N, labels)."""
+        columns = [np.interp(mean[:, i], self.knots[i], self.offsets[i]) for i in range(mean.shape[1])]
+        return np.stack(columns, axis=1)
+
+    def apply(self, mixture: Mixture, snr: np.ndarray | None, floor: np.ndarray | float = 0.0) -> Mixture:
+        """Calibrated mixtures."""
+        mean = mixture.mean
+        factor, offset = self.factor_of(snr, len(mean)), self.offset_of(mean)
+        return mixture.stretched(factor, offset, np.broadcast_to(floor, mean.shape))
+
+
+def calibrate(modality: str, mixture: Mixture, truth: np.ndarray, snr: np.ndarray) -> Calibration:
+    """Learn offsets, then widths, from validation stars.
+
+    Parameters
+    ----------
+    mixture, truth
+        Posteriors and true values (N, labels) in standardised units, NaN where unknown.
+    snr
+        (N,) signal to noise.
+    """
+    edges = SNR_EDGES[modality]
+    labels = truth.shape[1]
+    mean = mixture.mean
+    knots, offsets = np.zeros((labels, KNOTS)), np.zeros((labels, KNOTS))
+    for i in range(labels):
+        known = np.isfinite(truth[:, i])
+        knots[i], offsets[i] = _offsets(mean[known, i], truth[known, i])
+    plain = Calibration(edges, np.ones((len(edges) + 2, labels)), knots, offsets)
+    pull = np.abs(truth - plain.apply(mixture, None).mean) / mixture.sigma
+    bins = plain.bin_of(snr, len(truth))
+    everywhere = np.array([_factor(pull[:, i], 1.0) for i in range(labels)])
+    factors = [[_factor(pull[bins == b, i], everywhere[i]) for i in range(labels)] for b in range(len(edges) + 1)]
+    return Calibration(edges, np.array([*factors, everywhere]), knots, offsets)
+
+
+def _offsets(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Knots over the predicted values and the median offset about each."""
+    if len(predicted) < MIN_STARS:
+        return np.linspace(-1, 1, KNOTS), np.zeros(KNOTS)
+    # even in value, not in number: the many stars of the disc must not decide for the few of the halo
+    low, high = np.quantile(predicted, [0.005, 0.995])
+    edges = np.linspace(low, high, KNOTS + 1)
+    which = np.clip(np.searchsorted(edges, predicted) - 1, 0, KNOTS - 1)
+    offsets = np.zeros(KNOTS)
+    for k in range(KNOTS):
+        residual = (predicted - truth)[which == k]
+        if len(residual):
+            offsets[k] = np.median(residual) * len(residual) / (len(residual) + SHRINK_STARS)
+    return 0.5 * (edges[1:] + edges[:-1]), offsets
+
+
+def _factor(pull: np.ndarray, otherwise: float) -> float:
+    known = pull[np.isfinite(pull)]
+    if not len(known):
+        return otherwise
+    own = np.clip(np.quantile(known, 0.683), MIN_FACTOR, MAX_FACTOR)
+    return float((len(known) * own + SHRINK_STARS * otherwise) / (len(known) + SHRINK_STARS))
+
+
+def coverage(below: np.ndarray, bins: np.ndarray, names: tuple[str, ...],
+             edges: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Share of true values in the central 68.3 and 95.4 % of posteriors, a row a label and S/N bin.
+
+    Parameters
+    ----------
+    below
+        (N, labels) posterior probability below the true value; NaN where that is unknown.
+    bins
+        (N,) number of the S/N bin.
+    """
+    low, high = [0.0, *edges], [*edges, None]
+    inside = np.abs(below - 0.5)
+    rows = []
+    for i, name in enumerate(names):
+        for b in range(len(edges) + 1):
+            chosen = inside[(bins == b) & np.isfinite(inside[:, i]), i]
+            if len(chosen) < MIN_STARS:
+                continue
+            rows.append({"label": name, "snr_from": low[b], "snr_to": high[b], "stars": len(chosen),
+                         "within_68": round(float(np.mean(chosen < 0.3415)), 3),
+                         "within_95": round(float(np.mean(chosen < 0.477)), 3)})
+    return rows

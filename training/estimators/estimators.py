@@ -1,0 +1,239 @@
+"""Labels of stars from a model's shared vectors: value, error, quality flag and distance from the training stars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specclip_search.errors import QueryError
+
+from ..checkpoints.settings import did_you_mean
+from ..networks.label_scale import (
+    CARBON_GUESSED,
+    CARBON_MAX_FEH,
+    FAR,
+    HOT,
+    HOT_TEFF,
+    LABELS,
+    LOW_SNR,
+    OUT_OF_RANGE,
+    SNR_UNKNOWN,
+    WIDE,
+    floor_on_scale,
+    from_scale,
+    sigma_from_scale,
+    to_scale,
+)
+from .calibration import Calibration
+from .estimators_mixture import Mixture
+from .network import EstimatorModule
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+DISTANCE_AXES = 32
+"""Leading principal axes that `distance` is measured along; later ones are mostly noise."""
+FEH_LIMITS = {"feh_p_below_m2": -2.0, "feh_p_below_m3": -3.0}
+"""Columns of kept estimates that hold the probability of lying below a metallicity."""
+_WIDE_LABELS = ("teff", "logg", "feh")
+
+
+@dataclass(frozen=True)
+class InstrumentEstimator:
+    """The estimator of one instrument.
+
+    Attributes
+    ----------
+    labels
+        Names of the labels, in the order of the arrays below.
+    module
+        Unit vectors to mixtures.
+    calibration
+        See `Calibration`.
+    mean, std
+        (labels,) standardisation on the learned scale.
+    low, high
+        (labels,) 0.1 and 99.9 % quantiles of the training stars, in the labels' units.
+    far
+        `distance` that 99.5 % of the training stars lie below.
+    lowest_snr
+        S/N that 99.5 % of the training stars lie above.
+    """
+
+    labels: tuple[str, ...]
+    module: EstimatorModule
+    calibration: Calibration
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    far: float
+    lowest_snr: float
+
+    def raw(self, vectors: np.ndarray) -> tuple[np.ndarray, Mixture]:
+        """`distance` (N,) and the mixtures as the networks give them, in standardised units."""
+        x, mixture = self.module.run(vectors)
+        return distance_of(x), mixture
+
+    def posterior(self, modality: str, vectors: np.ndarray, snr: np.ndarray | None) -> tuple[np.ndarray, Mixture]:
+        """`distance` and calibrated mixtures in standardised units, the error floor included."""
+        distance, mixture = self.raw(vectors)
+        mean = mixture.mean
+        floors = [floor_on_scale(modality, n, from_scale(n, self.mean[i] + self.std[i] * mean[:, i])) / self.std[i]
+                  for i, n in enumerate(self.labels)]
+        return distance, self.calibration.apply(mixture, snr, np.stack(floors, axis=1))
+
+    def flags(self, result: Mapping[str, np.ndarray], snr: np.ndarray | None) -> np.ndarray:
+        """(N,) int64 flags; see `specclip_search.training.networks.label_scale.FLAGS`."""
+        count = len(result["distance"])
+        flag = np.where(result["distance"] > self.far, FAR, 0)
+        values = np.stack([result[name] for name in self.labels], axis=1)
+        flag |= np.where(((values < self.low) | (values > self.high)).any(axis=1), OUT_OF_RANGE, 0)
+        known = np.zeros(count, bool) if snr is None else np.isfinite(snr) & (np.asarray(snr) > 0)
+        flag |= np.where(known, 0, SNR_UNKNOWN)
+        if snr is not None:
+            flag |= np.where(known & (np.nan_to_num(snr) < self.lowest_snr), LOW_SNR, 0)
+        if "c_fe" in self.labels and "feh" in self.labels:
+            flag |= np.where(result["feh"] > CARBON_MAX_FEH, CARBON_GUESSED, 0)
+        if "teff" in self.labels:
+            flag |= np.where(result["teff"] > HOT_TEFF, HOT, 0)
+        for name in set(_WIDE_LABELS) & set(self.labels):
+            place = self.labels.index(name)
+            spread = sigma_from_scale(name, result[name], np.full(count, self.std[place]))
+            flag |= np.where(result[name + "_err"] > 0.5 * spread, WIDE, 0)
+        return flag.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Estimators:
+    """The estimators of a model, by instrument; see `load_estimators`.
+
+    Attributes
+    ----------
+    model_digest
+        Digest of the weights whose vectors they take.
+    digest
+        Digest of the estimators themselves.
+    instruments
+        One `InstrumentEstimator` a modality.
+    metrics
+        What was measured on validation stars, coverage among it.
+    """
+
+    model_digest: str
+    digest: str
+    instruments: Mapping[str, InstrumentEstimator]
+    metrics: Mapping[str, Any]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Instruments whose vectors are taken."""
+        return tuple(self.instruments)
+
+    def estimate(self, modality: str, vectors: np.ndarray, snr: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Labels of stars.
+
+        Parameters
+        ----------
+        modality
+            `lamost_lrs` or `gaia_xp`.
+        vectors
+            (N, dim) shared vectors of unit length.
+        snr
+            (N,) signal to noise a pixel (LRS: g band; XP: median), NaN where unknown. Errors depend on it.
+
+        Returns
+        -------
+        dict
+            (N,) each: `teff` (K), `logg` (log10 cm s-2), `feh`, `alpha_fe`, `c_fe` (dex), `rv` (km/s; NaN for
+            XP) with their 1 sigma errors `<label>_err`; `distance`, the root mean square of the whitened
+            principal coordinates, 1 for a typical training star; `flag` (int64), see
+            `specclip_search.training.networks.label_scale.FLAGS`.
+
+        Raises
+        ------
+        QueryError
+            If there is no estimator of this instrument, or the arrays have other shapes.
+        """
+        chosen, vectors, snr = self._checked(modality, vectors, snr)
+        distance, mixture = chosen.posterior(modality, vectors, snr)
+        return self._described(chosen, distance, mixture, snr)
+
+    def estimate_all(self, modality: str, vectors: np.ndarray, snr: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """As `estimate`, and the probabilities of `FEH_LIMITS`, at the cost of one pass."""
+        chosen, vectors, snr = self._checked(modality, vectors, snr)
+        distance, mixture = chosen.posterior(modality, vectors, snr)
+        result = self._described(chosen, distance, mixture, snr)
+        place = chosen.labels.index("feh")
+        for name, limit in FEH_LIMITS.items():
+            result[name] = mixture.below((limit - chosen.mean[place]) / chosen.std[place])[:, place]
+        return result
+
+    def probability_below(self, modality: str, vectors: np.ndarray, label: str, value: float,
+                          snr: np.ndarray | None = None) -> np.ndarray:
+        """(N,) posterior probability that `label` lies below `value`; arguments as for `estimate`."""
+        chosen, vectors, snr = self._checked(modality, vectors, snr)
+        if label not in chosen.labels:
+            raise QueryError(f"No estimator tells '{label}' from {modality} spectra.",
+                             did_you_mean(label, chosen.labels))
+        place = chosen.labels.index(label)
+        limit = (to_scale(label, value) - chosen.mean[place]) / chosen.std[place]
+        return chosen.posterior(modality, vectors, snr)[1].below(limit)[:, place]
+
+    def _described(self, chosen: InstrumentEstimator, distance: np.ndarray, mixture: Mixture,
+                   snr: np.ndarray | None) -> dict[str, np.ndarray]:
+        mean, sigma = mixture.mean, mixture.sigma
+        result: dict[str, np.ndarray] = {}
+        for name in LABELS:
+            if name not in chosen.labels:
+                result[name] = result[name + "_err"] = np.full(len(distance), np.nan)
+                continue
+            i = chosen.labels.index(name)
+            result[name] = from_scale(name, chosen.mean[i] + chosen.std[i] * mean[:, i])
+            result[name + "_err"] = sigma_from_scale(name, result[name], chosen.std[i] * sigma[:, i])
+        result["distance"] = distance
+        result["flag"] = chosen.flags(result, snr)
+        return result
+
+    def _checked(self, modality: str, vectors: np.ndarray, snr: np.ndarray | None,
+                 ) -> tuple[InstrumentEstimator, np.ndarray, np.ndarray | None]:
+        if modality not in self.instruments:
+            raise QueryError(f"These estimators take {' and '.join(self.modalities)}; found '{modality}'.",
+                             did_you_mean(modality, self.modalities))
+        chosen = self.instruments[modality]
+        dim = chosen.module.sizes.dim
+        vectors = np.asarray(vectors)
+        if vectors.ndim != 2 or vectors.shape[1] != dim:
+            raise QueryError(f"Vectors must have shape (N, {dim}); found {vectors.shape}.",
+                             "Give the shared vectors of the model these estimators belong to.")
+        if snr is not None:
+            snr = np.asarray(snr, np.float64)
+            if snr.shape != (len(vectors),):
+                raise QueryError(f"snr must have shape ({len(vectors)},), one a vector; found {snr.shape}.",
+                                 "Use NaN where the signal to noise is unknown.")
+        return chosen, vectors, snr
+
+
+def distance_of(coordinates: np.ndarray) -> np.ndarray:
+    """Root mean square of the leading whitened coordinates, (N, axes) to (N,)."""
+    return np.sqrt(np.mean(coordinates[:, :DISTANCE_AXES] ** 2, axis=1))
+
+
+def load_estimators(model: Model) -> Estimators | None:
+    """The estimators that belong to a model; None where it has none.
+
+    They lie beside its weights. A copy of a shipped model, in an atlas for example, that was made
+    without them has the shipped ones, if its weights are the same.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or belongs to other weights.
+    """
+    from .estimators_file import find_estimators, read_estimators
+
+    folder = find_estimators(model)
+    return None if folder is None else read_estimators(folder, model.digest)

@@ -1,0 +1,90 @@
+"""What a run starts with: a module, pretrained backbones in it, an optimiser for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from specclip_search.errors import CheckpointError
+
+from ..checkpoints.folder import ModelCard, build_module, load_module
+from ..checkpoints.folders import key_differences
+from ..networks.aligned import LRS, XP, AlignedModel
+from ..networks.heads import Encoder
+from ..networks.published import ALIGNED
+from ..networks.transformer import MaskedTransformer
+from .recipe import Recipe
+
+
+def fresh_module(recipe: Recipe, card: ModelCard) -> nn.Module:
+    """The recipe's architecture with freshly drawn weights, and pretrained ones where it names them.
+
+    Raises
+    ------
+    CheckpointError
+        If the kind takes no backbones, lacks them, or those named are of another encoder.
+    """
+    module, settings = build_module(card), recipe.backbones
+    folders = {name: getattr(settings, name) for name in (XP, LRS)}
+    if recipe.kind not in ALIGNED:
+        if any(folders.values()):
+            raise CheckpointError(f"Kind '{recipe.kind}' takes no pretrained backbones.", "Remove [backbones].")
+        return module
+    for name, folder in folders.items():
+        encoder: Encoder = getattr(module, f"{name}_encoder")
+        if folder:
+            _load_backbone(encoder, name, Path(folder), recipe.kind)
+        elif settings.frozen:
+            raise CheckpointError(
+                f"Kind '{recipe.kind}' keeps its backbones frozen, and the recipe names no pretrained one for {name}.",
+                f"Train or import an encoder and name its folder as [backbones] {name}, or set frozen = false there.")
+        encoder.freeze(settings.frozen)
+    return module
+
+
+def make_optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; biases and norms decay only where the recipe says so."""
+    settings = recipe.optimiser
+    trained = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1 or settings.decay_vectors]
+    spared = [p for p in trained if p.ndim <= 1 and not settings.decay_vectors]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.rate,
+                             betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def compile_parts(module: nn.Module, choice: str, device: torch.device) -> bool:
+    """Have torch compile what the time goes into, in place; keys of the weights stay.
+
+    Parameters
+    ----------
+    choice
+        `on`, `off` or `auto` (on a GPU).
+
+    Returns
+    -------
+    bool
+        Whether it was done.
+    """
+    if choice == "off" or (choice == "auto" and device.type != "cuda"):
+        return False
+    parts = [module]
+    if isinstance(module, AlignedModel):
+        parts = list(module.children())
+    elif isinstance(module, MaskedTransformer):
+        parts = list(module.blocks)
+    for part in parts:
+        part.compile()
+    return True
+
+
+def _load_backbone(encoder: Encoder, name: str, folder: Path, kind: str) -> None:
+    loaded, pretrained = load_module(folder)
+    wanted = {key: tuple(v.shape) for key, v in encoder.backbone.state_dict().items()}
+    problems = key_differences(wanted, {key: tuple(v.shape) for key, v in pretrained.state_dict().items()})
+    if problems:
+        raise CheckpointError(f"{folder} (kind '{loaded.kind}') is no {name} backbone of kind '{kind}': {problems}.",
+                              "Name the folder of the right encoder.")
+    encoder.backbone.load_state_dict(pretrained.state_dict())

@@ -1,0 +1,1 @@
+"""Torch modules, published sizes, losses."""

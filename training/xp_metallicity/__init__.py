@@ -1,0 +1,1 @@
+"""[Fe/H] from the XP flux: networks and trees, and how they were taught."""
