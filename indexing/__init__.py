@@ -5,20 +5,20 @@ from __future__ import annotations
 from specclip_search.lazy import lazy_names
 
 _HOMES = {
-    "embed": ".embedding",
-    "EmbedReport": ".embedding",
-    "build_index": ".build",
-    "plan_build": ".build",
-    "BuildReport": ".report",
-    "tune_index": ".tune",
-    "check_index": ".check",
-    "index_info": ".check",
-    "neighbours": ".neighbour_graph",
-    "neighbour_stage": ".neighbour_graph",
-    "VectorIndex": ".search",
-    "SearchResult": ".answers",
-    "KeyTable": ".keytable",
-    "VectorTable": ".vectors",
+    "embed": ".vectors.embed",
+    "EmbedReport": ".vectors.embed",
+    "build_index": ".build.build",
+    "plan_build": ".build.build",
+    "BuildReport": ".build.report",
+    "tune_index": ".build.tune",
+    "check_index": ".build.check",
+    "index_info": ".build.check",
+    "neighbours": ".search.neighbours",
+    "neighbour_stage": ".search.neighbours",
+    "VectorIndex": ".search.index",
+    "SearchResult": ".search.answers",
+    "KeyTable": ".vectors.keys",
+    "VectorTable": ".vectors.table",
 }
 
 __all__ = sorted(_HOMES)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from specclip_search.indexing.clustered import ModelCopy, map_shards
+from specclip_search.indexing.vectors.clustered import ModelCopy, map_shards
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.links import StarLinks

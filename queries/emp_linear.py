@@ -9,7 +9,7 @@ import numpy as np
 from .seeds import Seeds
 
 if TYPE_CHECKING:
-    from specclip_search.indexing.search import VectorIndex
+    from specclip_search.indexing.search.index import VectorIndex
 
     from .space import Space
 

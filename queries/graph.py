@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from specclip_search.indexing.keytable import KeyTable
+    from specclip_search.indexing.vectors.keys import KeyTable
 
     from .space import Space
 

@@ -16,7 +16,7 @@ from specclip_search.errors import QueryError
 from .pairs import LRS, XP
 
 if TYPE_CHECKING:
-    from specclip_search.indexing.keytable import KeyTable
+    from specclip_search.indexing.vectors.keys import KeyTable
 
     from specclip_search.atlas.stage import Part
 

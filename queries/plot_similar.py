@@ -162,7 +162,7 @@ def _shown_in(atlas: Atlas, model: str, modality: str, name: str, query: Spectru
 def _same_star(atlas: Atlas, model: str, modality: str, source_id: int) -> SpectrumRows | None:
     if source_id < 0:
         return None
-    from specclip_search.indexing.keytable import KeyTable
+    from specclip_search.indexing.vectors.keys import KeyTable
 
     keys = KeyTable.open(atlas, model, modality)
     rows, _ = keys.rows_of_sources(np.array([source_id], dtype=np.int64))

@@ -140,7 +140,7 @@ def combined_table(
 
 def _mean_target(space: Space, targets: list[Target]) -> Target:
     """One target whose centred vector is the mean of the targets' centred unit vectors."""
-    from specclip_search.indexing.means import centre
+    from specclip_search.indexing.vectors.means import centre
 
     centred = [centre(one.vector[None], space.mean(one.modality))[0] for one in targets]
     mean = np.mean(centred, axis=0)

@@ -11,8 +11,8 @@ import numpy as np
 from specclip_search.errors import QueryError
 
 if TYPE_CHECKING:
-    from specclip_search.indexing.keytable import KeyTable
-    from specclip_search.indexing.search import VectorIndex
+    from specclip_search.indexing.search.index import VectorIndex
+    from specclip_search.indexing.vectors.keys import KeyTable
 
     from specclip_search.atlas import Atlas
 
@@ -49,7 +49,7 @@ class Space:
     def keys(self, modality: str) -> KeyTable:
         """Rows and keys of an instrument's vectors."""
         if modality not in self._keys:
-            from specclip_search.indexing.keytable import KeyTable
+            from specclip_search.indexing.vectors.keys import KeyTable
 
             self._keys[self.require(modality)] = KeyTable.open(self.atlas, self.model, modality)
         return self._keys[modality]
@@ -63,7 +63,7 @@ class Space:
             If there is none, or it was built from other vectors.
         """
         if modality not in self._indexes:
-            from specclip_search.indexing.search import VectorIndex
+            from specclip_search.indexing.search.index import VectorIndex
 
             self._indexes[self.require(modality)] = VectorIndex.open(self.atlas, self.model, modality)
         return self._indexes[modality]
@@ -88,7 +88,7 @@ class Space:
 
     def mean(self, modality: str) -> np.ndarray:
         """(dim,) float64 mean vector of an instrument, which centring subtracts."""
-        from specclip_search.indexing.means import ensure_mean
+        from specclip_search.indexing.vectors.means import ensure_mean
 
         return ensure_mean(self.atlas, self.model, modality).vector
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from specclip_search.indexing.clustered import copy_of
+from specclip_search.indexing.vectors.clustered import copy_of
 
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.links import star_links
@@ -22,7 +22,7 @@ from .translations_schema import REVISION
 
 if TYPE_CHECKING:
     from dask.distributed import Client
-    from specclip_search.indexing.clustered import ModelCopy
+    from specclip_search.indexing.vectors.clustered import ModelCopy
 
     from specclip_search.atlas import Atlas
 

@@ -21,7 +21,7 @@ from .lookup import fingerprint
 from .view_files import committed_files
 
 if TYPE_CHECKING:
-    from specclip_search.indexing.keytable import KeyTable
+    from specclip_search.indexing.vectors.keys import KeyTable
 
     from .space import Space
     from .sql import AtlasConnection

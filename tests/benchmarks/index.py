@@ -73,8 +73,8 @@ def make_atlas(folder: Path, rows: int, generator: Path) -> None:
 
 def load_vectors(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Centred vectors (N, 768) float32 and the queries, for rivals: all get the same, prepared input."""
-    from specclip_search.indexing.means import centre, load_mean
-    from specclip_search.indexing.vectors import VectorTable
+    from specclip_search.indexing.vectors.means import centre, load_mean
+    from specclip_search.indexing.vectors.table import VectorTable
 
     from specclip_search.atlas import Atlas
 
@@ -84,7 +84,7 @@ def load_vectors(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         table = VectorTable(atlas, MODEL, modality)
         mean = load_mean(atlas, MODEL, "gaia_xp" if most is None else "lamost_lrs")
         if mean is None:
-            from specclip_search.indexing.means import ensure_mean
+            from specclip_search.indexing.vectors.means import ensure_mean
 
             mean = ensure_mean(atlas, MODEL, modality)
         count = table.rows if most is None else min(most, table.rows)
@@ -145,7 +145,7 @@ def build_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def search_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from specclip_search.indexing import VectorIndex
-    from specclip_search.indexing.vectors import VectorTable
+    from specclip_search.indexing.vectors.table import VectorTable
 
     from specclip_search.atlas import Atlas
 
@@ -191,7 +191,7 @@ def search_on_gpu(folder: Path) -> dict[str, Any]:
     """Exact search of vectors that lie on the GPU, against the speed at which it reads its own memory."""
     import torch
     from specclip_search.indexing import VectorIndex
-    from specclip_search.indexing.vectors import VectorTable
+    from specclip_search.indexing.vectors.table import VectorTable
 
     from specclip_search.atlas import Atlas
 
@@ -370,7 +370,7 @@ PACKAGES = {"FAISS IVF-PQ": "faiss", "hnswlib": "hnswlib", "usearch bf16": "usea
 
 
 def threads() -> int:
-    from specclip_search.indexing.libraries import default_threads
+    from specclip_search.indexing.search.faiss_library import default_threads
 
     return default_threads()
 

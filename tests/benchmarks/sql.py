@@ -154,7 +154,7 @@ def bench_where(atlas: Atlas) -> None:
 
 def bench_where_rows(atlas: Atlas) -> None:
     """A condition as rows of vectors and their bitmap; give as many --vectors as --rows, of a small --dim."""
-    from specclip_search.indexing.rowset import RowSet
+    from specclip_search.indexing.search.row_set import RowSet
     from specclip_search.queries.admitted import where_to_keys
     from specclip_search.queries.space import Space
     from specclip_search.queries.sql import connect

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.indexing.build import build_index, plan_build
-from specclip_search.indexing.check import check_index, index_info
-from specclip_search.indexing.layout import current_generation
-from specclip_search.indexing.search import VectorIndex
-from specclip_search.indexing.tune import tune_index
+from specclip_search.indexing.build.build import build_index, plan_build
+from specclip_search.indexing.build.check import check_index, index_info
+from specclip_search.indexing.build.tune import tune_index
+from specclip_search.indexing.search.index import VectorIndex
+from specclip_search.indexing.vectors.index_folder import current_generation
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import VectorIndexError
@@ -206,7 +206,7 @@ def test_what_a_disk_cannot_hold_is_refused(make_atlas: AtlasMaker, monkeypatch:
     class Small:
         free = needs.build_disk - 30_000
 
-    monkeypatch.setattr("specclip_search.indexing.costs.shutil.disk_usage", lambda _: Small)
+    monkeypatch.setattr("specclip_search.indexing.build.costs.shutil.disk_usage", lambda _: Small)
     with pytest.raises(VectorIndexError, match=r"needs \d+ kB of disk in .*; \d+ kB are free: 30 kB are missing"):
         build_index(atlas, MODEL, "gaia_xp", recipe="PCA32,IVF16,PQ8")
     assert not atlas.index_folder(MODEL, "gaia_xp").exists()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.indexing import clustered
-from specclip_search.indexing.embedding import embed
-from specclip_search.indexing.estimating import estimate
+from specclip_search.indexing.vectors import clustered
+from specclip_search.indexing.vectors.embed import embed
+from specclip_search.indexing.vectors.estimate import estimate
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import CheckpointError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.indexing.embedding import embed
+from specclip_search.indexing.vectors.embed import embed
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import column_to_matrix
@@ -139,7 +139,7 @@ def test_bad_requests_are_refused(atlas: Atlas, tmp_path: Path) -> None:
         embed(empty, FakeModel(), ["gaia_xp"])
     with atlas.vectors("fake", "gaia_xp").lock():
         code = (f"import sys; sys.path[:0] = {sys.path!r}\n"
-                "from specclip_search.atlas import Atlas; from specclip_search.indexing.embedding import embed\n"
+                "from specclip_search.atlas import Atlas; from specclip_search.indexing.vectors.embed import embed\n"
                 f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
                 f"from fakes import FakeModel\nembed(Atlas({str(atlas.path)!r}), FakeModel(), ['gaia_xp'])")
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -152,7 +152,7 @@ def test_killed_and_started_again_ends_with_the_same_bytes(atlas: Atlas, tmp_pat
     twin = tmp_path / "twin"
     shutil.copytree(atlas.path, twin)
     code = (f"import sys; sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parent)]!r}\n"
-            "from specclip_search.atlas import Atlas; from specclip_search.indexing.embedding import embed\n"
+            "from specclip_search.atlas import Atlas; from specclip_search.indexing.vectors.embed import embed\n"
             f"from fakes import FakeModel\nembed(Atlas({str(twin)!r}), FakeModel(delay=0.05), batch_rows=10)")
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
     vectors = twin / "vectors" / "fake" / "gaia_xp"

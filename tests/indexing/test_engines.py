@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from specclip_search.indexing.build import build_index
-from specclip_search.indexing.engines import ProcessorEngine, TorchEngine, choose_engine
-from specclip_search.indexing.exact import in_slices
-from specclip_search.indexing.search import VectorIndex
+from specclip_search.indexing.build.build import build_index
+from specclip_search.indexing.search.engines import ProcessorEngine, TorchEngine, choose_engine
+from specclip_search.indexing.search.exact import in_slices
+from specclip_search.indexing.search.index import VectorIndex
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
@@ -93,8 +93,8 @@ def test_vectors_that_stay_on_the_device_answer_alike(device: str, make_atlas: C
     atlas = make_atlas(2000)
     build_index(atlas, MODEL, "gaia_xp", recipe=LISTS)
     plain = VectorIndex.open(atlas, MODEL, "gaia_xp")
-    monkeypatch.setattr("specclip_search.indexing.search.DEVICE_BLOCK_ROWS", 300)
-    monkeypatch.setattr("specclip_search.indexing.search.choose_engine", TorchEngine)
+    monkeypatch.setattr("specclip_search.indexing.search.index.DEVICE_BLOCK_ROWS", 300)
+    monkeypatch.setattr("specclip_search.indexing.search.index.choose_engine", TorchEngine)
     queries = star_vectors(2000, 1)[:30]
     expected = plain.search(queries, 20, query_modality="lamost_lrs", exact=True)
     for room, kept in ((2 * 2000 * 64 * 2, True), (2 * 2000 * 64, False)):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.indexing.embedding import embed
-from specclip_search.indexing.estimating import estimate
+from specclip_search.indexing.vectors.embed import embed
+from specclip_search.indexing.vectors.estimate import estimate
 from specclip_search.training.estimators.data import LabelledVectors
 from specclip_search.training.estimators.estimators import load_estimators
 from specclip_search.training.estimators.estimators_file import save_estimators

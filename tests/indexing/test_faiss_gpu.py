@@ -8,13 +8,13 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
-from specclip_search.indexing.build import build_index
-from specclip_search.indexing.check import check_index
-from specclip_search.indexing.engines import Engine, ProcessorEngine
-from specclip_search.indexing.exact import in_slices
-from specclip_search.indexing.faiss_gpu import FaissGpuEngine, GpuLists, gpu_build, gpu_obstacles, residual_twin
-from specclip_search.indexing.recipe import choose_recipe
-from specclip_search.indexing.search import VectorIndex
+from specclip_search.indexing.build.build import build_index
+from specclip_search.indexing.build.check import check_index
+from specclip_search.indexing.search.engines import Engine, ProcessorEngine
+from specclip_search.indexing.search.exact import in_slices
+from specclip_search.indexing.search.faiss_gpu import FaissGpuEngine, GpuLists, gpu_build, gpu_obstacles, residual_twin
+from specclip_search.indexing.search.index import VectorIndex
+from specclip_search.indexing.search.recipe import choose_recipe
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
@@ -130,7 +130,7 @@ def test_an_index_with_the_engine_answers_alike(make_atlas: Callable[..., Atlas]
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     """Built and searched through the engine; opened again without it."""
     device = RulesOfTheDevice()
-    monkeypatch.setattr("specclip_search.indexing.build.choose_engine", lambda _: FaissGpuEngine(device))
+    monkeypatch.setattr("specclip_search.indexing.build.build.choose_engine", lambda _: FaissGpuEngine(device))
     atlas = make_atlas(3000)
     report = build_index(atlas, MODEL, "gaia_xp", recipe=LISTS)
     assert {"kmeans", "knn", "lists"} <= set(device.calls)
@@ -139,7 +139,7 @@ def test_an_index_with_the_engine_answers_alike(make_atlas: Callable[..., Atlas]
     plain = VectorIndex.open(atlas, MODEL, "gaia_xp")
     assert plain.engine.name == "cpu"
     assert check_index(atlas, MODEL, "gaia_xp", full=True).ok
-    monkeypatch.setattr("specclip_search.indexing.search.choose_engine", lambda _: FaissGpuEngine(device))
+    monkeypatch.setattr("specclip_search.indexing.search.index.choose_engine", lambda _: FaissGpuEngine(device))
     with_device = VectorIndex.open(atlas, MODEL, "gaia_xp", device="cuda")
     queries = star_vectors(3000, 1)[:50]
     some = np.arange(3000) % 3 == 0

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from specclip_search.indexing.build import build_index
-from specclip_search.indexing.neighbour_graph import neighbour_stage, neighbours
+from specclip_search.indexing.build.build import build_index
+from specclip_search.indexing.search.neighbours import neighbour_stage, neighbours
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import column_to_matrix
@@ -19,7 +19,7 @@ from .conftest import BIG, LISTS, MODEL, star_vectors, write_vectors
 @pytest.mark.parametrize(("recipe", "least"), [("flat", 0.995), (LISTS, 0.97)])
 def test_graph_is_brute_force(make_atlas: Callable[..., Atlas], recipe: str, least: float,
                               monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specclip_search.indexing.neighbour_graph.BATCH_ROWS", 300)
+    monkeypatch.setattr("specclip_search.indexing.search.neighbours.BATCH_ROWS", 300)
     atlas = make_atlas(1500)
     with pytest.raises(VectorIndexError, match="There is no index"):
         neighbours(atlas, MODEL, "gaia_xp")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.indexing.build import build_index
-from specclip_search.indexing.search import VectorIndex
+from specclip_search.indexing.build.build import build_index
+from specclip_search.indexing.search.index import VectorIndex
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import MissingExtra, QueryError, VectorIndexError
@@ -79,7 +79,7 @@ def test_exact_option_of_a_compressed_index_equals_the_flat_one(indexes: dict[st
 def test_filters_answer_only_with_allowed_rows_and_lose_nothing(indexes: dict[str, VectorIndex],
                                                                similarity: np.ndarray, kind: str, share: float,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specclip_search.indexing.search.EXACT_BELOW_ROWS", 0)
+    monkeypatch.setattr("specclip_search.indexing.search.index.EXACT_BELOW_ROWS", 0)
     allowed = np.random.default_rng(5).random(COUNT) < share
     rows = np.nonzero(allowed)[0]
     queries = star_vectors(COUNT, 1)[:100]

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.indexing.keytable import KeyTable
+from specclip_search.indexing.vectors.keys import KeyTable
 from specclip_search.queries.linking import link_stars
 from specclip_search.queries.pairs import read_keys, star_keys
 

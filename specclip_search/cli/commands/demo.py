@@ -85,7 +85,7 @@ class Steps:
 
 def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
     from specclip_search.indexing import build_index, embed
-    from specclip_search.indexing.estimating import estimate
+    from specclip_search.indexing.vectors.estimate import estimate
     from specclip_search.queries.translate import translate
     from specclip_search.training.model import load_model
 

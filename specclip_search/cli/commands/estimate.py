@@ -31,7 +31,7 @@ def estimate(
 
     Example: specclip-search estimate --atlas my-atlas
     """
-    from specclip_search.indexing.estimating import estimate as estimate_atlas
+    from specclip_search.indexing.vectors.estimate import estimate as estimate_atlas
 
     from ..models import chosen_model
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from specclip_search.indexing.build import BuildReport
-    from specclip_search.indexing.costs import Estimate
-    from specclip_search.indexing.recipe import Recipe
+    from specclip_search.indexing.build.build import BuildReport
+    from specclip_search.indexing.build.costs import Estimate
+    from specclip_search.indexing.search.recipe import Recipe
 
 
 _DONE = {
@@ -31,7 +31,7 @@ def size_text(count: float) -> str:
 
 def need_lines(modality: str, recipe: Recipe, needs: Estimate) -> list[str]:
     """What a build will need, before it begins."""
-    from specclip_search.indexing.libraries import default_threads
+    from specclip_search.indexing.search.faiss_library import default_threads
 
     threads = default_threads()
     return [

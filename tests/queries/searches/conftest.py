@@ -78,7 +78,7 @@ class Survey:
     planted: dict[str, np.ndarray]
 
     def index(self) -> None:
-        from specclip_search.indexing.build import build_index
+        from specclip_search.indexing.build.build import build_index
 
         for modality in self.atlas.modalities():
             build_index(self.atlas, self.model.name, modality)

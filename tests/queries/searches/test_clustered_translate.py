@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.indexing import clustered
+from specclip_search.indexing.vectors import clustered
 from specclip_search.queries.translate import translate
 
 from specclip_search.atlas import Atlas

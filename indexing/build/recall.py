@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .costs import group_size
-from .exact import Block, exact_top_k
-from .half import to_single
-from .means import centre, centred, compute_mean
-from .search import VectorIndex
+from ..search.exact import Block, exact_top_k
+from ..vectors.float16 import to_single
+from ..vectors.means import centre, centred, compute_mean
+from ..search.index import VectorIndex
 from .strata import QueryGroup, other_modalities, same_star_pairs
-from .vectors import VectorTable
+from ..vectors.table import VectorTable
 
 DEPTH = 100
 

@@ -14,16 +14,16 @@ import numpy as np
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import TEMPORARY_PREFIX, whole_file, write_json
 
-from .engines import Engine
-from .half import to_single
-from .layout import FAISS_FILE, STORE
-from .libraries import faiss_threads
-from .lists import InvertedLists
-from .means import centre
-from .recipe import Recipe, with_pca
-from .store import StoreWriter, VectorStore
-from .trainer import PCA_SAMPLE, Projection, assemble, learn_projection
-from .vectors import VectorTable
+from ..search.engines import Engine
+from ..vectors.float16 import to_single
+from ..vectors.index_folder import FAISS_FILE, STORE
+from ..search.faiss_library import faiss_threads
+from ..search.lists import InvertedLists
+from ..vectors.means import centre
+from ..search.recipe import Recipe, with_pca
+from ..search.store import StoreWriter, VectorStore
+from .quantizer import PCA_SAMPLE, Projection, assemble, learn_projection
+from ..vectors.table import VectorTable
 
 Note = Callable[..., None]
 

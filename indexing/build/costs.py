@@ -11,7 +11,7 @@ import numpy as np
 
 from specclip_search.errors import VectorIndexError
 
-from .recipe import Recipe
+from ..search.recipe import Recipe
 
 _ROW_OVERHEAD_BYTES = 8
 _KEY_BYTES = 42

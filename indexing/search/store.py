@@ -13,8 +13,8 @@ import numpy as np
 
 from specclip_search.errors import VectorIndexError
 
+from ..vectors.float16 import convert_into, to_half, to_single
 from .exact import Block
-from .half import convert_into, to_half, to_single
 
 _MAPPED_BUDGET_BYTES = 2 << 30
 _PAGES_AROUND_A_FAULT = 65536

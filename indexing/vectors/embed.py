@@ -19,7 +19,7 @@ from specclip_search.stages.prefetch import read_ahead
 
 from .clustered import ModelCopy, copy_of, map_shards
 from .embed_batch import Embedder, embed_batch, spectra_batches
-from .modelcopy import keep_model
+from .model_copy import keep_model
 
 if TYPE_CHECKING:
     from dask.distributed import Client

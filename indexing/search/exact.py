@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .half import to_single
+from ..vectors.float16 import to_single
 
 Block = tuple[np.ndarray, np.ndarray]
 """Row numbers (n,) int64 and their vectors (n, dim), float32 or float16."""

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from specclip_search.atlas import Atlas
 
-from .keytable import NO_SOURCE, KeyTable
-from .search import VectorIndex
-from .vectors import VectorTable
+from ..vectors.keys import NO_SOURCE, KeyTable
+from ..search.index import VectorIndex
+from ..vectors.table import VectorTable
 
 LOW_SNR = 15.0
 METAL_POOR = -2.0

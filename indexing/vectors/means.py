@@ -19,8 +19,8 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import text_digest, whole_file, write_json
 from specclip_search.errors import AtlasError
 
-from .half import to_single, unit_rows
-from .vectors import VectorTable
+from .float16 import to_single, unit_rows
+from .table import VectorTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import RELEASE, SPEC_ID, described
 from specclip_search.errors import QueryError
 
-from .search import VectorIndex
-from .vectors import VectorTable
+from ..vectors.table import VectorTable
+from .index import VectorIndex
 
 BATCH_ROWS = 1024
 MAX_NEIGHBOURS = 1000

@@ -11,13 +11,13 @@ import numpy as np
 
 from specclip_search.atlas.files import whole_file, write_json
 
-from .layout import FAISS_FILE, STORE, Generation
-from .lists import InvertedLists
-from .means import ModalityMean, read_mean
-from .recipe import Recipe
+from ..vectors.index_folder import FAISS_FILE, STORE, Generation
+from ..search.lists import InvertedLists
+from ..vectors.means import ModalityMean, read_mean
+from ..search.recipe import Recipe
 from .steps import DRIFT_SAMPLE, LEARNT, READY, STORE_STATE, TRAINED, Plan, codes_path
-from .store import VectorStore
-from .vectors import VectorTable
+from ..search.store import VectorStore
+from ..vectors.table import VectorTable
 
 MAX_GROWTH = 2.0
 MAX_DRIFT = 1.15

@@ -16,9 +16,9 @@ import numpy as np
 
 from specclip_search.errors import QueryError
 
+from ..vectors.float16 import to_single
 from .exact import Block, exact_top_k
-from .half import to_single
-from .libraries import load_faiss
+from .faiss_library import load_faiss
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class Engine(Protocol):
     name: str
 
     def top_k(self, queries: np.ndarray, blocks: Iterable[Block], k: int, take: Take) -> tuple[np.ndarray, np.ndarray]:
-        """The k rows of largest inner product; see `specclip_search.indexing.exact.exact_top_k`."""
+        """The k rows of largest inner product; see `specclip_search.indexing.search.exact.exact_top_k`."""
         ...
 
     def centroids(self, sample: np.ndarray, count: int, iterations: int, seed: int) -> np.ndarray:

@@ -8,11 +8,11 @@ from typing import Any
 from specclip_search.version import __version__
 
 from .costs import group_size
-from .layout import Generation
-from .means import ModalityMean
+from ..vectors.index_folder import Generation
+from ..vectors.means import ModalityMean
 from .meter import Meter
-from .quality import Recall, centring_gain, exact_truth, measure_recall
-from .search import VectorIndex
+from .recall import Recall, centring_gain, exact_truth, measure_recall
+from ..search.index import VectorIndex
 from .steps import Plan
 from .strata import query_groups
 from .tune import choose_settings, recall_rows, split_halves

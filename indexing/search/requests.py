@@ -8,7 +8,7 @@ import numpy as np
 
 from specclip_search.errors import QueryError, VectorIndexError
 
-from .vectors import VectorTable
+from ..vectors.table import VectorTable
 
 MAX_K = 10_000
 UNIT_TOLERANCE = 0.02

@@ -10,18 +10,18 @@ from specclip_search.atlas.files import sync_folder
 from specclip_search.atlas.lock import writer_lock
 
 from .costs import Estimate, estimate, parse_memory, refuse_what_cannot_fit
-from .engines import Engine, choose_engine
+from ..search.engines import Engine, choose_engine
 from .growth import Drift, measure_drift, take_over, why_anew
 from .judge import judge
-from .keytable import KeyTable
-from .layout import BUILDING, Generation, current_generation, note_files, publish
-from .libraries import default_threads, load_faiss
-from .means import ModalityMean, ensure_mean, write_mean
+from ..vectors.keys import KeyTable
+from ..vectors.index_folder import BUILDING, Generation, current_generation, note_files, publish
+from ..search.faiss_library import default_threads, load_faiss
+from ..vectors.means import ModalityMean, ensure_mean, write_mean
 from .meter import Meter, peak_memory
-from .recipe import Recipe, choose_recipe
+from ..search.recipe import Recipe, choose_recipe
 from .report import BuildReport, report_of
 from .steps import Note, Plan, encode_parts, fill_lists, train_lists, write_store
-from .vectors import VectorTable
+from ..vectors.table import VectorTable
 
 ADAPTIVE = ("auto", "ivfpq")
 

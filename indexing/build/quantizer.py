@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .libraries import load_faiss
-from .recipe import Recipe
+from ..search.faiss_library import load_faiss
+from ..search.recipe import Recipe
 
 if TYPE_CHECKING:
     import faiss

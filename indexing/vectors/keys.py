@@ -17,7 +17,7 @@ from specclip_search.atlas.links import NO_SOURCE, StarLinks, star_links
 from specclip_search.errors import QueryError, VectorIndexError
 from specclip_search.keys import release_order
 
-from .vectors import VectorTable
+from .table import VectorTable
 
 RELEASES = "releases.json"
 _ARRAYS = ("spec_id", "source_id", "release", "by_spec", "by_source")
@@ -71,7 +71,7 @@ class KeyTable:
     @classmethod
     def open(cls, atlas: Atlas, model: str, modality: str) -> KeyTable:
         """Keys of the vectors as they stand: mapped from beside the index where it is current, else read."""
-        from .layout import current_generation
+        from .index_folder import current_generation
 
         table = VectorTable(atlas, model, modality)
         try:

@@ -9,8 +9,8 @@ import numpy as np
 
 from specclip_search.errors import VectorIndexError
 
-from .libraries import default_threads, faiss_threads, load_faiss
-from .rowset import RowSet
+from .faiss_library import default_threads, faiss_threads, load_faiss
+from .row_set import RowSet
 
 _BATCH_FOR_THREADS = 8
 

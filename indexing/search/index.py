@@ -14,17 +14,17 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.links import star_links
 from specclip_search.errors import AtlasError, VectorIndexError
 
+from ..vectors.index_folder import FAISS_FILE, STORE, Generation, current_generation
+from ..vectors.keys import KeyTable
+from ..vectors.means import centre, ensure_mean, load_mean, read_mean
+from ..vectors.table import VectorTable
 from .answers import SearchResult, Strategy, as_result, best_places, without
 from .engines import DeviceLists, Engine, Held, ProcessorEngine, choose_engine
 from .exact import Block, in_slices
-from .keytable import KeyTable
-from .layout import FAISS_FILE, STORE, Generation, current_generation
 from .lists import InvertedLists
-from .means import centre, ensure_mean, load_mean, read_mean
 from .requests import checked_queries, checked_rows, refuse_other_model, refuse_other_vectors
-from .rowset import RowSet, exclusion_lists
+from .row_set import RowSet, exclusion_lists
 from .store import VectorStore
-from .vectors import VectorTable
 
 EXACT_BELOW_SELECTIVITY = 0.01
 EXACT_BELOW_ROWS = 2_000

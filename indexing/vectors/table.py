@@ -13,7 +13,7 @@ from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError, VectorIndexError
 
-from .half import to_single
+from .float16 import to_single
 
 
 class VectorTable:

@@ -157,7 +157,7 @@ def residual_twin(lists: InvertedLists) -> Any:
     It shares the lists' memory: keep `lists` as long as it is used. A list's residuals are then the
     vectors themselves, so that searching given lists gives the same answers.
     """
-    from .libraries import load_faiss
+    from .faiss_library import load_faiss
 
     faiss = load_faiss()
     given = lists.ivf

@@ -7,9 +7,9 @@ from typing import Literal
 
 from .costs import Estimate, written_bytes
 from .growth import Drift
-from .layout import Generation
+from ..vectors.index_folder import Generation
 from .meter import Meter, folder_bytes, peak_memory
-from .quality import CentringGain, Recall
+from .recall import CentringGain, Recall
 
 Action = Literal["built", "grown", "current"]
 

@@ -13,14 +13,14 @@ from specclip_search.atlas.files import file_digest
 from specclip_search.errors import SpecclipError
 
 from .costs import group_size
-from .keytable import KeyTable
-from .layout import DIGESTS, current_generation
-from .means import centre
+from ..vectors.keys import KeyTable
+from ..vectors.index_folder import DIGESTS, current_generation
+from ..vectors.means import centre
 from .meter import folder_bytes
-from .quality import Recall, exact_truth, measure_recall
-from .search import VectorIndex
+from .recall import Recall, exact_truth, measure_recall
+from ..search.index import VectorIndex
 from .strata import query_groups
-from .vectors import VectorTable
+from ..vectors.table import VectorTable
 
 HALF_STEP = 1e-3
 SAMPLED_ROWS = 2000

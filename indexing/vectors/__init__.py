@@ -1,0 +1,1 @@
+"""Spectra to vectors and labels; rows, keys, means."""
