@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import MissingExtra
 
-from .pair_table import PairTable
-from .pairs import LRS, XP
+from .anomalies.pair_table import PairTable
+from .space.pairs import LRS, XP
 
 if TYPE_CHECKING:
-    from .space import Space
+    from .space.space import Space
 
 TREES = 200
 SAMPLE = 512

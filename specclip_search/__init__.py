@@ -17,9 +17,9 @@ _HOMES = {
     "SpecclipError": "specclip_search.errors",
     "read_spectrum": "specclip_search.readers",
     "load_model": "specclip_search.training.model",
-    "similar": "specclip_search.queries.similar",
-    "anomalies": "specclip_search.queries.anomalies",
-    "emp_candidates": "specclip_search.queries.emp",
+    "similar": "specclip_search.queries.similar.similar",
+    "anomalies": "specclip_search.queries.anomalies.anomalies",
+    "emp_candidates": "specclip_search.queries.emp.candidates",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -82,7 +82,7 @@ class Statements:
     seconds
         Wall time of a statement; unlimited by default.
     sandbox
-        Treat statements as a stranger's: see `specclip_search.queries.sandbox`. Its own limits hold where none is
+        Treat statements as a stranger's: see `specclip_search.queries.sql.sandbox`. Its own limits hold where none is
         given.
 
     Attributes
@@ -94,9 +94,9 @@ class Statements:
     def __init__(
         self, atlas: Atlas, rows: int | None = None, seconds: float | None = None, sandbox: bool = False
     ) -> None:
-        from specclip_search.queries.sandbox import Sandbox
-        from specclip_search.queries.sandbox_worker import Limits
-        from specclip_search.queries.sql import connect
+        from specclip_search.queries.sql.sandbox import Sandbox
+        from specclip_search.queries.sql.sandbox_worker import Limits
+        from specclip_search.queries.views.connection import connect
 
         self.rows = rows
         self.seconds = seconds

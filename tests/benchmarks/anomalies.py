@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    from specclip_search.queries.anomalies import WEIGHTS, score
-    from specclip_search.queries.evaluate_truth import Truth
-    from specclip_search.queries.features import NAMES
+    from specclip_search.queries.anomalies.anomalies import WEIGHTS, score
+    from specclip_search.queries.anomalies.local_quantities import NAMES
+    from specclip_search.queries.evaluation.truth import Truth
     from specclip_search.queries.rivals import isolation_forest, pair_vectors, reconstruction_error
-    from specclip_search.queries.space import open_space
+    from specclip_search.queries.space.space import open_space
 
     from specclip_search.atlas import Atlas
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 def by_class(lists: dict[str, np.ndarray], seen: np.ndarray) -> list[dict[str, object]]:
     """Average precision of every list, class by class."""
-    from specclip_search.queries.evaluate_numbers import ranked
+    from specclip_search.queries.evaluation.measures import ranked
 
     classes = {"any oddity": seen != ""} | {name: seen == name for name in np.unique(seen[seen != ""])}
     print(f"{'average precision':22s} {'n':>5s}  " + "".join(f"{name:>28s}" for name in lists))
@@ -87,7 +87,7 @@ def by_class(lists: dict[str, np.ndarray], seen: np.ndarray) -> list[dict[str, o
 
 def single_quantities(columns: dict[str, np.ndarray], seen: np.ndarray) -> list[dict[str, object]]:
     """The classes that each quantity finds best by itself."""
-    from specclip_search.queries.evaluate_numbers import average_precision
+    from specclip_search.queries.evaluation.measures import average_precision
 
     rows: list[dict[str, object]] = []
     print("\nquantity by itself: average precision of the three classes it finds best")
@@ -106,7 +106,7 @@ def following(
     score: np.ndarray, seen: np.ndarray, truth: object, row: np.ndarray, source_id: np.ndarray
 ) -> list[dict[str, object]]:
     """Rank correlation of normal stars' scores with what they must not follow."""
-    from specclip_search.queries.evaluate_numbers import rank_correlation
+    from specclip_search.queries.evaluation.measures import rank_correlation
 
     normal = seen == ""
     star = truth.stars(source_id)  # type: ignore[attr-defined]

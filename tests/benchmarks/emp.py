@@ -19,16 +19,16 @@ import resource
 import time
 
 import numpy as np
-from specclip_search.queries.emp_combination import PARTS
-from specclip_search.queries.emp_estimates import log_odds
-from specclip_search.queries.emp_neighbours import neighbours_say
-from specclip_search.queries.emp_scores import Evidence, combine, gather_evidence, score_stars
-from specclip_search.queries.evaluate_numbers import Measured, average_precision, ranked, share
-from specclip_search.queries.evaluate_truth import Truth
-from specclip_search.queries.known_stars import read_known
-from specclip_search.queries.labels import row_labels, star_labels
-from specclip_search.queries.pairs import LRS, XP
-from specclip_search.queries.space import Space, open_space
+from specclip_search.queries.emp.combination import PARTS
+from specclip_search.queries.emp.estimates import log_odds
+from specclip_search.queries.emp.known_stars import read_known
+from specclip_search.queries.emp.neighbour_estimate import neighbours_say
+from specclip_search.queries.emp.scores import Evidence, combine, gather_evidence, score_stars
+from specclip_search.queries.evaluation.measures import Measured, average_precision, ranked, share
+from specclip_search.queries.evaluation.truth import Truth
+from specclip_search.queries.space.pairs import LRS, XP
+from specclip_search.queries.space.space import Space, open_space
+from specclip_search.queries.views.labels import row_labels, star_labels
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError

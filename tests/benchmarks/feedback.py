@@ -39,11 +39,11 @@ class Survey:
 
     @classmethod
     def read(cls, path: str) -> Survey:
-        from specclip_search.queries.evaluate_truth import Truth
-        from specclip_search.queries.features import NAMES
-        from specclip_search.queries.pair_table import vector_rows
-        from specclip_search.queries.pairs import LRS, XP
-        from specclip_search.queries.space import open_space
+        from specclip_search.queries.anomalies.local_quantities import NAMES
+        from specclip_search.queries.anomalies.pair_table import vector_rows
+        from specclip_search.queries.evaluation.truth import Truth
+        from specclip_search.queries.space.pairs import LRS, XP
+        from specclip_search.queries.space.space import open_space
 
         from specclip_search.atlas import Atlas
 
@@ -83,7 +83,7 @@ def nearby_mean(vectors: np.ndarray, z: np.ndarray, judged: np.ndarray, value: n
 
 def ours(vectors: np.ndarray, z: np.ndarray, judged: np.ndarray, value: np.ndarray) -> np.ndarray:
     """What `specclip-search anomalies` does."""
-    from specclip_search.queries.verdicts import STRENGTH, learned_shift, odd_patterns
+    from specclip_search.queries.anomalies.verdicts import STRENGTH, learned_shift, odd_patterns
 
     return STRENGTH * learned_shift(vectors, odd_patterns(z), judged, value)
 
@@ -93,7 +93,7 @@ LEARNERS: dict[str, Learner] = {"no learning": unmoved, "mean of verdicts nearby
 
 def session(survey: Survey, wanted: np.ndarray, learner: Learner, seed: int, batch: int) -> dict[int, list[float]]:
     """Recall at `DEPTHS`, and the interesting ones among those shown, after each number of labels in `MARKS`."""
-    from specclip_search.queries.anomaly_list import LEARNING_POOL
+    from specclip_search.queries.anomalies.listing import LEARNING_POOL
 
     shown = np.random.default_rng(seed).random(len(wanted)) < 0.5
     candidates, held = np.flatnonzero(shown)[:LEARNING_POOL], np.flatnonzero(~shown)[:LEARNING_POOL]

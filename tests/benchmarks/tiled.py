@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--rank", action="store_true", help="only rank what stands in FOLDER")
     options = parser.parse_args()
     from specclip_search.indexing import build_index
-    from specclip_search.queries.anomalies import score
-    from specclip_search.queries.space import Space
+    from specclip_search.queries.anomalies.anomalies import score
+    from specclip_search.queries.space.space import Space
 
     if not options.rank:
         timed("made", lambda: make(Atlas(options.atlas), options.folder, options.copies))

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from specclip_search.indexing.vectors.keys import KeyTable
-from specclip_search.queries.linking import link_stars
-from specclip_search.queries.pairs import read_keys, star_keys
+from specclip_search.queries.sky.link import link_stars
+from specclip_search.queries.space.pairs import read_keys, star_keys
 
 from specclip_search import Atlas
 from specclip_search.atlas.arrays import table_from_columns

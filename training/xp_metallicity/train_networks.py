@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from specclip_search.queries.pairs import XP
+from specclip_search.queries.space.pairs import XP
 
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.atlas.files import whole_file

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from specclip_search.queries.emp_linear import inverse_density
+from specclip_search.queries.emp.linear import inverse_density
 
 from specclip_search.atlas.files import whole_file
 from specclip_search.keys import split_of

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from specclip_search.queries.emp_combination import depth
+from specclip_search.queries.emp.combination import depth
 
 from specclip_search.keys import split_of
 

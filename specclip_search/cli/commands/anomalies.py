@@ -56,8 +56,8 @@ def anomalies(
     context.obj = atlas
     if context.invoked_subcommand is not None:
         return
-    from specclip_search.queries.anomalies import anomalies as rank
-    from specclip_search.queries.within_list import anomalies_within
+    from specclip_search.queries.anomalies.anomalies import anomalies as rank
+    from specclip_search.queries.anomalies.within_list import anomalies_within
 
     from ...errors import QueryError
     from ...tables import require_writable
@@ -96,7 +96,7 @@ def label(
 
     Example: specclip-search anomalies --atlas demo-atlas label gaia:428578160659524352 interesting
     """
-    from specclip_search.queries.verdicts import judge
+    from specclip_search.queries.anomalies.verdicts import judge
 
     pairs = judge(open_atlas(context.obj), key, verdict)
     say(f"{key} is {verdict} ({pairs} scored {'pair' if pairs == 1 else 'pairs'}); `anomalies` heeds it from now on.")

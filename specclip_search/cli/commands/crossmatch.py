@@ -54,8 +54,8 @@ def crossmatch(
 
     Example: specclip-search crossmatch stars my_catalogue --radius 2 --output matches.vot --atlas my-atlas
     """
-    from specclip_search.queries.hats import is_catalogue
-    from specclip_search.queries.sql import connect
+    from specclip_search.queries.sky.hats import is_catalogue
+    from specclip_search.queries.views.connection import connect
 
     from ...errors import QueryError
     from ...tables import require_writable, write_rows
@@ -70,7 +70,7 @@ def crossmatch(
         require_writable(format, output)
     with connect(open_atlas(atlas)) as connection:
         if clustered:
-            from specclip_search.queries.hats import as_catalogues, crossmatch_hats
+            from specclip_search.queries.sky.hats import as_catalogues, crossmatch_hats
 
             from ...stages.cluster import dask_client
 
@@ -89,7 +89,7 @@ def crossmatch(
                     output=output if to_hats else None,
                 )
         else:
-            from specclip_search.queries.crossmatch import crossmatch as match
+            from specclip_search.queries.sky.crossmatch import crossmatch as match
 
             table = match(
                 connection, left, right, radius, left_epoch=left_epoch, right_epoch=right_epoch, nearest=not pairs

@@ -86,7 +86,7 @@ class Steps:
 def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
     from specclip_search.indexing import build_index, embed
     from specclip_search.indexing.vectors.estimate import estimate
-    from specclip_search.queries.translate import translate
+    from specclip_search.queries.translation.translate import translate
     from specclip_search.training.model import load_model
 
     from ...ingest import ingest_library
@@ -116,9 +116,9 @@ def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
 
 
 def _search(atlas: Atlas, steps: Steps) -> None:
-    from specclip_search.queries.anomalies import anomalies
-    from specclip_search.queries.emp import emp_candidates
-    from specclip_search.queries.similar import similar
+    from specclip_search.queries.anomalies.anomalies import anomalies
+    from specclip_search.queries.emp.candidates import emp_candidates
+    from specclip_search.queries.similar.similar import similar
 
     key = f"gaia:{STAR_SOURCE_ID}"
     sample = atlas.sql("SELECT median(feh) FROM stars WHERE feh IS NOT NULL").fetchall()[0][0]

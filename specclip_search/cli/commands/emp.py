@@ -45,7 +45,7 @@ def emp(
 
     Example: specclip-search emp --below -2 --top 20 --plot poor.png --atlas demo-atlas
     """
-    from specclip_search.queries.emp import emp_candidates
+    from specclip_search.queries.emp.candidates import emp_candidates
 
     from ...tables import require_writable
     from ..reports import deliver, say
@@ -55,7 +55,7 @@ def emp(
     deliver(frame, format, output, FIRST)
     say(*frame.attrs["notes"])
     if plot or sky or histogram:
-        from specclip_search.queries import emp_pictures
+        from specclip_search.queries.emp import pictures as emp_pictures
 
         if plot:
             emp_pictures.draw(frame, plot, not equatorial)

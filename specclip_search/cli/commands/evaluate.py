@@ -29,7 +29,7 @@ def evaluate(
 
     Example: specclip-search evaluate --atlas demo-atlas --format json
     """
-    from specclip_search.queries.evaluate import evaluate as measure
+    from specclip_search.queries.evaluation.evaluate import evaluate as measure
 
     from ...tables import require_writable
     from ..reports import deliver

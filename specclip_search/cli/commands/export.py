@@ -47,7 +47,7 @@ def export(
 
     Example: specclip-search export stars --format hats --output my-stars --atlas my-atlas
     """
-    from specclip_search.queries.export import export_table
+    from specclip_search.queries.sql.export import export_table
 
     with progress_bar("export", "rows") as progress:
         report = export_table(

@@ -40,7 +40,7 @@ def link(
 
     Example: specclip-search link --catalog gaia --radius 3 --atlas my-atlas
     """
-    from specclip_search.queries.linking import link_stars
+    from specclip_search.queries.sky.link import link_stars
 
     report = link_stars(
         open_atlas(atlas), catalog, radius_arcsec=radius, lamost_epoch=lamost_epoch, gaia_epoch=gaia_epoch

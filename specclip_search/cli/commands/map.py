@@ -43,8 +43,8 @@ def make(
 
     Example: specclip-search map --color feh --output map.png --parquet map.parquet --atlas demo-atlas
     """
-    from specclip_search.queries.map import check_color, label_columns, make_map, map_table, write_map
-    from specclip_search.queries.map_picture import draw_map
+    from specclip_search.queries.maps.map import check_color, label_columns, make_map, map_table, write_map
+    from specclip_search.queries.maps.picture import draw_map
 
     from ...tables.pictures import picture_format
 

@@ -31,7 +31,7 @@ def report(
 
     Example: specclip-search report --anomalies 10 --emp 10 --output report.html --atlas demo-atlas
     """
-    from specclip_search.queries.report import write_report
+    from specclip_search.queries.report.report import write_report
 
     with progress_bar("report", "steps") as progress:
         done = write_report(

@@ -60,8 +60,8 @@ def similar(
 
     Example: specclip-search similar gaia:1624605949904837888 -k 10 --within gaia_xp --atlas demo-atlas
     """
-    from specclip_search.queries.similar import similar as search
-    from specclip_search.queries.summary import summarise
+    from specclip_search.queries.similar.similar import similar as search
+    from specclip_search.queries.similar.summary import summarise
 
     from ...tables import require_writable
 
@@ -85,7 +85,7 @@ def similar(
     )
     deliver(frame, format, output, FIRST)
     if plot is not None:
-        from specclip_search.queries.plot_similar import plot_similar
+        from specclip_search.queries.similar.picture import plot_similar
 
         plot_similar(atlas_there, frame, plot)
     if summary:

@@ -31,7 +31,7 @@ def spectrum(
 
     Example: specclip-search spectrum gaia:428578160659524352 --output spectrum.vot --atlas demo-atlas
     """
-    from specclip_search.queries.spectrum_table import spectrum_table, ssa_meta
+    from specclip_search.queries.sql.spectrum_table import spectrum_table, ssa_meta
 
     from ...tables import format_of, write_rows
 

@@ -19,7 +19,7 @@ def translate(atlas: AtlasOption, model: ModelOption = None, scheduler: Schedule
 
     Example: specclip-search translate --atlas my-atlas
     """
-    from specclip_search.queries.translate import translate as translate_atlas
+    from specclip_search.queries.translation.translate import translate as translate_atlas
 
     with optional_client(scheduler) as client, progress_bar("translate", "pairs") as progress:
         report = translate_atlas(open_atlas(atlas), model, progress=progress, client=client)

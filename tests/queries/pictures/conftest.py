@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from specclip_search.queries.space import Space
+from specclip_search.queries.space.space import Space
 
 
 def _toys() -> ModuleType:
@@ -29,7 +29,7 @@ def _toys() -> ModuleType:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """900 pairs in three shards, some planted oddities; tests only read it, or add results to it."""
-    from specclip_search.queries.translate import translate
+    from specclip_search.queries.translation.translate import translate
 
     survey = _toys().make_survey(tmp_path_factory.mktemp("drawn") / "atlas", stars=900, wrong=6, emission=6)
     survey.embed()

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from specclip_search.queries.anomalies import anomalies
-from specclip_search.queries.map import check_color, label_columns, make_map, map_table, write_map
-from specclip_search.queries.map_colours import colouring
-from specclip_search.queries.map_layout import lay_out, place, principal_axes
-from specclip_search.queries.map_picture import draw_map, map_image, view_of
+from specclip_search.queries.anomalies.anomalies import anomalies
+from specclip_search.queries.maps.colours import colouring
+from specclip_search.queries.maps.layout import lay_out, place, principal_axes
+from specclip_search.queries.maps.map import check_color, label_columns, make_map, map_table, write_map
+from specclip_search.queries.maps.picture import draw_map, map_image, view_of
 
 from specclip_search.errors import QueryError
 
@@ -52,7 +52,7 @@ def test_layout_keeps_groups_apart_and_places_the_rest_in_them() -> None:
 
 def test_vectors_are_read_in_order_and_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, _ = clusters()
-    monkeypatch.setattr("specclip_search.queries.map_layout.BATCH_ROWS", 64)
+    monkeypatch.setattr("specclip_search.queries.maps.layout.BATCH_ROWS", 64)
     asked: list[np.ndarray] = []
     lay_out(lambda rows: asked.append(rows) or vectors[rows], len(vectors), 100, seed=1)  # type: ignore[func-returns-value]
     assert max(len(rows) for rows in asked) <= 64
@@ -106,7 +106,7 @@ def test_near_in_the_map_is_near_in_labels(mapped: Any) -> None:
 
 
 def test_a_kept_map_is_not_made_again(mapped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specclip_search.queries.map.lay_out", lambda *_: pytest.fail("the layout was made again"))
+    monkeypatch.setattr("specclip_search.queries.maps.map.lay_out", lambda *_: pytest.fail("the layout was made again"))
     stage = make_map(mapped.atlas, sample=600, seed=4)
     assert stage.parts()[0].extra["sample"] == 600
     assert mapped.atlas.sql("SELECT count(*) FROM map WHERE sampled").fetchall() == [(600,)]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries.plot_similar import plot_similar
-from specclip_search.queries.similar import similar
-from specclip_search.queries.spectra_of import read_spectra, read_target, sample_fluxes
-from specclip_search.queries.telling_windows import telling_windows
+from specclip_search.queries.similar.picture import plot_similar
+from specclip_search.queries.similar.similar import similar
+from specclip_search.queries.similar.telling_windows import telling_windows
+from specclip_search.queries.space.spectra import read_spectra, read_target, sample_fluxes
 
 from specclip_search.errors import QueryError
 from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS

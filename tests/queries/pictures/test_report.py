@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from specclip_search.queries.report import MOST_CARDS, write_report
-from specclip_search.queries.report_cards import make_cards
-from specclip_search.queries.report_svg import Panel, panel_svg
-from specclip_search.queries.report_words import emp_words
-from specclip_search.queries.space import open_space
-from specclip_search.queries.windows import WindowSet
+from specclip_search.queries.report.cards import make_cards
+from specclip_search.queries.report.report import MOST_CARDS, write_report
+from specclip_search.queries.report.spectra_svg import Panel, panel_svg
+from specclip_search.queries.report.words import emp_words
+from specclip_search.queries.space.space import open_space
+from specclip_search.queries.space.windows import WindowSet
 
 from specclip_search.errors import MissingExtra, QueryError
 from specclip_search.surveys.modality import LAMOST_LRS
@@ -57,8 +57,8 @@ class Page(HTMLParser):
 def page(drawn: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("specclip_search.queries.report_maps.SAMPLE", 400)
-        patch.setattr("specclip_search.queries.space.Space.loaded_model", lambda _: drawn.model)
+        patch.setattr("specclip_search.queries.report.maps.SAMPLE", 400)
+        patch.setattr("specclip_search.queries.space.space.Space.loaded_model", lambda _: drawn.model)
         result = write_report(drawn.atlas, path, anomalies=6, emp=0, title="A <b>toy</b> survey")
     assert result.anomalies == 6
     assert result.size == path.stat().st_size < 2_000_000
@@ -101,7 +101,7 @@ def test_text_from_outside_is_escaped(page: Path) -> None:
 
 
 def test_cards_hold_spectra_residuals_neighbours_and_links(page: Path, drawn: Any) -> None:
-    from specclip_search.queries.anomalies import anomalies
+    from specclip_search.queries.anomalies.anomalies import anomalies
 
     text = page.read_text(encoding="utf-8")
     first = anomalies(drawn.atlas, top=1).iloc[0]
@@ -131,9 +131,9 @@ def test_what_cannot_be_answered_is_noted(drawn: Any, tmp_path: Path, monkeypatc
     def not_installed(*_: object, **__: object) -> None:
         raise MissingExtra("umap-learn", "map", "a map of the space")
 
-    monkeypatch.setattr("specclip_search.queries.emp.emp_candidates", refused)
-    monkeypatch.setattr("specclip_search.queries.report_maps._is_current", lambda _: False)
-    monkeypatch.setattr("specclip_search.queries.report_maps.make_map", not_installed)
+    monkeypatch.setattr("specclip_search.queries.emp.candidates.emp_candidates", refused)
+    monkeypatch.setattr("specclip_search.queries.report.maps._is_current", lambda _: False)
+    monkeypatch.setattr("specclip_search.queries.report.maps.make_map", not_installed)
     done = write_report(drawn.atlas, tmp_path / "report.html", anomalies=0, emp=5)
     assert (done.anomalies, done.emp, done.maps) == (0, 0, 0)
     assert done.notes[0] == "emp: No star has [Fe/H].\nIngest a catalogue."
@@ -149,7 +149,7 @@ def test_a_page_is_not_written_from_translations_out_of_date(
     def stale(*_: object, **__: object) -> None:
         raise QueryError("The translation errors were made by an earlier version.", "Run translate again.")
 
-    monkeypatch.setattr("specclip_search.queries.anomalies.anomalies", stale)
+    monkeypatch.setattr("specclip_search.queries.anomalies.anomalies.anomalies", stale)
     with pytest.raises(QueryError, match="earlier version"):
         write_report(drawn.atlas, tmp_path / "report.html", anomalies=3, emp=0, maps=False)
     assert not (tmp_path / "report.html").exists()

@@ -225,7 +225,7 @@ def add_spectra() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def searched(survey_maker: Callable[..., Survey]) -> Survey:
     """A survey with vectors, indexes, translations and planted oddities; tests only read it."""
-    from specclip_search.queries.translate import translate
+    from specclip_search.queries.translation.translate import translate
 
     survey = survey_maker(stars=4000, wrong=24, emission=24)
     survey.embed()

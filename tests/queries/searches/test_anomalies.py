@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from scipy import stats
-from specclip_search.queries.anomalies import anomalies, score
-from specclip_search.queries.space import open_space
-from specclip_search.queries.translate import translate
+from specclip_search.queries.anomalies.anomalies import anomalies, score
+from specclip_search.queries.space.space import open_space
+from specclip_search.queries.translation.translate import translate
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import split_of
@@ -92,7 +92,7 @@ def test_table_is_whole(searched: Any, listed: pd.DataFrame) -> None:
 
 def test_same_command_same_list_and_scores_are_kept(searched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = anomalies(searched.atlas, top=20)
-    monkeypatch.setattr("specclip_search.queries.anomalies.score", lambda *_: pytest.fail("scores were computed again"))
+    monkeypatch.setattr("specclip_search.queries.anomalies.anomalies.score", lambda *_: pytest.fail("scores were computed again"))
     second = anomalies(searched.atlas, top=20)
     pd.testing.assert_frame_equal(first, second)
     assert first.attrs == second.attrs

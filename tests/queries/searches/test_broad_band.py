@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from specclip_search.queries.broad_band import NAMES, broad_band
-from specclip_search.queries.law_features import standardised
-from specclip_search.queries.match_head import mismatch
+from specclip_search.queries.anomalies.broad_band import NAMES, broad_band
+from specclip_search.queries.anomalies.global_quantities import standardised
+from specclip_search.queries.anomalies.match_network import mismatch
 
 from specclip_search.preparation.bands import BAND_CENTRES, BANDS, JOIN
 

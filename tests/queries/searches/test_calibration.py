@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from specclip_search.queries.calibration import benjamini_hochberg, calibrate, surprise, without_odd
+from specclip_search.queries.statistics.p_values import benjamini_hochberg, calibrate, surprise, without_odd
 
 
 @pytest.mark.parametrize("law", ["norm", "expon", "t"])

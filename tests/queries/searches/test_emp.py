@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from specclip_search.queries.emp import emp_candidates, score_stars
-from specclip_search.queries.emp_probability import fit
-from specclip_search.queries.known_stars import read_known
-from specclip_search.queries.space import open_space
+from specclip_search.queries.emp.candidates import emp_candidates, score_stars
+from specclip_search.queries.emp.known_stars import read_known
+from specclip_search.queries.emp.probability import fit
+from specclip_search.queries.space.space import open_space
 
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
@@ -31,7 +31,7 @@ def true_feh(survey: Any, source_id: np.ndarray) -> np.ndarray:
 def _no_networks() -> Iterator[None]:
     """The toy's spectra are no stars': networks that know real ones have nothing to say of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("specclip_search.queries.emp_estimates.load_network", lambda: None)
+        patch.setattr("specclip_search.queries.emp.estimates.load_network", lambda: None)
         yield
 
 

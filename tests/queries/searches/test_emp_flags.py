@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-from specclip_search.queries.emp_flags import flag
-from specclip_search.queries.emp_stars import Stars
-from specclip_search.queries.emp_table import ESTIMATES, PARTS, SIDES
+from specclip_search.queries.emp.flags import flag
+from specclip_search.queries.emp.schema import ESTIMATES, PARTS, SIDES
+from specclip_search.queries.emp.stars import Stars
 
 
 def flags_of(count: int, feh: float = -2.5, **columns: list[float]) -> tuple[list[str], list[bool]]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries import emp_combination
-from specclip_search.queries.emp_combination import Combination, combination_for, learn, plain, to_json
-from specclip_search.queries.emp_estimates import log_odds
-from specclip_search.queries.emp_probability import logistic
-from specclip_search.queries.emp_scores import together
+from specclip_search.queries.emp import combination as emp_combination
+from specclip_search.queries.emp.combination import Combination, combination_for, learn, plain, to_json
+from specclip_search.queries.emp.estimates import log_odds
+from specclip_search.queries.emp.probability import logistic
+from specclip_search.queries.emp.scores import together
 from specclip_search.training.xp_metallicity.networks import XpNetwork, load_network, pack, unpack
 from specclip_search.training.xp_metallicity.train_networks import (
     SIMULATED_BELOW,

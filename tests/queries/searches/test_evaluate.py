@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.evaluate_anomalies import _limit, strangeness
-from specclip_search.queries.evaluate_labels import label_errors
-from specclip_search.queries.evaluate_numbers import average_precision, middle, rank_correlation, ranked, share
-from specclip_search.queries.evaluate_parts import _listed, _ranks
-from specclip_search.queries.evaluate_truth import Truth
+from specclip_search.queries.evaluation.anomalies import _limit, strangeness
+from specclip_search.queries.evaluation.evaluate_labels import label_errors
+from specclip_search.queries.evaluation.measures import average_precision, middle, rank_correlation, ranked, share
+from specclip_search.queries.evaluation.parts import _listed, _ranks
+from specclip_search.queries.evaluation.truth import Truth
 from specclip_search.training.fit.retrieval import pair_retrieval
 
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from specclip_search.queries.anomaly_weights import climb, worth
-from specclip_search.queries.double_lined import double_lined
-from specclip_search.queries.match_head import mismatch
-from specclip_search.queries.nuisance import amplitude, dust_shape, extinction, lrs_shapes, velocity_shape, xp_shapes
-from specclip_search.queries.patterns import LRS_PATTERNS, apply_filters, learn_scale, raw_filters, templates
-from specclip_search.queries.residual_law import ResidualLaw, learn_law, whiten
+from specclip_search.queries.anomalies.match_network import mismatch
+from specclip_search.queries.anomalies.weights import climb, worth
+from specclip_search.queries.translation.double_lined import double_lined
+from specclip_search.queries.translation.matched_filters import (
+    LRS_PATTERNS,
+    apply_filters,
+    learn_scale,
+    raw_filters,
+    templates,
+)
+from specclip_search.queries.translation.nuisance_shapes import (
+    amplitude,
+    dust_shape,
+    extinction,
+    lrs_shapes,
+    velocity_shape,
+    xp_shapes,
+)
+from specclip_search.queries.translation.residual_covariance import ResidualLaw, learn_law, whiten
 
 from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
@@ -142,7 +155,7 @@ def test_weights_climb_to_what_tells() -> None:
 
 
 def test_weak_signs_of_a_wrong_match_add_up():
-    from specclip_search.queries.identity import IDENTITY, identity_sum
+    from specclip_search.queries.anomalies.identity import IDENTITY, identity_sum
 
     z = np.zeros((4, len(IDENTITY)), np.float32)
     z[0] = 4.0
@@ -155,7 +168,7 @@ def test_weak_signs_of_a_wrong_match_add_up():
 
 
 def test_identity_weights_are_those_of_the_law_that_made_the_data() -> None:
-    from specclip_search.queries.identity import logistic_weights
+    from specclip_search.queries.anomalies.identity import logistic_weights
 
     rng = np.random.default_rng(8)
     values = rng.normal(0, 1, (40_000, 3))

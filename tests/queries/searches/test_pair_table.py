@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from specclip_search.queries.pair_table import _shared_texts
+from specclip_search.queries.anomalies.pair_table import _shared_texts
 
 
 def test_rows_of_one_text_share_one_string_over_chunks_and_nulls() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from specclip_search.queries import rarity as module
-from specclip_search.queries.rarity import fit_density, rarity
+from specclip_search.queries.anomalies import rarity as module
+from specclip_search.queries.anomalies.rarity import fit_density, rarity
 
 RARE = 12
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import stats
-from specclip_search.queries.robust import fit_trend, local_location_scale, median_and_sigma, weighted_quantile
+from specclip_search.queries.statistics.robust_trend import (
+    fit_trend,
+    local_location_scale,
+    median_and_sigma,
+    weighted_quantile,
+)
 
 
 def test_weighted_median_of_equal_weights_is_the_median() -> None:

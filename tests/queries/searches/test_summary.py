@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from specclip_search.queries.similar import similar
-from specclip_search.queries.summary import summarise
+from specclip_search.queries.similar.similar import similar
+from specclip_search.queries.similar.summary import summarise
 
 
 def test_summary_says_median_and_scatter(searched: Any) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from specclip_search.queries.anomaly_weights import load_tails, load_weights
-from specclip_search.queries.features import NAMES
-from specclip_search.queries.scoring import quantity_parts
-from specclip_search.queries.tails import TailLaw, learn_tail
+from specclip_search.queries.anomalies.local_quantities import NAMES
+from specclip_search.queries.anomalies.scoring import quantity_parts
+from specclip_search.queries.anomalies.weights import load_tails, load_weights
+from specclip_search.queries.statistics.tail_shape import TailLaw, learn_tail
 
 
 @pytest.fixture(scope="module")

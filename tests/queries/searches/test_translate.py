@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries import translate as translate_module
-from specclip_search.queries.error_store import load
-from specclip_search.queries.model_error import learn_model_error, measure
-from specclip_search.queries.translate import translate
-from specclip_search.queries.windows import WindowSet, window_means
+from specclip_search.queries.space.windows import WindowSet, window_means
+from specclip_search.queries.translation import translate as translate_module
+from specclip_search.queries.translation.learned_errors import load
+from specclip_search.queries.translation.model_error import learn_model_error, measure
+from specclip_search.queries.translation.translate import translate
 
 from specclip_search.errors import AtlasError, QueryError
 from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
@@ -179,7 +179,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("toy", sys.argv[2])
 toy = sys.modules['toy'] = importlib.util.module_from_spec(spec); spec.loader.exec_module(toy)
 from specclip_search.atlas import Atlas
-from specclip_search.queries.translate import translate
+from specclip_search.queries.translation.translate import translate
 translate(Atlas(sys.argv[1]), toy.LinearModel(), progress=lambda done, total, note: print(done, flush=True) or input())
 """
 

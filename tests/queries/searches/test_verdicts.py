@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries.anomalies import anomalies
-from specclip_search.queries.translate import translate
-from specclip_search.queries.verdicts import give_verdict, judge, learned_shift, odd_patterns, read_verdicts
+from specclip_search.queries.anomalies.anomalies import anomalies
+from specclip_search.queries.anomalies.verdicts import give_verdict, judge, learned_shift, odd_patterns, read_verdicts
+from specclip_search.queries.translation.translate import translate
 
 from specclip_search.errors import QueryError
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
-from specclip_search.queries.export import export_table
+from specclip_search.queries.sql.export import export_table
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table

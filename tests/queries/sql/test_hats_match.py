@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from specclip_search.queries.crossmatch import crossmatch
-from specclip_search.queries.export import export_table
-from specclip_search.queries.hats import as_catalogues, crossmatch_hats
-from specclip_search.queries.sql import connect
+from specclip_search.queries.sky.crossmatch import crossmatch
+from specclip_search.queries.sky.hats import as_catalogues, crossmatch_hats
+from specclip_search.queries.sql.export import export_table
+from specclip_search.queries.views.connection import connect
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries import lookup
-from specclip_search.queries.lookup import open_lookup
-from specclip_search.queries.view_files import committed_files
+from specclip_search.queries.space import lookup
+from specclip_search.queries.space.lookup import open_lookup
+from specclip_search.queries.views.parquet import committed_files
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs import ingest as catalog

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from specclip_search.queries.sandbox import Limits, Sandbox, _deadline, run_untrusted
+from specclip_search.queries.sql.sandbox import Limits, Sandbox, _deadline, run_untrusted
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
@@ -278,7 +278,7 @@ def test_a_slow_statement_is_not_given_the_time_of_the_start(shared: Sandbox, mo
         given.append(seconds)
         return _deadline(worker, seconds)
 
-    monkeypatch.setattr("specclip_search.queries.sandbox._deadline", deadline)
+    monkeypatch.setattr("specclip_search.queries.sql.sandbox._deadline", deadline)
     with Sandbox(shared.atlas, Limits(seconds=0.5)) as fresh, pytest.raises(QueryError, match=r"within 0\.5 s"):
         fresh.run("SELECT levenshtein(repeat('a', 500000), repeat('b', 500000))")
     assert len(given) == 2

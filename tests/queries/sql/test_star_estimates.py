@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.sql import connect
+from specclip_search.queries.views.connection import connect
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from specclip_search.queries.admitted import where_to_keys
-from specclip_search.queries.sql import connect
-from specclip_search.queries.stars import annotate
+from specclip_search.queries.views.annotate import annotate
+from specclip_search.queries.views.connection import connect
+from specclip_search.queries.views.where import where_to_keys
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError

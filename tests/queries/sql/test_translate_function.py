@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.sandbox import run_untrusted
-from specclip_search.queries.sql import connect
+from specclip_search.queries.sql.sandbox import run_untrusted
+from specclip_search.queries.views.connection import connect
 from specclip_search.training.model import find_model, load_model
 
 from specclip_search.atlas import Atlas

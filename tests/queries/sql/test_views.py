@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.sql import connect
-from specclip_search.queries.views import AtlasViews
+from specclip_search.queries.views.connection import connect
+from specclip_search.queries.views.views import AtlasViews
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.schemas import described

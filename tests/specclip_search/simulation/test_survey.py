@@ -282,7 +282,7 @@ def test_too_few_real_stars(tmp_path):
 def test_from_simulation_to_evaluation_on_the_command_line(atlas, capsys):
     where = ["--atlas", str(atlas.path)]
     assert GAIA_XP.name in atlas.modalities()
-    from specclip_search.queries.evaluate import evaluate
+    from specclip_search.queries.evaluation.evaluate import evaluate
 
     with pytest.raises(QueryError, match="'truth' of a simulated survey"):
         evaluate(atlas)

@@ -1,0 +1,1 @@
+"""Which stars are strange, and why."""

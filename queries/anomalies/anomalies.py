@@ -1,0 +1,231 @@
+"""The oddest stars of an atlas: one calibrated score a pair, its likely kind and the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specclip_search.atlas.arrays import table_from_columns
+from specclip_search.atlas.files import text_digest
+from specclip_search.errors import QueryError
+from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.tables.provenance_part import stamp
+
+from ..space.neighbours import nearest_blocks
+from ..space.pairs import LRS, XP
+from ..space.space import Space, open_space
+from ..statistics.learning_stars import first_visits
+from .anomaly_table import anomalies_schema
+from .evidence import gather
+from .identity import IDENTITY, load_identity
+from .listing import listed
+from .local_quantities import NAMES, Features, Neighbours, compute_features, pair_neighbours
+from .pair_table import PairTable
+from .reasons import explain
+from .scoring import Scores, score_pairs
+from .verdicts import read_verdicts
+from .weights import load_tails, load_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from specclip_search.atlas import Atlas
+
+# raise when a formula changes: scores stored before are then computed again
+REVISION = 9
+DEFAULT_K = 32
+EXPLAIN_BELOW_P = 0.01
+WEIGHTS = load_weights(NAMES)
+TAILS = load_tails(NAMES)
+Progress = Callable[..., None]
+
+
+def anomalies(
+    atlas: Atlas,
+    top: int = 100,
+    model: str | None = None,
+    k: int = DEFAULT_K,
+    *,
+    group: bool = True,
+    learn: bool = True,
+    by: str | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """The `top` oddest pairs.
+
+    Scores of all pairs are computed once and kept under `results/anomalies`; they are computed
+    again when translations, vectors, `k` or the code's formulas have changed.
+
+    Parameters
+    ----------
+    top
+        How many rows to return.
+    model
+        Whose vectors and translations; the active model by default.
+    k
+        Neighbours that a star is compared with.
+    group
+        One row a star, its oddest pair, with the number of its visits; else one row a pair.
+    learn
+        Let verdicts that were given (see `specclip_search.queries.anomalies.verdicts`) move the ranks; scores and
+        p-values stay.
+    by
+        Rank by the z of this quantity of `specclip_search.queries.anomalies.local_quantities.NAMES` instead of the
+        score; verdicts move nothing then.
+    progress
+        Called with (done, total, note) while scores are computed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        rank, lrs_spec_id, xp_spec_id, source_id, score, p_value, q_value, kind, reason, then the
+        translation errors, S/N, the two spectra's similarity, the z of every quantity (see
+        `specclip_search.queries.anomalies.local_quantities`), n_visits, n_odd_visits (p < 0.01), verdict and learned
+        (-1 to 1) where verdicts were given, lrs_simulated, xp_simulated, and position and labels of the star.
+        `.attrs` names model, digests, version, options and the reference of the p-values.
+
+    Raises
+    ------
+    QueryError
+        If there are no translation errors, or `top`, `k` or `by` is not usable.
+    VectorIndexError
+        If an index is missing or stale.
+    """
+    if top < 1:
+        raise QueryError(f"top must be at least 1; found {top}.", "Ask for one row or more.")
+    if not 4 <= k <= 1000:
+        raise QueryError(f"k must lie between 4 and 1000; found {k}.", "32 neighbours are usual.")
+    if by is not None and by not in NAMES:
+        raise QueryError(f"There is no quantity '{by}'.", f"Choose one of {', '.join(NAMES)}.")
+    space = open_space(atlas, model)
+    account = score_atlas(space, k, progress)
+    verdicts = read_verdicts(atlas) if learn and by is None else None
+    frame = listed(space, top, group, verdicts, "score" if by is None else f"z_{by}")
+    options = {"top": top, "k": k, "group": group, "learn": learn, "by": by}
+    told = {"verdicts": 0 if verdicts is None else len(verdicts)}
+    return stamp(frame, "anomalies", options, **{**space.origin(), **account, **told})
+
+
+def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = None) -> dict[str, Any]:
+    """Make sure that `results/anomalies` holds current scores; returns what their sidecars say of them."""
+    stage = space.atlas.results("anomalies")
+    with stage.lock():
+        parts = space.atlas.translations(space.model).parts()
+        whole = _inputs(space, k)
+        inputs = {part.number: text_digest(whole, part.digest) for part in parts}
+        if (
+            parts
+            and all(stage.is_current(number, digest) for number, digest in inputs.items())
+            and ({part.number for part in stage.parts()} == set(inputs))
+        ):
+            return dict(stage.parts()[0].extra)
+        pairs, features, scores, neighbours = score(space, k, progress)
+        account = {
+            "model": space.model,
+            "k": k,
+            "revision": REVISION,
+            "weights": WEIGHTS,
+            "identity_weights": dict(zip(IDENTITY, load_identity(), strict=True)),
+            "reference": scores.reference,
+            "reference_stars": scores.reference_stars,
+            "pairs": len(pairs),
+            "unembedded": pairs.unembedded,
+            "inputs": whole,
+        }
+        _store(space, pairs, features, scores, neighbours, inputs, account)
+    return account
+
+
+def _inputs(space: Space, k: int) -> str:
+    """Digest of everything that the scores of any pair depend on."""
+    digests = [space.index(modality).digest for modality in (LRS, XP)]
+    return text_digest(
+        str(REVISION),
+        str(k),
+        str(WEIGHTS),
+        str(TAILS),
+        str(load_identity()),
+        space.atlas.translations(space.model).digest,
+        *digests,
+        *(space.atlas.estimates(modality, space.model).digest for modality in (LRS, XP)),
+        *(space.atlas.catalog(name).digest for name in space.atlas.catalogs()),
+    )
+
+
+def score(
+    space: Space,
+    k: int = DEFAULT_K,
+    progress: Progress | None = None,
+) -> tuple[PairTable, Features, Scores, dict[str, Neighbours]]:
+    """Features and scores of all pairs, without storing them."""
+    for modality in (LRS, XP):
+        space.require(modality)
+    pairs = PairTable.read(space)
+    total = 3 * len(pairs)
+    neighbours = {}
+    for turn, (modality, rows) in enumerate(((LRS, pairs.lrs_row), (XP, pairs.xp_row))):
+        tick = _tick(progress, turn * len(pairs), total, f"{modality} neighbours")
+        blocks = nearest_blocks(space, modality, rows, k, tick)
+        neighbours[modality] = pair_neighbours(pairs, modality, blocks, k, len(space.keys(modality)))
+    learn = first_visits(pairs.source_id)
+    if (learn & (split_of(pairs.source_id) != ACCEPTANCE_SPLIT)).any():
+        learn &= split_of(pairs.source_id) != ACCEPTANCE_SPLIT
+    features = compute_features(space, pairs, neighbours, learn, _tick(progress, 2 * len(pairs), total, "comparing"))
+    weights = np.array([WEIGHTS[name] for name in NAMES])
+    return pairs, features, score_pairs(features.z, pairs.source_id, weights, TAILS), neighbours
+
+
+def _tick(progress: Progress | None, base: int, total: int, note: str) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress(base + done, total, note)
+
+
+def _store(
+    space: Space,
+    pairs: PairTable,
+    features: Features,
+    scores: Scores,
+    neighbours: dict[str, Neighbours],
+    inputs: dict[int, str],
+    account: dict[str, Any],
+) -> None:
+    stage = space.atlas.results("anomalies")
+    schema = anomalies_schema()
+    kind, reason = _explained(space, pairs, features, scores, neighbours)
+    columns: dict[str, Any] = {
+        "lrs_spec_id": pairs.lrs_spec_id,
+        "lrs_release": pairs.lrs_release,
+        "xp_spec_id": pairs.xp_spec_id,
+        "xp_release": pairs.xp_release,
+        "source_id": pairs.source_id,
+        "score": scores.score,
+        "p_value": scores.p_value,
+        "q_value": scores.q_value,
+        "similarity": features.mutual_similarity,
+        "kind": kind,
+        "reason": reason,
+        **pairs.values,
+        **{f"z_{name}": features.column(name) for name in NAMES},
+    }
+    for number, digest in inputs.items():
+        here = np.flatnonzero(pairs.part == number)
+        table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
+        stage.write(number, table, schema=schema, inputs=digest, extra=account)
+    for part in stage.parts():
+        if part.number not in inputs:
+            stage.remove(part.number)
+
+
+def _explained(
+    space: Space, pairs: PairTable, features: Features, scores: Scores, neighbours: dict[str, Neighbours]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kind and reason of every pair with a small p-value, empty text for the others."""
+    kind, reason = np.full(len(pairs), "", dtype=object), np.full(len(pairs), "", dtype=object)
+    chosen = np.flatnonzero(scores.p_value < EXPLAIN_BELOW_P)
+    # a small atlas has few p-values below the limit; its oddest stars deserve words all the same
+    oddest = np.argsort(-scores.score, kind="stable")[:100]
+    chosen = np.union1d(chosen, oddest)
+    for i, evidence in zip(chosen, gather(space, pairs, features, scores.parts, neighbours, chosen), strict=True):
+        kind[i], reason[i] = explain(evidence)
+    return kind, reason

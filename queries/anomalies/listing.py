@@ -1,0 +1,127 @@
+"""The list that a user sees, made from stored scores: best rows, visits grouped, verdicts heeded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..space.pairs import LRS, XP
+from .evidence import read_columns
+from .local_quantities import NAMES
+from .pair_table import vector_rows
+from .verdicts import STRENGTH, Verdicts, learned_shift, odd_patterns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..space.space import Space
+
+FIRST = ["lrs_spec_id", "xp_spec_id", "source_id", "score", "p_value", "q_value", "kind", "reason"]
+# verdicts can lift a pair from this far down the list
+LEARNING_POOL = 5000
+ODD_P = 0.01
+
+
+def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None, by: str = "score") -> pd.DataFrame:
+    """The `top` rows by the column `by`, with ranks, visits, verdicts, position and labels."""
+    from ..similar.similar import to_frame
+    from ..views.annotate import annotate
+    from ..views.connection import connect
+
+    judged = verdicts is not None and len(verdicts) > 0
+    table = best_rows(space, max(top, LEARNING_POOL) if judged else top, group, by)
+    rows = {
+        side: vector_rows(space.keys(modality), table[f"{side}_spec_id"], table[f"{side}_release"])
+        for side, modality in (("lrs", LRS), ("xp", XP))
+    }
+    table = _with_verdicts(space, table, rows, verdicts) if judged and verdicts is not None else table
+    order = np.argsort(-_moved_score(table, by), kind="stable")[:top]
+    table, rows = table.take(pa.array(order)), {side: row[order] for side, row in rows.items()}
+    hits = pa.table(
+        {
+            "modality": pa.array([LRS] * len(order), pa.string()),
+            "release": table["lrs_release"],
+            "spec_id": table["lrs_spec_id"],
+        }
+    )
+    with connect(space.atlas) as connection:
+        extra = annotate(connection, hits)
+    table = table.add_column(0, "rank", pa.array(np.arange(1, len(order) + 1)))
+    for side, modality in (("lrs", LRS), ("xp", XP)):
+        flag = read_columns(space, modality, rows[side], ("simulated",))["simulated"]
+        table = table.append_column(f"{side}_simulated", pa.array(np.nan_to_num(flag).astype(bool)))
+    for name in extra.column_names:
+        if name not in (*hits.column_names, *table.column_names, "snr", "simulated"):
+            table = table.append_column(name, extra[name])
+    return to_frame(table)
+
+
+def best_rows(space: Space, top: int, group: bool, by: str = "score") -> pa.Table:
+    """The `top` stored rows of highest score, or of another column; equal ones in the order of the ids.
+
+    With `group` one row a star, with `n_visits` (its pairs) and `n_odd_visits` (those of p < 0.01).
+    """
+    stage = space.atlas.results("anomalies")
+    if not stage.exists:
+        raise stage.missing()
+    keys = stage.read(["source_id", by, "p_value", "lrs_spec_id", "lrs_release"])
+    by_score = pc.sort_indices(
+        keys, [(by, "descending"), ("lrs_spec_id", "ascending"), ("lrs_release", "ascending")]
+    )
+    order = by_score.to_numpy()
+    star = keys["source_id"].to_numpy()
+    _, inverse, visits = np.unique(star, return_inverse=True, return_counts=True)
+    odd = np.bincount(inverse, weights=keys["p_value"].to_numpy() < ODD_P).astype(np.int64)
+    if group:
+        _, first = np.unique(inverse[order], return_index=True)
+        order = order[np.sort(first)]
+    chosen = order[:top]
+    table = _take(space, chosen)
+    for name, values in (("n_visits", visits), ("n_odd_visits", odd)):
+        table = table.append_column(name, pa.array(values[inverse[chosen]], pa.int64()))
+    return table.select([*FIRST, *(name for name in table.column_names if name not in FIRST)])
+
+
+def _take(space: Space, rows: np.ndarray) -> pa.Table:
+    """Stored rows by their number over all shards, in the order asked for; one shard in memory."""
+    pieces, owners, start = [], [], 0
+    for part in space.atlas.results("anomalies").parts():
+        here = np.flatnonzero((rows >= start) & (rows < start + part.rows))
+        if len(here):
+            pieces.append(pq.ParquetFile(part.path).read().take(pa.array(rows[here] - start)))
+            owners.append(here)
+        start += part.rows
+    if not pieces:
+        raise space.atlas.results("anomalies").missing()
+    return pa.concat_tables(pieces).take(pa.array(np.argsort(np.concatenate(owners), kind="stable")))
+
+
+def _moved_score(table: pa.Table, by: str) -> np.ndarray:
+    score = table[by].to_numpy()
+    return score * np.exp(STRENGTH * table["learned"].to_numpy()) if "learned" in table.column_names else score
+
+
+def _with_verdicts(space: Space, table: pa.Table, rows: dict[str, np.ndarray], verdicts: Verdicts) -> pa.Table:
+    """Append `verdict` (null where none was given) and `learned`, how far verdicts move each row."""
+    vectors = np.concatenate(
+        [space.index(LRS).vectors(rows["lrs"]), space.index(XP).vectors(rows["xp"])], axis=1
+    ) / np.sqrt(2)
+    patterns = odd_patterns(np.column_stack([table[f"z_{name}"].to_numpy() for name in NAMES]))
+    given = dict(
+        zip(
+            zip(verdicts.lrs_spec_id.tolist(), verdicts.xp_spec_id.tolist(), strict=True),
+            verdicts.verdict.tolist(),
+            strict=True,
+        )
+    )
+    words = [
+        given.get(pair) for pair in zip(table["lrs_spec_id"].to_pylist(), table["xp_spec_id"].to_pylist(), strict=True)
+    ]
+    judged = np.array([i for i, word in enumerate(words) if word is not None], dtype=np.int64)
+    value = Verdicts(judged, judged, np.array([words[i] for i in judged], dtype=object)).value
+    shift = learned_shift(vectors.astype(np.float64), patterns, judged, value)
+    return table.append_column("verdict", pa.array(words, pa.string())).append_column("learned", pa.array(shift))

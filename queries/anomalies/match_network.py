@@ -1,0 +1,182 @@
+"""Do two spectra belong to one star? A small network that learns it from the atlas's own pairs.
+
+Vectors of the two instruments lie near each other, but how near differs from star to star, and
+what cannot be told from one instrument (velocity, dust) moves only one of them. Two small networks
+f and g bring both, with the broad-band shapes that vectors know nothing of, to 64 numbers in which
+-|f(a) - g(b)|^2 tells true pairs from all others of a batch (InfoNCE both ways: van den Oord, Li &
+Vinyals 2018; Radford et al. 2021). The score is the
+log of how much less likely the partner is than an average spectrum of the atlas,
+min over both sides of log sum_j exp(l(a, b_j)) - l(a, b). Pairs are judged by networks that never
+saw their star: three parts, each judged by the one that learned from the other two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+
+from ..statistics.learning_stars import first_visits, scattered
+from ..statistics.robust_trend import median_and_sigma
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Vectors = Callable[[np.ndarray], np.ndarray]
+
+FOLDS = 3
+LEAST_PAIRS = 1500
+MOST_PAIRS = 20_000
+COMPONENTS = 64
+WIDTH, OUT = 128, 64
+EPOCHS, BATCH, RATE, DECAY = 30, 512, 3e-3, 0.05
+BACKGROUND = 2000
+JUDGE_ROWS = 4096
+CLIP = 6.0
+LEAST_SPREAD = 0.01
+
+
+class _Side:
+    """Principal components of one instrument's vectors, S/N and broad-band shape, as a network takes them."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.mean = vectors.mean(axis=0)
+        centred = (vectors - self.mean).astype(np.float64)
+        values, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+        count = min(COMPONENTS, vectors.shape[1])
+        self.axes = (axes[:, ::-1][:, :count] / np.sqrt(np.maximum(values[::-1][:count], 1e-9))).astype(np.float32)
+
+    def __call__(self, vectors: np.ndarray, log_snr: np.ndarray, shape: np.ndarray) -> np.ndarray:
+        plain = np.concatenate([(vectors - self.mean) @ self.axes, log_snr[:, None] - 1.6, shape], axis=1)
+        return np.clip(np.nan_to_num(plain), -CLIP, CLIP).astype(np.float32)
+
+
+def mismatch(
+    lrs_vectors: Vectors,
+    xp_vectors: Vectors,
+    log_snr: np.ndarray,
+    source_id: np.ndarray,
+    shapes: tuple[np.ndarray, np.ndarray] | None = None,
+    seed: int = 0,
+) -> np.ndarray | None:
+    """How little two spectra look like one star's.
+
+    Parameters
+    ----------
+    lrs_vectors, xp_vectors
+        Take numbers of pairs (n,) and give their vectors (n, dim): never all are held at once.
+    log_snr
+        (N, 2) log10 S/N of both spectra.
+    source_id
+        (N,) int64. Acceptance stars teach nothing.
+    shapes
+        (N, 15) broad-band levels of LRS and XP (see `specclip_search.preparation.bands`), NaN where unknown.
+
+    Returns
+    -------
+    np.ndarray or None
+        (N,) float64, high where they do not belong together; None where the atlas has too few pairs to learn from.
+    """
+    able = first_visits(source_id) & (split_of(source_id) != ACCEPTANCE_SPLIT)
+    if able.sum() < LEAST_PAIRS:
+        return None
+    levels = _scaled(shapes, able, len(source_id))
+    order = scattered(source_id)
+    fold = (order % np.uint64(FOLDS)).astype(np.int64)
+    result = np.empty(len(source_id))
+    for number in range(FOLDS):
+        chosen = np.flatnonzero(able & (fold != number))
+        chosen = chosen[np.argsort(order[chosen], kind="stable")[:MOST_PAIRS]]
+        taught = lrs_vectors(chosen), xp_vectors(chosen)
+        sides = _Side(taught[0]), _Side(taught[1])
+        inputs = [
+            side(vectors, log_snr[chosen, column], levels[column][chosen])
+            for column, (side, vectors) in enumerate(zip(sides, taught, strict=True))
+        ]
+        del taught
+        networks = _train(inputs[0], inputs[1], seed + number)
+        background = [_apply(network, part[:BACKGROUND]) for network, part in zip(networks, inputs, strict=True)]
+        own = np.flatnonzero(fold == number)
+        for start in range(0, len(own), JUDGE_ROWS):
+            rows = own[start : start + JUDGE_ROWS]
+            a, b = (
+                _apply(network, side(vectors(rows), log_snr[rows, column], levels[column][rows]))
+                for column, (network, side, vectors) in enumerate(
+                    zip(networks, sides, (lrs_vectors, xp_vectors), strict=True)
+                )
+            )
+            result[rows] = _judge(a, b, background)
+    return result
+
+
+def _scaled(
+    shapes: tuple[np.ndarray, np.ndarray] | None, able: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both instruments' levels in robust sigma of XP's, so that their difference keeps its meaning; 0 where unknown."""
+    if shapes is None or not np.isfinite(shapes[1][able]).any():
+        return np.zeros((count, 0), np.float32), np.zeros((count, 0), np.float32)
+    middle, sigma = median_and_sigma(shapes[1][able].astype(np.float64))
+    lrs, xp = (np.nan_to_num((levels - middle) / np.maximum(sigma, LEAST_SPREAD)) for levels in shapes)
+    return lrs.astype(np.float32), xp.astype(np.float32)
+
+
+def _judge(a: np.ndarray, b: np.ndarray, background: list[np.ndarray]) -> np.ndarray:
+    from scipy.special import logsumexp
+
+    own = -np.square(a - b).sum(axis=1)
+    others = [logsumexp(-_distances(x, y), axis=1) for x, y in ((a, background[1]), (b, background[0]))]
+    return np.minimum(*others) - own
+
+
+def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray((x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2.0 * x @ y.T)
+
+
+def _network(inputs: int) -> nn.Module:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(inputs, WIDTH), nn.GELU(), nn.Dropout(0.1), nn.Linear(WIDTH, OUT))
+
+
+def _train(lrs: np.ndarray, xp: np.ndarray, seed: int) -> list[nn.Module]:
+    """Both networks, trained together; the same numbers give the same networks."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = [_network(lrs.shape[1]), _network(xp.shape[1])]
+        parameters = [parameter for network in networks for parameter in network.parameters()]
+        with torch.no_grad():
+            for network in networks:
+                network[-1].weight.mul_(0.5)  # type: ignore[index,operator,union-attr]
+        batch = min(BATCH, len(lrs))
+        steps = EPOCHS * (len(lrs) // batch)
+        optimiser = torch.optim.AdamW(parameters, RATE, weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps)
+        rng, target = np.random.default_rng(seed), torch.arange(batch)
+        for _ in range(EPOCHS):
+            order = rng.permutation(len(lrs))[: len(lrs) // batch * batch]
+            for rows in order.reshape(-1, batch):
+                a, b = networks[0](torch.from_numpy(lrs[rows])), networks[1](torch.from_numpy(xp[rows]))
+                logits = -_squared(a, b)
+                loss = cross_entropy(logits, target) + cross_entropy(logits.T, target)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+    return [network.eval() for network in networks]
+
+
+def _squared(a: Tensor, b: Tensor) -> Tensor:
+    return (a**2).sum(1)[:, None] + (b**2).sum(1) - 2.0 * a @ b.T
+
+
+def _apply(network: nn.Module, inputs: np.ndarray) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        return np.asarray(network(torch.from_numpy(inputs)).double().numpy())

@@ -1,0 +1,166 @@
+"""The oddest spectra of one instrument by themselves: for spectra that have no partner.
+
+Two questions are asked of a spectrum: does the model give it back from its own vector (total,
+strongest narrow feature, named patterns; see `specclip_search.queries.translation.residual_measures`), and has it
+close neighbours? Both are freed of S/N and of the place in the space, the first also compared with its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specclip_search.atlas.arrays import column_to_matrix
+from specclip_search.errors import QueryError
+from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+
+from ..space.neighbours import nearest_rows
+from ..space.pairs import LRS
+from ..statistics.learning_stars import learners
+from ..translation.double_lined import double_lined
+from ..translation.law_columns import PATTERNS
+from ..translation.residual_measures import Measured, SpectrumLaw, learn
+from .global_quantities import standardised
+from .local_quantities import against_neighbours, log_distance, snr_weights
+from .scoring import score_pairs
+
+if TYPE_CHECKING:
+    from ..space.space import Space
+
+MIN_STARS = 150
+LEARNING_STARS = 4000
+BATCH_ROWS = 1024
+PLACE_AXES = 3
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class WithinScores:
+    """Every spectrum of one instrument, in the order of its vectors.
+
+    Attributes
+    ----------
+    measured
+        Totals, patterns and strongest features of the spectra against their reconstruction.
+    names, z
+        Quantities and their robust z, (N, m).
+    score, p_value, q_value
+        (N,).
+    """
+
+    measured: Measured
+    names: tuple[str, ...]
+    z: np.ndarray
+    score: np.ndarray
+    p_value: np.ndarray
+    q_value: np.ndarray
+    reference: str
+    reference_stars: int
+
+
+def score_within(
+    space: Space, modality: str, k: int = 32, model: Any = None, tick: Tick | None = None
+) -> WithinScores:
+    """Score all spectra of one instrument.
+
+    Raises
+    ------
+    QueryError
+        If the instrument has no vectors, or the model cannot reconstruct.
+    """
+    space.require(modality)
+    keys = space.keys(modality)
+    total = len(keys)
+    star = np.where(np.asarray(keys.source_id) > 0, keys.source_id, keys.spec_id).astype(np.int64)
+    rows = np.arange(total)
+    neighbour, similarity = nearest_rows(space, modality, rows, k, tick)
+    measured, double, snr = _measure(space, modality, star, model or space.loaded_model())
+    covariates = np.column_stack([np.log10(np.maximum(np.nan_to_num(snr), 0.1)), _place(space, modality, total)])
+    able = split_of(star) != ACCEPTANCE_SPLIT
+    able = able if able.any() else np.ones(total, dtype=bool)
+    last = np.maximum((neighbour >= 0).sum(axis=1) - 1, 0)
+    raw = {
+        "own": 0.5 * np.log(np.maximum(measured.chi2.astype(np.float64), 1e-6)),
+        "own_peak": np.log(np.abs(measured.peak.astype(np.float64)) + 0.1),
+        "isolation": log_distance(similarity[rows, last]),
+        **{name: measured.patterns[:, i].astype(np.float64) for i, name in enumerate(PATTERNS[_side(modality)])},
+    }
+    if modality == LRS:
+        raw["double_lined"] = double
+    z = {name: standardised(values, covariates, able) for name, values in raw.items()}
+    weights = snr_weights(covariates[:, 0], neighbour)
+    z["own_local"] = against_neighbours(raw["own"][:, None], covariates, able, neighbour, weights)[:, 0]
+    matrix = np.column_stack(list(z.values())).astype(np.float32)
+    scores = score_pairs(matrix, star, np.ones(len(z)))
+    return WithinScores(
+        measured, tuple(z), matrix, scores.score, scores.p_value, scores.q_value, scores.reference,
+        scores.reference_stars,
+    )  # fmt: skip
+
+
+def _side(modality: str) -> str:
+    return "lrs" if modality == LRS else "xp"
+
+
+def _place(space: Space, modality: str, total: int) -> np.ndarray:
+    """(N, 3) leading principal components of the vectors."""
+    index = space.index(modality)
+    some = index.vectors(np.unique(np.linspace(0, total - 1, min(total, LEARNING_STARS)).astype(np.int64)))
+    centre = some.mean(axis=0)
+    axes = np.linalg.svd(some - centre, full_matrices=False)[2][:PLACE_AXES]
+    blocks = [index.vectors(np.arange(start, min(start + 8192, total))) for start in range(0, total, 8192)]
+    return np.concatenate([(block - centre) @ axes.T for block in blocks]).astype(np.float64)
+
+
+def _measure(space: Space, modality: str, star: np.ndarray, model: Any) -> tuple[Measured, np.ndarray, np.ndarray]:
+    """Measures, the double-lined share (0 for XP) and S/N of every spectrum, in two passes: learn, then apply."""
+    parts = space.atlas.vectors(space.model, modality).parts()
+    law = _learn(space, modality, parts, star, model)
+    side, found, double, snr = _side(modality), [], [], []
+    wavelength = _wavelength(modality)
+    for part in parts:
+        path = space.atlas.spectra(modality).parquet_path(part.number)
+        for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=["snr", "flux", "error"]):
+            table = pa.Table.from_batches([batch])
+            flux, noise = _arrays(table)
+            given = np.asarray(model.reconstruct(modality, flux.astype(np.float32)), dtype=np.float64)
+            found.append(law.measure(side, "own", flux, noise, given))
+            double.append(double_lined(flux, noise, given, wavelength) if modality == LRS else np.zeros(len(flux)))
+            snr.append(table["snr"].to_numpy().astype(np.float64))
+    names = ("chi2", "patterns", "peak", "peak_at")
+    columns = (np.concatenate([getattr(one, name) for one in found]) for name in names)
+    return Measured(*columns), np.concatenate(double), np.concatenate(snr)
+
+
+def _learn(space: Space, modality: str, parts: list[Any], star: np.ndarray, model: Any) -> SpectrumLaw:
+    chosen, _ = learners(star, MIN_STARS, LEARNING_STARS)
+    if len(chosen) == 0:
+        raise QueryError(
+            "Every spectrum belongs to the acceptance split, from which nothing may be learned.",
+            "Ingest more spectra: what is normal is learned from the others.",
+        )
+    start, pieces = 0, []
+    for part in parts:
+        here = chosen[(chosen >= start) & (chosen < start + part.rows)] - start
+        start += part.rows
+        if len(here):
+            path = space.atlas.spectra(modality).parquet_path(part.number)
+            pieces.append(pq.ParquetFile(path).read(columns=["flux", "error"]).take(pa.array(here)))
+    flux, noise = _arrays(pa.concat_tables(pieces))
+    given = np.asarray(model.reconstruct(modality, flux.astype(np.float32)), dtype=np.float64)
+    return learn(_side(modality), "own", flux, noise, given)
+
+
+def _arrays(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    return column_to_matrix(table["flux"]).astype(np.float64), column_to_matrix(table["error"]).astype(np.float64)
+
+
+def _wavelength(modality: str) -> np.ndarray:
+    from specclip_search.surveys.modality import get_modality
+
+    return np.asarray(get_modality(modality).wavelength)

@@ -1,0 +1,1 @@
+"""Which stars are extremely metal-poor, with the evidence."""

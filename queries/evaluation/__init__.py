@@ -1,0 +1,1 @@
+"""Scored against known truth, and the weights that are learned from it."""

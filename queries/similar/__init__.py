@@ -1,0 +1,1 @@
+"""Which spectra are like this one."""

@@ -1,0 +1,153 @@
+"""Hits as a table, instruments merged by rank; several targets' hits in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from specclip_search.atlas.schemas import described
+from specclip_search.errors import QueryError
+
+from ..space.space import Space
+from ..space.targets import Target
+from .search import MAX_K, Hits, left_out_rows, search_targets
+
+
+def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, Any]) -> pa.Table:
+    """Hits of all instruments merged, at most k rows."""
+    similarity = np.concatenate([one.similarity for one in hits])
+    order = merged_order(hits)[:k]
+    columns = {
+        name: np.concatenate([np.asarray(part) for part in parts])[order]
+        for name, parts in _key_columns(space, hits).items()
+    }
+    size = len(order)
+    unknown = columns["source_id"] < 0
+    other = columns["other_spec_id"]
+    table = pa.table(
+        {
+            **{name: pa.array([value] * size, pa.string()) for name, value in constants.items()},
+            "rank": pa.array(np.arange(1, size + 1), pa.int64()),
+            "modality": pa.array(columns["modality"], pa.string()),
+            "spec_id": pa.array(columns["spec_id"], pa.int64()),
+            "source_id": pa.array(columns["source_id"], pa.int64(), mask=unknown),
+            "similarity": pa.array(similarity[order], pa.float32()),
+            "rank_in_instrument": pa.array(columns["rank_in_instrument"], pa.int64()),
+            "other_spec_id": pa.array(other, pa.int64(), mask=other < 0),
+            "release": pa.array(columns["release"], pa.string()),
+        }
+    )
+    return table.cast(pa.schema([_said(field) for field in table.schema]))
+
+
+def merged_order(hits: Sequence[Hits]) -> np.ndarray:
+    """Order of the instruments' hits, one after the other, in one list: each one's first, then each one's second...
+
+    Similarities across instruments are lower than within one, whatever the star: by them alone the
+    other instrument's hits would come last. Those of one rank stand by similarity.
+    """
+    rank = np.concatenate([np.arange(len(one.rows)) for one in hits])
+    return np.lexsort((-np.concatenate([one.similarity for one in hits]), rank))
+
+
+_MEANING = {
+    "target": ("what was searched with", ""),
+    "rank": ("place among all found", "meta.number"),
+    "modality": ("instrument of the spectrum found", "meta.id;instr"),
+    "spec_id": ("LAMOST obsid or Gaia source_id of the spectrum found", "meta.id;meta.main"),
+    "source_id": ("Gaia source_id of its star; null where unknown", "meta.id"),
+    "similarity": ("cosine of the centred shared vectors", ""),
+    "rank_in_instrument": ("place among those found in its instrument", "meta.number"),
+    "other_spec_id": ("the same star's spectrum in the other instrument", "meta.id"),
+    "release": ("data release of the spectrum found", "meta.version"),
+}
+
+
+def _said(field: pa.Field) -> pa.Field:
+    """The field with its meaning and UCD."""
+    description, ucd = _MEANING[field.name]
+    return described(field.name, field.type, description, ucd=ucd)
+
+
+def _key_columns(space: Space, hits: Sequence[Hits]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("modality", "spec_id", "source_id", "rank_in_instrument", "other_spec_id", "release")
+    }
+    for one in hits:
+        keys = space.keys(one.modality)
+        source_id = np.asarray(keys.source_id[one.rows])
+        columns["modality"].append(np.full(len(one.rows), one.modality, dtype=object))
+        columns["spec_id"].append(np.asarray(keys.spec_id[one.rows]))
+        columns["source_id"].append(source_id)
+        columns["rank_in_instrument"].append(np.arange(1, len(one.rows) + 1))
+        columns["other_spec_id"].append(counterpart_ids(space, one.modality, source_id))
+        columns["release"].append(np.array(keys.release_names(one.rows), dtype=object))
+    return columns
+
+
+def counterpart_ids(space: Space, modality: str, source_id: np.ndarray) -> np.ndarray:
+    """(N,) spec_id of the same stars' newest spectrum in the other instrument, -1 where there is none."""
+    result = np.full(len(source_id), -1, dtype=np.int64)
+    other = space.other(modality)
+    if other is None or len(source_id) == 0:
+        return result
+    keys = space.keys(other)
+    rows, queries = keys.rows_of_sources(source_id)
+    # rows of the newest release are written last and stay
+    order = np.lexsort((-rows, keys.release[rows]))
+    result[queries[order]] = keys.spec_id[rows[order]]
+    return result
+
+
+def combined_table(
+    space: Space,
+    targets: list[Target],
+    modalities: list[str],
+    k: int,
+    combine: str,
+    allowed: dict[str, np.ndarray] | None,
+    exact: bool,
+    exclude_self: bool,
+    exclude_repeats: bool,
+) -> pa.Table:
+    """One list for several targets."""
+    spare = len(targets) * (4 if exclude_repeats else 1)
+    searched = [_mean_target(space, targets)] if combine == "mean" else targets
+    lists = search_targets(space, searched, min(k + spare, MAX_K), modalities, allowed, exact, False)
+    merged, nearest = [], []
+    for number, modality in enumerate(modalities):
+        rows = np.concatenate([hits[number].rows for hits in lists])
+        similarity = np.concatenate([hits[number].similarity for hits in lists])
+        owner = np.repeat(np.arange(len(lists)), [len(hits[number].rows) for hits in lists])
+        left_out = [left_out_rows(space, one, modality, exclude_self, exclude_repeats) for one in targets]
+        keep = ~np.isin(rows, np.concatenate(left_out))
+        order = np.lexsort((owner, -similarity))
+        order = order[keep[order]]
+        _, first = np.unique(rows[order], return_index=True)
+        chosen = order[np.sort(first)][:k]
+        merged.append(Hits(modality, rows[chosen], similarity[chosen]))
+        nearest.append(owner[chosen])
+    table = hits_table(space, merged, k, {})
+    if combine == "mean":
+        return table
+    order = merged_order(merged)[:k]
+    names = [targets[i].name for i in np.concatenate(nearest)[order]]
+    return table.append_column("nearest_target", pa.array(names, pa.string()))
+
+
+def _mean_target(space: Space, targets: list[Target]) -> Target:
+    """One target whose centred vector is the mean of the targets' centred unit vectors."""
+    from specclip_search.indexing.vectors.means import centre
+
+    centred = [centre(one.vector[None], space.mean(one.modality))[0] for one in targets]
+    mean = np.mean(centred, axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < 1e-3:
+        raise QueryError(
+            f"The {len(targets)} targets point in opposite directions: their mean vector is zero.",
+            "Search with each of them, or with combine='any'.",
+        )
+    return Target(f"mean of {len(targets)}", targets[0].modality, (mean / length).astype(np.float32), centred=True)

@@ -1,0 +1,1 @@
+"""By position: match, link, cross-match, HATS."""

@@ -1,0 +1,185 @@
+"""Linking LAMOST spectra to Gaia stars: by the id a catalogue gives, else by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from specclip_search.atlas.links import LINKED_MODALITY, NO_SOURCE, linked_ids, star_links
+from specclip_search.atlas.schemas import described
+from specclip_search.errors import QueryError
+
+from .match import move, sky_match
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+LINKS = "links"
+DEFAULT_RADIUS_ARCSEC = 2.0
+LAMOST_EPOCH, GAIA_EPOCH = 2000.0, 2016.0
+
+_SCHEMA = pa.schema(
+    [
+        described("obsid", pa.int64(), "LAMOST obsid", ucd="meta.id;meta.main"),
+        described("source_id", pa.int64(), "Gaia source_id; null where the match is ambiguous", ucd="meta.id"),
+        described(
+            "separation_arcsec",
+            pa.float64(),
+            "angle to the nearest star at the epoch of the LAMOST position",
+            "arcsec",
+            "pos.angDistance",
+        ),
+        described("candidates", pa.int64(), "stars within the radius; above 1 nothing is linked", ucd="meta.number"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """Accounts of a linking: spectra = by_id + by_position + ambiguous + unmatched + without_position.
+
+    Attributes
+    ----------
+    spectra
+        LAMOST spectra (obsids) of the atlas that are real.
+    by_id
+        Linked by their own file or by a catalogue with obsid and source_id.
+    by_position
+        Linked to the only star within the radius.
+    ambiguous
+        More than one star within the radius: listed in the catalogue `links`, linked to none.
+    unmatched, without_position
+        No star within the radius; no position known.
+    conflicts
+        Obsids that catalogues give to different stars; they are matched by position.
+    """
+
+    spectra: int
+    by_id: int
+    by_position: int
+    ambiguous: int
+    unmatched: int
+    without_position: int
+    conflicts: int
+
+
+def link_stars(
+    atlas: Atlas,
+    catalogue: str | None = None,
+    *,
+    radius_arcsec: float = DEFAULT_RADIUS_ARCSEC,
+    lamost_epoch: float = LAMOST_EPOCH,
+    gaia_epoch: float = GAIA_EPOCH,
+) -> LinkReport:
+    """Find the Gaia star of every LAMOST spectrum and keep what was found by position as catalogue `links`.
+
+    Ids go first: a catalogue with `obsid` and `source_id` links without this command. The rest is
+    matched by position to `catalogue`, whose stars are moved by their proper motion to the epoch
+    of LAMOST's positions. An ambiguous match is reported, never picked.
+
+    Parameters
+    ----------
+    catalogue
+        Catalogue of the atlas with `source_id`, `ra`, `dec` (deg) and, to be moved, `pmra` and
+        `pmdec` (mas/yr). None: the positions of the atlas's own XP spectra.
+    radius_arcsec
+        Largest separation.
+    lamost_epoch, gaia_epoch
+        Julian years. LAMOST's headers give input-catalogue positions of J2000.
+
+    Raises
+    ------
+    QueryError
+        If the catalogue lacks a column.
+    AtlasError
+        If the atlas has no LAMOST spectra, or no such catalogue.
+    """
+    from specclip_search.catalogs.ingest import ingest_catalog_table
+
+    obsid, source_id, ra, dec = _lamost(atlas)
+    stars = _stars(atlas, catalogue, lamost_epoch - gaia_epoch)
+    open_rows = np.flatnonzero(source_id == NO_SOURCE)
+    placed = open_rows[np.isfinite(ra[open_rows]) & np.isfinite(dec[open_rows])]
+    found = sky_match(ra[placed], dec[placed], stars[1], stars[2], radius_arcsec)
+    rows, candidates = np.unique(found.left, return_counts=True)
+    nearest = found.nearest()
+    single = candidates == 1
+    table = pa.table(
+        [
+            pa.array(obsid[placed[rows]]),
+            pa.array(stars[0][nearest.right], mask=~single),
+            pa.array(nearest.separation),
+            pa.array(candidates.astype(np.int64)),
+        ],
+        schema=_SCHEMA,
+    )
+    if table.num_rows:
+        ingest_catalog_table(
+            atlas, LINKS, table, source=f"positions, {catalogue or 'gaia_xp spectra'}, {radius_arcsec} arcsec"
+        )
+    else:
+        _forget(atlas)
+    return LinkReport(
+        spectra=len(obsid),
+        by_id=len(obsid) - len(open_rows),
+        by_position=int(single.sum()),
+        ambiguous=int((~single).sum()),
+        unmatched=len(placed) - len(rows),
+        without_position=len(open_rows) - len(placed),
+        conflicts=len(star_links(atlas, without=(LINKS,)).conflicts),
+    )
+
+
+def _forget(atlas: Atlas) -> None:
+    """Leave no links of an earlier run where this one finds none."""
+    stage = atlas.catalog(LINKS)
+    if stage.exists:
+        with stage.lock():
+            for part in stage.parts():
+                stage.remove(part.number)
+
+
+def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """obsid, source_id as far as ids tell, ra and dec of the real LAMOST spectra, one row an obsid."""
+    stage = atlas.spectra(LINKED_MODALITY)
+    if not stage.exists:
+        raise stage.missing()
+    table = stage.read(["spec_id", "source_id", "simulated", "ra", "dec"])
+    table = table.filter(pc.invert(table["simulated"]))
+    ids = linked_ids(table, star_links(atlas, without=(LINKS,)))
+    spec_id = table["spec_id"].to_numpy()
+    order = np.lexsort((ids == NO_SOURCE, spec_id))
+    first = order[np.unique(spec_id[order], return_index=True)[1]]
+    return spec_id[first], ids[first], _degrees(table, "ra")[first], _degrees(table, "dec")[first]
+
+
+def _stars(atlas: Atlas, catalogue: str | None, years: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """source_id, ra and dec of the stars to match with, moved by `years` where proper motions are known."""
+    stage = atlas.catalog(catalogue) if catalogue else atlas.spectra("gaia_xp")
+    if not stage.exists:
+        raise stage.missing()
+    names = pq.read_schema(stage.parts()[0].path).names
+    lacking = [name for name in ("source_id", "ra", "dec") if name not in names]
+    if lacking:
+        raise QueryError(
+            f"The {stage.label} lacks {', '.join(lacking)}; stars need source_id, ra and dec (deg).",
+            "Name another catalogue with --catalog, or ingest one with these columns.",
+        )
+    moving = [name for name in ("pmra", "pmdec") if name in names]
+    table = stage.read(["source_id", "ra", "dec", *(moving if len(moving) == 2 else ())])
+    usable = pc.and_(table["source_id"].is_valid(), pc.and_(table["ra"].is_valid(), table["dec"].is_valid()))
+    table = table.filter(usable)
+    first = np.unique(table["source_id"].to_numpy(), return_index=True)[1]
+    ra, dec = _degrees(table, "ra")[first], _degrees(table, "dec")[first]
+    if len(moving) == 2 and years:
+        ra, dec = move(ra, dec, _degrees(table, "pmra")[first], _degrees(table, "pmdec")[first], years)
+    return table["source_id"].to_numpy()[first], ra, dec
+
+
+def _degrees(table: pa.Table, name: str) -> np.ndarray:
+    return table[name].cast(pa.float64()).to_numpy()

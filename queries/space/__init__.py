@@ -1,0 +1,1 @@
+"""What every query starts from: the open space, targets, spectra, pairs, neighbours."""

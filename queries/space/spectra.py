@@ -1,0 +1,174 @@
+"""Spectra by their keys, read from the atlas's shards without reading the shards whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from specclip_search.atlas.arrays import column_to_matrix
+from specclip_search.errors import QueryError, Reason, SpectrumError
+from specclip_search.keys import parse_key, release_order
+
+from ..views.parquet import committed_files
+from .lookup import Lookup, open_lookup
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+SAMPLED_GROUPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SpectrumRows:
+    """Spectra of one instrument on the model's grid.
+
+    Attributes
+    ----------
+    modality
+        The instrument.
+    flux, error
+        (N, n) float64 model input and its 1 sigma; error is inf where a pixel says nothing. NaN
+        rows for spectra that were not found.
+    snr
+        (N,) float64.
+    source_id
+        (N,) int64, -1 where unknown.
+    simulated
+        (N,) bool.
+    """
+
+    modality: str
+    flux: np.ndarray
+    error: np.ndarray
+    snr: np.ndarray
+    source_id: np.ndarray
+    simulated: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.flux)
+
+    @property
+    def found(self) -> np.ndarray:
+        """(N,) bool."""
+        return np.isfinite(self.flux).all(axis=1)
+
+
+_COLUMNS = ("release", "snr", "source_id", "simulated", "flux", "error")
+
+
+def read_spectra(
+    atlas: Atlas, modality: str, spec_id: np.ndarray, release: Sequence[str | None] | None = None
+) -> SpectrumRows:
+    """Spectra of `modality` by id, in the order asked for.
+
+    Parameters
+    ----------
+    spec_id
+        (N,) int64; -1 asks for nothing.
+    release
+        Data release of each; None takes the newest there is.
+    """
+    wanted = np.asarray(spec_id, dtype=np.int64)
+    lookup = _lookup(atlas, modality)
+    query, row = lookup.find(wanted)
+    table = lookup.take(row, _COLUMNS)
+    names = table["release"].to_pylist()
+    best: dict[int, int] = {}
+    for i, number in enumerate(query.tolist()):
+        asked = None if release is None else release[number]
+        if asked is not None and names[i] != asked:
+            continue
+        if number not in best or release_order(names[i]) > release_order(names[best[number]]):
+            best[number] = i
+    return _rows(modality, table, len(wanted), best)
+
+
+def _lookup(atlas: Atlas, modality: str) -> Lookup:
+    files = committed_files(atlas.spectra(modality).folder)
+    if not files:
+        raise atlas.spectra(modality).missing()
+    return open_lookup(atlas, f"spectra_{modality}", files, "spec_id")
+
+
+def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> SpectrumRows:
+    from specclip_search.surveys.modality import get_modality
+
+    points = get_modality(modality).size
+    flux, error = np.full((size, points), np.nan), np.full((size, points), np.inf)
+    snr, source_id, simulated = np.full(size, np.nan), np.full(size, -1, dtype=np.int64), np.zeros(size, dtype=bool)
+    if best:
+        place = np.fromiter(best, dtype=np.int64)
+        chosen = table.take(list(best.values()))  # type: ignore[attr-defined]
+        flux[place] = column_to_matrix(chosen["flux"])
+        error[place] = column_to_matrix(chosen["error"])
+        snr[place] = chosen["snr"].to_numpy()
+        source_id[place] = chosen["source_id"].fill_null(-1).to_numpy()
+        simulated[place] = chosen["simulated"].to_numpy()
+    return SpectrumRows(modality, flux, error, snr, source_id, simulated)
+
+
+def read_target(atlas: Atlas, target: str | Path) -> SpectrumRows:
+    """The one spectrum of a key (`lamost:101001`, `@release` after it) or of a spectrum's file.
+
+    Raises
+    ------
+    QueryError
+        If it is not in the atlas.
+    SpectrumError
+        If the file holds no spectrum that can be used.
+    """
+    text = str(target)
+    if ":" not in text or Path(text).exists():
+        return _from_file(Path(text))
+    bare, _, release = text.partition("@")
+    key = parse_key(bare)
+    rows = read_spectra(atlas, key.modality, np.array([key.spec_id], dtype=np.int64), [release or None])
+    if not rows.found[0]:
+        raise QueryError(f"{text} is not in this atlas.", "Check the id's digits and the survey before the colon.")
+    return rows
+
+
+def _from_file(path: Path) -> SpectrumRows:
+    from specclip_search.preparation import prepare_batch
+    from specclip_search.readers import read_spectrum
+    from specclip_search.surveys.modality import get_modality
+
+    spectrum = read_spectrum(path)
+    prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
+    if not bool(prepared.keep[0]):
+        reason = prepared.reasons[0] or Reason.UNREADABLE
+        raise SpectrumError(reason, f"{path} cannot be drawn ({reason}): {prepared.messages[0]}", "Choose another.")
+    star = spectrum.meta.get("source_id")
+    flux, error = (np.asarray(values, dtype=np.float64) for values in (prepared.flux, prepared.error))
+    return SpectrumRows(
+        spectrum.modality,
+        flux,
+        error,
+        np.array([np.nan]),
+        np.array([-1 if star is None else int(star)], dtype=np.int64),
+        np.array([False]),
+    )
+
+
+def sample_fluxes(atlas: Atlas, modality: str, most: int = 1000, seed: int = 0) -> np.ndarray:
+    """(m, n) float64 model input of spectra from a few row groups anywhere in the shards.
+
+    Whole row groups are read, chosen at random: a random row of each shard would read them all.
+    """
+    parts = atlas.spectra(modality).parts()
+    groups = [(part.path, i) for part in parts for i in range(pq.ParquetFile(part.path).metadata.num_row_groups)]
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(groups), size=min(SAMPLED_GROUPS, len(groups)), replace=False)
+    share = -(-most // len(chosen))
+    pieces = []
+    for number in np.sort(chosen):
+        path, group = groups[number]
+        matrix = column_to_matrix(pq.ParquetFile(path).read_row_group(group, columns=["flux"])["flux"])
+        rows = np.sort(rng.choice(len(matrix), size=min(share, len(matrix)), replace=False))
+        pieces.append(np.asarray(matrix[rows], dtype=np.float64))
+    return np.concatenate(pieces)[:most]

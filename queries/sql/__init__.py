@@ -1,0 +1,1 @@
+"""What people ask in SQL: the connection with searches as functions, strangers, export."""

@@ -1,0 +1,113 @@
+"""Whole tables of an atlas for other programs: any format, larger than memory where the format allows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from specclip_search.errors import QueryError
+from specclip_search.tables import FORMATS, format_of, write_rows
+from specclip_search.tables.hats import MARGIN_ARCSEC, MAX_ROWS, write_hats
+
+from ..views.connection import AtlasConnection, connect
+from ..views.rows import with_meanings
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+_BATCH_ROWS = 65_536
+_CHOICES = (*(name for name in FORMATS if name != "table"), "hats")
+
+
+def export_table(
+    atlas: Atlas,
+    table: str,
+    output: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    max_rows: int = MAX_ROWS,
+    margin_arcsec: float = MARGIN_ARCSEC,
+    progress: Callable[[int], None] | None = None,
+) -> str:
+    """Write a view, a catalogue or the rows of a SELECT, whole or not at all.
+
+    Parameters
+    ----------
+    output
+        A file; for hats a folder, which must not stand yet.
+    format
+        parquet, hats, votable, fits, csv or json; by default what the name of `output` ends in.
+        parquet and hats are written a batch at a time, the others from memory.
+    max_rows, margin_arcsec
+        Of hats; see `specclip_search.tables.hats.write_hats`.
+    progress
+        Called with the rows written so far.
+
+    Returns
+    -------
+    What was written, in words.
+
+    Raises
+    ------
+    QueryError
+        If the table, the format or the output cannot be used.
+    """
+    chosen = _format(format, output)
+    with connect(atlas) as connection:
+        schema, batches = stream(connection, table)
+        if chosen == "hats":
+            return str(
+                write_hats(
+                    batches, schema, output, max_rows=max_rows, margin_arcsec=margin_arcsec, progress=progress
+                )
+            )
+        if chosen == "parquet":
+            rows = _write_parquet(batches, schema, Path(output), progress)
+        else:
+            whole = pa.Table.from_batches(list(batches), schema=schema)
+            write_rows(whole, chosen, output)
+            rows = whole.num_rows
+    return f"{rows:,} rows"
+
+
+def stream(connection: AtlasConnection, table: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Columns, with their meaning, and rows of a view or SELECT, a batch at a time."""
+    rows = connection.run(f"SELECT * FROM {table}" if table.isidentifier() else table)
+    if rows is None:
+        raise QueryError(f"'{table}' is neither a table nor a SELECT.", "Name a view or catalogue, or give a SELECT.")
+    reader = connection.guarded(lambda: rows.relation.to_arrow_reader(_BATCH_ROWS))
+    schema = with_meanings(reader.schema.empty_table(), connection.views).schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        while (batch := connection.guarded(lambda: next(reader, None))) is not None:
+            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    return schema, batches()
+
+
+def _format(format: str | None, output: str | os.PathLike[str]) -> str:
+    chosen = "hats" if format is not None and format.lower() == "hats" else format_of(format, output)
+    if chosen not in _CHOICES:
+        raise QueryError(f"'{chosen}' is for the terminal.", f"Choose one of {', '.join(_CHOICES)}.")
+    return chosen
+
+
+def _write_parquet(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path, progress: Callable[[int], None] | None
+) -> int:
+    import pyarrow.parquet as pq
+
+    from specclip_search.atlas.files import whole_file
+
+    rows = 0
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+            if progress is not None:
+                progress(rows)
+    return rows

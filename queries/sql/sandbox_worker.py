@@ -1,0 +1,180 @@
+"""The process in which strangers' statements run: it may be killed at any time, and is.
+
+It says `ready`, then reads requests as lines of JSON on standard input and answers on standard
+output: a line of JSON, followed by as many bytes of an Arrow stream as that line says.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from specclip_search.errors import QueryError, SpecclipError
+
+READY = b"ready\n"
+_BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one statement may use.
+
+    Attributes
+    ----------
+    rows
+        Rows of the answer; more are cut off, and said to be.
+    bytes
+        Bytes of the answer; a larger one is refused.
+    seconds
+        Wall time.
+    memory_mb
+        Memory of DuckDB; the process itself may have 1 GB more.
+    threads
+        Threads of DuckDB.
+    """
+
+    rows: int = 10_000
+    bytes: int = 64 << 20
+    seconds: float = 10.0
+    memory_mb: int = 512
+    threads: int = 1
+
+
+def answer(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> tuple[pa.Table, bool]:
+    """Check and run one statement on a connection of its own.
+
+    Returns
+    -------
+    table : pa.Table
+    truncated : bool
+        Whether rows beyond the limit were left out.
+    """
+    from specclip_search.atlas import Atlas
+
+    from ..views.connection import AtlasConnection
+    from ..views.rows import with_meanings
+    from .sandbox_rules import check_statement
+
+    with AtlasConnection(_opened(atlas_path, Atlas), strangers=True) as connection:
+        if not connection.asks_for_columns(statement):
+            check_statement(connection.duckdb, statement, connection.views.all)
+        connection.prepare(statement)
+        connection.lock_down(limits.memory_mb, limits.threads)
+        timer = threading.Timer(limits.seconds, connection.duckdb.interrupt)
+        timer.start()
+        try:
+            rows = connection.run(statement, parameters)
+            if rows is None:
+                raise QueryError("This statement is not allowed: it yields no rows.", "Allowed is one SELECT.")
+            table, truncated = connection.guarded(lambda: _capped(rows.relation, limits))
+        finally:
+            timer.cancel()
+        return with_meanings(table, connection.views), truncated
+
+
+_atlases: dict[str, Any] = {}
+
+
+def _opened(path: str, kind: Any) -> Any:
+    """The atlas is kept, for with it go the opened indexes."""
+    if path not in _atlases:
+        _atlases[path] = kind(path)
+    return _atlases[path]
+
+
+def _capped(relation: Any, limits: Limits) -> tuple[pa.Table, bool]:
+    reader = relation.to_arrow_reader(_BATCH_ROWS)
+    batches, rows, size = [], 0, 0
+    for batch in reader:
+        rows += batch.num_rows
+        size += batch.nbytes
+        if size > limits.bytes:
+            raise QueryError(f"The answer is larger than {limits.bytes >> 20} MB.", "Ask for fewer rows or columns.")
+        batches.append(batch)
+        if rows > limits.rows:
+            break
+    table = pa.Table.from_batches(batches, schema=reader.schema)
+    return table.slice(0, limits.rows), rows > limits.rows
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until there are no more.
+
+    An answer says whether the process is `spent`: what a statement took from its allowance of
+    memory does not all come back, and one that began short of it would fail for another's sake.
+    """
+    for line in requests:
+        request = json.loads(line)
+        limits = Limits(**request["limits"])
+        _limit_memory(limits)
+        payload, broken = b"", False
+        try:
+            table, truncated = answer(request["atlas"], request["statement"], request["parameters"], limits)
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            payload = sink.getvalue().to_pybytes()
+            head: dict[str, Any] = {"truncated": truncated}
+        except SpecclipError as error:
+            head = {"error": error.message, "hint": error.hint}
+        except MemoryError:
+            head = {"error": "The statement needs more memory than it may have.", "hint": "Ask for less at once."}
+            broken = True
+        except Exception as error:
+            head = {"error": f"The statement failed: {' '.join(str(error).split())[:300]}", "hint": ""}
+            broken = True
+        spent = broken or _allowance(limits) - _memory_taken() < limits.memory_mb << 20
+        answers.write(json.dumps({**head, "bytes": len(payload), "spent": spent}).encode() + b"\n" + payload)
+        answers.flush()
+
+
+def _limit_memory(limits: Limits) -> None:
+    """Keep the process from taking the machine's memory; mapped index files do not count."""
+    try:
+        import resource
+    except ImportError:
+        return
+    allowed = _allowance(limits)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or allowed <= hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _allowance(limits: Limits) -> int:
+    """Bytes of data that the process may have."""
+    return (limits.memory_mb + 1024) << 20
+
+
+def _memory_taken() -> int:
+    """Bytes of data that this process has, as its limit counts them; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
+    except (OSError, StopIteration):
+        return 0
+
+
+def request_line(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> bytes:
+    """A request as the worker reads it."""
+    content = {"atlas": atlas_path, "statement": statement, "parameters": parameters, "limits": asdict(limits)}
+    return json.dumps(content).encode() + b"\n"
+
+
+if __name__ == "__main__":
+    output = sys.stdout.buffer
+    # whatever prints must not get between answers
+    sys.stdout = sys.stderr
+    # a statement's time does not pay for imports
+    import specclip_search.queries.sandbox_rules
+    import specclip_search.queries.similar
+    import specclip_search.queries.sql  # noqa: F401
+
+    output.write(READY)
+    output.flush()
+    serve(sys.stdin.buffer, output)

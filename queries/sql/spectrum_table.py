@@ -1,0 +1,71 @@
+"""One spectrum as a table, a row a pixel, for files and for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from specclip_search.atlas.schemas import described
+from specclip_search.surveys.modality import get_modality
+
+from ..space.spectra import read_target
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+_FLUX = {"lamost_lrs": "flux over continuum", "gaia_xp": "flux over flux at 550 nm"}
+
+
+def spectrum_table(atlas: Atlas, target: str | Path) -> pa.Table:
+    """Wavelength, flux and error of a key (`lamost:101001`, `@release` after it) or of a spectrum's file.
+
+    Returns
+    -------
+    pa.Table
+        `wavelength` (Angstrom or nm, vacuum), `flux` as the model sees it, `error` (1 sigma; null where
+        a pixel says nothing). The table's metadata has modality, target and, where it is known, source_id.
+
+    Raises
+    ------
+    QueryError, SpectrumError
+        As of `specclip_search.queries.space.spectra.read_target`.
+    """
+    rows = read_target(atlas, target)
+    modality = get_modality(rows.modality)
+    said = _FLUX.get(rows.modality, "flux")
+    schema = pa.schema(
+        [
+            described("wavelength", pa.float64(), "wavelength in vacuum", modality.unit, "em.wl;meta.main"),
+            described("flux", pa.float32(), said, ucd="phot.flux.density;meta.main"),
+            described("error", pa.float32(), f"1 sigma error of the {said}", ucd="stat.error;phot.flux.density"),
+        ],
+        metadata={
+            "target": str(target),
+            "modality": rows.modality,
+            **({"source_id": str(int(rows.source_id[0]))} if rows.source_id[0] >= 0 else {}),
+        },
+    )
+    error = rows.error[0].astype(np.float32)
+    columns = [
+        pa.array(np.asarray(modality.wavelength, np.float64)),
+        pa.array(rows.flux[0].astype(np.float32)),
+        pa.array(error, mask=~np.isfinite(error)),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def ssa_meta(table: pa.Table) -> dict[str, str]:
+    """What the Simple Spectral Access protocol calls a spectrum's properties, for messages of SAMP."""
+    said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    unit = table.schema.field("wavelength").metadata[b"unit"].decode()
+    target = f"Gaia DR3 {said['source_id']}" if "source_id" in said else said["target"]
+    return {
+        "Target.Name": target,
+        "DataID.Title": f"{said['target']} ({said['modality']})",
+        "vox:Spectrum_axes": "wavelength flux",
+        "vox:Spectrum_units": f"{unit} ",
+        "Char.SpectralAxis.unit": unit,
+    }

@@ -1,0 +1,1 @@
+"""Robust trends, p-values, tails, which stars may teach."""

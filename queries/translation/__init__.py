@@ -1,0 +1,1 @@
+"""Pairs to translation errors, and what their residuals say."""

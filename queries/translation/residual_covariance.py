@@ -1,0 +1,170 @@
+"""How the residuals of normal stars move together: a few shared shapes and what is left of each pixel.
+
+A residual r of n pixels is taken as Gaussian with covariance C = D + U U^T + E E^T: D is the
+diagonal of noise^2 and of what no shape explains; U are the leading principal shapes of normal
+stars' residuals, with their spread (factor analysis, Rubin & Thayer 1982); E are shapes that
+belong to one star, each with the spread that its amplitude may have (see
+`specclip_search.queries.translation.nuisance_shapes`).
+A Gaussian prior on an amplitude and its integral over all values are the same thing as such a
+term in C, so reddening, a shift in velocity or a tilted continuum cost next to nothing, while a
+line that none of the shapes has costs its full significance. C^-1 r follows from Woodbury's
+identity: a system of some twenty unknowns a star.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..statistics.robust_trend import MAD_TO_SIGMA
+
+ROUNDS = 2
+KEPT = 0.95
+CLIP_SIGMA = 6.0
+STARS_PER_SHAPE = 20
+# of what the shapes leave, this part of the variance is the model's own even where noise explains all
+LEAST_OWN = 0.15
+BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualLaw:
+    """Location and covariance of normal stars' residuals.
+
+    Attributes
+    ----------
+    mean
+        (n,) float32 median residual.
+    shapes
+        (n, q) float32 shared shapes, each times its spread.
+    sigma
+        (n,) float32 1 sigma of a pixel beyond noise and shapes.
+    """
+
+    mean: np.ndarray
+    shapes: np.ndarray
+    sigma: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Whitened:
+    """What a residual says under the law.
+
+    Attributes
+    ----------
+    chi2
+        (N,) r^T C^-1 r over the number of informative pixels.
+    weighted
+        (N, n) float32 C^-1 r, whose product with a template is that template's matched filter.
+    inverse
+        (N, n) float32 diagonal of D^-1, 0 where a pixel says nothing.
+    """
+
+    chi2: np.ndarray
+    weighted: np.ndarray
+    inverse: np.ndarray
+
+
+def learn_law(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
+    """Learn the law from residuals of stars most of which are normal.
+
+    Residuals are clipped at 6 robust sigma a pixel, and the twentieth part of stars with the
+    largest chi2 is left out when the law is learned again.
+
+    Parameters
+    ----------
+    residual, noise
+        (N, n) observed minus predicted and its 1 sigma; inf where a pixel says nothing.
+    rank
+        Number of shapes; fewer where there are not 20 stars for each.
+    """
+    keep = np.ones(len(residual), dtype=bool)
+    rank = int(min(rank, len(residual) // STARS_PER_SHAPE, residual.shape[1]))
+    law = _fit(residual, noise, rank)
+    for _ in range(ROUNDS - 1):
+        chi2 = whiten(law, residual, noise).chi2
+        keep = chi2 <= np.quantile(chi2, KEPT)
+        law = _fit(residual[keep], noise[keep], rank)
+    return law
+
+
+def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
+    good = np.isfinite(noise)
+    mean = np.median(residual, axis=0)
+    centred = np.where(good, residual - mean, 0.0)
+    limit = CLIP_SIGMA * MAD_TO_SIGMA * np.median(np.abs(centred), axis=0)
+    scale = np.maximum(limit / CLIP_SIGMA, 1e-6)
+    scaled = np.clip(centred, -limit, limit) / scale
+    values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    shapes, spread = vectors[:, ::-1][:, :rank], np.sqrt(np.maximum(values[::-1][:rank], 0.0))
+    left = MAD_TO_SIGMA * np.median(np.abs(scaled - (scaled @ shapes) @ shapes.T), axis=0)
+    noise_part = np.median(np.where(good, noise / scale, 1.0), axis=0) ** 2
+    own = np.sqrt(np.maximum(left**2 - noise_part, LEAST_OWN**2 * np.maximum(left**2, 1e-4)))
+    return ResidualLaw(
+        mean.astype(np.float32),
+        (shapes * spread * scale[:, None]).astype(np.float32),
+        (own * scale).astype(np.float32),
+    )
+
+
+def whiten(
+    law: ResidualLaw, residual: np.ndarray, noise: np.ndarray, own_shapes: np.ndarray | None = None
+) -> Whitened:
+    """Apply the inverse covariance.
+
+    Parameters
+    ----------
+    residual, noise
+        (N, n).
+    own_shapes
+        (N, e, n) shapes of each star by itself, times the spread of their amplitudes.
+    """
+    result = Whitened(
+        np.empty(len(residual)), np.empty(residual.shape, np.float32), np.empty(residual.shape, np.float32)
+    )
+    shapes = law.shapes.astype(np.float64)
+    upper = np.triu_indices(shapes.shape[1])
+    products = shapes[:, upper[0]] * shapes[:, upper[1]]
+    for start in range(0, len(residual), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        own = None if own_shapes is None else own_shapes[block].astype(np.float64)
+        good = np.isfinite(noise[block])
+        variance = np.where(good, noise[block], 1.0).astype(np.float64) ** 2 + law.sigma.astype(np.float64) ** 2
+        inverse = np.where(good, 1.0 / np.maximum(variance, 1e-20), 0.0)
+        centred = np.where(good, residual[block] - law.mean, 0.0)
+        weighted = inverse * (centred - _explained(shapes, products, upper, own, inverse, centred))
+        result.chi2[block] = (weighted * centred).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
+        result.weighted[block], result.inverse[block] = weighted, inverse
+    return result
+
+
+def _explained(
+    shapes: np.ndarray,
+    products: np.ndarray,
+    upper: tuple[np.ndarray, ...],
+    own: np.ndarray | None,
+    inverse: np.ndarray,
+    centred: np.ndarray,
+) -> np.ndarray:
+    """(N, n) part of the residual that shapes at their most likely amplitudes make up."""
+    shared, single = shapes.shape[1], 0 if own is None else own.shape[1]
+    if shared + single == 0:
+        return np.zeros_like(centred)
+    matrix = np.zeros((len(centred), shared + single, shared + single))
+    aim = np.zeros((len(centred), shared + single))
+    gram = inverse @ products
+    matrix[:, upper[0], upper[1]] = gram
+    matrix[:, upper[1], upper[0]] = gram
+    aim[:, :shared] = (inverse * centred) @ shapes
+    if own is not None:
+        heavy = own * inverse[:, None, :]
+        cross = heavy @ shapes
+        matrix[:, shared:, :shared], matrix[:, :shared, shared:] = cross, np.swapaxes(cross, 1, 2)
+        matrix[:, shared:, shared:] = heavy @ np.swapaxes(own, 1, 2)
+        aim[:, shared:] = np.einsum("nep,np->ne", heavy, centred)
+    place = np.arange(shared + single)
+    matrix[:, place, place] += 1.0
+    amplitude = np.linalg.solve(matrix, aim[:, :, None])[:, :, 0]
+    part = amplitude[:, :shared] @ shapes.T
+    return part if own is None else part + np.einsum("ne,nep->np", amplitude[:, shared:], own)

@@ -1,0 +1,119 @@
+"""One shard of translation errors: both directions for every pair, measured and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from specclip_search.atlas.arrays import table_from_columns
+from specclip_search.atlas.links import StarLinks
+from specclip_search.preparation.bands import known_band_levels
+from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+
+from ..space.pairs import LRS, XP, FluxStore, SpectraBlock, StarKeys, read_block, star_color
+from ..space.windows import WindowSet
+from .law_columns import law_values
+from .learned_errors import LearnedErrors
+from .model_error import measure
+from .schema import translations_schema
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Part, Stage
+
+BATCH_ROWS = 1024
+NM_TO_ANGSTROM = 10.0
+XP_ANGSTROM = NM_TO_ANGSTROM * np.asarray(GAIA_XP.wavelength)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Everything that translating one shard needs."""
+
+    model: Any
+    keys: StarKeys
+    links: StarLinks
+    lrs_windows: WindowSet
+    xp_windows: WindowSet
+    xp_wavelength: np.ndarray
+
+
+def task_of(model: Any, keys: StarKeys, links: StarLinks) -> Task:
+    """A task with the instruments' windows."""
+    return Task(model, keys, links, WindowSet.of(LAMOST_LRS), WindowSet.of(GAIA_XP), np.asarray(GAIA_XP.wavelength))
+
+
+def predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, ...]:
+    """XP spectra predicted from LRS, LRS predicted from XP, and both as their own vectors give them back."""
+    lrs, xp = lrs.astype(np.float32), xp.astype(np.float32)
+    results = (
+        model.translate(LRS, lrs), model.translate(XP, xp), model.reconstruct(LRS, lrs), model.reconstruct(XP, xp)
+    )  # fmt: skip
+    return tuple(np.asarray(result, dtype=np.float64) for result in results)
+
+
+def write_shard(
+    stage: Stage,
+    task: Task,
+    errors: LearnedErrors,
+    part: Part,
+    position: np.ndarray,
+    inputs: str,
+    store: FluxStore,
+) -> tuple[dict[str, Any], int]:
+    """Write the translation errors of one shard; returns its account, and how many pairs were kept."""
+    schema = translations_schema(task.lrs_windows, task.xp_windows)
+    block = read_block(part, task.links)
+    tables = list(_shard(task, errors, block, position, store, schema))
+    kept = sum(table.num_rows for table in tables)
+    account = {
+        "model": task.model.name,
+        "model_digest": task.model.digest,
+        "model_error": errors.digest,
+        "read": part.rows,
+        "without_star": int((~block.known).sum()),
+        "without_partner": int((block.known & (position < 0)).sum()),
+        "rejected": int((position >= 0).sum()) - kept,
+    }
+    stage.write(part.number, tables or [schema.empty_table()], schema=schema, inputs=inputs, extra=account)
+    return account, kept
+
+
+def _shard(
+    task: Task, errors: LearnedErrors, block: SpectraBlock, position: np.ndarray, store: FluxStore, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    paired = np.flatnonzero(position >= 0)
+    for start in range(0, len(paired), BATCH_ROWS):
+        rows = paired[start : start + BATCH_ROWS]
+        xp_flux, xp_error, xp_snr = store.take(position[rows])
+        lrs_flux, lrs_error = block.flux[rows], block.error[rows]
+        to_xp, to_lrs, own_lrs, own_xp = predict(task.model, lrs_flux, xp_flux)
+        color = star_color(xp_flux, task.xp_wavelength)
+        lrs = measure(lrs_flux, lrs_error, to_lrs, errors.to_lrs, errors.to_lrs.cells(color, xp_snr), task.lrs_windows)
+        xp = measure(
+            xp_flux, xp_error, to_xp, errors.to_xp, errors.to_xp.cells(color, block.snr[rows]), task.xp_windows
+        )
+        keys = {
+            "lrs_spec_id": block.spec_id[rows],
+            "lrs_release": block.release[rows],
+            "xp_spec_id": task.keys.spec_id[position[rows]],
+            "xp_release": task.keys.release[position[rows]],
+            "source_id": block.source_id[rows],
+            "lrs_snr": block.snr[rows],
+            "xp_snr": xp_snr,
+            "xp_color": color.astype(np.float32),
+        }
+        values = {
+            f"{side}_{name}": getattr(result, name)
+            for side, result in (("lrs", lrs), ("xp", xp))
+            for name in ("chi2", "l1", "mse", "pixels", "window_sigma")
+        }
+        values["lrs_sed"], values["xp_sed"] = block.sed[rows], known_band_levels(XP_ANGSTROM, xp_flux, xp_error)
+        values |= law_values(errors.laws, "lrs", lrs_flux, lrs_error, to_lrs, own_lrs)
+        values |= law_values(errors.laws, "xp", xp_flux, xp_error, to_xp, own_xp)
+        # a prediction that is not finite is the model's failure, not a number to rank by: counted as rejected
+        finite = np.isfinite(lrs.chi2) & np.isfinite(xp.chi2)
+        yield table_from_columns(keys | values, schema).filter(pa.array(finite))

@@ -1,0 +1,181 @@
+"""Translation errors of every pair: each instrument's spectrum predicted from the other's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from specclip_search.indexing.vectors.clustered import copy_of
+
+from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.links import star_links
+from specclip_search.errors import QueryError
+
+from ..space.pairs import LRS, XP, flux_store, read_keys, star_keys
+from .clustered_translate import written_on
+from .learn_errors import Plan, learned_errors
+from .learned_errors import LearnedErrors
+from .schema import REVISION
+from .shard import Task, task_of, write_shard
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
+    from specclip_search.indexing.vectors.clustered import ModelCopy
+
+    from specclip_search.atlas import Atlas
+
+Progress = Callable[..., None]
+
+
+@dataclass(slots=True)
+class TranslateReport:
+    """What `translate` did: read = paired + without_star + without_partner + rejected, over the shards written."""
+
+    model: str
+    shards_written: int = 0
+    shards_current: int = 0
+    shards_removed: int = 0
+    read: int = 0
+    paired: int = 0
+    without_star: int = 0
+    without_partner: int = 0
+    rejected: int = 0
+    pairs: int = 0
+    error_stars: int = 0
+    error_split: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def translate(
+    atlas: Atlas,
+    model: Any = None,
+    progress: Progress | None = None,
+    *,
+    client: Client | None = None,
+    device: str = "auto",
+) -> TranslateReport:
+    """Predict each paired spectrum from its partner's, both ways, and keep the errors.
+
+    Resumable: a shard whose inputs (spectra, partners, model, learned errors, code revision)
+    have not changed is left alone; one killed in work is done again whole.
+
+    Parameters
+    ----------
+    atlas
+        Atlas with LRS and XP spectra that share `source_id`.
+    model
+        A loaded model, a model's name, or None for the atlas's active model.
+    progress
+        Called with (pairs done, pairs in all, note).
+    client
+        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
+        are the same. By default they are made here.
+    device
+        Device of the cluster's workers.
+
+    Returns
+    -------
+    TranslateReport
+        Exact accounts of what was read and kept.
+
+    Raises
+    ------
+    QueryError
+        If no LRS spectrum has an XP spectrum of the same star.
+    """
+    model = _loaded(atlas, model)
+    task = _prepare(atlas, model)
+    stage = atlas.translations(model.name)
+    report = TranslateReport(model.name)
+    with stage.lock():
+        plan = _plan(atlas, task)
+        errors = learned_errors(atlas, task, plan, stage.folder)
+        report.error_stars, report.error_split = errors.stars, errors.split
+        inputs = {number: text_digest(digest, errors.digest) for number, (_, _, digest) in plan.items()}
+        todo = [number for number in plan if not stage.is_current(number, inputs[number])]
+        report.shards_current = len(plan) - len(todo)
+        for part in stage.parts():
+            if part.number not in plan:
+                stage.remove(part.number)
+                report.shards_removed += 1
+        copy = None if client is None else copy_of(atlas, model, device)
+        _write(atlas, task, plan, errors, inputs, todo, report, progress, client, copy)
+        report.pairs = stage.rows
+    return report
+
+
+def _loaded(atlas: Atlas, model: Any) -> Any:
+    if model is not None and not isinstance(model, str):
+        return model
+    from specclip_search.training.model import load_model
+
+    return load_model(atlas.model_folder(atlas.require_model(model)))
+
+
+def _prepare(atlas: Atlas, model: Any) -> Task:
+    for modality in (LRS, XP):
+        if not atlas.spectra(modality).exists:
+            raise atlas.spectra(modality).missing()
+    return task_of(model, star_keys(atlas, XP), star_links(atlas, LRS))
+
+
+def _plan(atlas: Atlas, task: Task) -> Plan:
+    """For each LRS shard: the partners' positions (-1: none), and a digest of all that goes in."""
+    plan: Plan = {}
+    windows = ",".join((*task.lrs_windows.names, *task.xp_windows.names))
+    for part in atlas.spectra(LRS).parts():
+        source_id, known = read_keys(part, task.links)
+        position = np.where(known, task.keys.find(source_id), -1)
+        found = position[position >= 0]
+        partners = [f"{number}:{task.keys.digests[int(number)]}" for number in np.unique(task.keys.part[found])]
+        here = np.flatnonzero(position >= 0)
+        rows = f"{here.tolist()}{task.keys.part[found].tolist()}{task.keys.row[found].tolist()}"
+        digest = text_digest(part.digest, task.model.digest, windows, str(REVISION), *partners, rows)
+        plan[part.number] = (part, position, digest)
+    if not any((position >= 0).any() for _, position, _ in plan.values()):
+        raise QueryError(
+            "No LRS spectrum of this atlas has an XP spectrum of the same star: no source_id is common to both.",
+            "Ingest a catalogue that gives obsid and source_id together, or the XP spectra of the LRS stars.",
+        )
+    return plan
+
+
+def _write(
+    atlas: Atlas,
+    task: Task,
+    plan: Plan,
+    errors: LearnedErrors,
+    inputs: dict[int, str],
+    todo: list[int],
+    report: TranslateReport,
+    progress: Progress | None,
+    client: Client | None,
+    copy: ModelCopy | None,
+) -> None:
+    if not todo:
+        return
+    stage = atlas.translations(task.model.name)
+    wanted = np.concatenate([plan[number][1] for number in todo])
+    total, done = int((wanted >= 0).sum()), 0
+    shards = {number: (*plan[number][:2], inputs[number]) for number in todo}
+    with flux_store(atlas, XP, task.keys, wanted, stage.folder) as store:
+        if client is not None and copy is not None:
+            written = written_on(client, atlas, copy, task, shards, errors.digest, store)
+        else:
+            written = (
+                (number, *write_shard(stage, task, errors, *shard, store)) for number, shard in shards.items()
+            )
+        for number, account, kept in written:
+            _add(report, account, kept)
+            done += int((plan[number][1] >= 0).sum())
+            if progress is not None:
+                progress(done, total, f"shard {number}")
+
+
+def _add(report: TranslateReport, account: dict[str, Any], kept: int) -> None:
+    report.shards_written += 1
+    report.paired += kept
+    for name in ("read", "without_star", "without_partner", "rejected"):
+        setattr(report, name, getattr(report, name) + account[name])

@@ -1,0 +1,1 @@
+"""The atlas as tables: DuckDB views, lookups, conditions, labels."""

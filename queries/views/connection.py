@@ -1,0 +1,230 @@
+"""SQL over an atlas: a connection with its views and functions."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from specclip_search.errors import SpecclipError
+
+from ..sql.search_functions import add_catalogue_function, add_cone, add_functions
+from ..sql.translate_function import add_translate
+from .rows import Rows
+from .sql_errors import as_query_error
+from .views import AtlasViews
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from specclip_search.atlas import Atlas
+
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+_DESCRIBE = re.compile(r"\s*(?:describe|desc|show)\s+(?:table\s+)?\"?(\w+)\"?\s*;?\s*", re.IGNORECASE)
+# statements that list views, or build names of views while they run
+_NEEDS_ALL = re.compile(
+    r"\b(show|describe|information_schema|duckdb_\w+|pragma\w*|query_table|query|summarize)\b", re.IGNORECASE
+)
+
+
+def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
+    """Open a DuckDB connection with a view over every stage of the atlas and the functions of SQL.
+
+    Nothing is read or copied. Views stand over the shards committed at this moment, and each is
+    made when a statement first names it, so that opening a survey costs as little as a demo.
+
+    Parameters
+    ----------
+    read_only
+        Shut out everything but the atlas's own files: no other file, no network, no extension,
+        no change of settings.
+    """
+    return AtlasConnection(atlas, read_only=read_only)
+
+
+def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | None:
+    """Run a statement over the atlas.
+
+    Parameters
+    ----------
+    statement
+        SQL of DuckDB. Views: `stars`, `spectra`, `spectra_<modality>`, `vectors_<modality>`,
+        `translations`, `neighbours`, `anomalies`, `emp`, `rejected_<modality>` and each
+        catalogue; functions: `similar(target, k, within := ...)`, `translate(target)`, `cosine(a, b)`,
+        `separation_arcsec(ra1, dec1, ra2, dec2)`, `cone(ra, dec, radius_deg)`, and for a catalogue
+        its rows of one star by lookup, `<catalogue>_of(source_id)`.
+        `DESCRIBE <view>` tells its columns with units and meaning.
+    parameters
+        Values for `?` or `$name`.
+
+    Returns
+    -------
+    Rows, evaluated when read; None where the statement yields none.
+
+    Raises
+    ------
+    QueryError
+        If DuckDB refuses the statement; its message, and the tables there are.
+    """
+    return AtlasConnection(atlas).run(statement, parameters)
+
+
+class AtlasConnection:
+    """A DuckDB connection whose views are made as statements name them.
+
+    Whatever DuckDB's connection can do, this can; a `with` block closes it.
+
+    Attributes
+    ----------
+    views
+        The views there are.
+    duckdb
+        DuckDB's own connection.
+    """
+
+    def __init__(self, atlas: Atlas, *, read_only: bool = False, strangers: bool = False) -> None:
+        self.views = AtlasViews(atlas)
+        self.duckdb = _bare_connection()
+        self._made: set[str] = set()
+        self._failures = add_functions(self.duckdb, atlas, files=not (read_only or strangers))
+        add_translate(self.duckdb, self.views, self._failures, files=not (read_only or strangers))
+        if read_only:
+            _shut_out(self.duckdb, atlas.path)
+
+    def lock_down(self, memory_mb: int, threads: int) -> None:
+        """Cap what statements may use, and leave them the views made so far and nothing else. Cannot be undone."""
+        for setting in (
+            f"memory_limit = '{memory_mb}MB'",
+            f"threads = {threads}",
+            "max_temp_directory_size = '0KB'",
+            "max_expression_depth = 250",
+        ):
+            self.duckdb.execute(f"SET {setting}")
+        _shut_out(self.duckdb, self.views.atlas.path)
+
+    def prepare(self, statement: str) -> None:
+        """Make the views that `statement` may read."""
+        words = set(re.findall(r"\w+", statement.lower()))
+        everything = _NEEDS_ALL.search(statement) is not None
+        names = [
+            name
+            for name in self.views.all
+            if name not in self._made and (everything or name in words or (name == "stars" and "cone" in words))
+        ]
+        self.views.create(self.duckdb, names)
+        self._made.update(names)
+        if "stars" in names:
+            add_cone(self.duckdb)
+        for source in self.views.catalogues:
+            function = f"{source.name}_of"
+            if function in words and function not in self._made and source.columns & {"source_id", "obsid"}:
+                add_catalogue_function(self.duckdb, self.views.atlas, source)
+                self._made.add(function)
+
+    def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
+        """Run one statement; see `run`."""
+        self.prepare(statement)
+        if self.asks_for_columns(statement):
+            statement = _meaning_sql(statement)
+        relation = self.guarded(lambda: self.duckdb.sql(statement, params=_plain(parameters)))
+        return None if relation is None else Rows(relation, self)
+
+    def rows(self, statement: str) -> pa.Table:
+        """Rows of one statement whose views are made already."""
+        return self.guarded(lambda: self.duckdb.sql(statement).to_arrow_table())
+
+    def asks_for_columns(self, statement: str) -> bool:
+        """Whether a statement is `DESCRIBE <view>` or `SHOW TABLES`, which are answered with meanings."""
+        described = _DESCRIBE.fullmatch(statement)
+        return described is not None and described[1].lower() in (*self.views.all, "tables")
+
+    def execute(self, statement: str, parameters: Parameters = None) -> duckdb.DuckDBPyConnection:
+        """DuckDB's `execute`."""
+        self.prepare(statement)
+        return self.guarded(lambda: self.duckdb.execute(statement, _plain(parameters)))
+
+    def sql(self, statement: str, params: Parameters = None) -> Rows | None:
+        """DuckDB's `sql`; rows as of `run`."""
+        return self.run(statement, params)
+
+    def guarded(self, call: Callable[[], Any]) -> Any:
+        """Call into DuckDB; its errors become ours."""
+        import duckdb
+
+        try:
+            return call()
+        except (duckdb.Error, RuntimeError) as error:
+            own = self._failures.take()
+            if isinstance(own, SpecclipError):
+                raise own from error
+            raise as_query_error(error, self.views) from error
+
+    def close(self) -> None:
+        self.duckdb.close()
+
+    def __enter__(self) -> AtlasConnection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.duckdb, name)
+
+
+def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Leave `connection` no file but those below `folder`. Cannot be undone."""
+    from .parquet import no_glob, quoted
+
+    root = str(folder.resolve()) + "/"
+    # DuckDB compares a path as it stands in the statement, where pattern characters are escaped
+    connection.execute(f"SET allowed_directories = [{quoted(root)}, {quoted(no_glob(root))}]")
+    for setting in (
+        "autoload_known_extensions = false",
+        "allow_community_extensions = false",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"SET {setting}")
+
+
+def _bare_connection() -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    # a statement must not see Python variables as tables, nor fetch extensions from the network unasked
+    connection = duckdb.connect(
+        config={
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "temp_directory": str(Path(tempfile.gettempdir()) / "specclip-search-sql"),
+        }
+    )
+    _open_connections.add(connection)
+    return connection
+
+
+_open_connections: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _plain(parameters: Parameters) -> Any:
+    return dict(parameters) if isinstance(parameters, Mapping) else None if parameters is None else list(parameters)
+
+
+def _meaning_sql(statement: str) -> str:
+    described = _DESCRIBE.fullmatch(statement)
+    assert described is not None
+    name = described[1].lower()
+    if name == "tables":
+        return (
+            "SELECT view_name AS name, coalesce(comment, '') AS meaning FROM duckdb_views() WHERE NOT internal "
+            "ORDER BY view_name"
+        )
+    return (
+        "SELECT column_name, data_type AS column_type, coalesce(comment, '') AS meaning FROM duckdb_columns() "
+        f"WHERE table_name = '{name}' ORDER BY column_index"
+    )

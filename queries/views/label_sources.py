@@ -1,0 +1,203 @@
+"""Which catalogues know a star or a spectrum, and the SQL that brings their labels to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from specclip_search.catalogs.ingest import read_manifest
+from specclip_search.labels import KNOWN, LABEL_NAMES
+
+from .parquet import committed_files, fields_of, identifier, read_parquet_sql
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+MAIN_LABELS = ("teff", "logg", "feh")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A finished catalogue: its files, columns and keys.
+
+    Attributes
+    ----------
+    unique
+        Keys of which no value is repeated, so that a join needs no grouping.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    fields: tuple[pa.Field, ...]
+    unique: frozenset[str]
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        return frozenset(field.name for field in self.fields)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Names of its label columns that hold numbers."""
+        return tuple(
+            field.name
+            for field in self.fields
+            if field.name in LABEL_NAMES and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+        )
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """`ra`, `dec` where both are numbers."""
+        have = [f.name for f in self.fields if f.name in ("ra", "dec") and pa.types.is_floating(f.type)]
+        return ("ra", "dec") if len(have) == 2 else ()
+
+    def by_key(self, key: str, wanted: Collection[str]) -> str:
+        """A subquery with one row a value of `key`; of repeated ones the first row in the file is taken."""
+        columns = [name for name in (*self.labels, *self.positions) if name in wanted]
+        source = read_parquet_sql(self.files)
+        if key in self.unique:
+            chosen = ", ".join(identifier(name) for name in (key, *columns))
+            return f"(SELECT {chosen} FROM {source} WHERE {key} IS NOT NULL)"
+        first = "".join(
+            f", arg_min_null({identifier(name)}, (file_index, file_row_number)) AS {identifier(name)}"
+            for name in columns
+        )
+        return f"(SELECT {key}{first} FROM {source} WHERE {key} IS NOT NULL GROUP BY {key})"
+
+    def links(self) -> str:
+        """A subquery obsid -> source_id; an obsid with two different stars links to none."""
+        return (
+            f"(SELECT obsid, min(source_id) AS source_id FROM {read_parquet_sql(self.files)} "
+            "WHERE obsid IS NOT NULL AND source_id IS NOT NULL GROUP BY obsid "
+            "HAVING min(source_id) = max(source_id))"
+        )
+
+
+def catalogues(atlas: Atlas) -> list[Catalogue]:
+    """Finished catalogues in alphabetical order; one that is half written is not there yet."""
+    found = []
+    for name in atlas.catalogs():
+        stage = atlas.catalog(name)
+        manifest = read_manifest(stage)
+        files = committed_files(stage.folder)
+        if manifest is None or len(files) != len(manifest["parts"]):
+            continue
+        fields = tuple(fields_of(files[0]))
+        repeated = manifest["report"]["repeated_ids"]
+        unique = frozenset(key for key in manifest["report"]["keys"] if not repeated.get(key))
+        found.append(Catalogue(name, tuple(files), fields, unique))
+    return found
+
+
+def label_fields(sources: Sequence[Catalogue]) -> list[pa.Field]:
+    """Fields of all labels that any of the catalogues has, in our order."""
+    have = {name for source in sources if source.columns & {"source_id", "obsid"} for name in source.labels}
+    fields = []
+    for name in LABEL_NAMES:
+        if name in have:
+            label = KNOWN[name]
+            text = {"description": label.description, "unit": label.unit, "ucd": label.ucd}
+            fields.append(pa.field(name, pa.float64(), metadata={k: v for k, v in text.items() if v}))
+    return fields
+
+
+@dataclass(frozen=True, slots=True)
+class LabelJoins:
+    """Joins that bring labels to rows, and the expressions over them.
+
+    Attributes
+    ----------
+    sql
+        `LEFT JOIN ... LEFT JOIN ...`, or nothing.
+    label
+        Expression by label name.
+    position
+        Expressions for `ra` and `dec` where the row has none, by name.
+    source
+        Expression for the name of the catalogue the first of teff, logg, feh came from.
+    """
+
+    sql: str
+    label: dict[str, str]
+    position: dict[str, str]
+    source: str
+
+
+def label_joins(
+    sources: Sequence[Catalogue],
+    star: str,
+    spectrum: str | None,
+    wanted: Collection[str],
+    rows_of: Callable[[Catalogue, str, Collection[str]], str] = Catalogue.by_key,
+) -> LabelJoins:
+    """Join every catalogue that has one of the wanted columns.
+
+    Parameters
+    ----------
+    star
+        SQL expression of the row's source_id.
+    spectrum
+        SQL expression of the row's obsid, None where it has none. A catalogue that knows the
+        very spectrum goes before what it says of the star.
+    wanted
+        Columns that will be read; catalogues without any of them are not touched.
+    rows_of
+        The relation with a catalogue's rows by one of its keys, for these columns: all its rows,
+        unless few are wanted and are at hand already.
+    """
+    needed = _with_base_labels(wanted)
+    joins: list[str] = []
+    sides: list[tuple[str, Catalogue]] = []
+    for source in sources:
+        if not needed & {*source.labels, *source.positions}:
+            continue
+        for key, expression in (("obsid", spectrum), ("source_id", star)):
+            if key in source.columns and expression is not None:
+                alias = f"c{len(sides)}"
+                rows = rows_of(source, key, needed)
+                joins.append(f"LEFT JOIN {rows} {alias} ON {alias}.{key} = {expression}")
+                sides.append((alias, source))
+    label = {}
+    for name in LABEL_NAMES:
+        expression = _coalesced(name, sides) if name in wanted else None
+        if expression:
+            label[name] = expression
+    position = {}
+    for name in ("ra", "dec"):
+        parts = [f"{alias}.{name}" for alias, source in sides if source.positions]
+        if parts and name in wanted:
+            position[name] = ", ".join(parts)
+    return LabelJoins(" ".join(joins), label, position, _origin(sides))
+
+
+def _with_base_labels(wanted: Collection[str]) -> set[str]:
+    """An error is taken from the catalogue its value comes from, so the value is read with it."""
+    needed = {*wanted, *(name.removesuffix("_err") for name in wanted if name.endswith("_err"))}
+    return needed | set(MAIN_LABELS) if "label_source" in wanted else needed
+
+
+def _coalesced(name: str, sides: Sequence[tuple[str, Catalogue]]) -> str | None:
+    base = name.removesuffix("_err")
+    having = [(alias, source) for alias, source in sides if name in source.labels]
+    if not having:
+        return None
+    if base == name:
+        return "coalesce(" + ", ".join(f"{alias}.{name}" for alias, _ in having) + ")::DOUBLE"
+    cases = " ".join(
+        f"WHEN {alias}.{base} IS NOT NULL THEN {f'{alias}.{name}' if name in source.labels else 'NULL'}"
+        for alias, source in sides
+        if base in source.labels
+    )
+    return f"(CASE {cases} END)::DOUBLE" if cases else f"({having[0][0]}.{name})::DOUBLE"
+
+
+def _origin(sides: Sequence[tuple[str, Catalogue]]) -> str:
+    cases = []
+    for alias, source in sides:
+        main = [f"{alias}.{name}" for name in MAIN_LABELS if name in source.labels]
+        if main:
+            cases.append(f"WHEN coalesce({', '.join(main)}) IS NOT NULL THEN '{source.name}'")
+    return f"CASE {' '.join(cases)} END" if cases else "NULL::VARCHAR"

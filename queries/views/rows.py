@@ -1,0 +1,90 @@
+"""Rows of a statement: relations that outlive the call, in every form, with units and meanings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from specclip_search.errors import MissingExtra
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import polars
+    from astropy.table import QTable
+
+    from .connection import AtlasConnection
+    from .views import AtlasViews
+
+
+class Rows:
+    """Rows of a statement: DuckDB's relation, with its connection kept open and its errors made ours.
+
+    Whatever DuckDB's relation can do, this can. Ids are integers in every form, also where
+    some are null. Every call runs the statement again; keep the table if you need it twice.
+    """
+
+    def __init__(self, relation: duckdb.DuckDBPyRelation, connection: AtlasConnection) -> None:
+        self.relation = relation
+        self._connection = connection
+
+    def df(self) -> pd.DataFrame:
+        """A pandas DataFrame; integers with nulls are `Int64`."""
+        return self._connection.guarded(self.relation.df)
+
+    to_df = df
+
+    def arrow(self) -> pa.Table:
+        """An Arrow table; fields carry unit, description and ucd where the atlas knows them."""
+        table = self._connection.guarded(self.relation.to_arrow_table)
+        return with_meanings(table, self._connection.views)
+
+    to_arrow_table = arrow
+
+    def pl(self) -> polars.DataFrame:
+        """A polars DataFrame; ids are Int64, null where missing.
+
+        Raises
+        ------
+        MissingExtra
+            If polars is not installed.
+        """
+        try:
+            import polars
+        except ImportError as error:
+            raise MissingExtra("polars", "polars", "A polars DataFrame") from error
+        return polars.DataFrame(self.arrow())
+
+    def qtable(self) -> QTable:
+        """An astropy QTable with units."""
+        from specclip_search.tables import to_qtable
+
+        return to_qtable(self.arrow())
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.relation, name)
+        if not callable(value):
+            return value
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = self._connection.guarded(lambda: value(*arguments, **options))
+            return Rows(result, self._connection) if type(result) is type(self.relation) else result
+
+        return call
+
+    def __repr__(self) -> str:
+        return self._connection.guarded(lambda: repr(self.relation))
+
+    def __len__(self) -> int:
+        return self._connection.guarded(lambda: len(self.relation))
+
+
+def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
+    """Give columns that bear the name of a column of the atlas its unit, description and UCD."""
+    known = views.meanings()
+    fields = [
+        field.with_metadata(known[field.name].metadata) if field.name in known and not field.metadata else field
+        for field in table.schema
+    ]
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))

@@ -1,0 +1,80 @@
+"""Labels estimated from a star's own spectra, as columns of the view `stars`: `teff_xp`, `feh_lrs`, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from specclip_search.atlas.schemas import described
+
+from .parquet import committed_files, fields_of, read_parquet_sql
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
+
+# instrument -> its suffix, and the columns of `stars` that name its best spectrum
+_SIDES = {
+    "gaia_xp": ("xp", "gaia_spec_id", "gaia_release"),
+    "lamost_lrs": ("lrs", "lamost_spec_id", "lamost_release"),
+}
+_LABELS = ("teff", "logg", "feh", "alpha_fe", "c_fe", "rv")
+_MORE = {"flag": "flag_{0}", "feh_p_below_m2": "feh_{0}_p_below_m2", "feh_p_below_m3": "feh_{0}_p_below_m3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Label estimates of one instrument's spectra.
+
+    Attributes
+    ----------
+    modality
+        The instrument.
+    files
+        Parquet files of the estimates.
+    columns
+        Column of the estimates -> its field in `stars`.
+    """
+
+    modality: str
+    files: tuple[str, ...]
+    columns: Mapping[str, pa.Field]
+
+    def join(self, alias: str) -> str:
+        """LEFT JOIN of the best spectrum's estimates to the rows `k` of stars."""
+        _, spec_id, release = _SIDES[self.modality]
+        chosen = ", ".join(["spec_id", "release", *self.columns])
+        return (
+            f"LEFT JOIN (SELECT {chosen} FROM {read_parquet_sql(self.files)}) {alias} "
+            f"ON {alias}.spec_id = k.{spec_id} AND {alias}.release = k.{release}"
+        )
+
+
+def star_estimates(atlas: Atlas, model: str | None, modalities: Sequence[str]) -> list[Estimates]:
+    """Estimates of the active model's vectors, of each instrument that has any."""
+    found = []
+    for modality in modalities if model is not None else ():
+        files = committed_files(atlas.estimates(modality, model).folder)
+        if files and modality in _SIDES:
+            have = {field.name: field for field in fields_of(files[0])}
+            found.append(Estimates(modality, tuple(files), _columns(_SIDES[modality][0], have)))
+    return found
+
+
+def _columns(side: str, have: Mapping[str, pa.Field]) -> dict[str, pa.Field]:
+    """Fields of `stars` by the column of the estimates; XP spectra are too coarse for velocities."""
+    names = {}
+    for label in _LABELS:
+        if label != "rv" or side == "lrs":
+            names[label] = f"{label}_{side}"
+            names[f"{label}_err"] = f"{label}_{side}_err"
+    names |= {column: name.format(side) for column, name in _MORE.items()}
+    return {column: _renamed(have[column], name, side) for column, name in names.items() if column in have}
+
+
+def _renamed(field: pa.Field, name: str, side: str) -> pa.Field:
+    said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    text = f"{said.get('description', field.name)}; {side.upper()} spectrum"
+    return described(name, field.type, text, said.get("unit", ""), said.get("ucd", "").removesuffix(";meta.main"))

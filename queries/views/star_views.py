@@ -1,0 +1,222 @@
+"""SQL of the views `spectra` (one row a spectrum of any instrument) and `stars` (one row a star)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pyarrow as pa
+
+from .label_sources import Catalogue, label_joins
+from .parquet import read_parquet_sql
+from .star_estimates import Estimates
+from .star_fields import STAR_FIELDS, Scores, spectra_fields, star_fields
+
+LRS, XP = "lamost_lrs", "gaia_xp"
+def spectra_sql(
+    files: Mapping[str, Sequence[str]],
+    sources: Sequence[Catalogue],
+    wanted: Collection[str] | None = None,
+    numbered: bool = False,
+) -> str:
+    """A SELECT with one row a spectrum.
+
+    Parameters
+    ----------
+    files
+        Parquet files of spectra by modality.
+    wanted
+        Columns that will be read. What they do not need is neither joined nor read; the columns
+        are there all the same, null. By default all.
+    numbered
+        Add `_file`, the file's place among those of its instrument, and `_file_row`.
+    """
+    fields = spectra_fields(sources)
+    needed = {field.name for field in fields} if wanted is None else set(wanted)
+    return " UNION ALL ".join(
+        _branch(modality, parts, sources, fields, needed, numbered) for modality, parts in sorted(files.items())
+    )
+
+
+def _branch(
+    modality: str,
+    parts: Sequence[str],
+    sources: Sequence[Catalogue],
+    fields: Sequence[pa.Field],
+    needed: set[str],
+    numbered: bool,
+) -> str:
+    star, links = linked_source_id(sources) if modality == LRS else ("s.source_id", "")
+    wanted_labels = needed - {"ra", "dec"} if not needed & {"ra", "dec"} else needed
+    if not needs_star(needed):
+        star, links = "s.source_id", ""
+    obsid = "CASE WHEN NOT s.simulated THEN s.spec_id END" if modality == LRS else None
+    joins = label_joins(sources, star, obsid, wanted_labels)
+    expressions = {
+        "modality": f"'{modality}'",
+        "source_id": star,
+        "label_source": joins.source,
+        **joins.label,
+        **{name: f"coalesce(s.{name}, {others})" for name, others in joins.position.items()},
+        **{name: f"s.{name}" for name in ("release", "spec_id", "simulated")},
+        "snr": finite("s.snr"),
+    }
+    chosen = ", ".join(f"{_expression(field, expressions, needed)} AS {field.name}" for field in fields)
+    chosen += ", s.file_index AS _file, s.file_row_number AS _file_row" if numbered else ""
+    return f"SELECT {chosen} FROM {read_parquet_sql(parts)} s {links} {joins.sql}"
+
+
+def finite(column: str) -> str:
+    """The column with NaN and infinities as null.
+
+    NaN is the largest number in SQL, so that `snr > 50` would admit it; and because Parquet's
+    statistics leave NaN out, DuckDB takes `isnan(column)` for false without looking. The sum
+    keeps it from doing so.
+    """
+    return f"CASE WHEN isfinite({column} + 0.0) THEN {column} END"
+
+
+def needs_star(needed: Collection[str]) -> bool:
+    """Whether any of these columns of `spectra` belongs to the star, whose catalogues must be asked."""
+    return bool(set(needed) - {"modality", "release", "spec_id", "snr", "simulated"})
+
+
+def _expression(field: pa.Field, expressions: Mapping[str, str], needed: Collection[str]) -> str:
+    if field.name in ("ra", "dec") and field.name in needed:
+        return expressions.get(field.name, f"s.{field.name}")
+    if field.name in expressions and (field.name in needed or field.name in ("modality", "release", "spec_id")):
+        return expressions[field.name]
+    kind = {pa.float64(): "DOUBLE", pa.float32(): "FLOAT", pa.int64(): "BIGINT", pa.bool_(): "BOOLEAN"}.get(
+        field.type, "VARCHAR"
+    )
+    return f"NULL::{kind}"
+
+
+def linked_source_id(sources: Sequence[Catalogue], row: str = "s", prefix: str = "l") -> tuple[str, str]:
+    """Expression of a LAMOST spectrum's star, and the joins it needs.
+
+    The spectrum's own source_id goes first; else a catalogue that has both obsid and source_id tells.
+    """
+    linking = [source for source in sources if {"obsid", "source_id"} <= source.columns]
+    if not linking:
+        return f"{row}.source_id", ""
+    joins = " ".join(
+        f"LEFT JOIN {source.links()} {prefix}{i} ON {prefix}{i}.obsid = {row}.spec_id AND NOT {row}.simulated"
+        for i, source in enumerate(linking)
+    )
+    linked = ", ".join(f"{prefix}{i}.source_id" for i in range(len(linking)))
+    return f"coalesce({row}.source_id, {linked})", joins
+
+
+def stars_sql(
+    files: Mapping[str, Sequence[str]],
+    sources: Sequence[Catalogue],
+    scores: Sequence[Scores],
+    estimates: Sequence[Estimates] = (),
+) -> str:
+    """A SELECT with one row a star that has a spectrum.
+
+    A LAMOST spectrum whose star is unknown counts as a star of its own, together with others of
+    the same `uid`.
+    """
+    fields = star_fields(sources, scores, estimates)
+    wanted = {field.name for field in fields}
+    joins = label_joins(sources, "k.source_id", "CASE WHEN NOT k.simulated_lrs THEN k.lamost_spec_id END", wanted)
+    expressions = {
+        **joins.label,
+        "label_source": joins.source,
+        **{name: f"coalesce(k.{name}, {others})" for name, others in joins.position.items()},
+    }
+    score_joins = []
+    for i, score in enumerate(scores):
+        columns = ", ".join(
+            f"arg_max_null({column}, ({_first_value(score)}, {_tie(score)})) AS {field.name}"
+            for column, field in score.columns.items()
+        )
+        score_joins.append(
+            f"LEFT JOIN (SELECT source_id, {columns} FROM {read_parquet_sql(score.files)} "
+            f"WHERE source_id IS NOT NULL GROUP BY source_id) r{i} ON r{i}.source_id = k.source_id"
+        )
+        expressions |= {field.name: f"r{i}.{field.name}" for field in score.columns.values()}
+    for i, estimate in enumerate(estimates):
+        score_joins.append(estimate.join(f"e{i}"))
+        expressions |= {field.name: f"e{i}.{column}" for column, field in estimate.columns.items()}
+    own = {field.name for field in STAR_FIELDS}
+    chosen = ", ".join(
+        f"{expressions.get(field.name, f'k.{field.name}' if field.name in own else 'NULL::DOUBLE')} AS {field.name}"
+        for field in fields
+    )
+    return f"SELECT {chosen} FROM ({_star_keys(files, sources)}) k {joins.sql} {' '.join(score_joins)}"
+
+
+def _first_value(score: Scores) -> str:
+    return next(iter(score.columns))
+
+
+def _tie(score: Scores) -> str:
+    # numbers of files are unsigned in DuckDB: their negative would overflow
+    return "-(file_index::BIGINT), -file_row_number"
+
+
+def _star_keys(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue]) -> str:
+    """Both instruments' spectra of each star; every column of `STAR_FIELDS`."""
+    xp = _xp_stars(files[XP]) if files.get(XP) else _none_of(_XP_COLUMNS)
+    lrs = _lrs_stars(files[LRS], sources) if files.get(LRS) else _none_of(_LRS_COLUMNS)
+    return (
+        f"SELECT coalesce(x.source_id, l.source_id) AS source_id, x.gaia_spec_id, l.lamost_spec_id, l.lamost_release, "
+        "coalesce(l.n_lamost, 0) AS n_lamost, coalesce(x.ra, l.ra) AS ra, coalesce(x.dec, l.dec) AS dec, "
+        "l.snr_lrs, x.snr_xp, l.simulated_lrs, x.simulated_xp, x.gaia_release "
+        f"FROM ({xp}) x FULL JOIN ({lrs}) l ON x.source_id = l.source_id"
+    )
+
+
+_XP_COLUMNS = {
+    "source_id": "BIGINT",
+    "gaia_spec_id": "BIGINT",
+    "gaia_release": "VARCHAR",
+    "ra": "DOUBLE",
+    "dec": "DOUBLE",
+    "snr_xp": "FLOAT",
+    "simulated_xp": "BOOLEAN",
+}
+_LRS_COLUMNS = {
+    "source_id": "BIGINT",
+    "lamost_spec_id": "BIGINT",
+    "lamost_release": "VARCHAR",
+    "n_lamost": "BIGINT",
+    "ra": "DOUBLE",
+    "dec": "DOUBLE",
+    "snr_lrs": "FLOAT",
+    "simulated_lrs": "BOOLEAN",
+}
+
+
+def _none_of(columns: Mapping[str, str]) -> str:
+    return "SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, kind in columns.items()) + " LIMIT 0"
+
+
+def _xp_stars(files: Sequence[str]) -> str:
+    best = "(NOT simulated, release, spec_id)"
+    return (
+        f"SELECT coalesce(source_id, spec_id) AS source_id, arg_max(spec_id, {best}) AS gaia_spec_id, "
+        f"arg_max(release, {best}) AS gaia_release, "
+        f"arg_max_null(ra, {best}) AS ra, arg_max_null(dec, {best}) AS dec, "
+        f"arg_max_null({finite('snr')}, {best}) AS snr_xp, "
+        f"arg_max(simulated, {best}) AS simulated_xp FROM {read_parquet_sql(files)} "
+        "GROUP BY coalesce(source_id, spec_id)"
+    )
+
+
+def _lrs_stars(files: Sequence[str], sources: Sequence[Catalogue]) -> str:
+    star, links = linked_source_id(sources)
+    rows = (
+        f"SELECT s.spec_id, s.release, s.ra, s.dec, {finite('s.snr')} AS snr, s.simulated, {star} AS source_id, "
+        f"CASE WHEN {star} IS NULL THEN coalesce(s.uid, s.release || ':' || s.spec_id) END AS alone, "
+        f"(NOT s.simulated, coalesce({finite('s.snr')}, -1), s.release, s.spec_id) AS rank "
+        f"FROM {read_parquet_sql(files)} s {links}"
+    )
+    return (
+        "SELECT source_id, arg_max(spec_id, rank) AS lamost_spec_id, arg_max_null(release, rank) AS lamost_release, "
+        "count(*) AS n_lamost, arg_max_null(ra, rank) AS ra, arg_max_null(dec, rank) AS dec, "
+        f"arg_max_null(snr, rank) AS snr_lrs, arg_max(simulated, rank) AS simulated_lrs "
+        f"FROM ({rows}) GROUP BY source_id, alone"
+    )

@@ -1,0 +1,226 @@
+"""The views of an atlas: what each is over, its SQL, its columns and their meaning. Nothing is read to make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from specclip_search.atlas.schemas import described
+
+from .label_sources import Catalogue, catalogues
+from .parquet import committed_files, fields_of, meaning, quoted, read_parquet_sql
+from .star_estimates import Estimates, star_estimates
+from .star_fields import Scores, spectra_fields, star_fields
+from .star_views import spectra_sql, stars_sql
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from specclip_search.atlas import Atlas
+
+# column of a result -> its name in `stars`; the first one is what the best row is chosen by
+_SCORES = {
+    "anomalies": {
+        "score": described("anomaly_score", pa.float64(), "anomaly score; high is odd"),
+        "p_value": described(
+            "anomaly_p_value", pa.float64(), "chance that a normal star scores as high", ucd="stat.probability"
+        ),
+        "q_value": described("anomaly_q_value", pa.float64(), "false-discovery rate of the list that ends here"),
+        "kind": described("anomaly_kind", pa.string(), "likely kind: astrophysical, instrumental or wrong_match"),
+        "reason": described("anomaly_reason", pa.string(), "why, in words"),
+    },
+    "emp": {
+        "probability": described(
+            "emp_probability", pa.float64(), "probability of being extremely metal-poor", ucd="stat.probability"
+        ),
+        "feh": described("emp_feh", pa.float64(), "[Fe/H] by labelled neighbours", "dex", "phys.abund.Fe"),
+        "feh_err": described("emp_feh_err", pa.float64(), "1 sigma error of emp_feh", "dex"),
+    },
+}
+_MADE_BY = {
+    "estimates": "estimate",
+    "translations": "translate",
+    "anomalies": "anomalies",
+    "emp": "emp",
+    "neighbours": "index neighbours",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """A view: its SELECT and its columns, both found only when asked for."""
+
+    name: str
+    description: str
+    select: Callable[[], str]
+    fields: Callable[[], Sequence[pa.Field]]
+
+
+class AtlasViews:
+    """The views of one atlas at one moment, by name."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self.atlas = atlas
+
+    @cached_property
+    def catalogues(self) -> list[Catalogue]:
+        return catalogues(self.atlas)
+
+    @cached_property
+    def spectra_files(self) -> dict[str, list[str]]:
+        """Parquet files of spectra by modality."""
+        stages = {name: committed_files(self.atlas.spectra(name).folder) for name in self.atlas.modalities()}
+        return {name: files for name, files in stages.items() if files}
+
+    @cached_property
+    def all(self) -> dict[str, View]:
+        """Every view there is, in the order of the design: stars first, catalogues last."""
+        views = [*self._whole_atlas(), *self._stages()]
+        views += [self._parquet_view(c.name, c.files, f"catalogue '{c.name}'") for c in self.catalogues]
+        return {view.name: view for view in views}
+
+    def _whole_atlas(self) -> list[View]:
+        if not self.spectra_files:
+            return []
+        return [
+            View(
+                "stars",
+                "one row a star: both spectra's keys, position, S/N, labels, estimates, scores",
+                lambda: stars_sql(self.spectra_files, self.catalogues, self.scores, self.estimates),
+                lambda: star_fields(self.catalogues, self.scores, self.estimates),
+            ),
+            View(
+                "spectra",
+                "one row a spectrum of any instrument, with labels",
+                lambda: spectra_sql(self.spectra_files, self.catalogues),
+                lambda: spectra_fields(self.catalogues),
+            ),
+        ]
+
+    def _stages(self) -> list[View]:
+        atlas = self.atlas
+        found = [(f"spectra_{m}", files, f"{m} spectra on the model's grid") for m, files in self.spectra_files.items()]
+        model = atlas.active_model
+        if model is not None:
+            for modality in self.spectra_files:
+                folder = atlas.vectors(model, modality).folder
+                found.append((f"vectors_{modality}", committed_files(folder), f"{modality} vectors of '{model}'"))
+                folder = atlas.estimates(modality, model).folder
+                found.append((f"estimates_{modality}", committed_files(folder), f"{modality} labels by '{model}'"))
+            found.append(
+                ("translations", committed_files(atlas.translations(model).folder), f"translations of '{model}'")
+            )
+        found += [
+            (
+                name.replace("-", "_").replace(".", "_").lower(),
+                committed_files(atlas.results(name).folder),
+                f"result '{name}'",
+            )
+            for name in atlas.result_names()
+        ]
+        found += [
+            (f"rejected_{folder.name}", committed_files(folder), f"{folder.name} files set aside, with reasons")
+            for folder in sorted((atlas.path / "rejected").glob("*"))
+        ]
+        views = [self._parquet_view(name, files, text) for name, files, text in found if files]
+        return [*views, *(self._neighbours(model) if model is not None else [])]
+
+    def _neighbours(self, model: str) -> list[View]:
+        """One view over the neighbour graphs of all instruments."""
+        root = self.atlas.path / "results" / "neighbours" / model
+        graphs = {name: files for name in self.spectra_files if (files := committed_files(root / name))}
+        if not graphs:
+            return []
+
+        def fields() -> list[pa.Field]:
+            return [
+                described("modality", pa.string(), "instrument of the spectra"),
+                *fields_of(next(iter(graphs.values()))[0]),
+            ]
+
+        def select() -> str:
+            return " UNION ALL BY NAME ".join(
+                f"SELECT '{name}' AS modality, * FROM {read_parquet_sql(files)}" for name, files in graphs.items()
+            )
+
+        return [View("neighbours", f"nearest spectra of each spectrum, by '{model}'", select, fields)]
+
+    def _parquet_view(self, name: str, files: Sequence[str], description: str) -> View:
+        def fields() -> list[pa.Field]:
+            return fields_of(files[0])
+
+        def select() -> str:
+            return f"SELECT *{_fixed_arrays(fields())} FROM {read_parquet_sql(files)}"
+
+        return View(name, description, select, fields)
+
+    @cached_property
+    def scores(self) -> list[Scores]:
+        """Results that have a score for each star."""
+        found = []
+        for name, columns in _SCORES.items():
+            files = committed_files(self.atlas.results(name).folder)
+            have = {field.name for field in fields_of(files[0])} if files else set()
+            if "source_id" in have and next(iter(columns)) in have:
+                found.append(
+                    Scores(tuple(files), {column: field for column, field in columns.items() if column in have})
+                )
+        return found
+
+    @cached_property
+    def estimates(self) -> list[Estimates]:
+        """Labels estimated from the spectra of each star."""
+        return star_estimates(self.atlas, self.atlas.active_model, list(self.spectra_files))
+
+    def create(self, connection: duckdb.DuckDBPyConnection, names: Sequence[str] | None = None) -> None:
+        """Create views, all or those named, with a comment on each column that has a meaning."""
+        for name in self.all if names is None else names:
+            view = self.all[name]
+            connection.execute(f"CREATE OR REPLACE VIEW {name} AS {view.select()}")
+            connection.execute(f"COMMENT ON VIEW {name} IS {quoted(view.description)}")
+            for field in view.fields():
+                if text := meaning(field):
+                    connection.execute(f'COMMENT ON COLUMN {name}."{field.name}" IS {quoted(text)}')
+
+    def meanings(self) -> dict[str, pa.Field]:
+        """Fields by column name, those of which every view says the same."""
+        known: dict[str, pa.Field] = {}
+        unsure = set()
+        for view in self.all.values():
+            for field in view.fields():
+                before = known.setdefault(field.name, field)
+                if _unit(before) != _unit(field):
+                    unsure.add(field.name)
+        return {name: field for name, field in known.items() if name not in unsure and field.metadata}
+
+    def missing_hint(self) -> str:
+        """What there is, and what command makes what is not."""
+        hint = (
+            f"There are: {', '.join(self.all)}."
+            if self.all
+            else "The atlas is empty; `specclip-search ingest` fills it."
+        )
+        absent = [
+            f"{name} (`specclip-search {command}`)"
+            for name, command in _MADE_BY.items()
+            if not any(view.startswith(name) for view in self.all)
+        ]
+        return hint + (f" Not made yet: {', '.join(absent)}." if absent and self.all else "")
+
+
+def _fixed_arrays(fields: Sequence[pa.Field]) -> str:
+    """Vectors and spectra as arrays of a fixed length: distances between them need it, and DuckDB reads lists."""
+    casts = [
+        f'"{field.name}"::FLOAT[{field.type.list_size}] AS "{field.name}"'
+        for field in fields
+        if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)
+    ]
+    return f" REPLACE ({', '.join(casts)})" if casts else ""
+
+
+def _unit(field: pa.Field) -> bytes:
+    return (field.metadata or {}).get(b"unit", b"")
