@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Learn how the parts of the EMP probability combine.")
     parser.add_argument("--atlas", type=Path, required=True, help=f"embedded, indexed atlas with labelled {XP} stars")
     parser.add_argument("--model", default=None)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "weights" / FILE)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "emp" / "weights" / FILE)
     options = parser.parse_args(argv)
     from specclip_search.atlas import Atlas
 

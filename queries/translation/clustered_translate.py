@@ -20,7 +20,7 @@ from specclip_search.atlas.links import StarLinks
 from specclip_search.errors import QueryError
 
 from ..space.pairs import LRS, FluxStore, StarKeys
-from . import learned_errors as error_store
+from . import learned_errors
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -128,7 +128,7 @@ def _write_shard(
     atlas = Atlas(folder)
     task = task_of(copy.load(), shard.keys, shard.links)
     stage = atlas.translations(task.model.name)
-    errors = error_store.load(stage.folder)
+    errors = learned_errors.load(stage.folder)
     part = atlas.spectra(LRS).part(shard.number)
     if errors is None or errors.digest != errors_digest or part is None:
         raise QueryError(f"{stage.folder} has changed since the run began.", "Start the run again.")

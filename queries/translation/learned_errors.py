@@ -12,12 +12,12 @@ import numpy as np
 from specclip_search.atlas.files import whole_file
 from specclip_search.errors import AtlasError
 
-from . import residual_measures as spectrum_law
+from . import residual_measures
 from .model_error import ModelError
 from .residual_measures import SpectrumLaw
 
 FILE_NAME = "model_error.npz"
-LAWS = tuple(f"{side}.{kind}" for side in ("lrs", "xp") for kind in spectrum_law.KINDS)
+LAWS = tuple(f"{side}.{kind}" for side in ("lrs", "xp") for kind in residual_measures.KINDS)
 _FIELDS = tuple(field.name for field in fields(ModelError))
 
 
@@ -55,7 +55,7 @@ class LearnedErrors:
         } | {
             f"{key}.{name}": np.asarray(getattr(self.laws[key], name))
             for key in LAWS
-            for name in spectrum_law.FIELDS
+            for name in residual_measures.FIELDS
         }
 
     @property
@@ -89,10 +89,10 @@ def load(folder: Path) -> LearnedErrors | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as content:
-            if not {f"{key}.{name}" for key in LAWS for name in spectrum_law.FIELDS} <= set(content.files):
+            if not {f"{key}.{name}" for key in LAWS for name in residual_measures.FIELDS} <= set(content.files):
                 return None
             sides = [ModelError(*(content[f"{side}.{name}"] for name in _FIELDS)) for side in ("to_lrs", "to_xp")]
-            laws = {key: SpectrumLaw(*(content[f"{key}.{name}"] for name in spectrum_law.FIELDS)) for key in LAWS}
+            laws = {key: SpectrumLaw(*(content[f"{key}.{name}"] for name in residual_measures.FIELDS)) for key in LAWS}
             return LearnedErrors(
                 sides[0], sides[1], str(content["origin"]), int(content["stars"]), str(content["split"]), laws
             )

@@ -6,10 +6,7 @@ from collections.abc import Iterator
 
 from ..errors import SpectrumError
 from ..spectrum import Spectrum
-from . import fits_spectrum, lamost, text_spectrum
-from . import gaia_tables as xp_tables
-from . import gaia_xp as gaia
-from . import specutils_bridge as with_specutils
+from . import fits_spectrum, gaia_tables, gaia_xp, lamost, specutils_bridge, text_spectrum
 from .content import Content
 from .registry import Reader, ReadOptions, register
 
@@ -27,13 +24,13 @@ def _read_lamost(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
 def _is_gaia(content: Content) -> bool:
     if content.kind == "fits" and b"BINTABLE" not in content.head:
         return False
-    return gaia.is_gaia_xp(xp_tables.column_names(content), content)
+    return gaia_xp.is_gaia_xp(gaia_tables.column_names(content), content)
 
 
 def _read_gaia(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
-    for batch in gaia.iter_xp(content):
+    for batch in gaia_xp.iter_xp(content):
         rejected = {row: (reason, message) for row, _, reason, message in batch.rejected}
-        good = dict(zip(batch.row.tolist(), gaia.to_spectra(batch, options.release, str(content.path)), strict=True))
+        good = dict(zip(batch.row.tolist(), gaia_xp.to_spectra(batch, options.release, str(content.path)), strict=True))
         for row in sorted([*rejected, *good]):
             if row in rejected:
                 reason, message = rejected[row]
@@ -45,9 +42,9 @@ def _fits_or_specutils(content: Content, options: ReadOptions) -> Iterator[Spect
     try:
         yield from fits_spectrum.read_fits_spectrum(content, options)
     except SpectrumError as ours:
-        if "no spectrum in a layout" not in ours.message or not with_specutils.specutils_is_there(content):
+        if "no spectrum in a layout" not in ours.message or not specutils_bridge.specutils_is_there(content):
             raise
-        yield from with_specutils.read_with_specutils(content, options)
+        yield from specutils_bridge.read_with_specutils(content, options)
 
 
 register(Reader("lamost", "LAMOST low-resolution spectra (FITS image or COADD table)", is_lamost, _read_lamost))

@@ -14,8 +14,7 @@ from ..errors import QueryError, Reason, SpectrumError
 from ..keys import parse_int64
 from ..spectrum import Spectrum
 from ..surveys.gaia_xp import GRID
-from . import gaia_calibration as xp_operator
-from . import gaia_tables as xp_tables
+from . import gaia_calibration, gaia_tables
 from .content import Content, as_text_stream, decoding
 
 MODALITY = "gaia_xp"
@@ -67,7 +66,7 @@ def iter_xp(content: Content) -> Iterator[XpBatch]:
     SpectrumError
         If the file is unreadable or no XP table; what is wrong with a single row is noted in the batch.
     """
-    names = xp_tables.column_names(content)
+    names = gaia_tables.column_names(content)
     if not is_gaia_xp(names, content):
         raise SpectrumError(
             Reason.LAYOUT_UNKNOWN, f"{content.path} has no columns of Gaia XP spectra (found {', '.join(names[:6])}).",
@@ -76,7 +75,7 @@ def iter_xp(content: Content) -> Iterator[XpBatch]:
         yield _datalink(content)
         return
     start, convert = 0, _continuous if "bp_coefficients" in names else _sampled
-    for rows in xp_tables.iter_rows(content):
+    for rows in gaia_tables.iter_rows(content):
         yield convert(rows, start)
         start += len(rows)
     if start == 0:
@@ -91,7 +90,7 @@ class _Rows:
         self.good: list[tuple[int, int, dict[str, Any]]] = []
         self.rejected: list[tuple[int, int | None, Reason, str]] = []
 
-    def take(self, rows: xp_tables.Rows, start: int, problem: Any) -> _Rows:
+    def take(self, rows: gaia_tables.Rows, start: int, problem: Any) -> _Rows:
         for row, values in enumerate(rows, start):
             try:
                 source_id = parse_int64(values.get("source_id"), "source_id")
@@ -120,7 +119,7 @@ def _degrees(values: dict[str, Any], name: str) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def _sampled(rows: xp_tables.Rows, start: int) -> XpBatch:
+def _sampled(rows: gaia_tables.Rows, start: int) -> XpBatch:
     def problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
         lengths = [_length(values.get(name)) for name in ("flux", "flux_error")]
         if lengths != [len(GRID)] * 2:
@@ -136,20 +135,20 @@ def _length(values: Any) -> int:
     return 0 if values is None else int(np.size(values))
 
 
-def _continuous(rows: xp_tables.Rows, start: int) -> XpBatch:
+def _continuous(rows: gaia_tables.Rows, start: int) -> XpBatch:
     taken = _Rows().take(rows, start, _coefficient_problem)
-    bp, rp = (taken.matrix(f"{band}_coefficients", xp_operator.N_COEFFICIENTS) for band in ("bp", "rp"))
-    width = xp_operator.N_CORRELATIONS
+    bp, rp = (taken.matrix(f"{band}_coefficients", gaia_calibration.N_COEFFICIENTS) for band in ("bp", "rp"))
+    width = gaia_calibration.N_CORRELATIONS
     for _, _, values in taken.good:
         _errors_from_covariances(values)
-    error = xp_operator.calibrate_errors(
+    error = gaia_calibration.calibrate_errors(
         taken.matrix("bp_coefficient_errors", bp.shape[1]), taken.matrix("bp_coefficient_correlations", width),
         taken.matrix("rp_coefficient_errors", rp.shape[1]), taken.matrix("rp_coefficient_correlations", width))
-    return taken.batch(xp_operator.calibrate(bp, rp), error)
+    return taken.batch(gaia_calibration.calibrate(bp, rp), error)
 
 
 def _coefficient_problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
-    expected = xp_operator.N_COEFFICIENTS
+    expected = gaia_calibration.N_COEFFICIENTS
     for band in ("bp", "rp"):
         coefficients, count = values.get(f"{band}_coefficients"), _length(values.get(f"{band}_coefficients"))
         if not count:
@@ -159,8 +158,8 @@ def _coefficient_problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
                     f"{count} {band.upper()} coefficients; the calibration at hand (DR3) is for {expected}")
         sizes = {name: _length(values.get(f"{band}_coefficient_{name}"))
                  for name in ("errors", "correlations", "covariances")}
-        by_correlation = sizes["errors"] == expected and sizes["correlations"] == xp_operator.N_CORRELATIONS
-        if not by_correlation and sizes["covariances"] != xp_operator.N_CORRELATIONS + expected:
+        by_correlation = sizes["errors"] == expected and sizes["correlations"] == gaia_calibration.N_CORRELATIONS
+        if not by_correlation and sizes["covariances"] != gaia_calibration.N_CORRELATIONS + expected:
             return (Reason.LAYOUT_UNKNOWN, f"{band.upper()} has neither {expected} errors with their correlations "
                                            "nor the triangle of covariances")
         if not np.isfinite(np.asarray(coefficients, dtype=np.float64)).all():
@@ -173,7 +172,7 @@ def _errors_from_covariances(values: dict[str, Any]) -> None:
     for band in ("bp", "rp"):
         if values.get(f"{band}_coefficient_errors") is not None:
             continue
-        size = xp_operator.N_COEFFICIENTS
+        size = gaia_calibration.N_COEFFICIENTS
         below, left = np.tril_indices(size)
         triangle = np.asarray(values[f"{band}_coefficient_covariances"], dtype=np.float64)
         on = below == left
@@ -204,7 +203,7 @@ def _columns(content: Content) -> dict[str, np.ndarray]:
 
 def _named_columns(content: Content, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
     if content.kind not in ("ecsv", "text"):
-        table = xp_tables.astropy_table(content)
+        table = gaia_tables.astropy_table(content)
         return {name: np.ma.filled(np.ma.asarray(table[name], dtype=np.float64), np.nan) for name in wanted}
     with as_text_stream(content) as stream:
         rows = [row for row in csv.reader(line for line in stream if not line.startswith("#")) if row]
@@ -214,7 +213,7 @@ def _named_columns(content: Content, wanted: tuple[str, ...]) -> dict[str, np.nd
 
 def _datalink_id(content: Content) -> int:
     found = re.search(rb"source_id[^0-9]{1,40}?(\d{5,19})", content.head, re.IGNORECASE)
-    named = int(found.group(1)) if found else xp_tables.id_in_name(content.path.name)
+    named = int(found.group(1)) if found else gaia_tables.id_in_name(content.path.name)
     if named is None:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{content.path} names no source_id, inside or in its name.",
                             "Keep the name that the archive gave the file.")

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import QueryError, Reason, SpectrumError
-from . import gaia_xp as xp
-from . import lamost_lrs as lrs
+from . import gaia_xp, lamost_lrs
 from .windows import LRS_WINDOWS, XP_WINDOWS, SpectralWindow
 
 __all__ = ["GAIA_XP", "LAMOST_LRS", "MODALITIES", "Modality", "SpectralWindow", "get_modality"]
@@ -111,8 +110,8 @@ def _rows(flux: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
     return rows
 
 
-LAMOST_LRS = Modality("lamost_lrs", "lamost", lrs.GRID, lrs.UNIT, LRS_WINDOWS, "LAMOST low resolution", lrs.prepare_lrs)
-GAIA_XP = Modality("gaia_xp", "gaia", xp.GRID, xp.UNIT, XP_WINDOWS, "Gaia BP/RP", xp.prepare_xp)
+LAMOST_LRS = Modality("lamost_lrs", "lamost", lamost_lrs.GRID, lamost_lrs.UNIT, LRS_WINDOWS, "LAMOST low resolution", lamost_lrs.prepare_lrs)
+GAIA_XP = Modality("gaia_xp", "gaia", gaia_xp.GRID, gaia_xp.UNIT, XP_WINDOWS, "Gaia BP/RP", gaia_xp.prepare_xp)
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (LAMOST_LRS, GAIA_XP)}
 
 for _modality in MODALITIES.values():

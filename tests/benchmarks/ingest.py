@@ -34,7 +34,7 @@ from specclip_search.ingest.plan import Plan
 from specclip_search.ingest.spectra import by_count
 from specclip_search.preparation import prepare_arrays
 from specclip_search.preparation.published import published_lrs_input
-from specclip_search.readers import gaia_calibration as xp_operator
+from specclip_search.readers import gaia_calibration
 from specclip_search.readers.content import look
 from specclip_search.readers.gaia_xp import iter_xp
 from specclip_search.readers.lamost import observe_lamost, read_lamost, read_with_astropy
@@ -148,7 +148,7 @@ def calibrating(data: Path, folder: Path) -> float:
     bulk_xp(data, bulk)
     lines = gzip.decompress(bulk.read_bytes()).decode().splitlines()
     plain.write_text("\n".join(line for line in lines if not line.startswith("#")))
-    xp_operator.band_operators()
+    gaia_calibration.band_operators()
     print(f"\nGaia XP, {ROWS_XP} rows of continuous spectra, with errors and correlations")
 
     def theirs() -> None:
@@ -165,10 +165,10 @@ def calibrating(data: Path, folder: Path) -> float:
     ours = rate("ours: read and calibrate the gzipped bulk file", ROWS_XP, lambda: list(iter_xp(look(bulk))))
     columns = _coefficients(bulk)
     values = rate("ours: calibration alone, flux", ROWS_XP * 20, lambda: [
-        xp_operator.calibrate(columns[0], columns[3]) for _ in range(20)])
+        gaia_calibration.calibrate(columns[0], columns[3]) for _ in range(20)])
     both = rate("ours: calibration alone, flux and errors", ROWS_XP * 5, lambda: [
-        (xp_operator.calibrate(columns[0], columns[3]),
-         xp_operator.calibrate_errors(columns[1], columns[2], columns[4], columns[5])) for _ in range(5)])
+        (gaia_calibration.calibrate(columns[0], columns[3]),
+         gaia_calibration.calibrate_errors(columns[1], columns[2], columns[4], columns[5])) for _ in range(5)])
     alone = 1 / (1 / gaiaxpy - 1 / gaiaxpy_reading)
     print(f"  ratio to GaiaXPy: file to spectra {ours / gaiaxpy:.0f}; calibration alone, flux {values / alone:.0f}, "
           f"flux and errors {both / alone:.0f}; our time over gunzip's: {gunzip / ours:.2f}")

@@ -92,7 +92,9 @@ def test_table_is_whole(searched: Any, listed: pd.DataFrame) -> None:
 
 def test_same_command_same_list_and_scores_are_kept(searched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = anomalies(searched.atlas, top=20)
-    monkeypatch.setattr("specclip_search.queries.anomalies.anomalies.score", lambda *_: pytest.fail("scores were computed again"))
+    monkeypatch.setattr(
+        "specclip_search.queries.anomalies.anomalies.score", lambda *_: pytest.fail("scores were computed again")
+    )
     second = anomalies(searched.atlas, top=20)
     pd.testing.assert_frame_equal(first, second)
     assert first.attrs == second.attrs

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries.emp import combination as emp_combination
+from specclip_search.queries.emp import combination
 from specclip_search.queries.emp.combination import Combination, combination_for, learn, plain, to_json
 from specclip_search.queries.emp.estimates import log_odds
 from specclip_search.queries.emp.probability import logistic
@@ -168,7 +168,7 @@ def test_where_nothing_was_learned_log_odds_are_averaged() -> None:
 def test_shipped_combinations_are_found_by_parts_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Combination(("xp_network", "neighbours"), (0.7, 0.2), (0.9, 0.0), -0.5, 0.3, 900, 30)
     content: dict[str, Any] = to_json([kept], "sha256:a", {})
-    monkeypatch.setattr(emp_combination, "_shipped", lambda: content)
+    monkeypatch.setattr(combination, "_shipped", lambda: content)
     assert combination_for(kept.parts, "sha256:a") == (kept, "")
     found, note = combination_for(kept.parts, "sha256:b")
     assert found == kept
