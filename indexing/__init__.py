@@ -16,7 +16,7 @@ _HOMES = {
     "neighbours": ".search.neighbours",
     "neighbour_stage": ".search.neighbours",
     "VectorIndex": ".search.index",
-    "SearchResult": ".search.answers",
+    "SearchResult": ".search.index",
     "KeyTable": ".vectors.keys",
     "VectorTable": ".vectors.table",
 }

@@ -16,10 +16,10 @@ from .costs import group_size
 from ..vectors.keys import KeyTable
 from ..vectors.index_folder import DIGESTS, current_generation
 from ..vectors.means import centre
-from .meter import folder_bytes
+from .costs import folder_bytes
 from .recall import Recall, exact_truth, measure_recall
 from ..search.index import VectorIndex
-from .strata import query_groups
+from .recall import query_groups
 from ..vectors.table import VectorTable
 
 HALF_STEP = 1e-3

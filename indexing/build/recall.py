@@ -1,19 +1,142 @@
-"""What an index is worth: recall against exact search, and what centring gains."""
+"""What an index is worth: recall against exact search, and what centring gains.
+
+Whose recall is measured: ordinary vectors, the other instrument's, and rare ones apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-
 import numpy as np
-
+import pyarrow.parquet as pq
+from specclip_search.atlas import Atlas
+from ..vectors.keys import NO_SOURCE, KeyTable
+from ..search.index import VectorIndex
+from ..vectors.table import VectorTable
+from collections.abc import Iterable
 from .costs import group_size
 from ..search.exact import Block, exact_top_k
 from ..vectors.float16 import to_single
 from ..vectors.means import centre, centred, compute_mean
-from ..search.index import VectorIndex
-from .strata import QueryGroup, other_modalities, same_star_pairs
-from ..vectors.table import VectorTable
+
+LOW_SNR = 15.0
+METAL_POOR = -2.0
+DENSITY_SAMPLE = 10_000
+RARE_DENSITY = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class QueryGroup:
+    """Queries of one kind.
+
+    Attributes
+    ----------
+    name
+        What is common to them.
+    queries
+        (Q, dim) float32, centred.
+    exclude
+        (Q, 1) int64 row of the query itself in the index, -1 where it is of another instrument.
+    """
+
+    name: str
+    queries: np.ndarray
+    exclude: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def part(self, chosen: slice) -> QueryGroup:
+        return QueryGroup(self.name, self.queries[chosen], self.exclude[chosen])
+
+
+def query_groups(index: VectorIndex, size: int, seed: int) -> list[QueryGroup]:
+    """Random queries of every kind that the atlas has, at most `size` of each."""
+    rng = np.random.default_rng([seed, 41])
+    groups = [_own_rows(index, "in-instrument", np.arange(index.rows), size, rng)]
+    groups += [_other_rows(index, other, size, rng) for other in other_modalities(index)]
+    if index.kind == "ivfpq":
+        groups.append(_own_rows(index, "lowest 1 % in density", _sparse_rows(index, rng), size, rng))
+    groups.append(_own_rows(index, f"[Fe/H] < {METAL_POOR:g}", metal_poor_rows(index), size, rng))
+    groups.append(_own_rows(index, f"S/N < {LOW_SNR:g}", low_snr_rows(index), size, rng))
+    return [group for group in groups if len(group)]
+
+
+def other_modalities(index: VectorIndex) -> list[str]:
+    """Other modalities with vectors of the same weights."""
+    folder = index.atlas.path / "vectors" / index.model
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != index.modality)
+    return [name for name in names if index.atlas.vectors(index.model, name).exists
+            and VectorTable(index.atlas, index.model, name).model_digest == index.model_digest]
+
+
+def _own_rows(index: VectorIndex, name: str, rows: np.ndarray, size: int, rng: np.random.Generator) -> QueryGroup:
+    chosen = np.sort(rng.choice(rows, min(size, len(rows)), replace=False)) if len(rows) else np.empty(0, np.int64)
+    return QueryGroup(name, index.vectors(chosen), chosen[:, None].astype(np.int64))
+
+
+def _other_rows(index: VectorIndex, other: str, size: int, rng: np.random.Generator) -> QueryGroup:
+    """Random vectors of another instrument, a few row groups' worth so that few bytes are read."""
+    table = VectorTable(index.atlas, index.model, other)
+    chosen = np.sort(rng.choice(table.rows, min(size, table.rows), replace=False))
+    queries = index.centred(table.read_rows(chosen), other)
+    return QueryGroup(f"cross-instrument, from {other}", queries, np.full((len(queries), 1), -1, np.int64))
+
+
+def _sparse_rows(index: VectorIndex, rng: np.random.Generator) -> np.ndarray:
+    """Of a random sample, the 1 % whose tenth neighbour is least similar."""
+    sample = np.sort(rng.choice(index.rows, min(DENSITY_SAMPLE, index.rows), replace=False))
+    tenth = np.empty(len(sample), np.float32)
+    for start in range(0, len(sample), 1024):
+        rows = sample[start : start + 1024]
+        found = index.search(index.vectors(rows), 11, query_modality=index.modality, centred=True)
+        tenth[start : start + len(rows)] = found.similarity[:, -1]
+    # a vector whose neighbours were not even found is the sparsest of all
+    order = np.argsort(np.nan_to_num(tenth, nan=-1.0), kind="stable")
+    return sample[order[: max(1, int(RARE_DENSITY * len(sample)))]]
+
+
+def metal_poor_rows(index: VectorIndex) -> np.ndarray:
+    """Rows of stars that any catalogue labels [Fe/H] < -2."""
+    atlas = index.atlas
+    found: list[np.ndarray] = []
+    for name in atlas.catalogs():
+        for part in atlas.catalog(name).parts():
+            names = set(pq.read_schema(part.path).names)
+            if {"source_id", "feh"} <= names:
+                columns = pq.ParquetFile(part.path).read(columns=["source_id", "feh"])
+                poor = columns.column("feh").to_numpy() < METAL_POOR
+                found.append(columns.column("source_id").fill_null(NO_SOURCE).to_numpy()[poor])
+    if not found:
+        return np.empty(0, np.int64)
+    rows, _ = index.keys.rows_of_sources(np.unique(np.concatenate(found)))
+    return np.unique(rows)
+
+
+def low_snr_rows(index: VectorIndex) -> np.ndarray:
+    """Rows of spectra with S/N below 15."""
+    noisy: list[np.ndarray] = []
+    for part in index.atlas.spectra(index.modality).parts():
+        columns = pq.ParquetFile(part.path).read(columns=["spec_id", "snr"])
+        noisy.append(columns.column("spec_id").to_numpy()[columns.column("snr").to_numpy() < LOW_SNR])
+    if not noisy:
+        return np.empty(0, np.int64)
+    rows, _ = index.keys.all_rows_of(np.unique(np.concatenate(noisy)))
+    return np.unique(rows)
+
+
+def same_star_pairs(atlas: Atlas, model: str, here: KeyTable, other: str, size: int,
+                    seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Random rows of another instrument and, for each, this index's rows of the same star."""
+    there = KeyTable.open(atlas, model, other)
+    known = np.nonzero(np.asarray(there.source_id) != NO_SOURCE)[0]
+    paired = known[np.isin(there.source_id[known], here.source_id)]
+    if not len(paired):
+        return np.empty(0, np.int64), []
+    rng = np.random.default_rng([seed, 43])
+    chosen = np.sort(rng.choice(paired, min(size, len(paired)), replace=False))
+    rows, owner = here.rows_of_sources(there.source_id[chosen])
+    return chosen, [rows[owner == number] for number in range(len(chosen))]
+
 
 DEPTH = 100
 

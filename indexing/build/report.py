@@ -8,7 +8,7 @@ from typing import Literal
 from .costs import Estimate, written_bytes
 from .growth import Drift
 from ..vectors.index_folder import Generation
-from .meter import Meter, folder_bytes, peak_memory
+from .costs import Meter, folder_bytes, peak_memory
 from .recall import CentringGain, Recall
 
 Action = Literal["built", "grown", "current"]

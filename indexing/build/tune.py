@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.lock import writer_lock
+from specclip_search.atlas.files import writer_lock
 from specclip_search.errors import VectorIndexError
 
 from .costs import group_size
 from ..vectors.index_folder import Generation, rewrite_manifest
 from .recall import DEPTH, Recall, exact_truth, measure_recall
 from ..search.index import MIN_CANDIDATES, VectorIndex
-from .strata import QueryGroup, query_groups
+from .recall import QueryGroup, query_groups
 
 RERANKS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _SCAN_SECONDS = 40e-9

@@ -1,30 +1,142 @@
-"""Searching an index: candidates from the inverted lists, re-ranked exactly; or exact at once."""
+"""Searching an index: candidates from the inverted lists, re-ranked exactly; or exact at once.
+
+Answers of a search: choosing the best, leaving out the excluded, padding what is missing.
+
+What a search refuses, in words, before any work.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.links import star_links
-from specclip_search.errors import AtlasError, VectorIndexError
+from specclip_search.errors import AtlasError, QueryError, VectorIndexError
 
 from ..vectors.index_folder import FAISS_FILE, STORE, Generation, current_generation
 from ..vectors.keys import KeyTable
 from ..vectors.means import centre, ensure_mean, load_mean, read_mean
 from ..vectors.table import VectorTable
-from .answers import SearchResult, Strategy, as_result, best_places, without
 from .engines import DeviceLists, Engine, Held, ProcessorEngine, choose_engine
 from .exact import Block, in_slices
 from .lists import InvertedLists
-from .requests import checked_queries, checked_rows, refuse_other_model, refuse_other_vectors
 from .row_set import RowSet, exclusion_lists
 from .store import VectorStore
+
+MAX_K = 10_000
+UNIT_TOLERANCE = 0.02
+
+
+def checked_rows(rows: np.ndarray, total: int) -> np.ndarray:
+    """Row numbers as int64 (n,); a QueryError where one is outside the index."""
+    wanted = np.asarray(rows, np.int64).reshape(-1)
+    if wanted.size and (wanted.min() < 0 or wanted.max() >= total):
+        raise QueryError(f"Rows must lie between 0 and {total - 1}; found {wanted.min()} to {wanted.max()}.",
+                         "Take rows from a search or from the key table of this index.")
+    return wanted
+
+
+def checked_queries(vectors: np.ndarray, k: int, dim: int) -> np.ndarray:
+    """Queries as (Q, dim) float32 of unit length; refuses other shapes and lengths, and k out of range."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
+        raise QueryError(f"k must be a whole number from 1 to {MAX_K}; found {k!r}.", "Ask for fewer neighbours.")
+    queries = np.atleast_2d(np.asarray(vectors, np.float32))
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise VectorIndexError(f"Queries must be (Q, {dim}) vectors; found {np.shape(vectors)}.",
+                               "Embed them with the model the index was built for.")
+    lengths = np.linalg.norm(queries, axis=1)
+    wrong = np.nonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))[0]
+    if len(wrong):
+        raise QueryError(f"Queries must be unit vectors; number {wrong[0]} has length {lengths[wrong[0]]:.3g}.",
+                         "Use Model.embed, which returns vectors of unit length.")
+    return queries
+
+
+def refuse_other_model(indexed: str, asking: str | None) -> None:
+    """A VectorIndexError where queries come from other weights than the index."""
+    if asking is not None and asking != indexed:
+        raise VectorIndexError(
+            f"The index holds vectors of model {indexed[:19]}; the queries come from "
+            f"{asking[:19]}. Vectors of different models cannot be compared.",
+            "Embed the queries with the atlas's own model, or embed the atlas with the new one.",
+        )
+
+
+def refuse_other_vectors(manifest: dict[str, Any], table: VectorTable, allow_older: bool) -> None:
+    """A VectorIndexError where an index was built from other vectors than those there now."""
+    if manifest["vectors_digest"] == table.digest:
+        return
+    indexed = list(zip(manifest["parts"]["numbers"], manifest["parts"]["digests"], strict=True))
+    present = [(part.number, part.digest) for part in table.parts]
+    only_grown = present[: len(indexed)] == indexed
+    if allow_older and only_grown:
+        return
+    what = f"it lacks {table.rows - manifest['rows']} vectors added since" if only_grown else "its vectors have changed"
+    raise VectorIndexError(
+        f"The {table.modality} index of '{table.model}' does not belong to the vectors there: expected "
+        f"{table.digest[:19]} ({table.rows} vectors), found {manifest['vectors_digest'][:19]} "
+        f"({manifest['rows']} vectors); {what}.",
+        "Run `specclip-search index build`.",
+    )
+
+
+Strategy = Literal["flat", "ivfpq", "exact", "exact subset"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Answers of one search.
+
+    Attributes
+    ----------
+    rows
+        (Q, k) int64, best first; -1 where there are fewer than k answers.
+    similarity
+        (Q, k) float32: cosine of the centred vectors; NaN where `rows` is -1.
+    strategy
+        How the answer was found; all but `ivfpq` are exact.
+    """
+
+    rows: np.ndarray
+    similarity: np.ndarray
+    strategy: Strategy
+
+
+def best_places(scores: np.ndarray, k: int) -> np.ndarray:
+    """Places of the k largest, best first, equals in their order."""
+    if len(scores) <= k:
+        return np.argsort(-scores, kind="stable")
+    cut = np.partition(scores, len(scores) - k)[len(scores) - k]
+    places = np.nonzero(scores >= cut)[0]
+    return places[np.argsort(-scores[places], kind="stable")][:k]
+
+
+def without(rows: np.ndarray, similarity: np.ndarray, banned: list[np.ndarray] | None,
+            k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first k answers that are not banned."""
+    if banned is None:
+        return rows[:, :k], similarity[:, :k]
+    out_rows = np.full((len(rows), k), -1, np.int64)
+    out = np.full((len(rows), k), -np.inf, np.float32)
+    for number, ban in enumerate(banned):
+        keep = np.nonzero(~np.isin(rows[number], ban))[0][:k]
+        out_rows[number, : len(keep)] = rows[number, keep]
+        out[number, : len(keep)] = similarity[number, keep]
+    return out_rows, out
+
+
+def as_result(rows: np.ndarray, similarity: np.ndarray, strategy: Strategy) -> SearchResult:
+    # rounding may lift a cosine just above one
+    clipped = np.where(rows < 0, np.float32(np.nan), np.minimum(similarity, np.float32(1)))
+    return SearchResult(rows, clipped.astype(np.float32), strategy)
+
 
 EXACT_BELOW_SELECTIVITY = 0.01
 EXACT_BELOW_ROWS = 2_000

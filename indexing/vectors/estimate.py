@@ -21,7 +21,7 @@ from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import estimates_schema
 from specclip_search.errors import CheckpointError, QueryError
 
-from .clustered import ModelCopy, map_shards
+from .model_copy import ModelCopy, map_shards
 
 if TYPE_CHECKING:
     from dask.distributed import Client

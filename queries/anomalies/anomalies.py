@@ -11,16 +11,15 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
-from specclip_search.tables.provenance_part import stamp
+from specclip_search.tables.provenance import stamp
 
 from ..space.neighbours import nearest_blocks
 from ..space.pairs import LRS, XP
 from ..space.space import Space, open_space
 from ..statistics.learning_stars import first_visits
-from .anomaly_table import anomalies_schema
 from .evidence import gather
 from .identity import IDENTITY, load_identity
-from .listing import listed
+from .listing import anomalies_schema, listed
 from .local_quantities import NAMES, Features, Neighbours, compute_features, pair_neighbours
 from .pair_table import PairTable
 from .reasons import explain

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..space.lines import SAME_FEATURE, family, leading, line_phrase, only_hydrogen
+from ..space.windows import SAME_FEATURE, family, leading, line_phrase, only_hydrogen
 from .local_quantities import LOCAL_NAMES, NAMES
 
 KINDS = ("astrophysical", "instrumental", "wrong_match")

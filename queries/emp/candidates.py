@@ -1,21 +1,126 @@
-"""Candidates for extremely metal-poor stars: one calibrated probability a star, its evidence beside it."""
+"""Candidates for extremely metal-poor stars: one calibrated probability a star, its evidence beside it.
+
+Scores of the EMP search as rows: kept in the atlas, and the list that a user sees.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specclip_search.errors import QueryError
-from specclip_search.tables.provenance_part import stamp
+import numpy as np
+import pyarrow as pa
 
-from ..space.space import open_space
-from .emp_store import store, top_rows
+from specclip_search.atlas.arrays import table_from_columns
+from specclip_search.atlas.files import text_digest
+from specclip_search.errors import QueryError
+from specclip_search.tables.provenance import stamp
+
+from ..space.pairs import LRS, XP
+from ..space.space import Space, open_space
 from .known_stars import read_known
+from .schema import SIDES, emp_schema
 from .scores import EmpScores, Progress, score_stars
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from specclip_search.atlas import Atlas
+
+REVISION = 2
+SHARD_ROWS = 65_536
+
+
+def rows_table(space: Space, scores: EmpScores, chosen: np.ndarray) -> pa.Table:
+    schema = emp_schema()
+    stars = scores.stars
+    columns: dict[str, Any] = {"source_id": np.ma.masked_less(stars.source_id[chosen], 0)}
+    for side, modality in SIDES.items():
+        row = stars.row[modality][chosen]
+        keys = space.keys(modality) if modality in space.modalities else None
+        ids = np.full(len(row), -1, dtype=np.int64)
+        release = np.full(len(row), None, dtype=object)
+        if keys is not None:
+            ids[row >= 0] = keys.spec_id[row[row >= 0]]
+            release[row >= 0] = keys.release_names(row[row >= 0])
+        columns |= {
+            f"{side}_spec_id": np.ma.masked_less(ids, 0),
+            f"{side}_release": release,
+            f"{side}_snr": stars.snr[modality][chosen],
+        }
+    columns |= {
+        "probability": scores.probability[chosen],
+        "feh": scores.feh[chosen],
+        "feh_err": scores.feh_err[chosen],
+        "flags": scores.flags[chosen],
+        **{name: values[chosen] for name, values in scores.parts.items()},
+    }
+    for name in schema.names:
+        if pa.types.is_floating(schema.field(name).type):
+            columns[name] = np.ma.masked_invalid(np.asarray(columns[name], dtype=np.float64))
+    return table_from_columns({name: columns[name] for name in schema.names}, schema)
+
+
+def store(space: Space, scores: EmpScores, below: float) -> None:
+    """Keep every star's score under `results/emp`."""
+    stage, schema = space.atlas.results("emp"), emp_schema()
+    inputs = text_digest(
+        str(REVISION),
+        str(below),
+        *(space.index(modality).digest for modality in space.modalities),
+        *(space.atlas.catalog(name).digest for name in space.atlas.catalogs()),
+        *scores.notes,
+    )
+    with stage.lock():
+        blocks = [
+            np.arange(start, min(start + SHARD_ROWS, len(scores.stars)))
+            for start in range(0, len(scores.stars), SHARD_ROWS)
+        ]
+        for number, rows in enumerate(blocks):
+            stage.write(
+                number,
+                rows_table(space, scores, rows),
+                schema=schema,
+                inputs=inputs,
+                extra={"model": space.model, "below": below, "notes": scores.notes},
+            )
+        for part in stage.parts():
+            if part.number >= len(blocks):
+                stage.remove(part.number)
+
+
+def top_rows(space: Space, scores: EmpScores, top: int) -> pd.DataFrame:
+    from specclip_search.tables.provenance import to_frame
+
+    from ..views.annotate import annotate
+    from ..views.connection import connect
+
+    order = np.lexsort((scores.stars.source_id, np.nan_to_num(scores.feh, nan=9.0), -scores.probability))[:top]
+    table = rows_table(space, scores, order)
+    on_xp = np.asarray(table["xp_spec_id"].is_valid())
+    hits = pa.table(
+        {
+            "modality": pa.array(np.where(on_xp, XP, LRS), pa.string()),
+            "release": pa.array(
+                np.where(on_xp, table["xp_release"].to_pylist(), table["lrs_release"].to_pylist()), pa.string()
+            ),
+            "spec_id": pa.array(
+                np.where(
+                    on_xp, table["xp_spec_id"].fill_null(0).to_numpy(), table["lrs_spec_id"].fill_null(0).to_numpy()
+                ),
+                pa.int64(),
+            ),
+        }
+    )
+    with connect(space.atlas) as connection:
+        extra = annotate(connection, hits)
+    table = table.add_column(0, "rank", pa.array(np.arange(1, table.num_rows + 1)))
+    for name in extra.column_names:
+        if name in (*hits.column_names, "source_id", "snr"):
+            continue
+        # the catalogue's own [Fe/H] stands beside the estimate, under a name of its own
+        table = table.append_column(f"catalog_{name}" if name in table.column_names else name, extra[name])
+    return to_frame(table)
+
 
 __all__ = ["EmpScores", "emp_candidates", "score_stars"]
 

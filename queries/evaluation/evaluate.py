@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specclip_search.errors import QueryError
-from specclip_search.tables.provenance_part import stamp
+from specclip_search.tables.provenance import stamp
 
 from ..anomalies.anomalies import score_atlas
 from ..anomalies.pair_table import PairTable
 from ..space.space import open_space
 from .anomalies import FINDS, strangeness
-from .evaluate_labels import estimated_labels
 from .measures import Measured
-from .parts import metal_poor, retrieval, translation
+from .parts import estimated_labels, metal_poor, retrieval, translation
 from .truth import Truth
 
 if TYPE_CHECKING:

@@ -1,10 +1,14 @@
-"""Parts of an evaluation: retrieval, neighbours' labels, translation, metal-poor stars."""
+"""Parts of an evaluation: retrieval, neighbours' labels, translation, metal-poor stars.
+
+The part of an evaluation that asks how far estimated labels lie from the truth, and whether their errors hold.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +20,11 @@ from ..space.pairs import LRS, XP
 from ..space.space import Space
 from .measures import Measured, middle, rank_correlation, ranked, share
 from .truth import Truth
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..space.space import Space
 
 SNR_EDGES = (0.0, 20.0, 40.0, 80.0, np.inf)
 MAX_QUERIES = 5000
@@ -137,3 +146,44 @@ def _listed(what: str, group: str, score: np.ndarray, poor: np.ndarray, seed: in
         name = f"{group}, first {length} ({factor} x as many as there are)"
         yield share(f"{what} completeness", name, listed[poor])
         yield share(f"{what} purity", name, poor[order[:length]])
+
+
+ESTIMATED = {"teff": "K", "logg": "dex", "feh": "dex", "alpha_fe": "dex", "c_fe": "dex", "rv": "km/s"}
+FEH_EDGES = (-5.0, -3.0, -2.0, -1.0, 1.0)
+SHORT = {LRS: "LRS", XP: "XP"}
+
+
+def estimated_labels(space: Space, truth: Truth) -> Iterator[Measured]:
+    """Errors of the label estimates that stand in the atlas, of normal spectra; nothing where there are none."""
+    for modality, short in SHORT.items():
+        stage = space.atlas.estimates(modality, space.model)
+        if stage.exists:
+            columns = ["spec_id", "source_id", *ESTIMATED, *(f"{name}_err" for name in ESTIMATED)]
+            yield from label_errors(stage.read(columns), short, truth)
+
+
+def label_errors(estimates: pa.Table, short: str, truth: Truth) -> Iterator[Measured]:
+    """Median distance from the truth and the share within the stated error, by true [Fe/H].
+
+    That share is 0.683 where errors are Gaussian and true.
+    """
+    source_id = estimates["source_id"].fill_null(-1).to_numpy()
+    star = truth.stars(source_id)
+    if short == SHORT[LRS]:
+        seen = truth.spectra(estimates["spec_id"].to_numpy())
+        normal = (seen >= 0) & (truth.seen[np.maximum(seen, 0)] == "")
+    else:
+        normal = (star >= 0) & np.isin(truth.kind[np.maximum(star, 0)], ("", "instrumental", "identity"))
+    rows = np.flatnonzero(normal & (star >= 0))
+    feh = truth.numbers["true_feh"][star[rows]]
+    accepted = split_of(source_id[rows]) == ACCEPTANCE_SPLIT
+    groups = [("all", np.ones(len(rows), dtype=bool)), ("acceptance stars", accepted)]
+    groups += [(f"[Fe/H] {low:g} to {high:g}", (feh >= low) & (feh < high)) for low, high in pairwise(FEH_EDGES)]
+    for name, unit in ESTIMATED.items():
+        value, error = (estimates[c].to_numpy().astype(np.float64)[rows] for c in (name, f"{name}_err"))
+        apart = np.abs(value - truth.numbers[f"true_{name}"][star[rows]])
+        known = np.isfinite(apart) & np.isfinite(error)
+        for group, inside in groups:
+            if (known & inside).any():
+                yield middle(f"{short} estimate of {name} off by [{unit}]", group, apart[inside])
+                yield share(f"{short} {name} within stated error", group, (apart < error)[known & inside])

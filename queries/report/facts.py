@@ -99,7 +99,7 @@ def _recall(space: Space) -> Rows:
 
 def definitions(space: Space) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """For each table of results its columns with unit and meaning, from the columns' own metadata."""
-    from ..anomalies.anomaly_table import anomalies_schema
+    from ..anomalies.listing import anomalies_schema
     from ..emp.schema import emp_schema
     from ..maps.map import map_schema
 

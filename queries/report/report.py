@@ -176,7 +176,7 @@ def _emp(atlas: Atlas, top: int, below: float, model: str) -> pd.DataFrame:
 
 def _provenance(frame: pd.DataFrame) -> str:
     """Options and digests of a search; its columns' meanings stand in the definitions."""
-    from specclip_search.tables.frames import COLUMNS
+    from specclip_search.tables.provenance import COLUMNS
 
     told = {name: value for name, value in frame.attrs.items() if name != COLUMNS}
     return json.dumps(told, sort_keys=True, default=str, indent=1)

@@ -80,7 +80,7 @@ def allowed_rows(space: Space, modalities: Sequence[str], where: str | None) -> 
     if where is None:
         return None
     from ..views.connection import connect
-    from ..views.where_rows import where_to_rows
+    from ..views.where import where_to_rows
 
     with connect(space.atlas) as connection:
         return {name: where_to_rows(connection, space, where, name) for name in modalities}

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.errors import QueryError
-from specclip_search.tables.frames import to_frame
-from specclip_search.tables.provenance_part import stamp
+from specclip_search.tables.provenance import stamp, to_frame
 
 from ..space.space import Space, open_space
 from ..space.targets import TargetLike, resolve_targets
@@ -145,7 +144,7 @@ def _modalities(space: Space, within: str | None) -> list[str]:
 def _annotated(atlas: Atlas, table: pa.Table, model: str) -> pd.DataFrame:
     from ..views.annotate import annotate
     from ..views.connection import connect
-    from .similar_estimates import with_estimates
+    from .table import with_estimates
 
     with connect(atlas) as connection:
         return to_frame(with_estimates(atlas, model, annotate(connection, table)))

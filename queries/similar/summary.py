@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specclip_search.tables.provenance_part import stamp
+from specclip_search.tables.provenance import stamp
 
 from ..statistics.robust_trend import median_and_sigma
-from .similar_estimates import SUFFIX
+from .table import SUFFIX
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,20 +1,28 @@
-"""Hits as a table, instruments merged by rank; several targets' hits in one list."""
+"""Hits as a table, instruments merged by rank; several targets' hits in one list.
+
+Labels estimated from the spectra found, beside what catalogues say of their stars.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
 
+from ..space.lookup import open_lookup
 from ..space.space import Space
 from ..space.targets import Target
+from ..views.parquet import committed_files, fields_of
 from .search import MAX_K, Hits, left_out_rows, search_targets
 
+if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
 
 def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, Any]) -> pa.Table:
     """Hits of all instruments merged, at most k rows."""
@@ -151,3 +159,46 @@ def _mean_target(space: Space, targets: list[Target]) -> Target:
             "Search with each of them, or with combine='any'.",
         )
     return Target(f"mean of {len(targets)}", targets[0].modality, (mean / length).astype(np.float32), centred=True)
+
+
+COLUMNS = ("teff", "logg", "feh", "feh_err")
+SUFFIX = "_estimated"
+
+
+def with_estimates(atlas: Atlas, model: str, hits: pa.Table) -> pa.Table:
+    """Hits with `teff_estimated`, `logg_estimated`, `feh_estimated` and `feh_err_estimated`.
+
+    Parameters
+    ----------
+    model
+        Whose estimates, of the vectors that were searched.
+    hits
+        Rows with modality, spec_id and release.
+
+    Returns
+    -------
+    pa.Table
+        The same rows; the columns are null where a spectrum has no estimate, and absent where the
+        atlas has none at all.
+    """
+    values: dict[str, np.ndarray] = {name: np.full(hits.num_rows, np.nan, np.float32) for name in COLUMNS}
+    fields: dict[str, pa.Field] = {}
+    for modality in pc.unique(hits["modality"]).to_pylist():
+        files = committed_files(atlas.estimates(modality, model).folder)
+        if not files:
+            continue
+        fields |= {field.name: field for field in fields_of(files[0]) if field.name in COLUMNS}
+        mine = np.flatnonzero(pc.equal(hits["modality"], modality).to_numpy(zero_copy_only=False))
+        lookup = open_lookup(atlas, f"estimates-{model}-{modality}", files, "spec_id")
+        query, row = lookup.find(hits["spec_id"].to_numpy()[mine])
+        found = lookup.take(row, ["release", *COLUMNS])
+        place = mine[query]
+        asked = hits["release"].take(pa.array(place)).combine_chunks()
+        same = pc.equal(found["release"].combine_chunks(), asked).fill_null(False).to_numpy(zero_copy_only=False)
+        for name in COLUMNS:
+            values[name][place[same]] = found[name].to_numpy()[same]
+    for name, field in fields.items():
+        said = {key.decode(): text.decode() for key, text in field.metadata.items()}
+        wanted = described(name + SUFFIX, pa.float32(), said["description"], said.get("unit", ""), said.get("ucd", ""))
+        hits = hits.append_column(wanted, pa.array(values[name], from_pandas=True))
+    return hits

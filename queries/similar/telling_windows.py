@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..space.lines import BALMER, family
-from ..space.windows import WindowSet, window_means
+from ..space.windows import BALMER, WindowSet, family, window_means
 from ..statistics.robust_trend import median_and_sigma
 
 MOST_SHARED = 5

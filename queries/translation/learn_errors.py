@@ -11,8 +11,7 @@ from specclip_search.errors import QueryError
 
 from ..space.pairs import XP, flux_store, read_block, star_color
 from ..statistics.learning_stars import learners
-from . import learned_errors
-from .learned_errors import LearnedErrors
+from .learned_errors import LearnedErrors, load_errors, save_errors
 from .model_error import learn_model_error
 from .residual_measures import learn as learn_spectrum_law
 from .schema import REVISION
@@ -31,7 +30,7 @@ def learned_errors(atlas: Atlas, task: Task, plan: Plan, folder: Any) -> Learned
     origin = text_digest(task.model.digest, str(REVISION), ",".join(task.lrs_windows.names + task.xp_windows.names))
     chosen, split = _learning_stars(task, plan)
     count = sum(len(rows) for rows in chosen.values())
-    kept = learned_errors.load(folder)
+    kept = load_errors(folder)
     # a survey that grows keeps its sigmas, unless it now has many more stars to learn them from
     if (
         kept is not None
@@ -41,7 +40,7 @@ def learned_errors(atlas: Atlas, task: Task, plan: Plan, folder: Any) -> Learned
     ):
         return kept
     errors = _learn(atlas, task, plan, chosen, split, origin, folder)
-    learned_errors.save(folder, errors)
+    save_errors(folder, errors)
     return errors
 
 

@@ -68,7 +68,7 @@ class LearnedErrors:
         return "sha256:" + digest.hexdigest()
 
 
-def save(folder: Path, errors: LearnedErrors) -> None:
+def save_errors(folder: Path, errors: LearnedErrors) -> None:
     """Write whole or not at all."""
     with whole_file(folder / FILE_NAME) as temporary, open(temporary, "wb") as handle:
         plain = {"origin": errors.origin, "stars": errors.stars, "split": errors.split}
@@ -76,7 +76,7 @@ def save(folder: Path, errors: LearnedErrors) -> None:
         np.savez(handle, **content)
 
 
-def load(folder: Path) -> LearnedErrors | None:
+def load_errors(folder: Path) -> LearnedErrors | None:
     """The errors kept in `folder`, or None; None, too, for a file that an earlier version wrote.
 
     Raises

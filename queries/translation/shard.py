@@ -16,10 +16,9 @@ from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 from ..space.pairs import LRS, XP, FluxStore, SpectraBlock, StarKeys, read_block, star_color
 from ..space.windows import WindowSet
-from .law_columns import law_values
 from .learned_errors import LearnedErrors
 from .model_error import measure
-from .schema import translations_schema
+from .schema import law_values, translations_schema
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Part, Stage

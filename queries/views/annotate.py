@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 
 from ..space.lookup import open_lookup
 from .label_sources import Catalogue, label_joins
-from .star_fields import spectra_fields
-from .star_views import LRS
+from .star_views import LRS, spectra_fields
 
 if TYPE_CHECKING:
     from .connection import AtlasConnection

@@ -14,8 +14,7 @@ from specclip_search.atlas.schemas import described
 from .label_sources import Catalogue, catalogues
 from .parquet import committed_files, fields_of, meaning, quoted, read_parquet_sql
 from .star_estimates import Estimates, star_estimates
-from .star_fields import Scores, spectra_fields, star_fields
-from .star_views import spectra_sql, stars_sql
+from .star_views import Scores, spectra_fields, spectra_sql, star_fields, stars_sql
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 
 from ..errors import AtlasError
 from ..version import __version__
-from .files import file_digest, sync_folder, text_digest, whole_file, write_json
-from .lock import writer_lock
+from .files import file_digest, sync_folder, text_digest, whole_file, write_json, writer_lock
 
 SIDECAR_FORMAT = 1
 ROW_GROUP_ROWS = 2048

@@ -1,4 +1,7 @@
-"""Catalogues of stars into the atlas: streamed, ids exact, units and descriptions kept."""
+"""Catalogues of stars into the atlas: streamed, ids exact, units and descriptions kept.
+
+What tells that a catalogue is the one that was ingested before.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from ..atlas.files import text_digest, write_json
+from ..atlas.files import file_digest, text_digest, write_json
 from ..errors import AtlasError, SpecclipError
-from .catalog_origin import content_digest, file_state, table_digest
 from .columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
 from .stream import CHUNK_ROWS, CatalogFile, open_catalog, rechunk
 
@@ -22,6 +24,49 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from ..atlas import Atlas, Stage
+
+def file_state(file: Path) -> dict[str, Any]:
+    """What tells quickly that a file is the same as before."""
+    paths = sorted(file.rglob("*.parquet")) if file.is_dir() else [file]
+    try:
+        stats = [path.stat() for path in paths]
+    except OSError as error:
+        raise SpecclipError(
+            f"Expected a catalogue at {file}; found {error.strerror or error}.", "Check the path and its permissions."
+        ) from error
+    return {
+        "path": str(file.resolve()),
+        "size": sum(s.st_size for s in stats),
+        "mtime_ns": max((s.st_mtime_ns for s in stats), default=0),
+    }
+
+
+def content_digest(file: Path) -> str:
+    if file.is_dir():
+        return text_digest(*(f"{p.relative_to(file)}:{file_digest(p)}" for p in sorted(file.rglob("*.parquet"))))
+    return file_digest(file)
+
+
+def table_digest(table: pa.Table) -> str:
+    import hashlib
+
+    sink = hashlib.sha256()
+
+    class _Sink:
+        closed = False
+
+        def write(self, data: Any) -> int:
+            sink.update(data)
+            return len(data)
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    with pa.ipc.new_stream(pa.PythonFile(_Sink(), mode="w"), table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=CHUNK_ROWS)
+    return "sha256:" + sink.hexdigest()
+
 
 MANIFEST = "catalog.json"
 FORMAT = 1

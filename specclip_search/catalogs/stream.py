@@ -48,7 +48,7 @@ def open_catalog(path: Path) -> CatalogFile:
     head = _head(path)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith(b"SIMPLE  ="):
-        from .catalog_astropy import open_fits
+        from .arrow import open_fits
 
         return open_fits(path)
     if head.startswith(b"PAR1"):
@@ -61,7 +61,7 @@ def open_catalog(path: Path) -> CatalogFile:
             "Download it again, and look at it in a browser if it stays so.",
         )
     if b"<VOTABLE" in text[:4096] or text.startswith(b"<?xml"):
-        from .catalog_astropy import open_votable
+        from .arrow import open_votable
 
         return open_votable(path)
     if b"\0" in head:

@@ -1,4 +1,7 @@
-"""Options that several commands share, so that they mean the same everywhere."""
+"""Options that several commands share, so that they mean the same everywhere.
+
+Which model a command means by a name.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import typer
 
 if TYPE_CHECKING:
     from dask.distributed import Client
+
+    from specclip_search.training.model import Model
 
     from ..atlas import Atlas
 
@@ -67,3 +72,19 @@ def optional_client(scheduler: str | None) -> Iterator[Client | None]:
 
     with dask_client(scheduler) as client:
         yield client
+
+
+DEFAULT_MODEL = "mini"
+
+
+def chosen_model(atlas: Atlas, name: str, *, device: str = "auto", precision: str = "float32") -> Model:
+    """The model of that name in the atlas, else a model folder, else a shipped one.
+
+    Without a name: the atlas's active model, else the shipped `mini`.
+    """
+    from specclip_search.training.model import load_model
+
+    wanted = name or atlas.active_model or DEFAULT_MODEL
+    kept = atlas.models()
+    source = atlas.model_folder(wanted) if wanted in kept else wanted
+    return load_model(source, device=device, precision=precision)

@@ -6,10 +6,10 @@ from ..lazy import lazy_names
 
 _HOMES = {
     "ingest_lamost": ".spectra",
-    "ingest_gaia_xp": ".gaia",
+    "ingest_gaia_xp": ".spectra",
     "ingest_catalog": "..catalogs.ingest",
     "ingest_catalog_table": "..catalogs.ingest",
-    "ingest_library": ".library_stage",
+    "ingest_library": ".library",
     "IngestReport": "..stages.accounts",
 }
 

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from ..errors import Reason, SpecclipError
 from ..stages.accounts import IngestReport
-from .ledger import KeyLedger
-from .plan import Plan
+from .plan import KeyLedger, Plan
 from .pool import prepare_in_order, usable_cores
 from .rows import write_part
 from .worker import PartRows, PartTask, Reading, Refused, refused_table

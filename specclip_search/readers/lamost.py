@@ -13,9 +13,9 @@ import numpy as np
 from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
 from ..spectrum import Spectrum
-from .air import air_to_vacuum
 from .content import HEAD_BYTES, kind_of
 from .lamost_bytes import OtherLayout, RawLamost, from_columns, from_image, parse, read_bytes
+from .wavelengths import air_to_vacuum
 
 MODALITY = "lamost_lrs"
 # bits of ANDMASK that say the pixel holds no measurement (bad CCD, bad profile, no sky, no data); bright

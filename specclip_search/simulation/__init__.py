@@ -15,8 +15,8 @@ _HOMES = {
     "LABEL_NAMES": ".spectra.labels",
     "RawLrs": ".spectra.spectrograph",
     "observe_lrs": ".spectra.spectrograph",
-    "band_snr": ".spectra.snr",
-    "sample_snr": ".spectra.snr",
+    "band_snr": ".spectra.spectrograph",
+    "sample_snr": ".spectra.spectrograph",
     "write_lamost_fits": ".lamost_fits",
 }
 

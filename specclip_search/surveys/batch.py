@@ -12,8 +12,8 @@ from ..errors import Reason, SpectrumError
 from ..preparation.bands import BANDS, band_levels
 from ..preparation.gridding import check_wavelength
 from ..spectrum import Spectrum
-from .lrs_batch import REACH, prepare_lrs_rows
-from .xp_batch import prepare_xp_rows
+from .gaia_xp import prepare_xp_rows
+from .lamost_lrs import REACH, prepare_lrs_rows
 
 if TYPE_CHECKING:
     from .modality import Modality

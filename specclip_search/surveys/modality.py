@@ -1,4 +1,7 @@
-"""An instrument's physics: its wavelength grid and how raw flux becomes the model's input."""
+"""An instrument's physics: its wavelength grid and how raw flux becomes the model's input.
+
+Named stretches of the two instruments' spectra, for readers and for residuals.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,100 @@ import numpy as np
 
 from ..errors import QueryError, Reason, SpectrumError
 from . import gaia_xp, lamost_lrs
-from .windows import LRS_WINDOWS, XP_WINDOWS, SpectralWindow
+
+
+@dataclass(frozen=True, slots=True)
+class SpectralWindow:
+    """A stretch of spectrum with a name.
+
+    Attributes
+    ----------
+    lo, hi
+        Ends, inclusive, vacuum, in `unit`.
+    note
+        What it measures, in a few words.
+    """
+
+    name: str
+    lo: float
+    hi: float
+    unit: str
+    note: str
+
+
+def _windows(unit: str, rows: list[tuple[str, float, float, str]]) -> tuple[SpectralWindow, ...]:
+    return tuple(SpectralWindow(name, lo, hi, unit, note) for name, lo, hi, note in rows)
+
+
+# Line wavelengths: NIST Atomic Spectra Database; band heads: Pearse & Gaydon; index bands follow the
+# Lick/IDS definitions (Worthey et al. 1994, ApJS 94, 687; Worthey & Ottaviani 1997, ApJS 111, 377), shifted
+# to vacuum and widened by the 350 km/s of halo stars, because spectra are not at rest.
+LRS_WINDOWS = _windows(
+    "Angstrom",
+    [
+        ("Fe I 4046", 4040.0, 4055.0, "neutral iron"),
+        ("Sr II 4078", 4072.0, 4086.0, "ionised strontium: s-process, giants"),
+        ("Hdelta", 4085.0, 4122.0, "hydrogen: temperature; width of hot and degenerate stars"),
+        ("CN 4216", 4144.0, 4178.0, "CN violet band: nitrogen and carbon in giants"),
+        ("Ca I 4227", 4219.0, 4237.0, "neutral calcium: cool dwarfs"),
+        ("G band CH", 4284.0, 4319.0, "CH: carbon"),
+        ("Hgamma", 4322.0, 4362.0, "hydrogen: temperature"),
+        ("Fe I 4383", 4370.0, 4422.0, "neutral iron"),
+        ("Mg II 4481", 4474.0, 4490.0, "ionised magnesium: A and B stars"),
+        ("He I 4471", 4463.0, 4474.0, "neutral helium: B stars, hot subdwarfs"),
+        ("Fe I 4531", 4515.0, 4561.0, "neutral iron and titanium"),
+        ("Ba II 4554", 4549.0, 4562.0, "ionised barium: s-process"),
+        ("C2 4737", 4668.0, 4742.0, "C2 Swan band: carbon stars"),
+        ("He II 4686", 4680.0, 4694.0, "ionised helium: O stars, hot subdwarfs, emission"),
+        ("Hbeta", 4842.0, 4882.0, "hydrogen: temperature, emission"),
+        ("TiO 4955", 4955.0, 5005.0, "titanium oxide: M stars"),
+        ("[O III] 5007", 4998.0, 5018.0, "nebular emission; Fe II in giants"),
+        ("MgH 5100", 5070.0, 5140.0, "magnesium hydride: cool dwarfs"),
+        ("C2 5165", 5100.0, 5167.0, "C2 Swan band: carbon stars"),
+        ("Mg b", 5161.0, 5195.0, "neutral magnesium: gravity, alpha elements"),
+        ("Fe I 5270", 5247.0, 5288.0, "neutral iron, calcium"),
+        ("Fe I 5328", 5315.0, 5354.0, "neutral iron"),
+        ("Fe I 5406", 5390.0, 5417.0, "neutral iron, chromium"),
+        ("TiO 5448", 5448.0, 5500.0, "titanium oxide: M stars"),
+        ("continuum 4000", 4000.0, 4040.0, "blue end: metallicity, flux calibration"),
+        ("continuum 4600", 4600.0, 4665.0, "few lines"),
+        ("continuum 5550", 5530.0, 5598.8, "few lines; red end of the model's range"),
+    ],
+)
+
+# XP resolves 30-100 nm^-1: windows are as wide as the line-spread function, about 10 nm in the blue
+XP_WINDOWS = _windows(
+    "nm",
+    [
+        ("XP blue end", 336.0, 362.0, "ultraviolet: hot companions, extinction, metallicity"),
+        ("Balmer jump", 362.0, 388.0, "Balmer jump: gravity of A and F stars"),
+        ("Ca HK", 388.0, 402.0, "calcium H and K: metallicity"),
+        ("Hdelta", 402.0, 416.0, "hydrogen: temperature"),
+        ("G band CH", 422.0, 444.0, "CH and Hgamma: carbon, temperature"),
+        ("continuum 460", 450.0, 468.0, "blue continuum; C2 4737 begins after"),
+        ("C2 473", 466.0, 477.0, "C2 Swan band: carbon stars"),
+        ("Hbeta", 478.0, 496.0, "hydrogen: temperature, emission"),
+        ("Mg b MgH", 506.0, 526.0, "Mg b, MgH and C2 5165: gravity, metallicity, carbon"),
+        ("continuum 540", 530.0, 556.0, "around the flux that all is divided by"),
+        ("Na D", 580.0, 600.0, "sodium D: cool dwarfs, interstellar gas"),
+        ("TiO 617", 612.0, 634.0, "titanium oxide, CaH 6385: M stars"),
+        ("BP RP join", 634.0, 646.0, "where BP hands over to RP: calibration"),
+        ("Halpha", 648.0, 666.0, "hydrogen: emission, temperature"),
+        ("CaH TiO 680", 674.0, 704.0, "CaH and TiO: M dwarfs and giants"),
+        ("TiO 710", 705.0, 732.0, "titanium oxide: M stars"),
+        ("continuum 750", 740.0, 756.0, "pseudo-continuum peak of M stars"),
+        ("TiO VO 760", 757.0, 776.0, "titanium and vanadium oxide: M stars"),
+        ("CN 790", 785.0, 812.0, "CN red system: carbon stars"),
+        ("Na I TiO 820", 814.0, 834.0, "sodium doublet: gravity of M stars"),
+        ("Ca triplet", 846.0, 872.0, "calcium triplet: metallicity, gravity, emission"),
+        ("Paschen jump", 818.0, 846.0, "Paschen jump: A and B stars"),
+        ("TiO 890", 880.0, 900.0, "titanium oxide: late M"),
+        ("CN 920", 912.0, 940.0, "CN 9140 of carbon stars"),
+        ("FeH 990", 980.0, 1000.0, "Wing-Ford band: late M dwarfs"),
+        ("XP red end", 1000.0, 1020.0, "red continuum: cool companions, extinction"),
+    ],
+)
+
 
 __all__ = ["GAIA_XP", "LAMOST_LRS", "MODALITIES", "Modality", "SpectralWindow", "get_modality"]
 
@@ -110,7 +206,10 @@ def _rows(flux: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
     return rows
 
 
-LAMOST_LRS = Modality("lamost_lrs", "lamost", lamost_lrs.GRID, lamost_lrs.UNIT, LRS_WINDOWS, "LAMOST low resolution", lamost_lrs.prepare_lrs)
+LAMOST_LRS = Modality(
+    "lamost_lrs", "lamost", lamost_lrs.GRID, lamost_lrs.UNIT, LRS_WINDOWS, "LAMOST low resolution",
+    lamost_lrs.prepare_lrs,
+)
 GAIA_XP = Modality("gaia_xp", "gaia", gaia_xp.GRID, gaia_xp.UNIT, XP_WINDOWS, "Gaia BP/RP", gaia_xp.prepare_xp)
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (LAMOST_LRS, GAIA_XP)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .convert import to_qtable, to_table
+from .binary import to_qtable, to_table
 from .write import FORMATS, format_of, require_writable, write_rows
 
 __all__ = ["FORMATS", "format_of", "require_writable", "to_qtable", "to_table", "write_rows"]

@@ -1,16 +1,112 @@
-"""Rows as Parquet, VOTable and FITS files, with units, descriptions and UCDs."""
+"""Rows as Parquet, VOTable and FITS files, with units, descriptions and UCDs.
+
+Arrow tables as astropy tables: units, descriptions, UCDs and nulls go along.
+"""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from .convert import said_of, to_table
 from .provenance import lines_of
+
+if TYPE_CHECKING:
+    from astropy.table import Column, QTable, Table
+
+def said_of(field: pa.Field) -> dict[str, str]:
+    """Unit, description and UCD of a column, those that it has."""
+    return {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
+
+
+def to_table(table: pa.Table) -> Table:
+    """An astropy Table with the same rows.
+
+    Integers stay integers: where they have nulls the column is masked, never turned to floats.
+    Floats' nulls are NaN. Nulls of booleans cannot be held by FITS, so such a column becomes
+    int16, masked. Fixed-size lists become arrays of two dimensions, other nested values JSON text.
+    """
+    from astropy.table import Table
+
+    result = Table()
+    for field, column in zip(table.schema, table.columns, strict=True):
+        said = said_of(field)
+        converted = _column(field, column)
+        converted.description = said.get("description")
+        if said.get("ucd"):
+            converted.meta["ucd"] = said["ucd"]
+        if said.get("unit") and converted.dtype.kind in "iuf":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from astropy.units import Unit
+
+                converted.unit = Unit(said["unit"], parse_strict="silent")
+        result[field.name] = converted
+    return result
+
+
+def to_qtable(table: pa.Table) -> QTable:
+    """An astropy QTable with the same rows: columns with a unit are quantities, ids are integers."""
+    from astropy.table import QTable
+    from astropy.units import UnrecognizedUnit
+
+    plain = to_table(table)
+    for name in plain.colnames:
+        if isinstance(plain[name].unit, UnrecognizedUnit):
+            plain[name].meta["unit"] = str(plain[name].unit)
+            plain[name].unit = None
+    return QTable(plain)
+
+
+def _column(field: pa.Field, column: pa.ChunkedArray) -> Column:
+    from astropy.table import Column, MaskedColumn
+
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_floating(kind):
+        return Column(column.cast(pa.float32()).to_numpy() if pa.types.is_float16(kind) else column.to_numpy())
+    if pa.types.is_fixed_size_list(kind) and column.null_count == 0 and pa.types.is_primitive(kind.value_type):
+        from ..atlas.arrays import column_to_matrix
+
+        matrix = column_to_matrix(column)
+        return Column(matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix)
+    if pa.types.is_boolean(kind) and column.null_count:
+        column, kind = column.cast(pa.int16()), pa.int16()
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return _integers(column, kind)
+    texts = [_text(value) for value in column.to_pylist()]
+    if any(text is None for text in texts):
+        return MaskedColumn([text or "" for text in texts], mask=[text is None for text in texts], dtype=str)
+    return Column(texts, dtype=str)
+
+
+def _integers(column: pa.ChunkedArray, kind: pa.DataType) -> Column:
+    from astropy.table import Column, MaskedColumn
+
+    if not column.null_count:
+        return Column(column.to_numpy())
+    mask = np.asarray(column.is_null())
+    values = column.fill_null(0).to_numpy()
+    # what stands in a file for null: a number that is no id, no count and no code
+    limits = np.iinfo(values.dtype)
+    fill = limits.min if limits.min < 0 else limits.max
+    return MaskedColumn(np.where(mask, fill, values).astype(values.dtype), mask=mask, fill_value=fill)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list | dict):
+        return json.dumps(value, default=str)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

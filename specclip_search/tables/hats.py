@@ -3,13 +3,17 @@
 HATS (Hierarchical Adaptive Tiling Scheme, IVOA Note) shares rows out so that no file holds many: a
 crowded field gets small tiles, an empty one large tiles. A margin catalogue beside the main one
 repeats the rows near the tiles' edges, so that a cross-match of one tile misses no neighbour.
+
+Units and meanings put back into a HATS catalogue that another program wrote without them.
+
+What a HATS catalogue says of itself: its tiles, its columns, its properties.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +22,66 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atlas.files import TEMPORARY_PREFIX, sync_folder
+from ..atlas.files import TEMPORARY_PREFIX, sync_folder, write_text
 from ..atlas.schemas import described
 from ..errors import QueryError
-from .hats_metadata import INDEX, margin_name, write_collection, write_metadata
+from ..version import __version__
 from .sky_tiles import INDEX_ORDER, Tiles, margin_order, margin_rows, share_out, sky_cells, with_gaps
+
+INDEX = "_healpix_29"
+
+
+def margin_name(name: str, arcsec: float) -> str:
+    """Folder of a catalogue's margin."""
+    return f"{name}_{arcsec:g}arcs".replace(".", "p")
+
+
+def write_metadata(
+    folder: Path, schema: pa.Schema, tiles: Tiles, rows: int, most: int, said: dict[str, str]
+) -> None:
+    """The columns of all files, the list of tiles, and the properties of one catalogue."""
+    pq.write_metadata(schema, folder / "dataset" / "_common_metadata")
+    size = sum(path.stat().st_size for path in (folder / "dataset").rglob("*.parquet"))
+    by = np.lexsort((tiles.pixel, tiles.order))
+    lines = [f"{order},{pixel}" for order, pixel in zip(tiles.order[by], tiles.pixel[by], strict=True)]
+    write_text(folder / "partition_info.csv", "\n".join(["Norder,Npix", *lines]) + "\n")
+    _write_properties(
+        [folder / "hats.properties", folder / "properties"],
+        {
+            "obs_collection": folder.name,
+            **said,
+            "hats_nrows": str(rows),
+            "hats_col_healpix": INDEX,
+            "hats_col_healpix_order": str(INDEX_ORDER),
+            "hats_npix_suffix": ".parquet",
+            "hats_max_rows": str(most),
+            "hats_order": str(int(tiles.order.max())),
+            "moc_sky_fraction": f"{float(np.sum(4.0 ** -tiles.order) / 12):.6g}",
+            "hats_estsize": str(max(1, size // 1024)),
+            "hats_builder": f"specclip-search {__version__}",
+            "hats_version": "v0.1",
+            "obs_frame": "ICRS",
+        },
+    )
+
+
+def write_collection(work: Path, name: str, arcsec: float) -> None:
+    """The properties of catalogue and margin together."""
+    said = {"obs_collection": name, "hats_primary_table_url": name}
+    margin = margin_name(name, arcsec)
+    if (work / margin).is_dir():
+        said |= {"all_margins": margin, "default_margin": margin}
+    _write_properties(
+        [work / "collection.properties"], said | {"hats_builder": f"specclip-search {__version__}"}
+    )
+
+
+def _write_properties(paths: list[Path], said: dict[str, str]) -> None:
+    """Java properties: one `key = value` a line."""
+    text = "#HATS\n" + "".join(f"{key} = {value}\n" for key, value in said.items())
+    for path in paths:
+        write_text(path, text)
+
 
 # finest tiles: 3.4 arcmin across
 FINEST_TILE = 10
@@ -277,3 +336,36 @@ def _write_margin(
     part = Tiles(cover.order[filled], cover.pixel[filled])
     write_metadata(folder, staged.schema, part, len(tile), max(counts), said | position)
     return len(tile)
+
+
+def with_fields(schema: pa.Schema, fields: Mapping[str, pa.Field]) -> pa.Schema:
+    """The schema with the metadata of the fields of the same names; types stay."""
+    return pa.schema(
+        [pa.field(f.name, f.type, metadata=fields[f.name].metadata) if f.name in fields else f for f in schema]
+    )
+
+
+def describe_catalogue(folder: Path, fields: Mapping[str, pa.Field]) -> None:
+    """Write every tile of a catalogue or collection, and what tiles share, anew with the metadata of `fields`.
+
+    The list of all tiles' footers that some programs keep (`_metadata`) is removed: it would no
+    longer be true. For a catalogue that nobody reads yet.
+    """
+    for dataset in sorted(path.parent for path in folder.rglob("dataset/_common_metadata")):
+        _describe(dataset, fields)
+
+
+def _describe(dataset: Path, fields: Mapping[str, pa.Field]) -> None:
+    for path in sorted(dataset.rglob("*.parquet")):
+        file = pq.ParquetFile(path)
+        kind = file.metadata.row_group(0).column(0).compression if file.num_row_groups else "ZSTD"
+        table = file.read().replace_schema_metadata(None)
+        described = pa.Table.from_arrays(table.columns, schema=with_fields(table.schema, fields))
+        beside = path.with_suffix(".described")
+        pq.write_table(described, beside, compression="NONE" if kind == "UNCOMPRESSED" else kind.lower())
+        os.replace(beside, path)
+    common = dataset / "_common_metadata"
+    with common.open("rb") as handle:
+        shared = pq.read_schema(handle).remove_metadata()
+    pq.write_metadata(with_fields(shared, fields), common)
+    (dataset / "_metadata").unlink(missing_ok=True)

@@ -1,4 +1,9 @@
-"""What a table of results was made with, carried from a query into every format of file."""
+"""What a table of results was made with, carried from a query into every format of file.
+
+What a result was made with, so that it can be made again.
+
+Arrow tables as pandas frames: ids whole, units and meanings kept in the frame's attributes.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from ..atlas.files import write_json
+from ..version import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 KEY = b"specclip_search"
@@ -50,3 +59,50 @@ def write_sidecar(table: pa.Table, path: Path) -> None:
         write_json(beside, about)
     else:
         beside.unlink(missing_ok=True)
+
+
+def stamp(frame: pd.DataFrame, query: str, options: dict[str, Any], **origin: Any) -> pd.DataFrame:
+    """Put the query's name, its options, the code version and `origin` (digests) into `frame.attrs`.
+
+    Only plain values are kept, so that the attributes survive Parquet and JSON. What `to_frame`
+    said of the columns (units, meanings) stays.
+    """
+    said = {COLUMNS: frame.attrs[COLUMNS]} if COLUMNS in frame.attrs else {}
+    frame.attrs = {
+        "query": query,
+        "version": __version__,
+        "options": _plain(options),
+        **{key: _plain(value) for key, value in origin.items()},
+        **said,
+    }
+    return frame
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+# where a frame keeps its columns' units, descriptions and UCDs, for the formats that have a place for them
+COLUMNS = "columns"
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Arrow to pandas with ids kept whole: int64, or pandas' nullable Int64 where some are unknown."""
+    import pandas as pd
+
+    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    for name in frame.columns:
+        if frame[name].dtype == "Int64" and not frame[name].isna().any():
+            frame[name] = frame[name].astype("int64")
+    frame.attrs[COLUMNS] = {
+        field.name: {key.decode(): value.decode() for key, value in field.metadata.items()}
+        for field in table.schema
+        if field.metadata
+    }
+    return frame

@@ -68,7 +68,7 @@ def write(path: Path, lines: list[str]) -> None:
 
 
 def main() -> None:
-    from specclip_search.training.estimators.estimators_file import CARD
+    from specclip_search.training.estimators.estimators import CARD
     from specclip_search.training.model import find_model
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

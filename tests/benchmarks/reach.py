@@ -25,7 +25,7 @@ from specclip_search import LAMOST_LRS, Atlas, load_model, read_spectrum
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.keys import split_of
 from specclip_search.preparation import prepare_batch
-from specclip_search.readers.air import air_to_vacuum
+from specclip_search.readers.wavelengths import air_to_vacuum
 
 XP, LRS = "gaia_xp", "lamost_lrs"
 LABELS = ("teff", "logg", "feh", "alpha_fe")

@@ -157,8 +157,7 @@ def bench_where_rows(atlas: Atlas) -> None:
     from specclip_search.indexing.search.row_set import RowSet
     from specclip_search.queries.space.space import Space
     from specclip_search.queries.views.connection import connect
-    from specclip_search.queries.views.where import where_to_keys
-    from specclip_search.queries.views.where_rows import rows_of_keys, where_to_rows
+    from specclip_search.queries.views.where import rows_of_keys, where_to_keys, where_to_rows
 
     space = Space(atlas)
     keys = space.keys("gaia_xp")

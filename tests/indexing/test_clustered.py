@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.indexing.vectors import clustered
+from specclip_search.indexing.vectors import model_copy as clustered
 from specclip_search.indexing.vectors.embed import embed
 from specclip_search.indexing.vectors.estimate import estimate
 

@@ -9,8 +9,7 @@ import pytest
 from specclip_search.indexing.vectors.embed import embed
 from specclip_search.indexing.vectors.estimate import estimate
 from specclip_search.training.estimators.data import LabelledVectors
-from specclip_search.training.estimators.estimators import load_estimators
-from specclip_search.training.estimators.estimators_file import save_estimators
+from specclip_search.training.estimators.estimators import load_estimators, save_estimators
 from specclip_search.training.estimators.train import EstimatorRecipe, fit_instrument
 from specclip_search.training.model import load_model
 from specclip_search.training.networks.label_scale import MEASURED

@@ -10,7 +10,7 @@ from specclip_search.training.fit.atlas_pairs import atlas_source
 from specclip_search.training.fit.augment import Augmentation, augment, bridge_pixels, shift_velocity
 from specclip_search.training.fit.pairs import ArrayPairs
 from specclip_search.training.fit.recipe import load_recipe, shipped_recipes
-from specclip_search.training.fit.retrieval import pair_retrieval
+from specclip_search.training.fit.validation import pair_retrieval
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns

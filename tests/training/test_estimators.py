@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from specclip_search.training.estimators.calibration import calibrate
 from specclip_search.training.estimators.data import LabelledVectors
-from specclip_search.training.estimators.estimators import Estimators, InstrumentEstimator, load_estimators
-from specclip_search.training.estimators.estimators_file import CARD, TENSORS, read_estimators, save_estimators
-from specclip_search.training.estimators.estimators_mixture import Mixture
+from specclip_search.training.estimators.estimators import (
+    CARD,
+    TENSORS,
+    Estimators,
+    InstrumentEstimator,
+    load_estimators,
+    read_estimators,
+    save_estimators,
+)
 from specclip_search.training.estimators.metrics import measured
+from specclip_search.training.estimators.network import Mixture
 from specclip_search.training.estimators.train import (
     EstimatorRecipe,
     fit_instrument,

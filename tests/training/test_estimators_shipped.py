@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.training.estimators.estimators import load_estimators
-from specclip_search.training.estimators.estimators_file import CARD
+from specclip_search.training.estimators.estimators import CARD, load_estimators
 from specclip_search.training.model import find_model, load_model
 
 from specclip_search.errors import CheckpointError

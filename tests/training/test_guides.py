@@ -11,10 +11,9 @@ from specclip_search.training.fit.objective import Objective
 from specclip_search.training.fit.pairs import ArrayPairs
 from specclip_search.training.fit.recipe import DataSettings, LossSettings, OptimiserSettings, Recipe
 from specclip_search.training.networks.aligned import LRS, XP
-from specclip_search.training.networks.label_guides import LabelGuide
 from specclip_search.training.networks.label_scale import LABELS
 from specclip_search.training.networks.losses import label_loss
-from specclip_search.training.networks.mini import MiniModel, MiniSizes
+from specclip_search.training.networks.mini import LabelGuide, MiniModel, MiniSizes
 
 from specclip_search.errors import CheckpointError
 from specclip_search.keys import split_of

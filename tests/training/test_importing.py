@@ -17,10 +17,8 @@ import numpy as np
 import pytest
 import torch
 from specclip_search.training.checkpoints.folder import load_metrics
-from specclip_search.training.checkpoints.importing import import_checkpoint
-from specclip_search.training.checkpoints.recognise import LEGACY, expected_shapes, match, recognise
-from specclip_search.training.checkpoints.restricted_unpickler import read_pickle
-from specclip_search.training.checkpoints.torch_file import TorchFile
+from specclip_search.training.checkpoints.importing import LEGACY, expected_shapes, import_checkpoint, match, recognise
+from specclip_search.training.checkpoints.torch_file import TorchFile, read_pickle
 from specclip_search.training.model import load_model
 from specclip_search.training.networks.label_head import LabelHead
 from specclip_search.training.networks.published import KINDS, build

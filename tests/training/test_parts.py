@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from specclip_search.training.networks.losses import clip_loss, error_weights, l1_loss, sigmoid_loss
-from specclip_search.training.networks.masking import chunk_mask, masked_loss
-from specclip_search.training.networks.tokens import lrs_token_count, lrs_tokens, vector_with_statistics, xp_tokens
+from specclip_search.training.networks.tokens import (
+    chunk_mask,
+    lrs_token_count,
+    lrs_tokens,
+    masked_loss,
+    vector_with_statistics,
+    xp_tokens,
+)
 from specclip_search.training.networks.transformer import SelfAttention
 
 

@@ -1,12 +1,22 @@
-"""The zip format of torch.save, read by memory map: only tensors that are asked for are touched."""
+"""The zip format of torch.save, read by memory map: only tensors that are asked for are touched.
+
+Reading the pickle inside a checkpoint without running any of it.
+
+A pickle is a program: it names functions and calls them. Here every name is looked up in a short
+list of our own harmless stand-ins; a class that is not in it becomes an inert stub that swallows
+whatever it is given, and a call of anything else is refused. No name is ever imported.
+"""
 
 from __future__ import annotations
 
+import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -14,7 +24,213 @@ from torch import Tensor
 
 from specclip_search.errors import CheckpointError
 
-from .restricted_unpickler import StorageRef, TensorRef, read_pickle
+# modules that no checkpoint has a reason to make objects of
+_DANGEROUS = frozenset({
+    "os", "posix", "nt", "posixpath", "ntpath", "subprocess", "_posixsubprocess", "sys", "builtins", "__builtin__",
+    "importlib", "imp", "runpy", "code", "codeop", "shutil", "socket", "_socket", "ctypes", "_ctypes", "pty", "pdb",
+    "bdb", "timeit", "pickle", "_pickle", "marshal", "webbrowser", "multiprocessing", "asyncio", "concurrent",
+    "threading", "_thread", "signal", "types", "inspect", "gc", "tempfile", "glob", "fileinput", "io", "_io", "http",
+    "urllib", "ftplib", "smtplib", "telnetlib", "xmlrpc", "platform", "commands", "operator", "functools", "site",
+    "venv", "ensurepip", "pip", "setuptools", "distutils", "cProfile", "profile", "trace",
+})
+# callables in lower case that ordinary objects are pickled with; nothing of them runs here
+_HARMLESS_CALLS = frozenset({
+    "torch.device", "torch.dtype", "functools.partial", "_codecs.encode", "datetime.datetime", "datetime.timedelta",
+    "datetime.date", "collections.defaultdict", "collections.deque", "collections.Counter", "numpy.dtype",
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy._core.numeric._frombuffer",
+    "numpy.core.numeric._frombuffer", "builtins.frozenset", "builtins.bytearray", "builtins.complex", "builtins.slice",
+    "builtins.range", "builtins.object", "torch._utils._rebuild_device_tensor_from_numpy", "types.SimpleNamespace",
+})
+_STORAGE_TYPES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
+    "ByteStorage": "uint8", "BoolStorage": "bool",
+}
+_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError,
+           RecursionError, OverflowError, MemoryError, AssertionError)
+
+
+@dataclass(frozen=True)
+class StorageRef:
+    """A run of numbers in the file, not read yet."""
+
+    key: str
+    dtype: str
+    numel: int
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor as the pickle describes it: a view of a storage, not read yet."""
+
+    storage: StorageRef
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StorageType:
+    """Stands for a class such as torch.FloatStorage."""
+
+    dtype: str
+
+
+class _StubType(type):
+    """Class of stubs: calling one is what a pickle's REDUCE does, and may be refused."""
+
+    origin: str
+
+    def __call__(cls, *arguments: Any, **named: Any) -> Any:
+        if not _may_call(cls.origin):
+            raise CheckpointError(
+                f"The file tries to call {cls.origin}; a checkpoint holds tensors and plain values only.",
+                "It was not run. Do not use this file; get the checkpoint from its authors again.",
+            )
+        return _make(cls)
+
+
+class Stub(metaclass=_StubType):
+    """Inert object in place of one whose class is not known here; keeps items, drops all else."""
+
+    origin = ""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Stub:
+        """Make an empty stub; arguments are dropped."""
+        return _make(cls)
+
+    kept: dict[Any, Any]
+
+    def __setstate__(self, state: Any) -> None:
+        """Drop it."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.kept[key] = value
+
+    def append(self, value: Any) -> None:
+        """Drop it."""
+
+    def extend(self, values: Any) -> None:
+        """Drop them."""
+
+    def add(self, value: Any) -> None:
+        """Drop it."""
+
+
+def _make(cls: Any) -> Stub:
+    if _root(cls.origin) in _DANGEROUS and cls.origin not in _HARMLESS_CALLS:
+        raise CheckpointError(
+            f"The file tries to make an object of {cls.origin}; a checkpoint has no reason to.",
+            "It was not run. Do not use this file; get the checkpoint from its authors again.",
+        )
+    stub: Stub = object.__new__(cls)
+    stub.kept = {}
+    return stub
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Reads tensors' descriptions and plain values; runs nothing that the file names.
+
+    Attributes
+    ----------
+    stubbed
+        Names that the file used and that were replaced by stubs.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="utf-8")
+        self._stubs: dict[str, _StubType] = {}
+
+    @property
+    def stubbed(self) -> list[str]:
+        """Names replaced by stubs, sorted."""
+        return sorted(self._stubs)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Our stand-in for `module.name`; nothing is imported."""
+        origin = f"{module}.{name}"
+        if origin in _KNOWN:
+            return _KNOWN[origin]
+        if module in ("torch", "torch.storage") and name in _STORAGE_TYPES:
+            return StorageType(_STORAGE_TYPES[name])
+        if origin not in self._stubs:
+            self._stubs[origin] = _StubType("Stub", (Stub,), {"origin": origin})
+        return self._stubs[origin]
+
+    def persistent_load(self, pid: Any) -> StorageRef:
+        """A reference to a storage of the file."""
+        kind, storage, key, _, numel = pid
+        if kind != "storage" or not isinstance(storage, StorageType) or not isinstance(numel, int):
+            raise pickle.UnpicklingError(f"unknown reference {pid!r}")
+        return StorageRef(str(key), storage.dtype, numel)
+
+
+def read_pickle(file: IO[bytes], where: str) -> tuple[Any, list[str]]:
+    """Content of a pickle as plain values, `TensorRef` and `Stub`, and the names that were stubbed.
+
+    Raises
+    ------
+    CheckpointError
+        If the pickle is damaged, or tries to call what a checkpoint has no reason to call.
+    """
+    unpickler = RestrictedUnpickler(file)
+    try:
+        return unpickler.load(), unpickler.stubbed
+    except _ERRORS as error:
+        raise CheckpointError(f"The pickle inside {where} cannot be read ({type(error).__name__}: {error}).",
+                              "Copy the file again; check its size or checksum.") from error
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *ignored: Any) -> TensorRef:
+    if not isinstance(storage, StorageRef):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    numbers = (offset, *shape, *stride)
+    if len(shape) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise pickle.UnpicklingError(f"a tensor of shape {shape!r} and stride {stride!r} at {offset!r}")
+    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+    if all(shape) and last >= storage.numel:
+        raise pickle.UnpicklingError(f"a tensor of shape {shape!r} reaches beyond its {storage.numel} numbers")
+    return TensorRef(storage, offset, tuple(shape), tuple(stride))
+
+
+def _rebuild_parameter(data: Any, *ignored: Any) -> Any:
+    return data
+
+
+def _reconstruct(cls: Any, *ignored: Any) -> Any:
+    if not (isinstance(cls, type) and issubclass(cls, Stub)):
+        raise pickle.UnpicklingError("copyreg on something that is not a stub")
+    return _make(cls)
+
+
+def _size(dimensions: Any = ()) -> tuple[Any, ...]:
+    return tuple(dimensions)
+
+
+_KNOWN: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": OrderedDict,
+    "builtins.set": set, "__builtin__.set": set, "builtins.dict": dict, "builtins.list": list,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor, "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch.nn.parameter.Parameter": _rebuild_parameter,
+    "torch.Size": _size,
+    "copyreg._reconstructor": _reconstruct, "copy_reg._reconstructor": _reconstruct,
+    "copyreg.__newobj__": _reconstruct,
+}
+
+
+def _root(origin: str) -> str:
+    return origin.split(".", 1)[0]
+
+
+def _may_call(origin: str) -> bool:
+    """Whether a call of this name can be the making of an ordinary object: a class, by its capital letter."""
+    if origin in _HARMLESS_CALLS:
+        return True
+    return _root(origin) not in _DANGEROUS and origin.rsplit(".", 1)[-1].lstrip("_")[:1].isupper()
+
 
 MAX_PICKLE_BYTES = 256 * 2**20
 _LOCAL_HEADER = 30

@@ -26,8 +26,8 @@ from specclip_search.constants import C_KM_S
 from specclip_search.keys import VALIDATION_SPLIT
 from specclip_search.readers import read_spectrum
 from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.gaia_xp import fit_smooth, smooth_terms
 from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
-from specclip_search.simulation.spectra.smooth_residual import fit_smooth, smooth_terms
 from specclip_search.surveys.modality import LAMOST_LRS
 
 from .compare_xp import read_real_xp, xp_report

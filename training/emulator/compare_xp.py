@@ -16,10 +16,9 @@ import numpy as np
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 from specclip_search.simulation.samples.pairs import read_labels
-from specclip_search.simulation.spectra.gaia_xp import XP_WAVELENGTH_NM, model_xp
+from specclip_search.simulation.spectra.gaia_xp import MAX_EBV, XP_WAVELENGTH_NM, model_xp, xp_correction
 from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
 from specclip_search.simulation.spectra.reddening import FIRST_NM, FLUX_FLOOR, LAST_NM, fit_reddening, xp_extinction
-from specclip_search.simulation.spectra.xp_correction import MAX_EBV, xp_correction
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas

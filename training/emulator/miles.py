@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specclip_search.readers.air import air_to_vacuum
+from specclip_search.readers.wavelengths import air_to_vacuum
 from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
 
 if TYPE_CHECKING:

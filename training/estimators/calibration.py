@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..networks.aligned import LRS, XP
-from .estimators_mixture import Mixture
+from .network import Mixture
 
 SNR_EDGES = {LRS: (10.0, 20.0, 40.0, 80.0), XP: (50.0, 100.0, 200.0)}
 """Bins of S/N: below the first, between each two, above the last."""

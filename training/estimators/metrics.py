@@ -11,7 +11,7 @@ from ..networks.label_scale import from_scale, to_scale
 from .calibration import calibrate, coverage
 from .data import LabelledVectors
 from .estimators import InstrumentEstimator
-from .estimators_mixture import Mixture
+from .network import Mixture
 
 MAD_TO_SIGMA = 1.4826
 

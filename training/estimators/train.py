@@ -18,8 +18,7 @@ from ..networks.aligned import LRS, XP
 from ..networks.label_scale import HOT_COMPOSITION, HOT_TEFF, MEASURED, to_scale
 from .calibration import calibrate
 from .data import LabelledVectors, labelled_vectors
-from .estimators import Estimators, InstrumentEstimator, distance_of
-from .estimators_file import save_estimators
+from .estimators import Estimators, InstrumentEstimator, distance_of, save_estimators
 from .metrics import measured
 from .network import EstimatorModule, EstimatorSizes
 

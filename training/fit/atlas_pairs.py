@@ -1,4 +1,7 @@
-"""Training pairs of an atlas: spectra copied once into memory-mapped arrays, joined by source_id."""
+"""Training pairs of an atlas: spectra copied once into memory-mapped arrays, joined by source_id.
+
+Labels of an atlas's spectra, for training that keeps them in the vector.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,33 @@ from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, linked_ids, star_links
 from specclip_search.errors import CheckpointError
 
-from ..checkpoints.folder import PIXELS, kind_modalities
-from ..checkpoints.folders import whole_folder
+from ..checkpoints.folder import PIXELS, kind_modalities, whole_folder
+from ..estimators.data import known_labels, read_label_catalogue
 from ..networks.aligned import LRS, XP
-from .pair_labels import spectra_labels
 from .pairs import ArrayPairs
 from .recipe import DataSettings
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Stage
+
+def spectra_labels(atlas: Atlas, modality: str, links: StarLinks, catalogues: tuple[str, ...]) -> np.ndarray:
+    """Labels of every spectrum of an instrument, from the first catalogue that knows its star.
+
+    Returns
+    -------
+    ndarray
+        (N, 6) float32 in the order and units of `LABELS`, NaN where unknown. Radial velocities are
+        those of the spectra themselves and belong to LAMOST's alone.
+    """
+    known = [read_label_catalogue(atlas, name) for name in catalogues]
+    columns = ["spec_id", "source_id", *(["z"] if modality == LRS else [])]
+    parts = []
+    for _, batch in atlas.spectra(modality).iter_batches(columns, batch_rows=65536):
+        ids = linked_ids(batch, links)
+        redshift = batch.column("z").to_numpy(zero_copy_only=False) if "z" in columns else None
+        parts.append(known_labels(known, ids, redshift)[0].astype(np.float32))
+    return np.concatenate(parts)
+
 
 _DIGEST = "digest.txt"
 

@@ -1,7 +1,11 @@
-"""What a run starts with: a module, pretrained backbones in it, an optimiser for it."""
+"""What a run starts with: a module, pretrained backbones in it, an optimiser for it.
+
+Learning rate over the steps of a run.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -9,8 +13,7 @@ from torch import nn
 
 from specclip_search.errors import CheckpointError
 
-from ..checkpoints.folder import ModelCard, build_module, load_module
-from ..checkpoints.folders import key_differences
+from ..checkpoints.folder import ModelCard, build_module, key_differences, load_module
 from ..networks.aligned import LRS, XP, AlignedModel
 from ..networks.heads import Encoder
 from ..networks.published import ALIGNED
@@ -88,3 +91,21 @@ def _load_backbone(encoder: Encoder, name: str, folder: Path, kind: str) -> None
         raise CheckpointError(f"{folder} (kind '{loaded.kind}') is no {name} backbone of kind '{kind}': {problems}.",
                               "Name the folder of the right encoder.")
     encoder.backbone.load_state_dict(pretrained.state_dict())
+
+
+def rate_at(step: int, total: int, warmup: int, highest: float, final_fraction: float) -> float:
+    """Linear rise over `warmup` steps, then a cosine to `final_fraction` of the highest rate.
+
+    Parameters
+    ----------
+    step
+        0 for the first step.
+    total
+        Steps of the whole run; later steps keep the last rate.
+    """
+    warmup = min(warmup, max(1, total // 2))
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, total - warmup))
+    lowest = highest * final_fraction
+    return lowest + (highest - lowest) * 0.5 * (1.0 + math.cos(math.pi * done))

@@ -23,10 +23,8 @@ from .gradients import StepGradients
 from .objective import DeviceBatch, Objective
 from .pairs import PairSource
 from .recipe import Recipe, load_recipe
-from .run import Resume, RunFolder
-from .run_state import Progress
-from .schedule import rate_at
-from .start import compile_parts, fresh_module, make_optimiser
+from .run import Progress, Resume, RunFolder
+from .start import compile_parts, fresh_module, make_optimiser, rate_at
 from .tensorboard import TensorBoardLog
 from .validation import validate
 

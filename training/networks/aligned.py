@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from .decoders import SplitDecoder
+from .heads import SplitDecoder
 from .losses import PUBLISHED_TEMPERATURE, clip_loss, l1_loss
 from .tokens import mean_and_std
 
@@ -114,7 +114,7 @@ class AlignedModel(nn.Module):
             Puts the vectors of all processes together before they are contrasted.
         labels
             By modality, (B, labels) in their units, NaN where unknown. Models with heads for them
-            (`specclip_search.training.networks.label_guides`) add `label_xp` and `label_lrs`.
+            (`specclip_search.training.networks.mini`) add `label_xp` and `label_lrs`.
         """
         pairs = min(len(xp), len(lrs))
         paired = {name: {key: v[:pairs] for key, v in vectors.items()} for name, vectors in encoded.items()}

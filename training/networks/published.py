@@ -18,8 +18,7 @@ from specclip_search.errors import CheckpointError
 
 from .aligned import AlignedModel
 from .autoencoder import AutoEncoder
-from .decoders import Decoder, SplitDecoder
-from .heads import AttentionHead, MlpHead, SplitAttentionHead, SplitMlpHead
+from .heads import AttentionHead, Decoder, MlpHead, SplitAttentionHead, SplitDecoder, SplitMlpHead
 from .tokens import lrs_tokens, xp_tokens
 from .transformer import MaskedTransformer
 

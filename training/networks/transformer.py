@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .masking import chunk_mask, masked_loss
+from .tokens import chunk_mask, masked_loss
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -57,7 +57,7 @@ def anomalies(
     if context.invoked_subcommand is not None:
         return
     from specclip_search.queries.anomalies.anomalies import anomalies as rank
-    from specclip_search.queries.anomalies.within_list import anomalies_within
+    from specclip_search.queries.anomalies.one_instrument import anomalies_within
 
     from ...errors import QueryError
     from ...tables import require_writable

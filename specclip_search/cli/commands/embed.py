@@ -36,7 +36,7 @@ def embed(
     """
     from specclip_search.indexing import embed as embed_atlas
 
-    from ..models import chosen_model
+    from ..options import chosen_model
 
     target = open_atlas(atlas)
     loaded = chosen_model(target, model, device=device, precision=precision)

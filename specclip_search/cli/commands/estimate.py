@@ -33,7 +33,7 @@ def estimate(
     """
     from specclip_search.indexing.vectors.estimate import estimate as estimate_atlas
 
-    from ..models import chosen_model
+    from ..options import chosen_model
 
     target = open_atlas(atlas)
     loaded = chosen_model(target, model, device="cpu")

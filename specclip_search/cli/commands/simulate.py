@@ -69,7 +69,7 @@ def simulate(
 
     Example: specclip-search simulate --catalog apogee --atlas demo-atlas
     """
-    from ...simulation.samples.metal_poor_stage import simulate_metal_poor
+    from ...simulation.samples.metal_poor import simulate_metal_poor
     from ...simulation.samples.pairs import simulate_pairs
     from ...simulation.samples.rates import rates_from_words
 

@@ -2,18 +2,37 @@
 
 Each borrows a real star's Gaia XP spectrum, moved to lower [Fe/H] by the ratio of two model
 spectra; its ids lie above every id that Gaia can give.
+
+Very metal-poor stars in an atlas: moved XP spectra, simulated LAMOST spectra, and their truth.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
+from ...atlas.arrays import column_to_matrix
+from ...atlas.files import text_digest
+from ...errors import AtlasError
+from ...ingest.rows import write_simulated
 from ...keys import split_of
-from ..spectra.labels import FloatArray
+from ...spectrum import Spectrum
+from ...stages.accounts import IngestReport
+from ...surveys.modality import GAIA_XP, LAMOST_LRS, Modality
+from ..spectra.gaia_xp import correction_digest, moved_xp
+from ..spectra.labels import LABEL_NAMES, FloatArray
+from ..spectra.observe import RELEASE, observe_stars
+from ..spectra.reddening import fit_reddening
+from .pairs import StarLabels, read_labels
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ...atlas import Atlas, Stage
     from ..spectra.emulator import Emulator
 
 # Gaia's ids hold a level-12 HEALPix number (below 12 * 4**12) shifted by 35 bits: nothing real is this large
@@ -95,3 +114,149 @@ def simulated_ids(base_ids: np.ndarray) -> np.ndarray:
     number = np.arange(len(base_ids), dtype=np.int64)
     offset = (split_of(base_ids) - split_of(FIRST_SIMULATED_ID)) % 10
     return FIRST_SIMULATED_ID + ((number * 10 + offset) << 7)
+
+
+TRUTH = "truth"
+SHARD_STARS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Bases:
+    """Real stars whose XP spectra are moved: ids, labels, reddening, input flux and its error."""
+
+    ids: np.ndarray
+    labels: FloatArray
+    ebv: FloatArray
+    flux: FloatArray
+    error: FloatArray
+
+
+def simulate_metal_poor(
+    atlas: Atlas,
+    count: int,
+    *,
+    catalogue: str = "apogee",
+    seed: int = 0,
+    progress: Callable[[int, int | None, str], None] | None = None,
+) -> IngestReport:
+    """Add `count` stars between [Fe/H] = -4 and 0.3 below real ones, in both instruments.
+
+    Their XP spectra are real ones moved to the new composition by the ratio of two model spectra;
+    both spectra are marked `simulated`, and the labels are the catalogue `truth`.
+
+    Raises
+    ------
+    AtlasError
+        If no real star of the atlas is a suitable base, or its `truth` is that of a simulated survey.
+    """
+    from ..spectra.emulator import Emulator
+
+    _require_own_truth(atlas)
+    emulator = Emulator.load()
+    bases = _bases(atlas, emulator, read_labels(atlas.catalog(catalogue)))
+    rows, targets = draw_targets(emulator, bases.labels, count, np.random.default_rng([seed, count]))
+    ids = simulated_ids(bases.ids[rows])
+    _write_truth(atlas, ids, bases.ids[rows], targets, bases.ebv[rows])
+    inputs = text_digest(
+        "metal-poor 4", atlas.catalog(catalogue).digest, emulator.digest, correction_digest(), str(seed), str(count)
+    )
+    report = IngestReport()
+    xp_stage, lrs_stage = atlas.spectra(GAIA_XP.name), atlas.spectra(LAMOST_LRS.name)
+    with xp_stage.lock(), lrs_stage.lock():
+        for start in range(0, count, SHARD_STARS):
+            part = slice(start, min(start + SHARD_STARS, count))
+            tag = f"metal-poor {start}"
+            own = text_digest(inputs, tag)
+            accounts = _standing(xp_stage, lrs_stage, tag, own)
+            if accounts is None:
+                xp = _moved_spectra(emulator, bases, rows[part], targets[part], ids[part])
+                lrs = observe_stars(emulator, targets[part], ids[part], bases.ebv[rows[part]], seed)
+                _write(atlas, LAMOST_LRS, lrs, tag, own)
+                accounts = _write(atlas, GAIA_XP, xp, tag, own)
+                report.shards_written += 1
+            else:
+                report.shards_current += 1
+            report.add(accounts)
+            if progress:
+                progress(report.read, count, "")
+    return report
+
+
+def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> _Bases:
+    """The real XP stars of the atlas that can be moved."""
+    ids, known, ebv, flux, error = [], [], [], [], []
+    columns = ["source_id", "simulated", "flux", "error"]
+    for _, batch in atlas.spectra(GAIA_XP.name).iter_batches(columns):
+        key = batch["source_id"].to_numpy(zero_copy_only=False)
+        wanted = emulator.snap(labels.lookup(key))
+        real = ~batch["simulated"].to_numpy(zero_copy_only=False)
+        rows = np.intersect1d(suitable_bases(emulator, wanted), np.flatnonzero(real))
+        ids.append(key[rows])
+        known.append(wanted[rows])
+        flux.append(column_to_matrix(batch["flux"])[rows].astype(np.float64))
+        ebv.append(fit_reddening(emulator, wanted[rows], flux[-1]))
+        error.append(column_to_matrix(batch["error"])[rows].astype(np.float64))
+    if not ids or not sum(len(i) for i in ids):
+        raise AtlasError(
+            "No labelled Gaia XP star of the atlas can serve as a base for very metal-poor ones.",
+            "Ingest stars below [Fe/H] = -0.5 first, for example `specclip-search ingest library`.",
+        )
+    return _Bases(*(np.concatenate(part) for part in (ids, known, ebv, flux, error)))
+
+
+def _moved_spectra(
+    emulator: Emulator, bases: _Bases, rows: np.ndarray, targets: FloatArray, ids: np.ndarray
+) -> list[Spectrum]:
+    """Moved XP spectra; errors move with the flux, so that the signal to noise stays the base star's."""
+    flux = bases.flux[rows]
+    moved = moved_xp(emulator, flux, bases.labels[rows], targets)
+    factor = np.divide(moved, flux, out=np.ones_like(flux), where=flux != 0)
+    with np.errstate(divide="ignore"):
+        ivar = np.where(np.isfinite(bases.error[rows]), (bases.error[rows] * np.abs(factor)) ** -2.0, 0.0)
+    return [
+        Spectrum(
+            GAIA_XP.wavelength,
+            moved[i],
+            ivar[i],
+            GAIA_XP.name,
+            int(key),
+            {"source_id": int(key), "release": RELEASE, "source": "simulated"},
+        )
+        for i, key in enumerate(ids)
+    ]
+
+
+def _standing(xp: Stage, lrs: Stage, tag: str, inputs: str) -> dict[str, Any] | None:
+    """Accounts of a shard that stands in both stages and is current."""
+    found = [
+        [p for p in stage.parts() if p.extra.get("metal_poor") == tag and p.inputs == inputs] for stage in (xp, lrs)
+    ]
+    return dict(found[0][0].extra["accounts"]) if all(found) else None
+
+
+def _write(atlas: Atlas, modality: Modality, spectra: list[Spectrum], tag: str, inputs: str) -> dict[str, Any]:
+    stage = atlas.spectra(modality.name)
+    own = [p.number for p in stage.parts() if p.extra.get("metal_poor") == tag]
+    number = own[0] if own else next(stage.free_numbers())
+    return write_simulated(atlas, modality, number, spectra, inputs=inputs, extra={"metal_poor": tag})
+
+
+def _require_own_truth(atlas: Atlas) -> None:
+    """The truth of a simulated survey must not be lost under that of other stars."""
+    stage = atlas.catalog(TRUTH)
+    if stage.exists and "true_feh" in pq.read_schema(stage.parts()[0].path).names:
+        raise AtlasError(
+            f"The {stage.label} of this atlas is that of a simulated survey.",
+            "Make very metal-poor stars in an atlas of their own.",
+        )
+
+
+def _write_truth(atlas: Atlas, ids: np.ndarray, base: np.ndarray, targets: FloatArray, ebv: FloatArray) -> None:
+    import pyarrow as pa
+
+    from ...catalogs.ingest import ingest_catalog_table
+
+    columns: dict[str, pa.Array] = {"source_id": pa.array(ids), "base_source_id": pa.array(base)}
+    columns |= {name: pa.array(targets[:, i]) for i, name in enumerate(LABEL_NAMES)}
+    columns["ebv"] = pa.array(ebv)
+    ingest_catalog_table(atlas, TRUTH, pa.table(columns), source="simulation")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...keys import split_of
 from ..spectra.labels import FloatArray
-from ..spectra.snr import SNR_RANGE, SNR_SPREAD_DEX, TYPICAL_SNR
+from ..spectra.spectrograph import SNR_RANGE, SNR_SPREAD_DEX, TYPICAL_SNR
 from .metal_poor import FIRST_SIMULATED_ID
 from .oddities import ODDITIES, REPLACED
 from .rates import Rates

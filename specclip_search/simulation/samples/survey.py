@@ -16,9 +16,9 @@ from ...ingest.rows import write_simulated
 from ...spectrum import Spectrum
 from ...stages.accounts import IngestReport
 from ...surveys.modality import GAIA_XP, LAMOST_LRS, Modality
+from ..spectra.gaia_xp import correction_digest
 from ..spectra.labels import LABEL_NAMES, SimulationError
 from ..spectra.reddening import fit_reddening
-from ..spectra.xp_correction import correction_digest
 from .oddities import ASTROPHYSICAL, ODDITIES, REPLACED
 from .pairs import StarLabels, read_labels
 from .population import POPULATIONS, Bases, Population, draw_population

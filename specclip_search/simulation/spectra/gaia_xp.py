@@ -1,16 +1,74 @@
-"""Model spectra as Gaia XP would see them, and real XP spectra moved to other labels by their ratio."""
+"""Model spectra as Gaia XP would see them, and real XP spectra moved to other labels by their ratio.
+
+A smooth correction of emulated Gaia XP spectra, learned from what real ones systematically show.
+
+    python -m specclip_search.simulation.spectra.gaia_xp --atlas ATLAS --output xp_correction.npz
+
+It is learned from training stars with APOGEE labels and E(B-V) below 0.5 alone; `compare_real` tells
+what it does for validation stars. It moves spectra from labels to labels, see `xp.moved_xp`.
+
+What models systematically lack, as a smooth function of temperature, gravity and metallicity.
+"""
 
 from __future__ import annotations
 
+import argparse
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .xp_correction import xp_correction
+from ...atlas.files import text_digest, whole_file
+from .labels import FloatArray
 
 if TYPE_CHECKING:
     from .emulator import Emulator
     from .labels import FloatArray
+
+MAX_EBV = 0.5
+FILE = "data/xp_correction.npz"
+
+
+@lru_cache(maxsize=1)
+def _coefficients() -> FloatArray:
+    with resources.files(__package__).joinpath(FILE).open("rb") as handle, np.load(handle) as stored:
+        return np.asarray(stored["coefficients"], dtype=np.float64)
+
+
+def xp_correction(labels: FloatArray) -> FloatArray:
+    """(N, 343) factor by which real XP spectra exceed `xp.model_xp` at these labels (N, 5), its level left free."""
+    return np.exp(smooth_terms(labels) @ _coefficients())
+
+
+def correction_digest() -> str:
+    """Text that changes with the correction."""
+    return text_digest("xp correction", _coefficients().astype(np.float32).tobytes().hex())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of this module."""
+    from specclip_search.training.emulator.compare_xp import read_real_xp
+
+    from ...atlas import Atlas
+    from .emulator import Emulator
+
+    parser = argparse.ArgumentParser(description="Learn the correction of emulated XP spectra.")
+    parser.add_argument("--atlas", type=Path, required=True, help="atlas with real XP spectra and their labels")
+    parser.add_argument("--catalog", default="apogee", help="catalogue with the labels")
+    parser.add_argument("--output", type=Path, required=True, help="npz file to write")
+    options = parser.parse_args(argv)
+    stars = read_real_xp(Emulator.load(), Atlas(options.atlas), options.catalog, splits=range(8))
+    clear = stars.ebv < MAX_EBV
+    coefficients = fit_smooth(stars.labels[clear], stars.residual()[clear])
+    with whole_file(options.output) as beside, open(beside, "wb") as handle:
+        np.savez(handle, coefficients=coefficients.astype(np.float32))
+
+
+if __name__ == "__main__":
+    main()
+
 
 XP_WAVELENGTH_NM = np.arange(336.0, 1021.0, 2.0)
 
@@ -75,3 +133,43 @@ def moved_xp(emulator: Emulator, flux: FloatArray, labels: FloatArray, target: F
     """
     ratio = model_xp(emulator, target) / model_xp(emulator, labels)
     return flux * ratio * (xp_correction(target) / xp_correction(labels))
+
+
+DEGREE = 2
+# middle and half-width of the labels that the terms are made of; [Fe/H] stops where real stars become too few
+MIDDLE, REACH = (np.log(5000.0), 3.0, -0.4), (0.75, 4.5, 1.8)
+LOWEST_FEH, HIGHEST_FEH = -2.3, 0.5
+ROUNDS, OUTLYING = 4, 2.0
+
+
+def smooth_terms(labels: FloatArray) -> FloatArray:
+    """(N, 10) products of Chebyshev polynomials in ln teff, logg and feh of total degree 2 at most.
+
+    Beyond the range that real stars cover the value at its edge holds: nothing is extrapolated.
+
+    Parameters
+    ----------
+    labels
+        (N, 5) teff, logg, feh, alpha_fe, c_fe; the last two do not enter.
+    """
+    feh = np.clip(labels[:, 2], LOWEST_FEH, HIGHEST_FEH)
+    scaled = (np.column_stack([np.log(labels[:, 0]), labels[:, 1], feh]) - MIDDLE) / REACH
+    t, g, z = (np.polynomial.chebyshev.chebvander(np.clip(column, -1.0, 1.0), DEGREE).T for column in scaled.T)
+    powers = range(DEGREE + 1)
+    return np.stack([t[i] * g[j] * z[k] for i in powers for j in powers for k in powers if i + j + k <= DEGREE], axis=1)
+
+
+def fit_smooth(labels: FloatArray, residual: FloatArray) -> FloatArray:
+    """(10, P) coefficients of `smooth_terms` that take the residuals (N, P) down.
+
+    Least squares, repeated with less weight for stars whose whole residual stays above twice the
+    median one (Huber's weights by star): binaries and wrong labels must not shape the rest.
+    """
+    terms = smooth_terms(labels)
+    weight = np.ones(len(labels))
+    for _ in range(ROUNDS):
+        root = np.sqrt(weight)[:, None]
+        coefficients = np.linalg.lstsq(terms * root, residual * root, rcond=None)[0]
+        left = np.sqrt(((residual - terms @ coefficients) ** 2).mean(axis=1))
+        weight = np.minimum(1.0, OUTLYING * np.median(left) / np.maximum(left, 1e-12))
+    return np.asarray(coefficients)

@@ -10,8 +10,7 @@ from ...constants import C_KM_S
 from ...spectrum import Spectrum
 from .labels import FloatArray
 from .line_depths import real_lrs
-from .snr import sample_snr
-from .spectrograph import RawLrs, observe_lrs
+from .spectrograph import RawLrs, observe_lrs, sample_snr
 
 if TYPE_CHECKING:
     from .emulator import Emulator

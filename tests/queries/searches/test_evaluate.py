@@ -4,11 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from specclip_search.queries.evaluation.anomalies import _limit, strangeness
-from specclip_search.queries.evaluation.evaluate_labels import label_errors
 from specclip_search.queries.evaluation.measures import average_precision, middle, rank_correlation, ranked, share
-from specclip_search.queries.evaluation.parts import _listed, _ranks
+from specclip_search.queries.evaluation.parts import _listed, _ranks, label_errors
 from specclip_search.queries.evaluation.truth import Truth
-from specclip_search.training.fit.retrieval import pair_retrieval
+from specclip_search.training.fit.validation import pair_retrieval
 
 
 def test_wilsons_interval():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries.anomalies.within_list import anomalies_within
+from specclip_search.queries.anomalies.one_instrument import anomalies_within
 
 from specclip_search.errors import QueryError
 

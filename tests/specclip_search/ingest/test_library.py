@@ -6,9 +6,9 @@ from astropy.table import Table
 
 from specclip_search import Atlas
 from specclip_search.errors import MissingExtra, SpecclipError
-from specclip_search.ingest import library, library_stage
-from specclip_search.ingest.library import read_library
-from specclip_search.ingest.library_stage import ingest_library
+from specclip_search.ingest import library
+from specclip_search.ingest import library as library_stage
+from specclip_search.ingest.library import ingest_library, read_library
 
 BIG = 2**60 + 1
 N = 40

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from specclip_search.errors import AtlasError
 from specclip_search.ingest.files import FITS_SUFFIXES, XP_SUFFIXES, FoundFile, find_files
-from specclip_search.ingest.gaia import by_size
-from specclip_search.ingest.ledger import KeyLedger
-from specclip_search.ingest.plan import Plan
-from specclip_search.ingest.spectra import by_count
+from specclip_search.ingest.plan import KeyLedger, Plan
+from specclip_search.ingest.spectra import by_count, by_size
 
 
 def files(*names, size=10, mtime=1):

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import medfilt
 
-from specclip_search.preparation.continuum import continuum, continuum_grid, positive
-from specclip_search.preparation.medians import median_of_seven
+from specclip_search.preparation.continuum import continuum, continuum_grid, median_of_seven, positive
 from specclip_search.preparation.published import published_continuum, published_lrs_input
 from specclip_search.readers.lamost import read_lamost
 from specclip_search.surveys.modality import LAMOST_LRS

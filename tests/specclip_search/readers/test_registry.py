@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from specclip_search.errors import Reason, SpectrumError
 from specclip_search.preparation import prepare_batch
 from specclip_search.readers import Reader, read_spectrum, register, register_with_specutils
-from specclip_search.readers.air import air_to_vacuum
 from specclip_search.readers.registry import READERS
+from specclip_search.readers.wavelengths import air_to_vacuum
 from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 WAVE = np.arange(3650.0, 9200.0, 1.5)

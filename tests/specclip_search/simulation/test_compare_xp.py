@@ -10,14 +10,13 @@ from specclip_search.training.emulator import compare_lamost as compare_real
 from specclip_search.training.emulator.compare_xp import RealXp, moved_rms, read_real_xp, xp_report
 
 from specclip_search import Atlas
-from specclip_search.ingest.library_stage import ingest_library
+from specclip_search.ingest.library import ingest_library
 from specclip_search.keys import split_of
-from specclip_search.simulation.spectra import xp_correction
+from specclip_search.simulation.spectra import gaia_xp as xp_correction
 from specclip_search.simulation.spectra.emulator import Emulator
-from specclip_search.simulation.spectra.gaia_xp import model_xp, moved_xp
+from specclip_search.simulation.spectra.gaia_xp import fit_smooth, model_xp, moved_xp, smooth_terms
 from specclip_search.simulation.spectra.labels import SimulationError
 from specclip_search.simulation.spectra.reddening import xp_extinction
-from specclip_search.simulation.spectra.smooth_residual import fit_smooth, smooth_terms
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from specclip_search.simulation.lamost_fits import write_lamost_fits
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.labels import SimulationError
 from specclip_search.simulation.spectra.observe import observe_stars
-from specclip_search.simulation.spectra.snr import band_snr
-from specclip_search.simulation.spectra.spectrograph import WAVELENGTH, noise_curves, observe_lrs
+from specclip_search.simulation.spectra.spectrograph import WAVELENGTH, band_snr, noise_curves, observe_lrs
 
 SUN = [5772.0, 4.44, 0.0, 0.0, 0.0]
 POOR = [4900.0, 1.8, -2.5, 0.35, 0.1]

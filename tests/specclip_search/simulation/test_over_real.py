@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from specclip_search.training.emulator.compare_xp import RealXp
-from specclip_search.training.emulator.over_real import draw_over_real, lrs_twins, nearest_other, xp_twins
+from specclip_search.training.emulator.pictures import draw_over_real, lrs_twins, nearest_other, xp_twins
 
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.gaia_xp import model_xp

@@ -10,12 +10,15 @@ from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import AtlasError
 from specclip_search.keys import split_of
-from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID, draw_targets, simulated_ids
-from specclip_search.simulation.samples.metal_poor_stage import simulate_metal_poor
+from specclip_search.simulation.samples.metal_poor import (
+    FIRST_SIMULATED_ID,
+    draw_targets,
+    simulate_metal_poor,
+    simulated_ids,
+)
 from specclip_search.simulation.samples.pairs import read_labels, simulate_pairs
 from specclip_search.simulation.spectra.emulator import Emulator
-from specclip_search.simulation.spectra.gaia_xp import model_xp, moved_xp, smoothing_matrix
-from specclip_search.simulation.spectra.xp_correction import xp_correction
+from specclip_search.simulation.spectra.gaia_xp import model_xp, moved_xp, smoothing_matrix, xp_correction
 
 IDS = np.arange(12, dtype=np.int64) * 640 + 2**60 + 1
 TEFF = np.where(np.arange(12) == 3, 2500.0, 4600.0 + 150 * np.arange(12))

@@ -12,8 +12,7 @@ import pytest
 
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
-from specclip_search.tables.hats import write_hats
-from specclip_search.tables.hats_metadata import INDEX, margin_name
+from specclip_search.tables.hats import INDEX, margin_name, write_hats
 from specclip_search.tables.sky_tiles import Tiles, margin_order, margin_rows, share_out, sky_cells, with_gaps
 
 
