@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from specclip_search.training.estimators.estimators import Estimators, load_estimators
-from specclip_search.training.networks.label_scale import FLAGS
 
 from specclip_search.atlas import Atlas, Part, Stage
 from specclip_search.atlas.arrays import column_to_matrix, table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import estimates_schema
 from specclip_search.errors import CheckpointError, QueryError
+from specclip_search.training.estimators.estimators import Estimators, load_estimators
+from specclip_search.training.networks.label_scale import FLAGS
 
 from .model_copy import ModelCopy, map_shards
 
 if TYPE_CHECKING:
     from dask.distributed import Client
+
     from specclip_search.training.model import Model
 
 _FORMAT = "estimate 1"

@@ -16,9 +16,8 @@ from specclip_search.errors import QueryError
 from ..space.pairs import LRS, XP
 
 if TYPE_CHECKING:
-    from specclip_search.indexing.vectors.keys import KeyTable
-
     from specclip_search.atlas.stage import Part
+    from specclip_search.indexing.vectors.keys import KeyTable
 
     from ..space.space import Space
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import ndtr
-from specclip_search.training.xp_metallicity.networks import load_network
-from specclip_search.training.xp_metallicity.trees import LEAST_ODDS, load_trees, with_trees
 
 from specclip_search.errors import SpecclipError
+from specclip_search.training.xp_metallicity.networks import load_network
+from specclip_search.training.xp_metallicity.trees import LEAST_ODDS, load_trees, with_trees
 
 from ..space.pairs import XP
 from .schema import SIDES

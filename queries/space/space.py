@@ -11,10 +11,9 @@ import numpy as np
 from specclip_search.errors import QueryError
 
 if TYPE_CHECKING:
+    from specclip_search.atlas import Atlas
     from specclip_search.indexing.search.index import VectorIndex
     from specclip_search.indexing.vectors.keys import KeyTable
-
-    from specclip_search.atlas import Atlas
 
 MODALITY_ORDER = ("lamost_lrs", "gaia_xp")
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from specclip_search.indexing.vectors.model_copy import ModelCopy, copy_of, map_shards
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.links import StarLinks, star_links
 from specclip_search.errors import QueryError
+from specclip_search.indexing.vectors.model_copy import ModelCopy, copy_of, map_shards
 
 from ..space.pairs import LRS, XP, FluxStore, StarKeys, flux_store, read_keys, star_keys
 from .learn_errors import Plan, learned_errors
@@ -30,9 +30,9 @@ from .shard import Task, task_of, write_shard
 
 if TYPE_CHECKING:
     from dask.distributed import Client
-    from specclip_search.indexing.vectors.model_copy import ModelCopy
 
     from specclip_search.atlas import Atlas, Part
+    from specclip_search.indexing.vectors.model_copy import ModelCopy
 
     from .shard import Task
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from specclip_search.indexing.vectors.keys import KeyTable
-
     from specclip_search.atlas import Atlas
+    from specclip_search.indexing.vectors.keys import KeyTable
 
 
 def star_labels(atlas: Atlas, source_id: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:

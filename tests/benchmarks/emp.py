@@ -19,6 +19,10 @@ import resource
 import time
 
 import numpy as np
+
+from specclip_search.atlas import Atlas
+from specclip_search.errors import QueryError
+from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
 from specclip_search.queries.emp.combination import PARTS
 from specclip_search.queries.emp.estimates import log_odds
 from specclip_search.queries.emp.known_stars import read_known
@@ -29,10 +33,6 @@ from specclip_search.queries.evaluation.truth import Truth
 from specclip_search.queries.space.pairs import LRS, XP
 from specclip_search.queries.space.space import Space, open_space
 from specclip_search.queries.views.labels import row_labels, star_labels
-
-from specclip_search.atlas import Atlas
-from specclip_search.errors import QueryError
-from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
 from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
 
 SNR_BINS = ((0, 40), (40, 80), (60, np.inf), (80, np.inf))

@@ -73,10 +73,9 @@ def make_atlas(folder: Path, rows: int, generator: Path) -> None:
 
 def load_vectors(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Centred vectors (N, 768) float32 and the queries, for rivals: all get the same, prepared input."""
+    from specclip_search.atlas import Atlas
     from specclip_search.indexing.vectors.means import centre, load_mean
     from specclip_search.indexing.vectors.table import VectorTable
-
-    from specclip_search.atlas import Atlas
 
     atlas = Atlas(folder)
     out = []
@@ -125,9 +124,8 @@ def timed(searches: Callable[[int], object], count: int) -> dict[str, float]:
 
 
 def build_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from specclip_search.indexing import build_index
-
     from specclip_search.atlas import Atlas
+    from specclip_search.indexing import build_index
 
     told = [0.0]
 
@@ -144,10 +142,9 @@ def build_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def search_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    from specclip_search.atlas import Atlas
     from specclip_search.indexing import VectorIndex
     from specclip_search.indexing.vectors.table import VectorTable
-
-    from specclip_search.atlas import Atlas
 
     atlas = Atlas(folder)
     few = np.arange(min(QUERIES, VectorTable(atlas, MODEL, "lamost_lrs").rows))
@@ -190,10 +187,10 @@ def search_ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def search_on_gpu(folder: Path) -> dict[str, Any]:
     """Exact search of vectors that lie on the GPU, against the speed at which it reads its own memory."""
     import torch
-    from specclip_search.indexing import VectorIndex
-    from specclip_search.indexing.vectors.table import VectorTable
 
     from specclip_search.atlas import Atlas
+    from specclip_search.indexing import VectorIndex
+    from specclip_search.indexing.vectors.table import VectorTable
 
     if not torch.cuda.is_available():
         return {"skipped": "torch finds no GPU"}

@@ -12,6 +12,7 @@ import resource
 import time
 
 import numpy as np
+
 from specclip_search.queries.maps.layout import lay_out
 
 DIM, HIDDEN = 768, 10

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+
 from specclip_search.training.checkpoints.folder import build_module, new_card
 from specclip_search.training.model import Model
 

@@ -226,6 +226,7 @@ def bench_similar(atlas: Atlas, rows: int, vectors: int) -> None:
 def bench_sky(few: int, many: int) -> None:
     import astropy.units as u
     from astropy.coordinates import SkyCoord, search_around_sky
+
     from specclip_search.queries.sky.match import sky_match
 
     rng = np.random.default_rng(3)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from specclip_search.atlas import Atlas
+from specclip_search.errors import VectorIndexError
 from specclip_search.indexing.build.build import build_index, plan_build
 from specclip_search.indexing.build.check import check_index, index_info
 from specclip_search.indexing.build.tune import tune_index
 from specclip_search.indexing.search.index import VectorIndex
 from specclip_search.indexing.vectors.index_folder import current_generation
-
-from specclip_search.atlas import Atlas
-from specclip_search.errors import VectorIndexError
 
 from .conftest import BIG, LISTS, MODEL, star_vectors, write_vectors
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.indexing.vectors import model_copy as clustered
-from specclip_search.indexing.vectors.embed import embed
-from specclip_search.indexing.vectors.estimate import estimate
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import CheckpointError
+from specclip_search.indexing.vectors import model_copy as clustered
+from specclip_search.indexing.vectors.embed import embed
+from specclip_search.indexing.vectors.estimate import estimate
 
 from .fakes import FakeModel, fluxes, write_spectra
 from .test_estimating import give_estimators

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.indexing.vectors.embed import embed
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import AtlasError, QueryError
+from specclip_search.indexing.vectors.embed import embed
 
 from .fakes import FakeModel, fluxes, write_spectra
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
+from specclip_search.atlas import Atlas
+from specclip_search.errors import QueryError
 from specclip_search.indexing.build.build import build_index
 from specclip_search.indexing.search.engines import ProcessorEngine, TorchEngine, choose_engine
 from specclip_search.indexing.search.exact import in_slices
 from specclip_search.indexing.search.index import VectorIndex
-
-from specclip_search.atlas import Atlas
-from specclip_search.errors import QueryError
 
 from .conftest import LISTS, MODEL, star_vectors
 

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from specclip_search.atlas import Atlas
+from specclip_search.atlas.arrays import column_to_matrix
+from specclip_search.cli.main import run
+from specclip_search.errors import AtlasError, CheckpointError, QueryError
 from specclip_search.indexing.vectors.embed import embed
 from specclip_search.indexing.vectors.estimate import estimate
 from specclip_search.training.estimators.data import LabelledVectors
@@ -13,11 +18,6 @@ from specclip_search.training.estimators.estimators import load_estimators, save
 from specclip_search.training.estimators.train import EstimatorRecipe, fit_instrument
 from specclip_search.training.model import load_model
 from specclip_search.training.networks.label_scale import MEASURED
-
-from specclip_search.atlas import Atlas
-from specclip_search.atlas.arrays import column_to_matrix
-from specclip_search.cli.main import run
-from specclip_search.errors import AtlasError, CheckpointError, QueryError
 
 from .fakes import FakeModel, fluxes, write_spectra
 

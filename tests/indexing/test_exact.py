@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from specclip_search.atlas import Atlas
 from specclip_search.indexing.search.exact import exact_top_k, in_slices
 from specclip_search.indexing.vectors.float16 import to_half, to_single
 from specclip_search.indexing.vectors.means import centre, compute_mean, ensure_mean, load_mean
 from specclip_search.indexing.vectors.table import VectorTable
-
-from specclip_search.atlas import Atlas
 from specclip_search.stages.prefetch import read_ahead
 
 from .conftest import MODEL, star_vectors, write_vectors

@@ -8,6 +8,9 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
+
+from specclip_search.atlas import Atlas
+from specclip_search.errors import QueryError
 from specclip_search.indexing.build.build import build_index
 from specclip_search.indexing.build.check import check_index
 from specclip_search.indexing.search.engines import Engine, ProcessorEngine
@@ -15,9 +18,6 @@ from specclip_search.indexing.search.exact import in_slices
 from specclip_search.indexing.search.faiss_gpu import FaissGpuEngine, GpuLists, gpu_build, gpu_obstacles, residual_twin
 from specclip_search.indexing.search.index import VectorIndex
 from specclip_search.indexing.search.recipe import choose_recipe
-
-from specclip_search.atlas import Atlas
-from specclip_search.errors import QueryError
 
 from .conftest import LISTS, MODEL, star_vectors
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from specclip_search.indexing import neighbour_stage
 
 from specclip_search.atlas import Atlas
 from specclip_search.cli.main import run
+from specclip_search.indexing import neighbour_stage
 
 from .conftest import BIG, star_vectors, write_vectors
 

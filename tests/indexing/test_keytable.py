@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.indexing.build.build import build_index
-from specclip_search.indexing.vectors.keys import NO_SOURCE, KeyTable
-from specclip_search.indexing.vectors.table import VectorTable
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import vectors_schema
 from specclip_search.errors import AtlasError, QueryError
+from specclip_search.indexing.build.build import build_index
+from specclip_search.indexing.vectors.keys import NO_SOURCE, KeyTable
+from specclip_search.indexing.vectors.table import VectorTable
 
 from .conftest import BIG, MODEL
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from specclip_search.indexing.build.build import build_index
-from specclip_search.indexing.search.neighbours import neighbour_stage, neighbours
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError, VectorIndexError
+from specclip_search.indexing.build.build import build_index
+from specclip_search.indexing.search.neighbours import neighbour_stage, neighbours
 
 from .conftest import BIG, LISTS, MODEL, star_vectors, write_vectors
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.indexing.build.build import build_index
-from specclip_search.indexing.search.index import VectorIndex
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import MissingExtra, QueryError, VectorIndexError
+from specclip_search.indexing.build.build import build_index
+from specclip_search.indexing.search.index import VectorIndex
 
 from .conftest import BIG, MODEL, star_vectors, write_vectors
 

@@ -3,9 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.indexing.vectors.keys import KeyTable
-from specclip_search.queries.sky.link import link_stars
-from specclip_search.queries.space.pairs import read_keys, star_keys
 
 from specclip_search import Atlas
 from specclip_search.atlas.arrays import table_from_columns
@@ -13,6 +10,9 @@ from specclip_search.atlas.links import NO_SOURCE, star_links
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import AtlasError, QueryError
+from specclip_search.indexing.vectors.keys import KeyTable
+from specclip_search.queries.sky.link import link_stars
+from specclip_search.queries.space.pairs import read_keys, star_keys
 
 GAIA = 2**61 + np.arange(8, dtype=np.int64) * 1001
 OBSID = 100 + np.arange(8, dtype=np.int64)

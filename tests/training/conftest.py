@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from specclip_search.training.fit.pairs import ArrayPairs
 from specclip_search.training.fit.recipe import DataSettings, OptimiserSettings, Recipe
 from specclip_search.training.networks.mini import MiniSizes
 from specclip_search.training.networks.published import build
-from torch import nn
 
 
 def filled_entry(key: str, shape: tuple[int, ...]) -> np.ndarray:

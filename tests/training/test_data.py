@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.training.fit.atlas_pairs import atlas_source
-from specclip_search.training.fit.augment import Augmentation, augment, bridge_pixels, shift_velocity
-from specclip_search.training.fit.pairs import ArrayPairs
-from specclip_search.training.fit.recipe import load_recipe, shipped_recipes
-from specclip_search.training.fit.validation import pair_retrieval
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import AtlasError, CheckpointError
+from specclip_search.training.fit.atlas_pairs import atlas_source
+from specclip_search.training.fit.augment import Augmentation, augment, bridge_pixels, shift_velocity
+from specclip_search.training.fit.pairs import ArrayPairs
+from specclip_search.training.fit.recipe import load_recipe, shipped_recipes
+from specclip_search.training.fit.validation import pair_retrieval
 
 
 def test_batches_depend_on_seed_and_epoch_alone(pairs: ArrayPairs) -> None:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from specclip_search.atlas import Atlas
+from specclip_search.errors import CheckpointError
 from specclip_search.training.fit.distributed import Ranks, share_of
 from specclip_search.training.fit.pairs import ArrayPairs
 from specclip_search.training.fit.train import train
 from specclip_search.training.model import load_model
-
-from specclip_search.atlas import Atlas
-from specclip_search.errors import CheckpointError
 
 from .together import NOISY, PLAIN, first_step
 

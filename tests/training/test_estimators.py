@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from specclip_search.errors import CheckpointError, QueryError
 from specclip_search.training.estimators.calibration import calibrate
 from specclip_search.training.estimators.data import LabelledVectors
 from specclip_search.training.estimators.estimators import (
@@ -27,8 +29,6 @@ from specclip_search.training.estimators.train import (
     with_hot_compositions,
 )
 from specclip_search.training.networks.label_scale import CARBON_GUESSED, ERROR_FLOOR, FAR, LOW_SNR, SNR_UNKNOWN
-
-from specclip_search.errors import CheckpointError, QueryError
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 SMALL = EstimatorRecipe(xp_axes=16, lrs_axes=16, hidden=32, epochs=12, members=1)

@@ -8,9 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.training.estimators.data import labelled_vectors
-from specclip_search.training.estimators.estimators import load_estimators
-from specclip_search.training.estimators.train import EstimatorRecipe, train_estimators
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
@@ -19,6 +16,9 @@ from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.constants import C_KM_S
 from specclip_search.errors import AtlasError, CheckpointError
 from specclip_search.keys import split_of
+from specclip_search.training.estimators.data import labelled_vectors
+from specclip_search.training.estimators.estimators import load_estimators
+from specclip_search.training.estimators.train import EstimatorRecipe, train_estimators
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 SIZES = {LRS: 1462, XP: 343}

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.training.estimators.estimators import CARD, load_estimators
-from specclip_search.training.model import find_model, load_model
 
 from specclip_search.errors import CheckpointError
 from specclip_search.preparation import prepare_batch
 from specclip_search.readers import read_spectrum
 from specclip_search.surveys.modality import get_modality
+from specclip_search.training.estimators.estimators import CARD, load_estimators
+from specclip_search.training.model import find_model, load_model
 
 
 @pytest.mark.parametrize(("modality", "size"), [("gaia_xp", 343), ("lamost_lrs", 1462)])

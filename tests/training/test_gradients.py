@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from specclip_search.errors import CheckpointError
 from specclip_search.training.checkpoints.folder import new_card
 from specclip_search.training.fit.distributed import Ranks
 from specclip_search.training.fit.gradients import StepGradients
@@ -23,8 +25,6 @@ from specclip_search.training.fit.recipe import Recipe
 from specclip_search.training.fit.start import compile_parts, fresh_module
 from specclip_search.training.fit.train import train
 from specclip_search.training.networks.published import PublishedSizes, build
-
-from specclip_search.errors import CheckpointError
 
 from .together import CPU, NOISY, PLAIN, first_step
 

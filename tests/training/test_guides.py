@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+from specclip_search.errors import CheckpointError
+from specclip_search.keys import split_of
 from specclip_search.training.checkpoints.folder import new_card
 from specclip_search.training.fit.augment import Augmentation, augment
 from specclip_search.training.fit.objective import Objective
@@ -14,9 +17,6 @@ from specclip_search.training.networks.aligned import LRS, XP
 from specclip_search.training.networks.label_scale import LABELS
 from specclip_search.training.networks.losses import label_loss
 from specclip_search.training.networks.mini import LabelGuide, MiniModel, MiniSizes
-
-from specclip_search.errors import CheckpointError
-from specclip_search.keys import split_of
 
 SMALL = MiniSizes(dim=48, lrs_encoder="perceptron", lrs_hidden=32, lrs_blocks=1, lrs_latent=16, lrs_feature=16,
                   xp_hidden=32, xp_blocks=1, xp_latent=16, xp_feature=16, decoder_hidden=(16, 16), label_hidden=8)

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+from specclip_search.errors import CheckpointError
 from specclip_search.training.checkpoints.folder import load_metrics
 from specclip_search.training.checkpoints.importing import LEGACY, expected_shapes, import_checkpoint, match, recognise
 from specclip_search.training.checkpoints.torch_file import TorchFile, read_pickle
 from specclip_search.training.model import load_model
 from specclip_search.training.networks.label_head import LabelHead
 from specclip_search.training.networks.published import KINDS, build
-from torch import nn
-
-from specclip_search.errors import CheckpointError
 
 
 class Call:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from specclip_search.atlas import Atlas
 from specclip_search.training.fit.atlas_pairs import atlas_source
 from specclip_search.training.fit.augment import Augmentation
 from specclip_search.training.fit.pairs import ArrayPairs
-
-from specclip_search.atlas import Atlas
 
 from .conftest import made_up_pairs
 from .test_data import write_spectra

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
 from specclip_search.training.checkpoints.folder import build_module, export_model, load_card, new_card, save_model
 from specclip_search.training.fit.pairs import ArrayPairs
 from specclip_search.training.model import Model, load_model, pick_device
 from specclip_search.training.networks.mini import MiniSizes
 from specclip_search.training.networks.published import build
-
-from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from specclip_search.training.networks.losses import clip_loss, error_weights, l1_loss, sigmoid_loss
 from specclip_search.training.networks.tokens import (
     chunk_mask,

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from specclip_search.training.networks.losses import clip_logits, clip_loss
-from specclip_search.training.networks.published import KINDS, build
 from torch import nn
 
 from specclip_search.errors import CheckpointError
+from specclip_search.training.networks.losses import clip_logits, clip_loss
+from specclip_search.training.networks.published import KINDS, build
 
 TOLERANCE = 1e-10
 # parameters, trainable parameters, state_dict entries, SHA-256 of sorted "key shape" lines

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from specclip_search.errors import CheckpointError
 from specclip_search.training.fit.pairs import ArrayPairs
 from specclip_search.training.fit.recipe import Backbones, DataSettings, Recipe, load_recipe
 from specclip_search.training.fit.train import train
 from specclip_search.training.model import load_model
 from specclip_search.training.networks.published import ALIGNED, PublishedSizes
-
-from specclip_search.errors import CheckpointError
 
 SMALL = PublishedSizes(width=24, layers=1, heads=2, xp_hidden=32, feature=16, shared=16, private=8, to_xp=(32,),
                        to_lrs=(32,))

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from specclip_search.errors import AtlasError, CheckpointError
 from specclip_search.training.fit.augment import Augmentation
 from specclip_search.training.fit.pairs import ArrayPairs, Batch
 from specclip_search.training.fit.recipe import Backbones, LossSettings, Recipe
 from specclip_search.training.fit.start import rate_at
 from specclip_search.training.fit.train import Event, train
 from specclip_search.training.model import load_model
-
-from specclip_search.errors import AtlasError, CheckpointError
 
 
 def weights(run: Path) -> bytes:

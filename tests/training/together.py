@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
 
 from conftest import TINY, made_up_pairs  # noqa: E402
+
 from specclip_search.training.checkpoints.folder import new_card  # noqa: E402
 from specclip_search.training.fit.augment import Augmentation  # noqa: E402
 from specclip_search.training.fit.distributed import Ranks, joined, share_norms, share_of  # noqa: E402

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from specclip_search.queries.emp.linear import inverse_density
 
 from specclip_search.atlas.files import whole_file
 from specclip_search.keys import split_of
+from specclip_search.queries.emp.linear import inverse_density
 
 from .networks import GROUPS, TRAIN_SPLITS
 from .train_networks import Stars, principal_axes, read_stars

@@ -14,9 +14,9 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from specclip_search.queries.emp.combination import depth
 
 from specclip_search.keys import split_of
+from specclip_search.queries.emp.combination import depth
 
 from .networks import BLOCK_ROWS, GROUPS, TRAIN_SPLITS, whitened
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from specclip_search.queries.space.space import Space
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from specclip_search.errors import QueryError
 from specclip_search.queries.anomalies.anomalies import anomalies
 from specclip_search.queries.maps.colours import colouring
 from specclip_search.queries.maps.layout import lay_out, place, principal_axes
 from specclip_search.queries.maps.map import check_color, label_columns, make_map, map_table, write_map
 from specclip_search.queries.maps.picture import draw_map, map_image, view_of
-
-from specclip_search.errors import QueryError
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("umap")

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
+from specclip_search.errors import MissingExtra, QueryError
 from specclip_search.queries.report.cards import make_cards
 from specclip_search.queries.report.report import MOST_CARDS, write_report
 from specclip_search.queries.report.spectra_svg import Panel, panel_svg
 from specclip_search.queries.report.words import emp_words
 from specclip_search.queries.space.space import open_space
 from specclip_search.queries.space.windows import WindowSet
-
-from specclip_search.errors import MissingExtra, QueryError
 from specclip_search.surveys.modality import LAMOST_LRS
 from specclip_search.version import __version__
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from scipy import stats
-from specclip_search.queries.anomalies.anomalies import anomalies, score
-from specclip_search.queries.space.space import open_space
-from specclip_search.queries.translation.translate import translate
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import split_of
+from specclip_search.queries.anomalies.anomalies import anomalies, score
+from specclip_search.queries.space.space import open_space
+from specclip_search.queries.translation.translate import translate
 
 
 @pytest.fixture(scope="module")

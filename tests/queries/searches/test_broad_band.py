@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from specclip_search.preparation.bands import BAND_CENTRES, BANDS, JOIN
 from specclip_search.queries.anomalies.broad_band import NAMES, broad_band
 from specclip_search.queries.anomalies.global_quantities import standardised
 from specclip_search.queries.anomalies.match_network import mismatch
-
-from specclip_search.preparation.bands import BAND_CENTRES, BANDS, JOIN
 
 PAIRS = 4000
 X = np.linspace(-1, 1, BANDS)

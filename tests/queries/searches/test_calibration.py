@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+
 from specclip_search.queries.statistics.p_values import benjamini_hochberg, calibrate, surprise, without_odd
 
 

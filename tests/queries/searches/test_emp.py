@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from specclip_search.queries.emp.candidates import emp_candidates, score_stars
-from specclip_search.queries.emp.known_stars import read_known
-from specclip_search.queries.emp.probability import fit
-from specclip_search.queries.space.space import open_space
 
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
 from specclip_search.keys import split_of
+from specclip_search.queries.emp.candidates import emp_candidates, score_stars
+from specclip_search.queries.emp.known_stars import read_known
+from specclip_search.queries.emp.probability import fit
+from specclip_search.queries.space.space import open_space
 
 BELOW = -2.3
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+
 from specclip_search.queries.emp.flags import flag
 from specclip_search.queries.emp.schema import ESTIMATES, PARTS, SIDES
 from specclip_search.queries.emp.stars import Stars

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from specclip_search.keys import split_of
 from specclip_search.queries.emp import combination
 from specclip_search.queries.emp.combination import Combination, combination_for, learn, plain, to_json
 from specclip_search.queries.emp.estimates import log_odds
@@ -21,8 +23,6 @@ from specclip_search.training.xp_metallicity.train_networks import (
     train,
 )
 from specclip_search.training.xp_metallicity.variation import variation
-
-from specclip_search.keys import split_of
 
 FIRST = 5_853_418_002_145_112_704
 

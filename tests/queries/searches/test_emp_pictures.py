@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from specclip_search.queries.emp.pictures import draw, histogram, sky_map
 
 from specclip_search.errors import QueryError
+from specclip_search.queries.emp.pictures import draw, histogram, sky_map
 
 pytest.importorskip("matplotlib")
 

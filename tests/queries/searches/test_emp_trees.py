@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from specclip_search.keys import split_of
 from specclip_search.training.xp_metallicity.networks import load_network
 from specclip_search.training.xp_metallicity.train_networks import Stars
 from specclip_search.training.xp_metallicity.train_trees import _arrays, train
 from specclip_search.training.xp_metallicity.trees import SHARE, XpTrees, features, load_trees, pack, unpack, with_trees
-
-from specclip_search.keys import split_of
 
 FIRST = 5_853_418_002_145_112_704
 

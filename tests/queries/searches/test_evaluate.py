@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from specclip_search.queries.evaluation.anomalies import _limit, strangeness
 from specclip_search.queries.evaluation.measures import average_precision, middle, rank_correlation, ranked, share
 from specclip_search.queries.evaluation.parts import _listed, _ranks, label_errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from specclip_search.queries.anomalies.match_network import mismatch
 from specclip_search.queries.anomalies.weights import climb, worth
 from specclip_search.queries.translation.double_lined import double_lined
@@ -23,7 +24,6 @@ from specclip_search.queries.translation.nuisance_shapes import (
     xp_shapes,
 )
 from specclip_search.queries.translation.residual_covariance import ResidualLaw, learn_law, whiten
-
 from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 WAVE = np.asarray(LAMOST_LRS.wavelength)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+
 from specclip_search.queries.anomalies.pair_table import _shared_texts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from specclip_search.queries.anomalies import rarity as module
 from specclip_search.queries.anomalies.rarity import fit_density, rarity
 

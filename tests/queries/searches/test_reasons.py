@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from specclip_search.queries.anomalies.local_quantities import NAMES
 from specclip_search.queries.anomalies.reasons import Evidence, explain
 from specclip_search.queries.space.windows import WindowSet
-
 from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import stats
+
 from specclip_search.queries.statistics.robust_trend import (
     fit_trend,
     local_location_scale,

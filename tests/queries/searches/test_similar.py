@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from specclip_search.queries.similar.similar import search_hits, similar
-from specclip_search.queries.space.space import Space
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey
+from specclip_search.queries.similar.similar import search_hits, similar
+from specclip_search.queries.space.space import Space
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 

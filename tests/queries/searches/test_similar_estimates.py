@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries.similar.similar import similar
-from specclip_search.queries.similar.summary import summarise
 
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import estimates_schema
+from specclip_search.queries.similar.similar import similar
+from specclip_search.queries.similar.summary import summarise
 
 XP = "gaia_xp"
 

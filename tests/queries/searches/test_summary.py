@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from specclip_search.queries.similar.similar import similar
 from specclip_search.queries.similar.summary import summarise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from specclip_search.queries.anomalies.local_quantities import NAMES
 from specclip_search.queries.anomalies.scoring import quantity_parts
 from specclip_search.queries.anomalies.weights import load_tails, load_weights

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from specclip_search.errors import AtlasError, QueryError
 from specclip_search.queries.space.windows import WindowSet, window_means
 from specclip_search.queries.translation import translate as translate_module
 from specclip_search.queries.translation.learned_errors import load
 from specclip_search.queries.translation.model_error import learn_model_error, measure
 from specclip_search.queries.translation.translate import translate
-
-from specclip_search.errors import AtlasError, QueryError
 from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
 
 LRS, XP = "lamost_lrs", "gaia_xp"

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from specclip_search.errors import QueryError
 from specclip_search.queries.anomalies.anomalies import anomalies
 from specclip_search.queries.anomalies.verdicts import give_verdict, judge, learned_shift, odd_patterns, read_verdicts
 from specclip_search.queries.translation.translate import translate
-
-from specclip_search.errors import QueryError
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specclip_search.queries.anomalies.one_instrument import anomalies_within
 
 from specclip_search.errors import QueryError
+from specclip_search.queries.anomalies.one_instrument import anomalies_within
 
 
 def test_planted_spectra_lead_the_list_of_their_instrument(survey_maker: Callable[..., Any]) -> None:

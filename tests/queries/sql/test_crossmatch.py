@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.sky.crossmatch import crossmatch
-from specclip_search.queries.views.connection import connect
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
+from specclip_search.queries.sky.crossmatch import crossmatch
+from specclip_search.queries.views.connection import connect
 
 from .conftest import star
 

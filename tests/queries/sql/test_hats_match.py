@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from specclip_search.queries.sky.crossmatch import crossmatch
-from specclip_search.queries.sky.hats import as_catalogues, crossmatch_hats
-from specclip_search.queries.sql.export import export_table
-from specclip_search.queries.views.connection import connect
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
+from specclip_search.queries.sky.crossmatch import crossmatch
+from specclip_search.queries.sky.hats import as_catalogues, crossmatch_hats
+from specclip_search.queries.sql.export import export_table
+from specclip_search.queries.views.connection import connect
 from specclip_search.stages.cluster import cluster_map, dask_client
 
 ROWS = 4000

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.views import kept_columns
-from specclip_search.queries.views.connection import connect
-from specclip_search.queries.views.where import where_to_keys
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table
+from specclip_search.queries.views import kept_columns
+from specclip_search.queries.views.connection import connect
+from specclip_search.queries.views.where import where_to_keys
 
 from .conftest import star, write_spectra
 

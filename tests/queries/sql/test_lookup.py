@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.space import lookup
-from specclip_search.queries.space.lookup import open_lookup
-from specclip_search.queries.views.parquet import committed_files
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs import ingest as catalog
 from specclip_search.catalogs.ingest import ingest_catalog_table
+from specclip_search.queries.space import lookup
+from specclip_search.queries.space.lookup import open_lookup
+from specclip_search.queries.views.parquet import committed_files
 
 
 def make(atlas: Atlas, rows: int, seed: int = 0) -> pa.Table:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from specclip_search.queries.sql.sandbox import Limits, Sandbox, _deadline, run_untrusted
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
+from specclip_search.queries.sql.sandbox import Limits, Sandbox, _deadline, run_untrusted
 
 from .conftest import star
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from specclip_search.indexing import build_index
-from specclip_search.queries.sql.sandbox import run_untrusted
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
+from specclip_search.indexing import build_index
+from specclip_search.queries.sql.sandbox import run_untrusted
 
 from .conftest import star, write_vectors
 

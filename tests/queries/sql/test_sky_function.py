@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.time import Time
-from specclip_search.queries.sky.crossmatch import crossmatch
-from specclip_search.queries.sql.sandbox import run_untrusted
-from specclip_search.queries.views.connection import AtlasConnection, connect
 
 from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
+from specclip_search.queries.sky.crossmatch import crossmatch
+from specclip_search.queries.sql.sandbox import run_untrusted
+from specclip_search.queries.views.connection import AtlasConnection, connect
 
 from .conftest import star
 

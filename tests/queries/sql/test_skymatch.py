@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.time import Time
-from specclip_search.queries.sky.match import move, sky_match
 
 from specclip_search.errors import QueryError
+from specclip_search.queries.sky.match import move, sky_match
 
 
 def sky(

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.views import connection as sql
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
+from specclip_search.queries.views import connection as sql
 
 from .conftest import star
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.views.connection import connect
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import estimates_schema
 from specclip_search.errors import QueryError
+from specclip_search.queries.views.connection import connect
 
 from .conftest import star, write_spectra, write_vectors
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from specclip_search.queries.views.annotate import annotate
-from specclip_search.queries.views.connection import connect
-from specclip_search.queries.views.where import where_to_keys
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
+from specclip_search.queries.views.annotate import annotate
+from specclip_search.queries.views.connection import connect
+from specclip_search.queries.views.where import where_to_keys
 
 from .conftest import star, write_spectra
 

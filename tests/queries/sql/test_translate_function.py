@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.sql.sandbox import run_untrusted
-from specclip_search.queries.views.connection import connect
-from specclip_search.training.model import find_model, load_model
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import QueryError, SpecclipError
 from specclip_search.preparation import prepare_batch
+from specclip_search.queries.sql.sandbox import run_untrusted
+from specclip_search.queries.views.connection import connect
 from specclip_search.readers import read_spectrum
 from specclip_search.surveys.modality import get_modality
+from specclip_search.training.model import find_model, load_model
 
 from .conftest import star
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
-from specclip_search.queries.views.connection import connect
-from specclip_search.queries.views.views import AtlasViews
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.schemas import described
 from specclip_search.catalogs.ingest import MANIFEST, ingest_catalog_table
 from specclip_search.errors import QueryError
+from specclip_search.queries.views.connection import connect
+from specclip_search.queries.views.views import AtlasViews
 
 from .conftest import DIM, star, write_spectra, write_vectors
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from specclip_search.atlas import Atlas
+from specclip_search.atlas.arrays import table_from_columns
+from specclip_search.atlas.schemas import vectors_schema
 from specclip_search.queries.space.space import Space
 from specclip_search.queries.views import kept_columns
 from specclip_search.queries.views import where as where_rows
 from specclip_search.queries.views.connection import connect
 from specclip_search.queries.views.where import rows_of_keys, where_to_keys, where_to_rows
-
-from specclip_search.atlas import Atlas
-from specclip_search.atlas.arrays import table_from_columns
-from specclip_search.atlas.schemas import vectors_schema
 
 from .conftest import star, write_spectra
 

@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+
+from specclip_search.simulation.spectra.emulator import Emulator
+from specclip_search.simulation.spectra.labels import SimulationError
 from specclip_search.training.emulator import compare_lamost as compare_real
 from specclip_search.training.emulator.compare_lamost import (
     Comparison,
@@ -12,9 +15,6 @@ from specclip_search.training.emulator.compare_lamost import (
     compare_miles,
     halves,
 )
-
-from specclip_search.simulation.spectra.emulator import Emulator
-from specclip_search.simulation.spectra.labels import SimulationError
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specclip_search.training.emulator import compare_lamost as compare_real
-from specclip_search.training.emulator.compare_xp import RealXp, moved_rms, read_real_xp, xp_report
 
 from specclip_search import Atlas
 from specclip_search.ingest.library import ingest_library
@@ -17,6 +15,8 @@ from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.gaia_xp import fit_smooth, model_xp, moved_xp, smooth_terms
 from specclip_search.simulation.spectra.labels import SimulationError
 from specclip_search.simulation.spectra.reddening import xp_extinction
+from specclip_search.training.emulator import compare_lamost as compare_real
+from specclip_search.training.emulator.compare_xp import RealXp, moved_rms, read_real_xp, xp_report
 
 
 @pytest.fixture(scope="module")

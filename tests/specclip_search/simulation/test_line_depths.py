@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from specclip_search.training.emulator.line_depths import Stars, errors, learn, main
 
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.line_depths import (
@@ -14,6 +13,7 @@ from specclip_search.simulation.spectra.line_depths import (
     real_lrs,
     shipped_line_depths,
 )
+from specclip_search.training.emulator.line_depths import Stars, errors, learn, main
 
 SUN = np.array([[5777.0, 4.4, 0.0, 0.0, 0.0]])
 COOL = np.array([[4200.0, 1.6, -0.1, 0.05, 0.0]])

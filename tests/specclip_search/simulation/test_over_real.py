@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from specclip_search.training.emulator.compare_xp import RealXp
-from specclip_search.training.emulator.pictures import draw_over_real, lrs_twins, nearest_other, xp_twins
 
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.gaia_xp import model_xp
 from specclip_search.simulation.spectra.labels import SimulationError
 from specclip_search.simulation.spectra.reddening import xp_extinction
+from specclip_search.training.emulator.compare_xp import RealXp
+from specclip_search.training.emulator.pictures import draw_over_real, lrs_twins, nearest_other, xp_twins
 
 
 def emulated_stars() -> RealXp:
