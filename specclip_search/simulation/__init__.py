@@ -1,8 +1,7 @@
 """Stars whose labels are known: an emulator of model spectra and an instrument that observes them.
 
 `Emulator` turns labels into model spectra, `observe_lrs` turns model spectra into raw LAMOST-like
-spectra with noise and an honest inverse variance, `write_lamost_fits` writes them as files of the
-survey's own layouts. Names are loaded when first used.
+spectra with noise and an honest inverse variance. Names are loaded when first used.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ _HOMES = {
     "observe_lrs": ".spectra.spectrograph",
     "band_snr": ".spectra.spectrograph",
     "sample_snr": ".spectra.spectrograph",
-    "write_lamost_fits": ".lamost_fits",
 }
 
 __all__ = [*_HOMES]

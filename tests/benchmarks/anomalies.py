@@ -32,11 +32,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
+    from rivals import isolation_forest, pair_vectors, reconstruction_error
+
     from specclip_search.atlas import Atlas
     from specclip_search.queries.anomalies.anomalies import WEIGHTS, score
     from specclip_search.queries.anomalies.local_quantities import NAMES
     from specclip_search.queries.evaluation.truth import Truth
-    from specclip_search.queries.rivals import isolation_forest, pair_vectors, reconstruction_error
     from specclip_search.queries.space.space import open_space
 
     space = open_space(Atlas(options.atlas))

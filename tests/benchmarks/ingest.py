@@ -26,6 +26,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1] / "specclip_search" / "preparation"))
+
+from published_continuum import published_lrs_input
+
 from specclip_search.atlas import Atlas
 from specclip_search.ingest import ingest_gaia_xp, ingest_lamost
 from specclip_search.ingest.files import FITS_SUFFIXES, find_files
@@ -33,7 +37,6 @@ from specclip_search.ingest.pipeline import Ingest
 from specclip_search.ingest.plan import Plan
 from specclip_search.ingest.spectra import by_count
 from specclip_search.preparation import prepare_arrays
-from specclip_search.preparation.published import published_lrs_input
 from specclip_search.readers import gaia_calibration
 from specclip_search.readers.content import look
 from specclip_search.readers.gaia_xp import iter_xp

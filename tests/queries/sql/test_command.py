@@ -23,7 +23,7 @@ from specclip_search.cli.main import run
 from specclip_search.cli.prompt import Prompt
 from specclip_search.cli.statements import Statements, parse_value
 
-from .conftest import star
+from ..small_atlas import star
 
 PROGRAM = [sys.executable, "-c", "from specclip_search.cli.main import run; run()"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from specclip_search.atlas import Atlas
 
-from .conftest import star, write_vectors
+from ..small_atlas import star, write_vectors
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "sql.md"
 STATEMENTS = re.findall(r"```sql\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -16,7 +16,7 @@ from specclip_search.cli.main import run
 from specclip_search.errors import QueryError
 from specclip_search.queries.sql.export import export_table
 
-from .conftest import star
+from ..small_atlas import star
 
 
 def ran(arguments: list[str]) -> int:

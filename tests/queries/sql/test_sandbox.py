@@ -12,7 +12,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.queries.sql.sandbox import Limits, Sandbox, _deadline, run_untrusted
 
-from .conftest import star
+from ..small_atlas import star
 
 secret_table = [1, 2, 3]
 
@@ -181,7 +181,7 @@ ESCAPES = {
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    from .conftest import write_spectra
+    from ..small_atlas import write_spectra
 
     atlas = Atlas.create(tmp_path_factory.mktemp("sandbox") / "atlas")
     write_spectra(atlas, "gaia_xp", [star(0), star(1)], source_id=[star(0), star(1)], ra=[1.0, 2.0], dec=[3.0, 4.0])

@@ -16,7 +16,7 @@ from specclip_search.queries.sky.crossmatch import crossmatch
 from specclip_search.queries.sql.sandbox import run_untrusted
 from specclip_search.queries.views.connection import AtlasConnection, connect
 
-from .conftest import star
+from ..small_atlas import star
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from specclip_search.readers import read_spectrum
 from specclip_search.surveys.modality import get_modality
 from specclip_search.training.model import find_model, load_model
 
-from .conftest import star
+from ..small_atlas import star
 
 
 def spectra(atlas: Atlas, modality: str, spec_id: list[int], release: list[str], seed: int) -> np.ndarray:

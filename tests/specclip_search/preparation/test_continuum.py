@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy.signal import medfilt
 
 from specclip_search.preparation.continuum import continuum, continuum_grid, median_of_seven, positive
-from specclip_search.preparation.published import published_continuum, published_lrs_input
 from specclip_search.readers.lamost import read_lamost
 from specclip_search.surveys.modality import LAMOST_LRS
+
+from .published_continuum import published_continuum, published_lrs_input
 
 GRID = 10 ** (3.5682 + 1e-4 * np.arange(3909))
 
