@@ -10,9 +10,9 @@ from .version import __version__
 
 _HOMES = {
     "Atlas": "specclip_search.atlas",
-    "LAMOST_LRS": "specclip_search.surveys.modality",
-    "GAIA_XP": "specclip_search.surveys.modality",
-    "Modality": "specclip_search.surveys.modality",
+    "LAMOST_LRS": "specclip_search.surveys",
+    "GAIA_XP": "specclip_search.surveys",
+    "Modality": "specclip_search.surveys",
     "Spectrum": "specclip_search.spectrum",
     "SpecclipError": "specclip_search.errors",
     "read_spectrum": "specclip_search.readers",

@@ -11,11 +11,32 @@ import numpy as np
 from .errors import QueryError
 
 INT64_MAX = 2**63 - 1
-_PREFIX_TO_MODALITY = {"lamost": "lamost_lrs", "gaia": "gaia_xp"}
-_MODALITY_TO_PREFIX = {name: prefix for prefix, name in _PREFIX_TO_MODALITY.items()}
+_PREFIX_TO_MODALITY: dict[str, str] = {}
+_MODALITY_TO_PREFIX: dict[str, str] = {}
 
 ACCEPTANCE_SPLIT = 9
 VALIDATION_SPLIT = 8
+
+
+def add_prefix(prefix: str, modality: str) -> None:
+    """Let keys of an instrument begin with `prefix`; registering an instrument calls this.
+
+    Raises
+    ------
+    QueryError
+        If another instrument has the prefix.
+    """
+    if _PREFIX_TO_MODALITY.setdefault(prefix, modality) != modality:
+        raise QueryError(
+            f"Keys that begin with '{prefix}:' name {_PREFIX_TO_MODALITY[prefix]} spectra already.",
+            f"Give {modality} another prefix.",
+        )
+    _MODALITY_TO_PREFIX[modality] = prefix
+
+
+def is_survey(name: str) -> bool:
+    """Whether keys may begin with `name`, in any case: an instrument's prefix or its full name."""
+    return name.lower() in _PREFIX_TO_MODALITY or name.lower() in _MODALITY_TO_PREFIX
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
+from specclip_search.surveys import LRS
 
 from .checkpoints.folder import LABEL_HEAD, PIXELS, TOML, ModelCard, load_card, load_metrics, load_module
 from .checkpoints.settings import did_you_mean
-from .networks.aligned import LRS, AlignedModel
+from .networks.aligned import AlignedModel
 from .networks.autoencoder import AutoEncoder
 from .networks.tokens import mean_and_std
 

@@ -5,35 +5,29 @@ Opening a finished build before it is used: tuning it and measuring what it is w
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-from specclip_search.version import __version__
-from .costs import group_size
-from ..vectors.index_folder import Generation
-from ..vectors.means import ModalityMean
-from .costs import Meter
-from .recall import Recall, centring_gain, exact_truth, measure_recall
-from ..search.index import VectorIndex
-from .steps import Plan
-from .recall import query_groups
-from .tune import choose_settings, recall_rows, split_halves
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.files import sync_folder
-from specclip_search.atlas.files import writer_lock
-from .costs import Estimate, estimate, parse_memory, refuse_what_cannot_fit
+from specclip_search.atlas.files import sync_folder, writer_lock
+from specclip_search.surveys import XP
+from specclip_search.version import __version__
+
 from ..search.engines import Engine, choose_engine
-from .growth import Drift, measure_drift, take_over, why_anew
-from ..vectors.keys import KeyTable
-from ..vectors.index_folder import BUILDING, Generation, current_generation, note_files, publish
 from ..search.faiss_library import default_threads, load_faiss
-from ..vectors.means import ModalityMean, ensure_mean, write_mean
-from .costs import Meter, peak_memory
+from ..search.index import VectorIndex
 from ..search.recipe import Recipe, choose_recipe
+from ..vectors.index_folder import BUILDING, Generation, current_generation, note_files, publish
+from ..vectors.keys import KeyTable
+from ..vectors.means import ModalityMean, ensure_mean, write_mean
+from ..vectors.table import VectorTable
+from .costs import Estimate, Meter, estimate, group_size, parse_memory, peak_memory, refuse_what_cannot_fit
+from .growth import Drift, measure_drift, take_over, why_anew
+from .recall import Recall, centring_gain, exact_truth, measure_recall, query_groups
 from .report import BuildReport, report_of
 from .steps import Note, Plan, encode_parts, fill_lists, train_lists, write_store
-from ..vectors.table import VectorTable
+from .tune import choose_settings, recall_rows, split_halves
 
 START_NPROBE = 32
 START_RERANK = 4.0
@@ -82,7 +76,7 @@ def _identity(plan: Plan, mean: ModalityMean, asked: str) -> dict[str, Any]:
 ADAPTIVE = ("auto", "ivfpq")
 
 
-def plan_build(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *,
+def plan_build(atlas: Atlas, model: str | None = None, modality: str = XP, *,
                memory: str | int | None = None, recipe: str | None = None) -> tuple[Recipe, Estimate]:
     """What `build_index` would do and need; nothing is written.
 
@@ -100,7 +94,7 @@ def plan_build(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp"
     return chosen, needs
 
 
-def build_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *,
+def build_index(atlas: Atlas, model: str | None = None, modality: str = XP, *,
                 memory: str | int | None = None, recipe: str | None = None, seed: int = 0,
                 wished_recall: float = 0.99, fresh: bool = False, threads: int | None = None,
                 device: str | None = None, progress: Note | None = None) -> BuildReport:

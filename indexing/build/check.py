@@ -11,16 +11,15 @@ import numpy as np
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import file_digest
 from specclip_search.errors import SpecclipError
+from specclip_search.surveys import XP
 
-from .costs import group_size
-from ..vectors.keys import KeyTable
-from ..vectors.index_folder import DIGESTS, current_generation
-from ..vectors.means import centre
-from .costs import folder_bytes
-from .recall import Recall, exact_truth, measure_recall
 from ..search.index import VectorIndex
-from .recall import query_groups
+from ..vectors.index_folder import DIGESTS, current_generation
+from ..vectors.keys import KeyTable
+from ..vectors.means import centre
 from ..vectors.table import VectorTable
+from .costs import folder_bytes, group_size
+from .recall import Recall, exact_truth, measure_recall, query_groups
 
 HALF_STEP = 1e-3
 SAMPLED_ROWS = 2000
@@ -49,7 +48,7 @@ class IndexCheck:
         return all(finding.status == "ok" for finding in self.findings)
 
 
-def index_info(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp") -> dict[str, Any]:
+def index_info(atlas: Atlas, model: str | None = None, modality: str = XP) -> dict[str, Any]:
     """What `index.toml` says of the index in use, with `current` and its bytes on disk.
 
     Raises
@@ -67,7 +66,7 @@ def index_info(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp"
     return generation.manifest | {"current": current, "disk": folder_bytes(generation.folder), "vectors": table.rows}
 
 
-def check_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *, full: bool = False,
+def check_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, full: bool = False,
                 seed: int = 1) -> IndexCheck:
     """Verify an index against the vectors it was built from.
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
-import numpy as np
-from specclip_search.errors import VectorIndexError
-from ..search.recipe import Recipe
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from specclip_search.errors import VectorIndexError
+
+from ..search.recipe import Recipe
 
 _ROW_OVERHEAD_BYTES = 8
 _KEY_BYTES = 42

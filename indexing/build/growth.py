@@ -11,13 +11,13 @@ import numpy as np
 
 from specclip_search.atlas.files import whole_file, write_json
 
-from ..vectors.index_folder import FAISS_FILE, STORE, Generation
 from ..search.lists import InvertedLists
-from ..vectors.means import ModalityMean, read_mean
 from ..search.recipe import Recipe
-from .steps import DRIFT_SAMPLE, LEARNT, READY, STORE_STATE, TRAINED, Plan, codes_path
 from ..search.store import VectorStore
+from ..vectors.index_folder import FAISS_FILE, STORE, Generation
+from ..vectors.means import ModalityMean, read_mean
 from ..vectors.table import VectorTable
+from .steps import DRIFT_SAMPLE, LEARNT, READY, STORE_STATE, TRAINED, Plan, codes_path
 
 MAX_GROWTH = 2.0
 MAX_DRIFT = 1.15

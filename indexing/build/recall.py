@@ -5,18 +5,21 @@ Whose recall is measured: ordinary vectors, the other instrument's, and rare one
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
 import numpy as np
 import pyarrow.parquet as pq
+
 from specclip_search.atlas import Atlas
-from ..vectors.keys import NO_SOURCE, KeyTable
-from ..search.index import VectorIndex
-from ..vectors.table import VectorTable
-from collections.abc import Iterable
-from .costs import group_size
+
 from ..search.exact import Block, exact_top_k
+from ..search.index import VectorIndex
 from ..vectors.float16 import to_single
+from ..vectors.keys import NO_SOURCE, KeyTable
 from ..vectors.means import centre, centred, compute_mean
+from ..vectors.table import VectorTable
+from .costs import group_size
 
 LOW_SNR = 15.0
 METAL_POOR = -2.0

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .costs import Estimate, written_bytes
-from .growth import Drift
 from ..vectors.index_folder import Generation
-from .costs import Meter, folder_bytes, peak_memory
+from .costs import Estimate, Meter, folder_bytes, peak_memory, written_bytes
+from .growth import Drift
 from .recall import CentringGain, Recall
 
 Action = Literal["built", "grown", "current"]

@@ -15,15 +15,15 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import TEMPORARY_PREFIX, whole_file, write_json
 
 from ..search.engines import Engine
-from ..vectors.float16 import to_single
-from ..vectors.index_folder import FAISS_FILE, STORE
 from ..search.faiss_library import faiss_threads
 from ..search.lists import InvertedLists
-from ..vectors.means import centre
 from ..search.recipe import Recipe, with_pca
 from ..search.store import StoreWriter, VectorStore
-from .quantizer import PCA_SAMPLE, Projection, assemble, learn_projection
+from ..vectors.float16 import to_single
+from ..vectors.index_folder import FAISS_FILE, STORE
+from ..vectors.means import centre
 from ..vectors.table import VectorTable
+from .quantizer import PCA_SAMPLE, Projection, assemble, learn_projection
 
 Note = Callable[..., None]
 

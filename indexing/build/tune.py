@@ -9,12 +9,12 @@ import numpy as np
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import writer_lock
 from specclip_search.errors import VectorIndexError
+from specclip_search.surveys import XP
 
-from .costs import group_size
-from ..vectors.index_folder import Generation, rewrite_manifest
-from .recall import DEPTH, Recall, exact_truth, measure_recall
 from ..search.index import MIN_CANDIDATES, VectorIndex
-from .recall import QueryGroup, query_groups
+from ..vectors.index_folder import Generation, rewrite_manifest
+from .costs import group_size
+from .recall import DEPTH, QueryGroup, Recall, exact_truth, measure_recall, query_groups
 
 RERANKS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _SCAN_SECONDS = 40e-9
@@ -130,7 +130,7 @@ def split_halves(groups: list[QueryGroup], truths: list[np.ndarray],
     return tuning, ([reported[0][n] for n in keep], [reported[1][n] for n in keep])
 
 
-def tune_index(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *, recall: float = 0.99,
+def tune_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, recall: float = 0.99,
                seed: int = 0, device: str | None = None) -> TuneReport:
     """Find and keep the cheapest search settings that reach `recall`, measured against exact search.
 

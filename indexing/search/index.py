@@ -19,6 +19,7 @@ import numpy as np
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.links import star_links
 from specclip_search.errors import AtlasError, QueryError, VectorIndexError
+from specclip_search.surveys import XP, get_modality
 
 from ..vectors.index_folder import FAISS_FILE, STORE, Generation, current_generation
 from ..vectors.keys import KeyTable
@@ -163,7 +164,7 @@ class VectorIndex:
         self._means: dict[str, np.ndarray] = {modality: _own_mean(self.folder, modality)}
 
     @classmethod
-    def open(cls, atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", *,
+    def open(cls, atlas: Atlas, model: str | None = None, modality: str = XP, *,
              allow_older: bool = False, device: str = "cpu") -> VectorIndex:
         """Open the index in use.
 
@@ -225,7 +226,8 @@ class VectorIndex:
     @cached_property
     def keys(self) -> KeyTable:
         """Keys of the indexed rows."""
-        return KeyTable.load(self.folder, self.modality).linked(star_links(self.atlas, self.modality))
+        links = star_links(self.atlas, get_modality(self.modality).link_column)
+        return KeyTable.load(self.folder, self.modality).linked(links)
 
     # -- vectors ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import RELEASE, SPEC_ID, described
 from specclip_search.errors import QueryError
+from specclip_search.surveys import XP
 
 from ..vectors.table import VectorTable
 from .index import VectorIndex
@@ -72,7 +73,7 @@ def neighbour_schema(k: int) -> pa.Schema:
     ])
 
 
-def neighbours(atlas: Atlas, model: str | None = None, modality: str = "gaia_xp", k: int = 32, *,
+def neighbours(atlas: Atlas, model: str | None = None, modality: str = XP, k: int = 32, *,
                device: str = "auto", progress: Callable[..., None] | None = None) -> GraphReport:
     """Find the k nearest others of every vector; a killed run continues, a current one does nothing.
 

@@ -16,6 +16,7 @@ from specclip_search.atlas.files import write_json
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, star_links
 from specclip_search.errors import QueryError, VectorIndexError
 from specclip_search.keys import release_order
+from specclip_search.surveys import get_modality
 
 from .table import VectorTable
 
@@ -81,7 +82,7 @@ class KeyTable:
         except VectorIndexError:
             # a damaged index costs time here, nothing else
             keys = cls.of(table)
-        return keys.linked(star_links(atlas, modality))
+        return keys.linked(star_links(atlas, get_modality(modality).link_column))
 
     def linked(self, links: StarLinks) -> KeyTable:
         """The same keys with the stars that catalogues tell; itself where they tell none."""

@@ -11,10 +11,10 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamp
 
 from ..space.neighbours import nearest_blocks
-from ..space.pairs import LRS, XP
 from ..space.space import Space, open_space
 from ..statistics.learning_stars import first_visits
 from .evidence import gather

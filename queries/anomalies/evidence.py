@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..space.pairs import LRS, XP
+from specclip_search.surveys import LRS, XP
+
 from ..space.windows import WindowSet
 from ..statistics.robust_trend import median_and_sigma
 from .local_quantities import NAMES, Features, Neighbours
@@ -60,7 +61,7 @@ def gather(
 
 
 def _window_sets() -> dict[str, WindowSet]:
-    from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+    from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
     return {"lrs": WindowSet.of(LAMOST_LRS), "xp": WindowSet.of(GAIA_XP)}
 

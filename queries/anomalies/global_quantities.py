@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..space.pairs import LRS, XP
+from specclip_search.surveys import LRS, XP
+
 from ..statistics.robust_trend import fit_trend
 from ..translation.double_lined import LEAST_SECOND
 from . import broad_band

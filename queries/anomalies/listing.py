@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from specclip_search.atlas.schemas import described
+from specclip_search.surveys import LRS, XP
 
-from ..space.pairs import LRS, XP
 from .evidence import read_columns
 from .global_quantities import GLOBAL_NAMES
 from .local_quantities import LOCAL_NAMES, NAMES

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..space.pairs import LRS, XP
+from specclip_search.surveys import LRS, XP
+
 from ..statistics.robust_trend import Trend, fit_trend, local_location_scale, median_and_sigma
 from .global_quantities import GLOBAL_NAMES, PLAIN_COVARIATES, global_quantities, standardised
 from .identity import IDENTITY, identity_sum

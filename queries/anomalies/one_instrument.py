@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.surveys import LRS
 from specclip_search.tables.provenance import stamp
 
 from ..space.neighbours import nearest_rows
-from ..space.pairs import LRS
 from ..space.space import open_space
 from ..statistics.learning_stars import learners
 from ..translation.double_lined import double_lined
@@ -172,7 +172,7 @@ def _arrays(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _wavelength(modality: str) -> np.ndarray:
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
 
     return np.asarray(get_modality(modality).wavelength)
 

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError
-
-from ..space.pairs import LRS, XP
+from specclip_search.surveys import LRS, XP
 
 if TYPE_CHECKING:
     from specclip_search.atlas.stage import Part

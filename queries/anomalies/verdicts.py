@@ -19,6 +19,7 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
 from specclip_search.keys import parse_key
+from specclip_search.surveys import LRS
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -81,7 +82,7 @@ def judge(atlas: Atlas, key: str, verdict: str) -> int:
         If the key or verdict is not usable, or no pair of that spectrum has a score.
     """
     spectrum = parse_key(key)
-    column = "lrs_spec_id" if spectrum.modality == "lamost_lrs" else "xp_spec_id"
+    column = "lrs_spec_id" if spectrum.modality == LRS else "xp_spec_id"
     scores = atlas.results("anomalies")
     if not scores.exists:
         raise _nothing_to_judge()

@@ -13,9 +13,9 @@ import pyarrow as pa
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
+from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamp
 
-from ..space.pairs import LRS, XP
 from ..space.space import Space, open_space
 from .known_stars import read_known
 from .schema import SIDES, emp_schema

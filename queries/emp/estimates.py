@@ -8,10 +8,10 @@ import numpy as np
 from scipy.special import ndtr
 
 from specclip_search.errors import SpecclipError
+from specclip_search.surveys import XP
 from specclip_search.training.xp_metallicity.networks import load_network
 from specclip_search.training.xp_metallicity.trees import LEAST_ODDS, load_trees, with_trees
 
-from ..space.pairs import XP
 from .schema import SIDES
 from .seeds import read_flux
 from .stars import Stars

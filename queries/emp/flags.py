@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..space.pairs import XP, star_color
+from specclip_search.surveys import XP
+
+from ..space.pairs import star_color
 from .schema import SIDES
 from .seeds import read_flux
 from .stars import Stars
@@ -104,7 +106,7 @@ def reddened(space: Space, stars: Stars, parts: dict[str, np.ndarray], probabili
     result = np.zeros(len(stars), dtype=bool)
     if XP not in space.modalities:
         return result
-    from specclip_search.surveys.modality import GAIA_XP
+    from specclip_search.surveys import GAIA_XP
 
     with_xp = np.flatnonzero(stars.has(XP) & np.isfinite(parts["xp_teff"]))
     likely = with_xp[np.argsort(-probability[with_xp], kind="stable")[:LOOK_CLOSER]]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
+from specclip_search.surveys import PAIR
 
-from ..space.pairs import LRS, XP
-
-SIDES = {"lrs": LRS, "xp": XP}
+SIDES = {modality.short: modality.name for modality in PAIR}
 PARTS = {
     "feh": ("weighted median [Fe/H] of the nearest labelled stars and seeds", "dex", "phys.abund.Fe"),
     "feh_sigma": (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..space.pairs import LRS, XP
+from specclip_search.surveys import LRS, XP
+
 from ..space.space import Space
 from .combination import PARTS as VOICES
 from .combination import combination_for

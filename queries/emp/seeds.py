@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
-
-from ..space.pairs import LRS, XP
+from specclip_search.surveys import LRS, XP
 
 if TYPE_CHECKING:
     from ..space.space import Space
@@ -108,7 +107,7 @@ def emulator_seeds(space: Space, modality: str, labels: dict[str, np.ndarray], s
 
 
 def _lrs_inputs(emulator: Any, labels: np.ndarray) -> np.ndarray:
-    from specclip_search.surveys.modality import LAMOST_LRS
+    from specclip_search.surveys import LAMOST_LRS
 
     return np.asarray(LAMOST_LRS.prepare(emulator.wavelength, emulator.lrs(labels)))
 
@@ -127,7 +126,7 @@ def _xp_inputs(
 
 
 def _over_550nm(flux: np.ndarray) -> np.ndarray:
-    from specclip_search.surveys.modality import GAIA_XP
+    from specclip_search.surveys import GAIA_XP
 
     at = int(np.argmin(np.abs(np.asarray(GAIA_XP.wavelength) - 550.0)))
     return flux / flux[:, at : at + 1]

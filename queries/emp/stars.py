@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from specclip_search.surveys import LRS, XP
+
 from ..anomalies.evidence import read_columns
-from ..space.pairs import LRS, XP
 
 if TYPE_CHECKING:
     from ..space.space import Space

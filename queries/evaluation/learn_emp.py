@@ -21,6 +21,7 @@ import numpy as np
 from specclip_search.atlas.files import write_json
 from specclip_search.keys import VALIDATION_SPLIT, split_of
 from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
+from specclip_search.surveys import XP
 
 from ..emp.combination import FILE, PARTS, Combination, learn, to_json
 from ..emp.estimates import log_odds
@@ -28,7 +29,6 @@ from ..emp.linear import folds_of
 from ..emp.neighbour_estimate import neighbours_say
 from ..emp.schema import SIDES
 from ..emp.scores import Evidence, gather_evidence
-from ..space.pairs import XP
 from ..space.space import Space, open_space
 from ..views.labels import star_labels
 from .measures import average_precision, ranked

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.surveys import LRS, XP
 
 from ..anomalies.pair_table import PairTable
 from ..emp.scores import score_stars
-from ..space.pairs import LRS, XP
 from ..space.space import Space
 from .measures import Measured, middle, rank_correlation, ranked, share
 from .truth import Truth

@@ -15,6 +15,7 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest, whole_file
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
+from specclip_search.surveys import LRS, PAIR
 
 from ..space.space import Space, open_space
 from .layout import Layout, lay_out
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 REVISION = 1
 DEFAULT_SAMPLE = 50_000
 SHARD_ROWS = 262_144
-_PREFIX = {"lamost_lrs": "lamost", "gaia_xp": "gaia"}
+_PREFIX = {modality.name: modality.prefix for modality in PAIR}
 Progress = Callable[[int, int, str], None]
 
 
@@ -220,7 +221,7 @@ def _star_rows(points: pa.Table, stars: pa.Table) -> np.ndarray:
         return np.full(len(wanted), -1, dtype=np.int64)
     place = np.minimum(np.searchsorted(known[order], wanted), len(known) - 1)
     row = np.where((wanted >= 0) & (known[order][place] == wanted), order[place], -1)
-    nameless = np.flatnonzero((wanted < 0) & pc.equal(points["modality"], "lamost_lrs").to_numpy())
+    nameless = np.flatnonzero((wanted < 0) & pc.equal(points["modality"], LRS).to_numpy())
     if len(nameless):
         alone = np.flatnonzero(known < 0)
         ids = zip(

@@ -49,7 +49,7 @@ def draw_map(table: pa.Table, column: str | None, path: Path, title: str = "") -
 
 def _name_instruments(axis: Axes, x: np.ndarray, y: np.ndarray, modality: list[str]) -> None:
     """Write over each instrument's part of the map which one it is, where the parts lie apart."""
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
 
     names = sorted(set(modality))
     owner = np.array(modality)

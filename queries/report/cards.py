@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
+from specclip_search.surveys import PAIR
+
 from ..space.spectra import SpectrumRows, read_spectra
 from .spectra_svg import Panel, panel_svg
 from .words import catalogue_row, emp_words, evidence_rows, sky_links, written
@@ -18,9 +20,8 @@ if TYPE_CHECKING:
 
     from ..space.space import Space
 
-LRS, XP = "lamost_lrs", "gaia_xp"
-SIDES = {"lrs": LRS, "xp": XP}
-PREFIX = {LRS: "lamost", XP: "gaia"}
+SIDES = {modality.short: modality.name for modality in PAIR}
+PREFIX = {modality.name: modality.prefix for modality in PAIR}
 NEIGHBOURS = 5
 NEIGHBOUR_COLUMNS = ("teff", "logg", "feh", "snr")
 
@@ -122,7 +123,7 @@ def _number(row: pd.Series, column: str) -> int:
 
 def _predictions(space: Space, spectra: dict[str, SpectrumRows]) -> dict[str, np.ndarray]:
     """For each side (N, n) spectra as predicted from the other's, NaN where that is not there."""
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
 
     model = space.loaded_model()
     result = {}
@@ -167,7 +168,7 @@ def _window_sigmas(
 def _panel(
     name: str, i: int, rows: SpectrumRows | None, predicted: np.ndarray | None, sigma: np.ndarray | None
 ) -> Panel | None:
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
 
     observed = rows.flux[i] if rows is not None and rows.found[i] else None
     other = predicted[i] if predicted is not None and np.isfinite(predicted[i]).all() else None

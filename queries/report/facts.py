@@ -113,7 +113,7 @@ def definitions(space: Space) -> list[tuple[str, list[tuple[str, str, str]]]]:
 
 
 def _translations_schema() -> pa.Schema:
-    from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+    from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
     from ..space.windows import WindowSet
     from ..translation.schema import translations_schema

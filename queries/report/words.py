@@ -7,12 +7,14 @@ from urllib.parse import quote
 
 import numpy as np
 
+from specclip_search.surveys import PAIR
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..space.spectra import SpectrumRows
 
-SIDES = ("lrs", "xp")
+SIDES = tuple(modality.short for modality in PAIR)
 _NO_EVIDENCE = ("_spec_id", "_release", "_snr", "_simulated")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specclip_search.errors import QueryError
+from specclip_search.surveys import MODALITIES
 from specclip_search.tables.pictures import picture
 
 from ..space.spectra import SpectrumRows, read_spectra, read_target, sample_fluxes
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-WIDTH = {"lamost_lrs": 0.9, "gaia_xp": 1.6}
-FLUX = {"lamost_lrs": "flux / continuum", "gaia_xp": "flux / flux at 550 nm"}
 GREEK = {"Halpha": "Hα", "Hbeta": "Hβ", "Hgamma": "Hγ", "Hdelta": "Hδ"}
 QUERY, NEAR, MIDDLE, SHARED, APART, CLASSIC = "#0b3d91", "0.55", "#e08a00", "#2a78d6", "#c62828", "0.45"
 # so many neighbours are drawn as their median and the band that holds two thirds of them
@@ -52,14 +51,14 @@ class Panel:
 
 def draw_panel(axis: Axes, panel: Panel, title: str) -> None:
     """Neighbours, over them the queries, the windows marked, a legend."""
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
 
     modality = get_modality(panel.modality)
     wave = modality.wavelength
     _draw_neighbours(axis, panel, wave)
     colours = [QUERY] if len(panel.queries) == 1 else [f"C{i}" for i in range(len(panel.queries))]
     for flux, label, style, colour in zip(panel.queries, panel.labels, panel.styles, colours * 10, strict=False):
-        axis.plot(wave, flux, color=colour, lw=WIDTH.get(panel.modality, 0.9), ls=style, label=label, zorder=4)
+        axis.plot(wave, flux, color=colour, lw=get_modality(panel.modality).line_width, ls=style, label=label, zorder=4)
     low, high = _limits(panel)
     room = high - low
     axis.set_ylim(low - 0.12 * room, high + 0.35 * room)
@@ -67,7 +66,7 @@ def draw_panel(axis: Axes, panel: Panel, title: str) -> None:
     _mark(axis, panel.marked, wave)
     unit = "vacuum wavelength [Å]" if modality.unit == "Angstrom" else "wavelength [nm]"
     axis.set_xlabel(unit)
-    axis.set_ylabel(FLUX.get(panel.modality, "flux"))
+    axis.set_ylabel(get_modality(panel.modality).flux_label)
     axis.set_title(f"{title}\n{modality.title}".strip(), fontsize=9, loc="left")
     axis.legend(loc="lower right", fontsize=7, frameon=False, ncols=2 if len(panel.queries) < 3 else 3)
 
@@ -205,7 +204,7 @@ def _title(name: str, rows: pd.DataFrame) -> str:
 def _panels(atlas: Atlas, model: str, targets: Sequence[str], rows: pd.DataFrame) -> list[Panel]:
     spectra = [read_target(atlas, target) for target in targets]
     asked = rows["modality"].unique().tolist()
-    order = [name for name in ("lamost_lrs", "gaia_xp") if name in asked or any(s.modality == name for s in spectra)]
+    order = [name for name in MODALITIES if name in asked or any(s.modality == name for s in spectra)]
     return [_panel(atlas, model, modality, targets, spectra, rows[rows["modality"] == modality]) for modality in order]
 
 
@@ -217,7 +216,7 @@ def _panel(
     spectra: Sequence[SpectrumRows],
     rows: pd.DataFrame,
 ) -> Panel:
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
 
     near = rows.head(MOST_NEIGHBOURS)
     shown = read_spectra(atlas, modality, near["spec_id"].to_numpy(np.int64), near["release"].tolist())

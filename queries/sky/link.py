@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specclip_search.atlas.links import LINKED_MODALITY, NO_SOURCE, linked_ids, star_links
+from specclip_search.atlas.links import NO_SOURCE, linked_ids, star_links
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
+from specclip_search.surveys import LAMOST_LRS, LRS, XP
 
 from .match import move, sky_match
 
@@ -131,7 +132,7 @@ def link_stars(
         ambiguous=int((~single).sum()),
         unmatched=len(placed) - len(rows),
         without_position=len(open_rows) - len(placed),
-        conflicts=len(star_links(atlas, without=(LINKS,)).conflicts),
+        conflicts=len(star_links(atlas, LAMOST_LRS.link_column, without=(LINKS,)).conflicts),
     )
 
 
@@ -146,12 +147,12 @@ def _forget(atlas: Atlas) -> None:
 
 def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """obsid, source_id as far as ids tell, ra and dec of the real LAMOST spectra, one row an obsid."""
-    stage = atlas.spectra(LINKED_MODALITY)
+    stage = atlas.spectra(LRS)
     if not stage.exists:
         raise stage.missing()
     table = stage.read(["spec_id", "source_id", "simulated", "ra", "dec"])
     table = table.filter(pc.invert(table["simulated"]))
-    ids = linked_ids(table, star_links(atlas, without=(LINKS,)))
+    ids = linked_ids(table, star_links(atlas, LAMOST_LRS.link_column, without=(LINKS,)))
     spec_id = table["spec_id"].to_numpy()
     order = np.lexsort((ids == NO_SOURCE, spec_id))
     first = order[np.unique(spec_id[order], return_index=True)[1]]
@@ -160,7 +161,7 @@ def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 
 def _stars(atlas: Atlas, catalogue: str | None, years: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """source_id, ra and dec of the stars to match with, moved by `years` where proper motions are known."""
-    stage = atlas.catalog(catalogue) if catalogue else atlas.spectra("gaia_xp")
+    stage = atlas.catalog(catalogue) if catalogue else atlas.spectra(XP)
     if not stage.exists:
         raise stage.missing()
     names = pq.read_schema(stage.parts()[0].path).names

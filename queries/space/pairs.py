@@ -17,11 +17,11 @@ from specclip_search.atlas.files import TEMPORARY_PREFIX
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, linked_ids, star_links
 from specclip_search.keys import release_order
 from specclip_search.preparation.bands import BANDS
+from specclip_search.surveys import get_modality
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Part
 
-LRS, XP = "lamost_lrs", "gaia_xp"
 BLOCK_COLUMNS = ("spec_id", "source_id", "release", "snr", "flux", "error", "sed")
 # colour of a star from its own XP spectrum, in nm; both bands lie clear of the ends
 BLUE_BAND, RED_BAND = (440.0, 480.0), (640.0, 680.0)
@@ -55,7 +55,7 @@ class StarKeys:
 def star_keys(atlas: Atlas, modality: str) -> StarKeys:
     """Keys of all spectra of `modality` that know their star; of several releases the newest."""
     pieces, digests = [], {}
-    links = star_links(atlas, modality)
+    links = star_links(atlas, get_modality(modality).link_column)
     for part in atlas.spectra(modality).parts():
         table = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "release"])
         stars = linked_ids(table, links)

@@ -9,13 +9,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from specclip_search.errors import QueryError
+from specclip_search.surveys import LRS, XP
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
     from specclip_search.indexing.search.index import VectorIndex
     from specclip_search.indexing.vectors.keys import KeyTable
 
-MODALITY_ORDER = ("lamost_lrs", "gaia_xp")
+MODALITY_ORDER = (LRS, XP)
 
 
 class Space:

@@ -96,7 +96,7 @@ def _lookup(atlas: Atlas, modality: str) -> Lookup:
 
 
 def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> SpectrumRows:
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
 
     points = get_modality(modality).size
     flux, error = np.full((size, points), np.nan), np.full((size, points), np.inf)
@@ -134,9 +134,9 @@ def read_target(atlas: Atlas, target: str | Path) -> SpectrumRows:
 
 
 def _from_file(path: Path) -> SpectrumRows:
-    from specclip_search.preparation import prepare_batch
     from specclip_search.readers import read_spectrum
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
+    from specclip_search.surveys.batch import prepare_batch
 
     spectrum = read_spectrum(path)
     prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])

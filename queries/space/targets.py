@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specclip_search.errors import QueryError
-from specclip_search.keys import SpectrumKey, parse_key
+from specclip_search.keys import SpectrumKey, is_survey, parse_key
+from specclip_search.surveys import get_modality
 
 if TYPE_CHECKING:
     from .space import Space
 
 TargetLike = str | os.PathLike[str] | SpectrumKey
-_ID_NAMES = {"lamost_lrs": "obsid", "gaia_xp": "source_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _resolve(space: Space, target: TargetLike) -> Target:
 
 def _looks_like_key(text: str) -> bool:
     prefix, colon, _ = text.strip().partition(":")
-    return bool(colon) and prefix.lower() in ("lamost", "gaia", "lamost_lrs", "gaia_xp")
+    return bool(colon) and is_survey(prefix)
 
 
 def _from_atlas(space: Space, key: SpectrumKey, release: str | None, name: str) -> Target:
@@ -116,7 +116,7 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
             f"Write {key}@{held.split(', ')[0]}, or leave @release out for the newest.",
         )
     low, high = keys.spec_id[keys.by_spec[0]], keys.spec_id[keys.by_spec[-1]]
-    label = _ID_NAMES.get(key.modality, "ids")
+    label = get_modality(key.modality).id_name
     return QueryError(
         f"{name} is not in this atlas ({len(keys):,} {key.modality} spectra, {label} {low} to {high}).",
         "Check the id's digits and the survey before the colon; a spectrum file can be given as well.",
@@ -125,9 +125,9 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
 
 def _from_file(space: Space, path: Path) -> Target:
     from specclip_search.errors import Reason, SpectrumError
-    from specclip_search.preparation import prepare_batch
     from specclip_search.readers import read_spectrum
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
+    from specclip_search.surveys.batch import prepare_batch
 
     spectrum = read_spectrum(path)
     modality = space_modality(space, spectrum.modality, path)

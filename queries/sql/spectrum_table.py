@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
-from specclip_search.surveys.modality import get_modality
+from specclip_search.surveys import get_modality
 
 from ..space.spectra import read_target
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
-_FLUX = {"lamost_lrs": "flux over continuum", "gaia_xp": "flux over flux at 550 nm"}
 
 
 def spectrum_table(atlas: Atlas, target: str | Path) -> pa.Table:
@@ -35,7 +34,7 @@ def spectrum_table(atlas: Atlas, target: str | Path) -> pa.Table:
     """
     rows = read_target(atlas, target)
     modality = get_modality(rows.modality)
-    said = _FLUX.get(rows.modality, "flux")
+    said = get_modality(rows.modality).flux_label.replace(" / ", " over ")
     schema = pa.schema(
         [
             described("wavelength", pa.float64(), "wavelength in vacuum", modality.unit, "em.wl;meta.main"),

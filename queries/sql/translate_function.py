@@ -64,7 +64,7 @@ def add_translate(connection: duckdb.DuckDBPyConnection, views: AtlasViews, fail
 
 def _predicted(views: AtlasViews, targets: Sequence[str | None], files: bool) -> pa.Array:
     """A list of pixels for each target, null for null; targets of one instrument go through the model at once."""
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
 
     model = _model(views.atlas)
     inputs = {i: _spectrum(views, text, files) for i, text in enumerate(targets) if text is not None}
@@ -129,9 +129,9 @@ def _spectrum(views: AtlasViews, target: str, files: bool) -> tuple[str, np.ndar
 
 
 def _from_file(path: Path) -> tuple[str, np.ndarray]:
-    from specclip_search.preparation import prepare_batch
     from specclip_search.readers import read_spectrum
-    from specclip_search.surveys.modality import get_modality
+    from specclip_search.surveys import get_modality
+    from specclip_search.surveys.batch import prepare_batch
 
     spectrum = read_spectrum(path)
     prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])

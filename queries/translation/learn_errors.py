@@ -8,8 +8,9 @@ import numpy as np
 
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
+from specclip_search.surveys import XP
 
-from ..space.pairs import XP, flux_store, read_block, star_color
+from ..space.pairs import flux_store, read_block, star_color
 from ..statistics.learning_stars import learners
 from .learned_errors import LearnedErrors, load_errors, save_errors
 from .model_error import learn_model_error

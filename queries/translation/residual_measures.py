@@ -81,6 +81,6 @@ def filters(side: str) -> Templates:
 
 
 def _wavelength(side: str) -> np.ndarray:
-    from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+    from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
     return np.asarray((LAMOST_LRS if side == "lrs" else GAIA_XP).wavelength)

@@ -64,7 +64,7 @@ def law_values(
     given_back: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Columns of one instrument's spectra (N, n), by name."""
-    from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+    from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
     values: dict[str, np.ndarray] = {}
     for kind, model in (("free", predicted), ("own", given_back)):

@@ -12,9 +12,9 @@ import pyarrow as pa
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.links import StarLinks
 from specclip_search.preparation.bands import known_band_levels
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS, LRS, XP
 
-from ..space.pairs import LRS, XP, FluxStore, SpectraBlock, StarKeys, read_block, star_color
+from ..space.pairs import FluxStore, SpectraBlock, StarKeys, read_block, star_color
 from ..space.windows import WindowSet
 from .learned_errors import LearnedErrors
 from .model_error import measure

@@ -21,8 +21,9 @@ from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.links import StarLinks, star_links
 from specclip_search.errors import QueryError
 from specclip_search.indexing.vectors.model_copy import ModelCopy, copy_of, map_shards
+from specclip_search.surveys import LAMOST_LRS, LRS, XP
 
-from ..space.pairs import LRS, XP, FluxStore, StarKeys, flux_store, read_keys, star_keys
+from ..space.pairs import FluxStore, StarKeys, flux_store, read_keys, star_keys
 from .learn_errors import Plan, learned_errors
 from .learned_errors import LearnedErrors, load_errors
 from .schema import REVISION
@@ -120,8 +121,8 @@ def _links_of(part: Part, links: StarLinks) -> StarLinks:
     if not len(links):
         return links
     spec_id = pq.ParquetFile(part.path).read(columns=["spec_id"])["spec_id"].to_numpy()
-    mine = np.isin(links.obsid, spec_id)
-    return replace(links, obsid=links.obsid[mine], source_id=links.source_id[mine], conflicts=np.empty(0, np.int64))
+    mine = np.isin(links.spec_id, spec_id)
+    return replace(links, spec_id=links.spec_id[mine], source_id=links.source_id[mine], conflicts=np.empty(0, np.int64))
 
 
 def _write_shard(
@@ -241,7 +242,7 @@ def _prepare(atlas: Atlas, model: Any) -> Task:
     for modality in (LRS, XP):
         if not atlas.spectra(modality).exists:
             raise atlas.spectra(modality).missing()
-    return task_of(model, star_keys(atlas, XP), star_links(atlas, LRS))
+    return task_of(model, star_keys(atlas, XP), star_links(atlas, LAMOST_LRS.link_column))
 
 
 def _plan(atlas: Atlas, task: Task) -> Plan:

@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from specclip_search.surveys import LRS
+
 from ..space.lookup import open_lookup
 from .label_sources import Catalogue, label_joins
-from .star_views import LRS, spectra_fields
+from .star_views import spectra_fields
 
 if TYPE_CHECKING:
     from .connection import AtlasConnection

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
+from specclip_search.surveys import PAIR
 
 from .parquet import committed_files, fields_of, read_parquet_sql
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 # instrument -> its suffix, and the columns of `stars` that name its best spectrum
 _SIDES = {
-    "gaia_xp": ("xp", "gaia_spec_id", "gaia_release"),
-    "lamost_lrs": ("lrs", "lamost_spec_id", "lamost_release"),
+    modality.name: (modality.short, f"{modality.prefix}_spec_id", f"{modality.prefix}_release")
+    for modality in reversed(PAIR)
 }
 _LABELS = ("teff", "logg", "feh", "alpha_fe", "c_fe", "rv")
 _MORE = {"flag": "flag_{0}", "feh_p_below_m2": "feh_{0}_p_below_m2", "feh_p_below_m3": "feh_{0}_p_below_m3"}

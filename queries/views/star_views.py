@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
+from specclip_search.surveys import LRS, XP
 
 from .label_sources import Catalogue, label_fields, label_joins
 from .parquet import read_parquet_sql
@@ -82,7 +83,6 @@ def star_fields(
     ]
 
 
-LRS, XP = "lamost_lrs", "gaia_xp"
 def spectra_sql(
     files: Mapping[str, Sequence[str]],
     sources: Sequence[Catalogue],

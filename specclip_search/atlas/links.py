@@ -20,7 +20,6 @@ from .files import text_digest
 if TYPE_CHECKING:
     from .atlas import Atlas
 
-LINKED_MODALITY = "lamost_lrs"
 NO_SOURCE = -1
 """Stands for an unknown star in integer arrays."""
 
@@ -31,57 +30,57 @@ class StarLinks:
 
     Attributes
     ----------
-    obsid, source_id
-        (L,) int64, sorted by obsid, one star each.
+    spec_id, source_id
+        (L,) int64, sorted by spec_id, one star each.
     conflicts
-        (C,) int64 obsids that catalogues give to different stars.
+        (C,) int64 spec_ids that catalogues give to different stars.
     digest
         Of the catalogues they come from; empty without any.
     """
 
-    obsid: np.ndarray
+    spec_id: np.ndarray
     source_id: np.ndarray
     conflicts: np.ndarray
     digest: str
 
     def __len__(self) -> int:
-        return len(self.obsid)
+        return len(self.spec_id)
 
     def fill(self, spec_id: np.ndarray, source_id: np.ndarray) -> np.ndarray:
         """`source_id` (N,) with unknown ones (`NO_SOURCE`) taken from the links where there is one."""
         if not len(self):
             return source_id
-        place = np.minimum(np.searchsorted(self.obsid, spec_id), len(self) - 1)
-        linked = (source_id == NO_SOURCE) & (self.obsid[place] == spec_id)
+        place = np.minimum(np.searchsorted(self.spec_id, spec_id), len(self) - 1)
+        linked = (source_id == NO_SOURCE) & (self.spec_id[place] == spec_id)
         return np.where(linked, self.source_id[place], source_id)
 
 
-def star_links(atlas: Atlas, modality: str = LINKED_MODALITY, without: Collection[str] = ()) -> StarLinks:
-    """Links of one modality's spectra from the atlas's catalogues.
+def star_links(atlas: Atlas, id_column: str | None, without: Collection[str] = ()) -> StarLinks:
+    """Links of one instrument's spectra from the atlas's catalogues.
 
     Parameters
     ----------
-    modality
-        Only LAMOST's spectra need links; for others the result is empty.
+    id_column
+        The catalogues' column of the instrument's spectra, see `Modality.link_column`; without one there are no links.
     without
         Catalogues to leave out.
     """
     pieces, digests = [], []
-    for name in atlas.catalogs() if modality == LINKED_MODALITY else ():
+    for name in atlas.catalogs() if id_column is not None else ():
         stage = atlas.catalog(name)
         columns = pq.read_schema(stage.parts()[0].path)
-        if name in without or any(c not in columns.names for c in ("obsid", "source_id")):
+        if name in without or any(c not in columns.names for c in (id_column, "source_id")):
             continue
-        if not all(pa.types.is_int64(columns.field(c).type) for c in ("obsid", "source_id")):
+        if not all(pa.types.is_int64(columns.field(c).type) for c in (id_column, "source_id")):
             continue
-        table = stage.read(["obsid", "source_id"]).drop_null()
-        pieces.append(np.stack([table["obsid"].to_numpy(), table["source_id"].to_numpy()]))
+        table = stage.read([id_column, "source_id"]).drop_null()
+        pieces.append(np.stack([table[id_column].to_numpy(), table["source_id"].to_numpy()]))
         digests.append(stage.digest)
     if not pieces:
         empty = np.empty(0, np.int64)
         return StarLinks(empty, empty, empty, "")
-    obsid, source_id = np.unique(np.concatenate(pieces, axis=1), axis=1)
-    single, first, counts = np.unique(obsid, return_index=True, return_counts=True)
+    spec_id, source_id = np.unique(np.concatenate(pieces, axis=1), axis=1)
+    single, first, counts = np.unique(spec_id, return_index=True, return_counts=True)
     return StarLinks(single[counts == 1], source_id[first[counts == 1]], single[counts > 1], text_digest(*digests))
 
 

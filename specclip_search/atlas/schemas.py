@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 
@@ -32,37 +34,6 @@ _COMMON = [
     described("snr", pa.float32(), "signal to noise a pixel: LRS g band, XP median", ucd="stat.snr"),
 ]
 
-_EXTRAS = {
-    "lamost_lrs": [
-        *(
-            described(f"snr{band}", pa.float32(), f"signal to noise in the {band} band", ucd="stat.snr")
-            for band in "ugriz"
-        ),
-        described(
-            "z", pa.float32(), "redshift from the survey's header; c*z is the radial velocity", ucd="src.redshift"
-        ),
-        described("object_class", pa.string(), "class from the survey's header", ucd="src.class"),
-        described("subclass", pa.string(), "subclass from the survey's header", ucd="src.spType"),
-        described("lmjd", pa.int32(), "local modified Julian day of the observation", "d", "time.epoch"),
-        described("planid", pa.string(), "plate plan"),
-        described("spid", pa.int16(), "spectrograph number"),
-        described("fiberid", pa.int16(), "fibre number"),
-        described("fibermask", pa.int16(), "the survey's fibre mask; 0 is good", ucd="meta.code.qual"),
-        described("uid", pa.string(), "the survey's identifier that groups visits of one star", ucd="meta.id"),
-        described(
-            "sed",
-            pa.list_(pa.float32(), 15),
-            "ln of the raw flux's mean in 15 bands from 4000 to 8850 Angstrom, less their mean; NaN where unknown",
-            ucd="phot.flux.density",
-        ),
-    ],
-    "gaia_xp": [
-        described(
-            "scale", pa.float32(), "flux at 550 nm that the spectrum was divided by", "W m-2 nm-1", "phot.flux.density"
-        ),
-    ],
-}
-
 _QUALITY = [
     described("good_fraction", pa.float32(), "fraction of good pixels in the model's window", ucd="meta.code.qual"),
     described("n_repaired", pa.int16(), "masked pixels in the window that were interpolated over", ucd="meta.number"),
@@ -82,13 +53,13 @@ REJECTED = pa.schema(
 )
 
 
-def spectra_schema(modality: str, size: int) -> pa.Schema:
-    """Columns of `spectra/<modality>` for spectra of `size` grid points."""
+def spectra_schema(columns: Iterable[pa.Field], size: int) -> pa.Schema:
+    """Columns of a `spectra` stage: common ones, an instrument's own `columns`, and `size` grid points."""
     flux = described("flux", pa.list_(pa.float32(), size), "the model's input on the modality's grid")
     error = described(
         "error", pa.list_(pa.float16(), size), "1 sigma of flux, same units; inf where a pixel says nothing"
     )
-    return pa.schema([*_COMMON, *_EXTRAS[modality], *_QUALITY, flux, error])
+    return pa.schema([*_COMMON, *columns, *_QUALITY, flux, error])
 
 
 def vectors_schema(dim: int) -> pa.Schema:

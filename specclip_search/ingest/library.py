@@ -19,10 +19,10 @@ import pyarrow as pa
 from ..atlas.files import file_digest, text_digest
 from ..atlas.schemas import REJECTED
 from ..errors import MissingExtra, Reason, SpecclipError
-from ..preparation import prepare_batch
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
-from ..surveys.modality import GAIA_XP
+from ..surveys import GAIA_XP, XP
+from ..surveys.batch import prepare_batch
 from .rows import rejected_table, spectra_table, write_part
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class LibraryStars:
                 WAVELENGTH_NM,
                 flux,
                 weight,
-                "gaia_xp",
+                XP,
                 int(spec_id),
                 {"source_id": int(spec_id), "release": RELEASE, "ra": float(ra), "dec": float(dec)},
             )

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..errors import Reason, SpecclipError
 from ..stages.accounts import IngestReport
+from ..surveys import get_modality
 from .plan import KeyLedger, Plan
 from .pool import prepare_in_order, usable_cores
 from .rows import write_part
@@ -87,7 +88,7 @@ class Ingest:
             raise SpecclipError(f"The number of workers must be at least 1; found {wanted}.",
                                 "Leave --workers away for all cores.")
         files = sum(self.sizes[part] for part in self.to_do)
-        if self.workers is None and files < FEW_FILES and self.modality == "lamost_lrs":
+        if self.workers is None and files < FEW_FILES and get_modality(self.modality).small_files:
             return 1
         return min(wanted, max(1, len(self.to_do)))
 

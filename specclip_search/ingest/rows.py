@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from ..atlas.arrays import table_from_columns
-from ..atlas.schemas import REJECTED, spectra_schema
-from ..preparation import prepare_batch
+from ..atlas.schemas import REJECTED
+from ..surveys.batch import prepare_batch
 
 if TYPE_CHECKING:
     from ..atlas import Atlas, Part, Stage
-    from ..preparation import Prepared
+    from ..preparation.prepared import Prepared
     from ..spectrum import Spectrum
-    from ..surveys.modality import Modality
+    from ..surveys import Modality
 
 _MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale", "sed")
 
@@ -30,7 +30,7 @@ def spectra_table(
     `meta` of a spectrum fills the columns of the same names; what it lacks is null. `snr` is the
     g-band value of LAMOST's header where there is one, else the median of flux over error.
     """
-    schema = spectra_schema(modality.name, modality.size)
+    schema = modality.schema
     keep = prepared.keep
     chosen = [spectrum for spectrum, kept in zip(spectra, keep, strict=True) if kept]
     columns: dict[str, Any] = {

@@ -17,7 +17,7 @@ from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
-from ..surveys.modality import GAIA_XP, LAMOST_LRS
+from ..surveys import GAIA_XP, LAMOST_LRS
 from .files import FITS_SUFFIXES, XP_SUFFIXES, FoundFile, at_least_one, find_files
 from .pipeline import Ingest, Progress
 from .plan import Grouping, Plan

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ..atlas.schemas import REJECTED, spectra_schema
+from ..atlas.schemas import REJECTED
 from ..errors import Reason, SpectrumError
-from ..preparation import prepare_batch
 from ..spectrum import Spectrum
-from ..surveys.modality import get_modality
+from ..surveys import get_modality
+from ..surveys.batch import prepare_batch
 from .rows import rejected_table, spectra_table
 
 SPECTRA_AT_ONCE = 256
@@ -54,7 +54,7 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     Nothing that a file holds raises; what cannot be used is in `rejected` with its reason.
     """
     instrument = get_modality(modality)
-    kept = [spectra_schema(modality, instrument.size).empty_table()]
+    kept = [instrument.schema.empty_table()]
     rejected = [REJECTED.empty_table()]
     waiting: list[Spectrum] = []
 

@@ -1,5 +1,1 @@
-"""From observed to model input: pseudo-continuum, common grid, repaired pixels, quality."""
-
-from ..surveys.batch import Prepared, prepare_arrays, prepare_batch
-
-__all__ = ["Prepared", "prepare_arrays", "prepare_batch"]
+"""Arithmetic from raw flux to model input, for any instrument."""

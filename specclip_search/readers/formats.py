@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..errors import SpectrumError
 from ..spectrum import Spectrum
+from ..surveys import XP
 from . import fits_spectrum, gaia_tables, gaia_xp, lamost, specutils_bridge, text_spectrum
 from .content import Content
 from .registry import Reader, ReadOptions, register
@@ -48,7 +49,7 @@ def _fits_or_specutils(content: Content, options: ReadOptions) -> Iterator[Spect
 
 
 register(Reader("lamost", "LAMOST low-resolution spectra (FITS image or COADD table)", is_lamost, _read_lamost))
-register(Reader("gaia_xp", "Gaia XP sampled or continuous mean spectra (CSV, ECSV, FITS, VOTable, Avro, Parquet)",
+register(Reader(XP, "Gaia XP sampled or continuous mean spectra (CSV, ECSV, FITS, VOTable, Avro, Parquet)",
                 _is_gaia, _read_gaia))
 register(Reader("text", "a table of wavelength and flux (CSV, ECSV, plain columns)",
                 text_spectrum.is_text_spectrum, text_spectrum.read_text_spectrum))

@@ -13,11 +13,11 @@ import numpy as np
 from ..errors import QueryError, Reason, SpectrumError
 from ..keys import parse_int64
 from ..spectrum import Spectrum
+from ..surveys import XP
 from ..surveys.gaia_xp import GRID
 from . import gaia_calibration, gaia_tables
 from .content import Content, as_text_stream, decoding
 
-MODALITY = "gaia_xp"
 DEFAULT_RELEASE = "dr3"
 
 
@@ -225,7 +225,7 @@ def to_spectra(batch: XpBatch, release: str | None, source: str) -> list[Spectru
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ivar = np.where(batch.error > 0, batch.error**-2.0, 0.0)
     return [
-        Spectrum(GRID, flux, weight, MODALITY, int(key),
+        Spectrum(GRID, flux, weight, XP, int(key),
                  {"source_id": int(key), "release": release or DEFAULT_RELEASE, "source": f"{source}#{row}",
                   "ra": None if np.isnan(ra) else float(ra), "dec": None if np.isnan(dec) else float(dec)})
         for row, key, ra, dec, flux, weight in zip(

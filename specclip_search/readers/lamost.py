@@ -13,11 +13,11 @@ import numpy as np
 from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
 from ..spectrum import Spectrum
+from ..surveys import LRS
 from .content import HEAD_BYTES, kind_of
 from .lamost_bytes import OtherLayout, RawLamost, from_columns, from_image, parse, read_bytes
 from .wavelengths import air_to_vacuum
 
-MODALITY = "lamost_lrs"
 # bits of ANDMASK that say the pixel holds no measurement (bad CCD, bad profile, no sky, no data); bright
 # sky and a shifted centre are set on usable pixels too
 UNUSABLE_BITS = 0b100111
@@ -57,7 +57,7 @@ def observe_lamost(path: Path, release: str | None = None) -> Spectrum:
     wavelength = raw.wavelength
     if raw.header.get("VACUUM") is False:
         wavelength = air_to_vacuum(wavelength.astype(np.float64))
-    return Spectrum(wavelength, raw.flux, usable_ivar(raw), MODALITY, spec_id(raw, path), meta(raw, path, release))
+    return Spectrum(wavelength, raw.flux, usable_ivar(raw), LRS, spec_id(raw, path), meta(raw, path, release))
 
 
 def read_raw(path: Path) -> RawLamost:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import QueryError, Reason, SpectrumError
 from ..spectrum import Spectrum
-from ..surveys.modality import MODALITIES, Modality, get_modality
+from ..surveys import GAIA_XP, MODALITIES, XP, Modality, get_modality
 
 if TYPE_CHECKING:
     from .registry import ReadOptions
@@ -85,10 +85,10 @@ def to_spectrum(columns: Columns, options: ReadOptions, source: str) -> Spectrum
     angstrom = np.asarray(columns.wavelength, dtype=np.float64) * _PER_ANGSTROM[unit]
     if medium == "air":
         angstrom = air_to_vacuum(angstrom)
-    modality = _modality("gaia_xp" if known else options.modality, angstrom, source)
+    modality = _modality(XP if known else options.modality, angstrom, source)
     wavelength = angstrom / _PER_ANGSTROM[modality.unit.lower()]
     if known:
-        wavelength = MODALITIES["gaia_xp"].wavelength.copy()
+        wavelength = GAIA_XP.wavelength.copy()
     flux = np.asarray(columns.flux, dtype=np.float64)
     ivar, estimated = (columns.ivar, False) if columns.ivar is not None else (_estimated_ivar(flux), True)
     ivar = np.asarray(ivar, dtype=np.float64)
@@ -102,7 +102,7 @@ def to_spectrum(columns: Columns, options: ReadOptions, source: str) -> Spectrum
 
 def _archive_grid(columns: Columns) -> str | None:
     """'nm' for the Gaia archive's own grid of 343 values, which needs no further word; else None."""
-    grid = MODALITIES["gaia_xp"].wavelength
+    grid = GAIA_XP.wavelength
     wavelength = np.asarray(columns.wavelength)
     return "nm" if wavelength.shape == grid.shape and np.allclose(wavelength, grid, rtol=0, atol=1e-6) else None
 

@@ -1,1 +1,15 @@
-"""One file an instrument: grid, windows, key prefix, columns, how it is prepared."""
+"""Instruments: one file each, and the pair of instruments that translation and anomalies compare."""
+
+from .gaia_xp import GAIA_XP
+from .lamost_lrs import LAMOST_LRS
+from .modality import MODALITIES, Modality, SpectralWindow, get_modality, register
+
+PAIR = (LAMOST_LRS, GAIA_XP)
+"""The two instruments of a pair: what `translate`, `anomalies` and `emp` compare."""
+
+LRS, XP = (modality.name for modality in PAIR)
+
+__all__ = [
+    "GAIA_XP", "LAMOST_LRS", "LRS", "MODALITIES", "PAIR", "XP",
+    "Modality", "SpectralWindow", "get_modality", "register",
+]

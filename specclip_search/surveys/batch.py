@@ -3,98 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import Reason, SpectrumError
-from ..preparation.bands import BANDS, band_levels
+from ..preparation.bands import band_levels
 from ..preparation.gridding import check_wavelength
+from ..preparation.prepared import Prepared
 from ..spectrum import Spectrum
-from .gaia_xp import prepare_xp_rows
-from .lamost_lrs import REACH, prepare_lrs_rows
-
-if TYPE_CHECKING:
-    from .modality import Modality
-
-
-
-@dataclass(slots=True)
-class Prepared:
-    """N prepared spectra in the order they were given; rows set aside keep their place.
-
-    Attributes
-    ----------
-    flux
-        (N, n) float32 model input; NaN in rows set aside.
-    error
-        (N, n) float32, 1 sigma in the units of `flux`; inf where a pixel says nothing.
-    good_fraction
-        (N,) float32, fraction of good pixels in the model's window.
-    n_repaired
-        (N,) int16, bad pixels of the window that were interpolated over.
-    n_clipped
-        (N,) int16, pixels of the window with a continuum (XP: a flux) at or below zero.
-    scale
-        (N,) float32, XP: flux at 550 nm that was divided by; LRS: NaN.
-    snr
-        (N,) float32, median of flux over its error in the window.
-    sed
-        (N, 15) float32, broad-band shape of the raw flux, see `band_levels`; XP: NaN, its flux keeps its shape.
-    reasons
-        Reason code a row, None where the spectrum is kept.
-    messages
-        What was expected and found, a row; None where kept.
-    """
-
-    flux: np.ndarray
-    error: np.ndarray
-    good_fraction: np.ndarray
-    n_repaired: np.ndarray
-    n_clipped: np.ndarray
-    scale: np.ndarray
-    snr: np.ndarray
-    sed: np.ndarray
-    reasons: list[Reason | None] = field(default_factory=list)
-    messages: list[str | None] = field(default_factory=list)
-
-    @property
-    def keep(self) -> np.ndarray:
-        """(N,) bool: rows that were not set aside."""
-        return np.array([reason is None for reason in self.reasons], dtype=bool)
-
-    def __len__(self) -> int:
-        return len(self.flux)
-
-    @classmethod
-    def empty(cls, count: int, size: int) -> Prepared:
-        """`count` rows of which nothing is known yet."""
-        return cls(
-            np.full((count, size), np.nan, np.float32), np.full((count, size), np.inf, np.float32),
-            np.zeros(count, np.float32), np.zeros(count, np.int16), np.zeros(count, np.int16),
-            np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32),
-            np.full((count, BANDS), np.nan, np.float32), [None] * count, [None] * count)
-
-    def set_aside(self, row: int, reason: Reason, message: str) -> None:
-        """Reject one row."""
-        self.reasons[row], self.messages[row] = reason, message
-        self.flux[row], self.error[row] = np.nan, np.inf
-
-    def put(self, rows: Sequence[int], other: Prepared) -> None:
-        """Put the rows of `other` at the places `rows`."""
-        at = np.asarray(rows, dtype=np.int64)
-        for name in ("flux", "error", "good_fraction", "n_repaired", "n_clipped", "scale", "snr", "sed"):
-            getattr(self, name)[at] = getattr(other, name)
-        for place, reason, message in zip(rows, other.reasons, other.messages, strict=True):
-            self.reasons[place], self.messages[place] = reason, message
-
+from .modality import Modality
 
 # errors are stored in 16 bits; one as large as this says nothing
 LARGEST_ERROR = 6e4
-LRS = "lamost_lrs"
-
-_ROWS = {"lamost_lrs": prepare_lrs_rows, "gaia_xp": prepare_xp_rows}
 
 
 def prepare_arrays(modality: Modality, wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> Prepared:
@@ -121,7 +41,7 @@ def prepare_arrays(modality: Modality, wavelength: np.ndarray, flux: np.ndarray,
         If the wavelengths cannot carry the modality's grid.
     """
     rows = _prepared(modality, wavelength, flux, ivar)
-    if modality.name == LRS:
+    if modality.keeps_bands:
         rows.sed[:] = _shape(wavelength, flux, ivar)
     return rows
 
@@ -134,7 +54,7 @@ def _shape(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> np.nda
 def _prepared(modality: Modality, wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> Prepared:
     rows = Prepared.empty(len(flux), modality.size)
     with np.errstate(all="ignore"):  # what overflows is found below, row by row
-        _ROWS[modality.name](np.asarray(wavelength, dtype=np.float64), _native(flux), _native(ivar), rows)
+        modality.prepare_rows(np.asarray(wavelength, dtype=np.float64), _native(flux), _native(ivar), rows)
     rows.error[~(rows.error <= LARGEST_ERROR)] = np.inf
     for row in np.flatnonzero(~np.isfinite(rows.flux).all(axis=1)):
         if rows.reasons[row] is None:
@@ -154,7 +74,7 @@ def prepare_batch(modality: Modality, spectra: Sequence[Spectrum]) -> Prepared:
         try:
             check_wavelength(np.asarray(spectra[places[0]].wavelength), modality.wavelength, modality.unit)
             result.put(places, _prepared(modality, wavelength, flux, ivar))
-            if modality.name == LRS:
+            if modality.keeps_bands:
                 # of each by itself, for the groups share only the pixels that the model's input is made of
                 for place in places:
                     one = spectra[place]
@@ -181,8 +101,8 @@ def _groups(modality: Modality, spectra: Sequence[Spectrum], result: Prepared,
             result.set_aside(place, *problem)
             continue
         pixels = len(wavelength)
-        if modality.name == LRS:
-            pixels = max(2, int(np.searchsorted(wavelength, REACH)))
+        if modality.reach is not None:
+            pixels = max(2, int(np.searchsorted(wavelength, modality.reach)))
         for known, count, places in reversed(groups):
             if count == pixels and np.array_equal(known, wavelength[:pixels]):
                 places.append(place)

@@ -1,20 +1,16 @@
-"""Gaia XP: flux over the flux at 550 nm, on the archive's grid of 343 points.
-
-Gaia XP rows with quality: what `prepare_arrays` does for this instrument.
-"""
+"""Gaia XP: flux over the flux at 550 nm, on the archive's grid of 343 points."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pyarrow as pa
 
+from ..atlas.schemas import described
 from ..errors import Reason, SpectrumError
 from ..preparation.gridding import UNKNOWN_VARIANCE, LinearMap, check_wavelength, linear_map
+from ..preparation.prepared import Prepared
 from ..preparation.quality import good_pixels, reason_for_pixels, repair
-
-if TYPE_CHECKING:
-    from .batch import Prepared
+from .modality import Modality, register, windows
 
 GRID = np.arange(336.0, 1021.0, 2.0)
 UNIT = "nm"
@@ -94,3 +90,50 @@ def _set_aside(wavelength: np.ndarray, flux: np.ndarray, good: np.ndarray, refer
         if result.reasons[row] is None:
             result.set_aside(int(row), Reason.NO_FLUX_AT_550NM,
                              f"the flux at {REFERENCE_NM:.0f} nm must be positive; found {reference[row]:.3g}")
+
+
+# XP resolves 30-100 nm^-1: windows are as wide as the line-spread function, about 10 nm in the blue
+WINDOWS = windows(
+    "nm",
+    [
+        ("XP blue end", 336.0, 362.0, "ultraviolet: hot companions, extinction, metallicity"),
+        ("Balmer jump", 362.0, 388.0, "Balmer jump: gravity of A and F stars"),
+        ("Ca HK", 388.0, 402.0, "calcium H and K: metallicity"),
+        ("Hdelta", 402.0, 416.0, "hydrogen: temperature"),
+        ("G band CH", 422.0, 444.0, "CH and Hgamma: carbon, temperature"),
+        ("continuum 460", 450.0, 468.0, "blue continuum; C2 4737 begins after"),
+        ("C2 473", 466.0, 477.0, "C2 Swan band: carbon stars"),
+        ("Hbeta", 478.0, 496.0, "hydrogen: temperature, emission"),
+        ("Mg b MgH", 506.0, 526.0, "Mg b, MgH and C2 5165: gravity, metallicity, carbon"),
+        ("continuum 540", 530.0, 556.0, "around the flux that all is divided by"),
+        ("Na D", 580.0, 600.0, "sodium D: cool dwarfs, interstellar gas"),
+        ("TiO 617", 612.0, 634.0, "titanium oxide, CaH 6385: M stars"),
+        ("BP RP join", 634.0, 646.0, "where BP hands over to RP: calibration"),
+        ("Halpha", 648.0, 666.0, "hydrogen: emission, temperature"),
+        ("CaH TiO 680", 674.0, 704.0, "CaH and TiO: M dwarfs and giants"),
+        ("TiO 710", 705.0, 732.0, "titanium oxide: M stars"),
+        ("continuum 750", 740.0, 756.0, "pseudo-continuum peak of M stars"),
+        ("TiO VO 760", 757.0, 776.0, "titanium and vanadium oxide: M stars"),
+        ("CN 790", 785.0, 812.0, "CN red system: carbon stars"),
+        ("Na I TiO 820", 814.0, 834.0, "sodium doublet: gravity of M stars"),
+        ("Ca triplet", 846.0, 872.0, "calcium triplet: metallicity, gravity, emission"),
+        ("Paschen jump", 818.0, 846.0, "Paschen jump: A and B stars"),
+        ("TiO 890", 880.0, 900.0, "titanium oxide: late M"),
+        ("CN 920", 912.0, 940.0, "CN 9140 of carbon stars"),
+        ("FeH 990", 980.0, 1000.0, "Wing-Ford band: late M dwarfs"),
+        ("XP red end", 1000.0, 1020.0, "red continuum: cool companions, extinction"),
+    ],
+)
+
+COLUMNS = (
+    described(
+        "scale", pa.float32(), "flux at 550 nm that the spectrum was divided by", "W m-2 nm-1", "phot.flux.density"
+    ),
+)
+
+GAIA_XP = register(
+    Modality(
+        "gaia_xp", "gaia", GRID, UNIT, WINDOWS, "Gaia BP/RP", prepare_xp, prepare_xp_rows, COLUMNS,
+        short="xp", id_name="source_id", flux_label="flux / flux at 550 nm", names_stars=True, line_width=1.6,
+    )
+)

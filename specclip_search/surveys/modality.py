@@ -1,18 +1,27 @@
-"""An instrument's physics: its wavelength grid and how raw flux becomes the model's input.
+"""What an instrument is to this package: its grid, how raw flux becomes a model's input, its columns and windows.
 
-Named stretches of the two instruments' spectra, for readers and for residuals.
+Every instrument registers itself: the built-in ones in the files of this folder, further ones from packages that
+name a module under the entry point group ``specclip_search.plugins``. Nothing else names an instrument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 
 import numpy as np
+import pyarrow as pa
 
 from ..errors import QueryError, Reason, SpectrumError
-from . import gaia_xp, lamost_lrs
+from ..keys import add_prefix
+from ..preparation.prepared import Prepared
 
+PLUGINS = "specclip_search.plugins"
+"""Entry point group of modules that register further instruments when they are imported."""
+
+RowPreparation = Callable[[np.ndarray, np.ndarray, np.ndarray, Prepared], None]
+"""Fills a `Prepared` from wavelength (P,), flux (N, P) and inverse variance (N, P)."""
 
 @dataclass(frozen=True, slots=True)
 class SpectralWindow:
@@ -33,81 +42,9 @@ class SpectralWindow:
     note: str
 
 
-def _windows(unit: str, rows: list[tuple[str, float, float, str]]) -> tuple[SpectralWindow, ...]:
+def windows(unit: str, rows: list[tuple[str, float, float, str]]) -> tuple[SpectralWindow, ...]:
+    """Windows in one unit from rows of (name, lo, hi, note)."""
     return tuple(SpectralWindow(name, lo, hi, unit, note) for name, lo, hi, note in rows)
-
-
-# Line wavelengths: NIST Atomic Spectra Database; band heads: Pearse & Gaydon; index bands follow the
-# Lick/IDS definitions (Worthey et al. 1994, ApJS 94, 687; Worthey & Ottaviani 1997, ApJS 111, 377), shifted
-# to vacuum and widened by the 350 km/s of halo stars, because spectra are not at rest.
-LRS_WINDOWS = _windows(
-    "Angstrom",
-    [
-        ("Fe I 4046", 4040.0, 4055.0, "neutral iron"),
-        ("Sr II 4078", 4072.0, 4086.0, "ionised strontium: s-process, giants"),
-        ("Hdelta", 4085.0, 4122.0, "hydrogen: temperature; width of hot and degenerate stars"),
-        ("CN 4216", 4144.0, 4178.0, "CN violet band: nitrogen and carbon in giants"),
-        ("Ca I 4227", 4219.0, 4237.0, "neutral calcium: cool dwarfs"),
-        ("G band CH", 4284.0, 4319.0, "CH: carbon"),
-        ("Hgamma", 4322.0, 4362.0, "hydrogen: temperature"),
-        ("Fe I 4383", 4370.0, 4422.0, "neutral iron"),
-        ("Mg II 4481", 4474.0, 4490.0, "ionised magnesium: A and B stars"),
-        ("He I 4471", 4463.0, 4474.0, "neutral helium: B stars, hot subdwarfs"),
-        ("Fe I 4531", 4515.0, 4561.0, "neutral iron and titanium"),
-        ("Ba II 4554", 4549.0, 4562.0, "ionised barium: s-process"),
-        ("C2 4737", 4668.0, 4742.0, "C2 Swan band: carbon stars"),
-        ("He II 4686", 4680.0, 4694.0, "ionised helium: O stars, hot subdwarfs, emission"),
-        ("Hbeta", 4842.0, 4882.0, "hydrogen: temperature, emission"),
-        ("TiO 4955", 4955.0, 5005.0, "titanium oxide: M stars"),
-        ("[O III] 5007", 4998.0, 5018.0, "nebular emission; Fe II in giants"),
-        ("MgH 5100", 5070.0, 5140.0, "magnesium hydride: cool dwarfs"),
-        ("C2 5165", 5100.0, 5167.0, "C2 Swan band: carbon stars"),
-        ("Mg b", 5161.0, 5195.0, "neutral magnesium: gravity, alpha elements"),
-        ("Fe I 5270", 5247.0, 5288.0, "neutral iron, calcium"),
-        ("Fe I 5328", 5315.0, 5354.0, "neutral iron"),
-        ("Fe I 5406", 5390.0, 5417.0, "neutral iron, chromium"),
-        ("TiO 5448", 5448.0, 5500.0, "titanium oxide: M stars"),
-        ("continuum 4000", 4000.0, 4040.0, "blue end: metallicity, flux calibration"),
-        ("continuum 4600", 4600.0, 4665.0, "few lines"),
-        ("continuum 5550", 5530.0, 5598.8, "few lines; red end of the model's range"),
-    ],
-)
-
-# XP resolves 30-100 nm^-1: windows are as wide as the line-spread function, about 10 nm in the blue
-XP_WINDOWS = _windows(
-    "nm",
-    [
-        ("XP blue end", 336.0, 362.0, "ultraviolet: hot companions, extinction, metallicity"),
-        ("Balmer jump", 362.0, 388.0, "Balmer jump: gravity of A and F stars"),
-        ("Ca HK", 388.0, 402.0, "calcium H and K: metallicity"),
-        ("Hdelta", 402.0, 416.0, "hydrogen: temperature"),
-        ("G band CH", 422.0, 444.0, "CH and Hgamma: carbon, temperature"),
-        ("continuum 460", 450.0, 468.0, "blue continuum; C2 4737 begins after"),
-        ("C2 473", 466.0, 477.0, "C2 Swan band: carbon stars"),
-        ("Hbeta", 478.0, 496.0, "hydrogen: temperature, emission"),
-        ("Mg b MgH", 506.0, 526.0, "Mg b, MgH and C2 5165: gravity, metallicity, carbon"),
-        ("continuum 540", 530.0, 556.0, "around the flux that all is divided by"),
-        ("Na D", 580.0, 600.0, "sodium D: cool dwarfs, interstellar gas"),
-        ("TiO 617", 612.0, 634.0, "titanium oxide, CaH 6385: M stars"),
-        ("BP RP join", 634.0, 646.0, "where BP hands over to RP: calibration"),
-        ("Halpha", 648.0, 666.0, "hydrogen: emission, temperature"),
-        ("CaH TiO 680", 674.0, 704.0, "CaH and TiO: M dwarfs and giants"),
-        ("TiO 710", 705.0, 732.0, "titanium oxide: M stars"),
-        ("continuum 750", 740.0, 756.0, "pseudo-continuum peak of M stars"),
-        ("TiO VO 760", 757.0, 776.0, "titanium and vanadium oxide: M stars"),
-        ("CN 790", 785.0, 812.0, "CN red system: carbon stars"),
-        ("Na I TiO 820", 814.0, 834.0, "sodium doublet: gravity of M stars"),
-        ("Ca triplet", 846.0, 872.0, "calcium triplet: metallicity, gravity, emission"),
-        ("Paschen jump", 818.0, 846.0, "Paschen jump: A and B stars"),
-        ("TiO 890", 880.0, 900.0, "titanium oxide: late M"),
-        ("CN 920", 912.0, 940.0, "CN 9140 of carbon stars"),
-        ("FeH 990", 980.0, 1000.0, "Wing-Ford band: late M dwarfs"),
-        ("XP red end", 1000.0, 1020.0, "red continuum: cool companions, extinction"),
-    ],
-)
-
-
-__all__ = ["GAIA_XP", "LAMOST_LRS", "MODALITIES", "Modality", "SpectralWindow", "get_modality"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +63,30 @@ class Modality:
         ``Angstrom`` or ``nm``.
     windows
         Named stretches of the spectrum that mean something to a reader.
+    title
+        The instrument's name for readers.
+    prepare_flux
+        (P,) wavelength and (N, P) finite flux to (N, n) float64: the model's input by the published arithmetic.
+    prepare_rows
+        The same with masks, errors and quality, see `RowPreparation`.
+    columns
+        Columns of `spectra/<name>` that only this instrument has.
+    short
+        The instrument's name in columns of results, for example ``lrs`` in ``lrs_spec_id``.
+    id_name
+        What the survey calls the key of a spectrum, for example ``obsid``.
+    flux_label
+        What the model's input is, for axes and columns.
+    names_stars
+        The key of a spectrum is the star's Gaia `source_id`. Otherwise catalogues or the sky link it to a star.
+    reach
+        In `unit`: preparation reads no pixel beyond; None where it reads all.
+    keeps_bands
+        The broad-band shape of the raw flux is kept in the column `sed` because the input loses it.
+    line_width
+        Of drawn spectra, in points.
+    small_files
+        One spectrum a file: below some hundred files further processes cost more than they save.
     """
 
     name: str
@@ -134,7 +95,22 @@ class Modality:
     unit: str
     windows: tuple[SpectralWindow, ...]
     title: str
-    _prepare: Callable[[np.ndarray, np.ndarray], np.ndarray] = field(repr=False)
+    prepare_flux: Callable[[np.ndarray, np.ndarray], np.ndarray] = field(repr=False)
+    prepare_rows: RowPreparation = field(repr=False)
+    columns: tuple[pa.Field, ...] = field(default=(), repr=False)
+    short: str = ""
+    id_name: str = "spec_id"
+    flux_label: str = "flux"
+    names_stars: bool = False
+    reach: float | None = None
+    keeps_bands: bool = False
+    line_width: float = 1.0
+    small_files: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.short:
+            object.__setattr__(self, "short", self.prefix)
+        self.wavelength.flags.writeable = False
 
     @property
     def size(self) -> int:
@@ -144,10 +120,20 @@ class Modality:
     @property
     def meta_columns(self) -> tuple[str, ...]:
         """Names of the columns of `spectra/<name>` that a spectrum's `meta` may fill."""
+        measured = {"spec_id", "simulated", "good_fraction", "n_repaired", "n_clipped", "scale", "sed", "flux", "error"}
+        return tuple(name for name in self.schema.names if name not in measured)
+
+    @property
+    def link_column(self) -> str | None:
+        """Column of catalogues that names this instrument's spectra beside a `source_id`; None if none is needed."""
+        return None if self.names_stars else self.id_name
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of `spectra/<name>`."""
         from ..atlas.schemas import spectra_schema
 
-        measured = {"spec_id", "simulated", "good_fraction", "n_repaired", "n_clipped", "scale", "sed", "flux", "error"}
-        return tuple(name for name in spectra_schema(self.name, self.size).names if name not in measured)
+        return spectra_schema(self.columns, self.size)
 
     def prepare(self, wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
         """Turn raw flux into the model's input, once, by the published arithmetic.
@@ -168,11 +154,11 @@ class Modality:
         ------
         SpectrumError
             If wavelengths or flux cannot be used; for many spectra of unknown quality take
-            `specclip_search.preparation.prepare_batch`, which sets bad ones aside.
+            `specclip_search.surveys.batch.prepare_batch`, which sets bad ones aside.
         """
         wavelength = np.asarray(wavelength, dtype=np.float64)
         rows = _rows(flux, wavelength)
-        return self._prepare(wavelength, rows)
+        return self.prepare_flux(wavelength, rows)
 
     def window_mask(self, window: SpectralWindow) -> np.ndarray:
         """(n,) bool: grid points inside a window."""
@@ -206,15 +192,60 @@ def _rows(flux: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
     return rows
 
 
-LAMOST_LRS = Modality(
-    "lamost_lrs", "lamost", lamost_lrs.GRID, lamost_lrs.UNIT, LRS_WINDOWS, "LAMOST low resolution",
-    lamost_lrs.prepare_lrs,
-)
-GAIA_XP = Modality("gaia_xp", "gaia", gaia_xp.GRID, gaia_xp.UNIT, XP_WINDOWS, "Gaia BP/RP", gaia_xp.prepare_xp)
-MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (LAMOST_LRS, GAIA_XP)}
+class _Registry(Mapping[str, Modality]):
+    """Instruments by name, in the order in which they were registered; plugins are loaded when first needed."""
 
-for _modality in MODALITIES.values():
-    _modality.wavelength.flags.writeable = False
+    def __init__(self) -> None:
+        self._known: dict[str, Modality] = {}
+        self._complete = False
+
+    def add(self, modality: Modality) -> None:
+        self._known[modality.name] = modality
+
+    def _load_plugins(self) -> None:
+        if not self._complete:
+            self._complete = True
+            for entry in metadata.entry_points(group=PLUGINS):
+                entry.load()
+
+    def __getitem__(self, name: str) -> Modality:
+        if name not in self._known:
+            self._load_plugins()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_plugins()
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        self._load_plugins()
+        return len(self._known)
+
+
+MODALITIES = _Registry()
+
+
+def register(modality: Modality) -> Modality:
+    """Make an instrument known by its name and by the prefix of its keys.
+
+    Raises
+    ------
+    QueryError
+        If another instrument has the name or the prefix.
+
+    Examples
+    --------
+    >>> from specclip_search.surveys import GAIA_XP
+    >>> get_modality(GAIA_XP.name) is GAIA_XP
+    True
+    """
+    if modality.name in MODALITIES._known:
+        raise QueryError(
+            f"An instrument named '{modality.name}' is registered already.", "Give the new one another name."
+        )
+    add_prefix(modality.prefix, modality.name)
+    MODALITIES.add(modality)
+    return modality
 
 
 def get_modality(name: str) -> Modality:

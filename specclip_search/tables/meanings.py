@@ -96,12 +96,12 @@ def _field(field: pa.Field) -> pa.Field:
 
 @cache
 def _known() -> dict[str, dict[str, str]]:
-    from ..atlas import schemas
     from ..labels import KNOWN
+    from ..surveys import MODALITIES
 
     known = {name: _said(*what) for name, what in _RESULTS.items()}
-    for schema in (schemas.spectra_schema("lamost_lrs", 1), schemas.spectra_schema("gaia_xp", 1)):
-        for field in schema:
+    for modality in MODALITIES.values():
+        for field in modality.schema:
             if field.name not in known and field.name not in ("source", "error"):
                 known[field.name] = {key.decode(): value.decode() for key, value in field.metadata.items()}
     known |= {name: _said(label.description, label.unit, label.ucd) for name, label in KNOWN.items()}

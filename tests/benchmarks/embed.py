@@ -30,9 +30,10 @@ from fakes import fluxes, write_spectra  # noqa: E402
 from specclip_search.atlas import Atlas  # noqa: E402
 from specclip_search.errors import SpecclipError  # noqa: E402
 from specclip_search.indexing.vectors.embed import BATCH_ROWS, embed  # noqa: E402
+from specclip_search.surveys import LRS  # noqa: E402
 from specclip_search.training.checkpoints.folder import build_module, new_card, save_model  # noqa: E402
 from specclip_search.training.model import Model, load_model  # noqa: E402
-from specclip_search.training.networks.aligned import LRS, AlignedModel  # noqa: E402
+from specclip_search.training.networks.aligned import AlignedModel  # noqa: E402
 from specclip_search.training.networks.transformer import MaskedTransformer  # noqa: E402
 
 Timing = tuple[float, float]

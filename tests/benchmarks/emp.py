@@ -30,10 +30,10 @@ from specclip_search.queries.emp.neighbour_estimate import neighbours_say
 from specclip_search.queries.emp.scores import Evidence, combine, gather_evidence, score_stars
 from specclip_search.queries.evaluation.measures import Measured, average_precision, ranked, share
 from specclip_search.queries.evaluation.truth import Truth
-from specclip_search.queries.space.pairs import LRS, XP
 from specclip_search.queries.space.space import Space, open_space
 from specclip_search.queries.views.labels import row_labels, star_labels
 from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
+from specclip_search.surveys import LRS, XP
 
 SNR_BINS = ((0, 40), (40, 80), (60, np.inf), (80, np.inf))
 NEAREST = 20

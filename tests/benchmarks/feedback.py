@@ -43,8 +43,8 @@ class Survey:
         from specclip_search.queries.anomalies.local_quantities import NAMES
         from specclip_search.queries.anomalies.pair_table import vector_rows
         from specclip_search.queries.evaluation.truth import Truth
-        from specclip_search.queries.space.pairs import LRS, XP
         from specclip_search.queries.space.space import open_space
+        from specclip_search.surveys import LRS, XP
 
         space = open_space(Atlas(path))
         names = [f"z_{name}" for name in NAMES]

@@ -36,12 +36,12 @@ from specclip_search.ingest.files import FITS_SUFFIXES, find_files
 from specclip_search.ingest.pipeline import Ingest
 from specclip_search.ingest.plan import Plan
 from specclip_search.ingest.spectra import by_count
-from specclip_search.preparation import prepare_arrays
 from specclip_search.readers import gaia_calibration
 from specclip_search.readers.content import look
 from specclip_search.readers.gaia_xp import iter_xp
 from specclip_search.readers.lamost import observe_lamost, read_lamost, read_with_astropy
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.batch import prepare_arrays
 
 ROWS_XP = 400
 LRS_SURVEY, XP_SURVEY = 10_000_000, 220_000_000

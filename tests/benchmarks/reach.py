@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from specclip_search import LAMOST_LRS, Atlas, load_model, read_spectrum
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.keys import split_of
-from specclip_search.preparation import prepare_batch
 from specclip_search.readers.wavelengths import air_to_vacuum
+from specclip_search.surveys.batch import prepare_batch
 from specclip_search.training.emulator.compare_lamost import MILES_FWHM_A, RESOLUTION, broadened
 from specclip_search.training.model import Model
 

@@ -18,6 +18,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table
+from specclip_search.surveys import get_modality
 
 FIRST = 2**61
 HITS = 100
@@ -44,7 +45,7 @@ def make_atlas(folder: Path, rows: int, vectors: int, dim: int) -> Atlas:
     """Spectra in shards of 2048 with a flux of 4 pixels, a catalogue of 20 columns in random order, vectors."""
     atlas = Atlas.create(folder)
     rng = np.random.default_rng(0)
-    schema = spectra_schema("gaia_xp", 4)
+    schema = spectra_schema(get_modality("gaia_xp").columns, 4)
     stage = atlas.spectra("gaia_xp")
     with stage.lock():
         for part, start in enumerate(range(0, rows, 2048)):

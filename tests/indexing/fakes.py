@@ -11,6 +11,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import Reason, SpectrumError
+from specclip_search.surveys import get_modality
 
 SIZES = {"lamost_lrs": 1462, "gaia_xp": 343}
 
@@ -46,7 +47,7 @@ def write_spectra(atlas: Atlas, modality: str, part: int, flux: np.ndarray, firs
                   release: str = "dr7") -> None:
     """One shard of spectra with these fluxes; other columns are plain."""
     count, size = flux.shape
-    schema = spectra_schema(modality, size)
+    schema = spectra_schema(get_modality(modality).columns, size)
     ids = first_id + np.arange(count, dtype=np.int64)
     given = {"spec_id": ids, "source_id": np.ma.masked_array(ids, mask=ids % 5 == 0), "release": [release] * count,
              "source": ["file"] * count, "simulated": [False] * count, "flux": flux,

@@ -11,6 +11,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
 from specclip_search.catalogs.ingest import ingest_catalog_table
+from specclip_search.surveys import get_modality
 
 FIRST = 2**61 + 128
 DIM = 16
@@ -33,7 +34,7 @@ def write_spectra(atlas: Atlas, modality: str, spec_id: list[int], part: int = 0
         "flux": np.ones((rows, SIZE), np.float32),
         "error": np.ones((rows, SIZE), np.float32),
     }
-    schema = spectra_schema(modality, SIZE)
+    schema = spectra_schema(get_modality(modality).columns, SIZE)
     values = {"spec_id": spec_id, **usual, **columns}
     table = table_from_columns(
         {field.name: values.get(field.name, pa.nulls(rows, field.type)) for field in schema}, schema

@@ -12,7 +12,7 @@ import pyarrow as pa
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema, vectors_schema
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS, get_modality
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 MODALITIES = {LRS: LAMOST_LRS, XP: GAIA_XP}
@@ -149,7 +149,7 @@ def write_spectra(
     release: str = "dr9",
     first: int = 0,
 ) -> None:
-    schema = spectra_schema(modality, MODALITIES[modality].size)
+    schema = spectra_schema(get_modality(modality).columns, MODALITIES[modality].size)
     stage = atlas.spectra(modality)
     with stage.lock():
         for number, rows in enumerate(np.array_split(np.arange(len(spec_id)), shards)):

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from specclip_search.atlas.files import TEMPORARY_PREFIX, file_digest, sync_folder, whole_file, write_json, write_text
 from specclip_search.errors import CheckpointError
+from specclip_search.surveys import LRS, XP
 from specclip_search.version import __version__
 
-from ..networks.aligned import LRS, XP, AlignedModel
+from ..networks.aligned import AlignedModel
 from ..networks.label_head import LabelHead
 from ..networks.mini import MiniModel, MiniSizes
 from ..networks.published import KINDS, LRS_PIXELS, XP_PIXELS, PublishedSizes, build

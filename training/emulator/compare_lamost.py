@@ -28,7 +28,7 @@ from specclip_search.readers import read_spectrum
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.gaia_xp import fit_smooth, smooth_terms
 from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
-from specclip_search.surveys.modality import LAMOST_LRS
+from specclip_search.surveys import LAMOST_LRS
 
 from .compare_xp import read_real_xp, xp_report
 from .miles import miles_stars, resampled, usual_alpha

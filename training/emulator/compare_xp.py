@@ -19,6 +19,7 @@ from specclip_search.simulation.samples.pairs import read_labels
 from specclip_search.simulation.spectra.gaia_xp import MAX_EBV, XP_WAVELENGTH_NM, model_xp, xp_correction
 from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
 from specclip_search.simulation.spectra.reddening import FIRST_NM, FLUX_FLOOR, LAST_NM, fit_reddening, xp_extinction
+from specclip_search.surveys import XP
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -87,7 +88,7 @@ def read_real_xp(emulator: Emulator, atlas: Atlas, catalogue: str, splits: Colle
         raise SimulationError("Nothing is learned from or tuned on acceptance stars; found split 9.", "Use 0 to 8.")
     known = read_labels(atlas.catalog(catalogue))
     pieces: list[tuple[np.ndarray, ...]] = []
-    for _, batch in atlas.spectra("gaia_xp").iter_batches(["source_id", "simulated", "flux", "error"]):
+    for _, batch in atlas.spectra(XP).iter_batches(["source_id", "simulated", "flux", "error"]):
         key = batch["source_id"].fill_null(-1).to_numpy()
         wanted = emulator.snap(known.lookup(key))
         real = ~batch["simulated"].to_numpy(zero_copy_only=False) & np.isin(split_of(key), list(splits))

@@ -20,7 +20,7 @@ from specclip_search.atlas.files import write_text
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.labels import FloatArray
 from specclip_search.simulation.spectra.line_depths import KNOTS_A, TERMS, LineDepths, knot_weights, label_terms
-from specclip_search.surveys.modality import LAMOST_LRS
+from specclip_search.surveys import LAMOST_LRS
 
 from .compare_lamost import MILES_FWHM_A, RESOLUTION, broadened
 from .miles import miles_stars, resampled

@@ -24,7 +24,6 @@ import numpy as np
 from specclip_search.atlas import Atlas
 from specclip_search.errors import MissingExtra
 from specclip_search.keys import VALIDATION_SPLIT
-from specclip_search.preparation import prepare_batch
 from specclip_search.readers import read_spectrum
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.gaia_xp import XP_WAVELENGTH_NM, moved_xp, xp_correction
@@ -32,7 +31,8 @@ from specclip_search.simulation.spectra.labels import FloatArray, SimulationErro
 from specclip_search.simulation.spectra.reddening import xp_extinction
 from specclip_search.simulation.spectra.spectrograph import observe_lrs
 from specclip_search.spectrum import Spectrum
-from specclip_search.surveys.modality import LAMOST_LRS
+from specclip_search.surveys import LAMOST_LRS
+from specclip_search.surveys.batch import prepare_batch
 
 from .compare_xp import FITTED, WINDOW, RealXp, read_real_xp
 from .miles import usual_alpha

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..networks.aligned import LRS, XP
+from specclip_search.surveys import LRS, XP
+
 from .network import Mixture
 
 SNR_EDGES = {LRS: (10.0, 20.0, 40.0, 80.0), XP: (50.0, 100.0, 200.0)}

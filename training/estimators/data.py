@@ -14,8 +14,8 @@ from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.constants import C_KM_S
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
+from specclip_search.surveys import LRS
 
-from ..networks.aligned import LRS
 from ..networks.label_scale import CARBON_MAX_FEH, LABELS, MEASURED
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..networks.aligned import XP
+from specclip_search.surveys import XP
+
 from ..networks.label_scale import from_scale, to_scale
 from .calibration import calibrate, coverage
 from .data import LabelledVectors

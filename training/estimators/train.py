@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from specclip_search.errors import CheckpointError
+from specclip_search.surveys import LRS, XP
 
-from ..networks.aligned import LRS, XP
 from ..networks.label_scale import HOT_COMPOSITION, HOT_TEFF, MEASURED, to_scale
 from .calibration import calibrate
 from .data import LabelledVectors, labelled_vectors

@@ -15,10 +15,10 @@ from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.links import NO_SOURCE, StarLinks, linked_ids, star_links
 from specclip_search.errors import CheckpointError
+from specclip_search.surveys import LRS, XP, get_modality
 
 from ..checkpoints.folder import PIXELS, kind_modalities, whole_folder
 from ..estimators.data import known_labels, read_label_catalogue
-from ..networks.aligned import LRS, XP
 from .pairs import ArrayPairs
 from .recipe import DataSettings
 
@@ -77,7 +77,7 @@ def atlas_source(atlas: Atlas, cache: Path, kind: str, data: DataSettings | None
     for stage in stages.values():
         if not stage.exists:
             raise stage.missing()
-    links = {name: star_links(atlas, name) for name in stages}
+    links = {name: star_links(atlas, get_modality(name).link_column) for name in stages}
     labels = {name: atlas.catalog(name) for name in data.labels}
     for stage in labels.values():
         if not stage.exists:

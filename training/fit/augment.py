@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from specclip_search.constants import C_KM_S
+from specclip_search.surveys import LRS, XP
 
 LRS_LOG_STEP = 1e-4
 XP_REFERENCE = 107
@@ -53,15 +54,15 @@ def augment(modality: str, flux: np.ndarray, error: np.ndarray | None, settings:
         (B, n) float32 each.
     """
     target = flux
-    if modality == "lamost_lrs" and settings.rv_kms:
+    if modality == LRS and settings.rv_kms:
         target = shift_velocity(flux, rng.normal(0.0, settings.rv_kms, len(flux)) * _chosen(flux, settings, rng))
-    if modality == "gaia_xp" and settings.xp_tilt:
+    if modality == XP and settings.xp_tilt:
         target = tilt(flux, rng.normal(0.0, settings.xp_tilt, len(flux)) * _chosen(flux, settings, rng))
     seen = target
-    if modality == "lamost_lrs" and settings.line_strength:
+    if modality == LRS and settings.line_strength:
         seen = scale_lines(seen, settings, rng)
     seen = seen if error is None or not settings.noise else add_noise(seen, error, settings, rng)
-    if modality == "lamost_lrs" and settings.mask_pixels:
+    if modality == LRS and settings.mask_pixels:
         seen = bridge_pixels(seen, settings, rng)
     return seen.astype(np.float32, copy=False), target.astype(np.float32, copy=False)
 

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from specclip_search.surveys import LRS, XP
+
 from ..checkpoints.folder import ModelCard
-from ..networks.aligned import LRS, XP, AlignedModel
+from ..networks.aligned import AlignedModel
 from ..networks.losses import error_weights
 from .distributed import Ranks
 from .pairs import Batch

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from specclip_search.errors import CheckpointError
+from specclip_search.surveys import LRS, XP
 
 from ..checkpoints.folder import ModelCard, build_module, key_differences, load_module
-from ..networks.aligned import LRS, XP, AlignedModel
+from ..networks.aligned import AlignedModel
 from ..networks.heads import Encoder
 from ..networks.published import ALIGNED
 from ..networks.transformer import MaskedTransformer

@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..networks.aligned import LRS, XP, AlignedModel
+from specclip_search.surveys import LRS, XP
+
+from ..networks.aligned import AlignedModel
 from .objective import Objective
 from .pairs import PairSource
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from specclip_search.surveys import LRS, XP
+
 from .heads import SplitDecoder
 from .losses import PUBLISHED_TEMPERATURE, clip_loss, l1_loss
 from .tokens import mean_and_std
 
-XP, LRS = "gaia_xp", "lamost_lrs"
 OTHER = {XP: LRS, LRS: XP}
 SHORT = {XP: "xp", LRS: "lrs"}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .aligned import LRS, XP
+from specclip_search.surveys import LRS, XP
 
 LABELS = ("teff", "logg", "feh", "alpha_fe", "c_fe", "rv")
 UNITS = {"teff": "K", "logg": "log10(cm s-2)", "feh": "dex", "alpha_fe": "dex", "c_fe": "dex", "rv": "km/s"}

@@ -24,7 +24,7 @@ import numpy as np
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.atlas.files import whole_file
 from specclip_search.keys import VALIDATION_SPLIT, split_of
-from specclip_search.queries.space.pairs import XP
+from specclip_search.surveys import XP
 
 from .networks import FEH_OFFSET, FLUX_FLOOR, GROUPS, LOG_SIGMA, OUTPUTS, TRAIN_SPLITS, WEIGHTS, XpNetwork, pack
 from .variation import Variation, variation

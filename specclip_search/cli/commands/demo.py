@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...surveys import LRS, XP
 from ..options import SeedOption, WorkersOption, create_atlas
 from ..progress import Progress, progress_bar
 from ..reports import say, say_accounts, star_count
@@ -30,7 +31,7 @@ LONG_LIST = 1000
 
 JOIN = """SELECT h.rank, h.source_id, round(h.similarity, 4) AS similarity, a.phot_g_mean_mag, a.feh,
        round(x.z * 299792.458) AS lrs_rv_km_s
-FROM similar('gaia:{target}', 50, within := 'gaia_xp') h
+FROM similar('gaia:{target}', 50, within := '{XP}') h
 JOIN apogee a USING (source_id)
 JOIN spectra_lamost_lrs x USING (source_id)
 WHERE a.phot_g_mean_mag < 13 ORDER BY h.rank LIMIT 8"""
@@ -122,7 +123,7 @@ def _search(atlas: Atlas, steps: Steps) -> None:
 
     key = f"gaia:{STAR_SOURCE_ID}"
     sample = atlas.sql("SELECT median(feh) FROM stars WHERE feh IS NOT NULL").fetchall()[0][0]
-    for within, where in (("gaia_xp", "in Gaia XP"), ("lamost_lrs", "across to LAMOST")):
+    for within, where in ((XP, "in Gaia XP"), (LRS, "across to LAMOST")):
         with steps.step(f"search: stars most like {STAR_NAME}, {where}"):
             found = similar(atlas, key, k=NEIGHBOURS, within=within)
         print(f"{STAR_NAME}: [Fe/H] = {STAR_FEH} in the literature, no [Fe/H] in APOGEE. Its nearest {where}:\n")

@@ -197,7 +197,7 @@ def neighbours(
 
 def _modalities(atlas: Atlas, model: str | None, within: str | None) -> list[str]:
     """The instrument asked for, or all that have vectors; an error where there is none."""
-    from ...surveys.modality import MODALITIES, get_modality
+    from ...surveys import MODALITIES, get_modality
 
     name = atlas.require_model(model)
     if within is not None:

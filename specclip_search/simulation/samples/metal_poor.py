@@ -22,7 +22,7 @@ from ...ingest.rows import write_simulated
 from ...keys import split_of
 from ...spectrum import Spectrum
 from ...stages.accounts import IngestReport
-from ...surveys.modality import GAIA_XP, LAMOST_LRS, Modality
+from ...surveys import GAIA_XP, LAMOST_LRS, Modality
 from ..spectra.gaia_xp import correction_digest, moved_xp
 from ..spectra.labels import LABEL_NAMES, FloatArray
 from ..spectra.observe import RELEASE, observe_stars

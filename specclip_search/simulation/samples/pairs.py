@@ -15,7 +15,7 @@ from ...atlas.files import text_digest
 from ...errors import AtlasError
 from ...ingest.rows import write_simulated
 from ...stages.accounts import IngestReport
-from ...surveys.modality import LAMOST_LRS
+from ...surveys import LAMOST_LRS, LRS, XP
 from ..spectra.observe import observe_stars
 from ..spectra.reddening import fit_reddening
 
@@ -116,7 +116,7 @@ def simulate_pairs(
 
     emulator = Emulator.load()
     labels = read_labels(atlas.catalog(catalogue))
-    source, target = atlas.spectra("gaia_xp"), atlas.spectra("lamost_lrs")
+    source, target = atlas.spectra(XP), atlas.spectra(LRS)
     parts = source.parts()
     if not parts:
         raise source.missing()

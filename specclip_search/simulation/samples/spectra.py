@@ -9,7 +9,7 @@ import numpy as np
 
 from ...constants import C_KM_S
 from ...spectrum import Spectrum
-from ...surveys.modality import GAIA_XP
+from ...surveys import GAIA_XP, LRS
 from ..spectra.gaia_xp import XP_WAVELENGTH_NM, moved_xp, smoothing_matrix, xp_fwhm
 from ..spectra.labels import FloatArray
 from ..spectra.line_depths import real_lrs
@@ -122,7 +122,7 @@ def lrs_spectra(emulator: Emulator, bases: Bases, stars: Population, seed: int) 
                 spoil(stars.oddity[i], raw, n, np.random.default_rng([seed, key, 4]))
             meta = _meta(stars, int(i)) | {"z": stars.rv[i] / C_KM_S, "object_class": "STAR"}
             meta |= {f"snr{band}": float(values[n]) for band, values in raw.snr.items()}
-            spectra.append(Spectrum(raw.wavelength, raw.flux[n], raw.ivar[n], "lamost_lrs", key, meta))
+            spectra.append(Spectrum(raw.wavelength, raw.flux[n], raw.ivar[n], LRS, key, meta))
     return spectra
 
 

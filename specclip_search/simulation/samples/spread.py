@@ -17,7 +17,7 @@ from ...catalogs.ingest import ingest_catalog_table
 from ...ingest.rows import write_simulated
 from ...keys import split_of
 from ...stages.accounts import IngestReport
-from ...surveys.modality import LAMOST_LRS
+from ...surveys import LAMOST_LRS
 from ..spectra.labels import DISTANCE_SCALE, LABEL_NAMES, FloatArray, SimulationError
 from ..spectra.observe import observe_stars
 from .metal_poor import FIRST_SIMULATED_ID

@@ -15,7 +15,7 @@ from ...errors import AtlasError
 from ...ingest.rows import write_simulated
 from ...spectrum import Spectrum
 from ...stages.accounts import IngestReport
-from ...surveys.modality import GAIA_XP, LAMOST_LRS, Modality
+from ...surveys import GAIA_XP, LAMOST_LRS, Modality
 from ..spectra.gaia_xp import correction_digest
 from ..spectra.labels import LABEL_NAMES, SimulationError
 from ..spectra.reddening import fit_reddening

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...constants import C_KM_S
 from ...spectrum import Spectrum
+from ...surveys import LRS
 from .labels import FloatArray
 from .line_depths import real_lrs
 from .spectrograph import RawLrs, observe_lrs, sample_snr
@@ -76,7 +77,7 @@ def _spectrum(raw: RawLrs, row: int, key: int, ra: float | None, dec: float | No
         "object_class": "STAR",
         **{f"snr{band}": float(values[row]) for band, values in raw.snr.items()},
     }
-    return Spectrum(raw.wavelength, raw.flux[row], raw.ivar[row], "lamost_lrs", key, meta)
+    return Spectrum(raw.wavelength, raw.flux[row], raw.ivar[row], LRS, key, meta)
 
 
 def _degrees(values: np.ndarray | None, row: int) -> float | None:

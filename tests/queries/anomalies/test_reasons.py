@@ -8,7 +8,7 @@ import pytest
 from specclip_search.queries.anomalies.local_quantities import NAMES
 from specclip_search.queries.anomalies.reasons import Evidence, explain
 from specclip_search.queries.space.windows import WindowSet
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
 
 def evidence(windows: dict[str, dict[str, float]] | None = None, **z: float) -> Evidence:

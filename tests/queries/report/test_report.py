@@ -21,7 +21,7 @@ from specclip_search.queries.report.spectra_svg import Panel, panel_svg
 from specclip_search.queries.report.words import emp_words
 from specclip_search.queries.space.space import open_space
 from specclip_search.queries.space.windows import WindowSet
-from specclip_search.surveys.modality import LAMOST_LRS
+from specclip_search.surveys import LAMOST_LRS
 from specclip_search.version import __version__
 
 pytestmark = pytest.mark.usefixtures("toy_model")

@@ -13,7 +13,7 @@ from specclip_search.queries.similar.picture import plot_similar
 from specclip_search.queries.similar.similar import similar
 from specclip_search.queries.similar.telling_windows import telling_windows
 from specclip_search.queries.space.spectra import read_spectra, read_target, sample_fluxes
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
 pytestmark = pytest.mark.usefixtures("toy_model")
 

@@ -13,6 +13,7 @@ from specclip_search.errors import AtlasError, QueryError
 from specclip_search.indexing.vectors.keys import KeyTable
 from specclip_search.queries.sky.link import link_stars
 from specclip_search.queries.space.pairs import read_keys, star_keys
+from specclip_search.surveys import get_modality
 
 GAIA = 2**61 + np.arange(8, dtype=np.int64) * 1001
 OBSID = 100 + np.arange(8, dtype=np.int64)
@@ -21,7 +22,7 @@ ARCSEC = 1 / 3600
 
 def lrs_table(ra, dec, source_id=None) -> pa.Table:
     n = len(OBSID)
-    columns = {name: [None] * n for name in spectra_schema("lamost_lrs", 1462).names}
+    columns = {name: [None] * n for name in spectra_schema(get_modality("lamost_lrs").columns, 1462).names}
     columns |= {
         "spec_id": OBSID,
         "release": ["dr10"] * n,
@@ -33,7 +34,7 @@ def lrs_table(ra, dec, source_id=None) -> pa.Table:
     }
     if source_id is not None:
         columns["source_id"] = source_id
-    return table_from_columns(columns, spectra_schema("lamost_lrs", 1462))
+    return table_from_columns(columns, spectra_schema(get_modality("lamost_lrs").columns, 1462))
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def atlas(tmp_path):
 
 
 def test_ids_of_a_catalogue_link_without_any_command(atlas):
-    links = star_links(atlas)
+    links = star_links(atlas, "obsid")
     assert dict(zip(links.obsid.tolist(), links.source_id.tolist(), strict=True)) == {101: GAIA[1], 102: GAIA[2]}
     stars, known = read_keys(atlas.spectra("lamost_lrs").parts()[0], links)
     assert stars.tolist() == [GAIA[0], GAIA[1], GAIA[2], *[NO_SOURCE] * 5]
@@ -124,7 +125,7 @@ def test_where_nothing_lies_near_no_earlier_link_is_left(atlas):
 
 def test_an_obsid_of_two_stars_is_linked_to_none(atlas):
     ingest_catalog_table(atlas, "other", pa.table({"obsid": OBSID[1:2], "source_id": GAIA[7:8]}))
-    links = star_links(atlas)
+    links = star_links(atlas, "obsid")
     assert links.obsid.tolist() == [102]
     assert links.conflicts.tolist() == [101]
     assert link_stars(atlas, "gaia").conflicts == 1

@@ -14,11 +14,11 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import QueryError, SpecclipError
-from specclip_search.preparation import prepare_batch
 from specclip_search.queries.sql.sandbox import run_untrusted
 from specclip_search.queries.views.connection import connect
 from specclip_search.readers import read_spectrum
-from specclip_search.surveys.modality import get_modality
+from specclip_search.surveys import get_modality
+from specclip_search.surveys.batch import prepare_batch
 from specclip_search.training.model import find_model, load_model
 
 from ..small_atlas import star
@@ -38,7 +38,7 @@ def spectra(atlas: Atlas, modality: str, spec_id: list[int], release: list[str],
         "flux": flux,
         "error": np.full(flux.shape, 0.01),
     }
-    schema = spectra_schema(modality, size)
+    schema = spectra_schema(get_modality(modality).columns, size)
     table = table_from_columns({f.name: known.get(f.name, pa.nulls(len(spec_id), f.type)) for f in schema}, schema)
     stage = atlas.spectra(modality)
     with stage.lock():

@@ -24,7 +24,7 @@ from specclip_search.queries.translation.nuisance_shapes import (
     xp_shapes,
 )
 from specclip_search.queries.translation.residual_covariance import ResidualLaw, learn_law, whiten
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
 WAVE = np.asarray(LAMOST_LRS.wavelength)
 XP_WAVE = np.asarray(GAIA_XP.wavelength)

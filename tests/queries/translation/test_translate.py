@@ -19,7 +19,7 @@ from specclip_search.queries.translation import translate as translate_module
 from specclip_search.queries.translation.learned_errors import load
 from specclip_search.queries.translation.model_error import learn_model_error, measure
 from specclip_search.queries.translation.translate import translate
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
 LRS, XP = "lamost_lrs", "gaia_xp"
 

@@ -14,7 +14,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.indexing.vectors import model_copy as clustered
 from specclip_search.queries.translation.translate import translate
-from specclip_search.surveys.modality import LAMOST_LRS
+from specclip_search.surveys import LAMOST_LRS
 
 pytest.importorskip("distributed", reason="Dask's cluster is not installed")
 LRS = "lamost_lrs"

@@ -10,7 +10,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import SpecclipError
 from specclip_search.ingest import ingest_gaia_xp
-from specclip_search.surveys.modality import GAIA_XP
+from specclip_search.surveys import GAIA_XP
 
 FIRST = 5853498713190525696
 

@@ -18,7 +18,7 @@ from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import AtlasError, SpecclipError
 from specclip_search.ingest import ingest_lamost
 from specclip_search.readers import read_spectrum
-from specclip_search.surveys.modality import LAMOST_LRS
+from specclip_search.surveys import LAMOST_LRS
 
 
 def atlas_bytes(atlas):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from specclip_search.preparation import prepare_arrays, prepare_batch
 from specclip_search.preparation.bands import BAND_CENTRES, BAND_EDGES, BANDS, band_levels, known_band_levels
 from specclip_search.readers import read_spectrum
 from specclip_search.spectrum import Spectrum
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.batch import prepare_arrays, prepare_batch
 
 GRID = 10 ** (3.5682 + 1e-4 * np.arange(3909))
 

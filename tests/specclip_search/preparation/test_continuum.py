@@ -8,7 +8,7 @@ from scipy.signal import medfilt
 
 from specclip_search.preparation.continuum import continuum, continuum_grid, median_of_seven, positive
 from specclip_search.readers.lamost import read_lamost
-from specclip_search.surveys.modality import LAMOST_LRS
+from specclip_search.surveys import LAMOST_LRS
 
 from .published_continuum import published_continuum, published_lrs_input
 

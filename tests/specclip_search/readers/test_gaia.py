@@ -18,7 +18,7 @@ from specclip_search.readers import iter_spectra, read_spectrum
 from specclip_search.readers.content import look
 from specclip_search.readers.gaia_tables import iter_rows, parse_numbers
 from specclip_search.readers.gaia_xp import iter_xp
-from specclip_search.surveys.modality import GAIA_XP
+from specclip_search.surveys import GAIA_XP
 
 IDS = [5853498713190525696, 5762406957886626816]
 

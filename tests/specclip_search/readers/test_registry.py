@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from specclip_search.errors import Reason, SpectrumError
-from specclip_search.preparation import prepare_batch
 from specclip_search.readers import Reader, read_spectrum, register, register_with_specutils
 from specclip_search.readers.registry import READERS
 from specclip_search.readers.wavelengths import air_to_vacuum
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.batch import prepare_batch
 
 WAVE = np.arange(3650.0, 9200.0, 1.5)
 FLUX = 100 + 10 * np.sin(WAVE / 200)

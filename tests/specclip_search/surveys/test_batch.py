@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from specclip_search.errors import Reason
-from specclip_search.preparation import prepare_arrays, prepare_batch
 from specclip_search.readers.lamost import read_lamost
 from specclip_search.spectrum import Spectrum
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS
+from specclip_search.surveys.batch import prepare_arrays, prepare_batch
 
 GRID = 10 ** (3.5682 + 1e-4 * np.arange(3909))
 WINDOW = (LAMOST_LRS.wavelength[0] <= GRID) & (LAMOST_LRS.wavelength[-1] >= GRID)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specclip_search.errors import QueryError, Reason, SpectrumError
-from specclip_search.surveys.modality import GAIA_XP, LAMOST_LRS, MODALITIES, get_modality
+from specclip_search.surveys import GAIA_XP, LAMOST_LRS, MODALITIES, get_modality
 
 
 @pytest.fixture(scope="module")

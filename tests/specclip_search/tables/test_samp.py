@@ -16,6 +16,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.cli.main import run
 from specclip_search.errors import QueryError
+from specclip_search.surveys import get_modality
 from specclip_search.tables.samp import SampTable, samp_module, send_spectrum
 
 IDS = [2**61 + 1, None, 2**53 + 1]
@@ -167,7 +168,7 @@ def test_a_spectrum_goes_to_those_that_show_spectra_and_as_a_table_to_others(
     flux = np.linspace(0.5, 1.5, 343, dtype=np.float32)[None]
     known = {"spec_id": [star], "source_id": [star], "release": ["dr3"], "source": ["made"], "simulated": [False]}
     known |= {"flux": flux, "error": np.where(np.arange(343) == 5, np.inf, 0.1)[None]}
-    schema = spectra_schema("gaia_xp", 343)
+    schema = spectra_schema(get_modality("gaia_xp").columns, 343)
     columns = {f.name: known.get(f.name, pa.nulls(1, f.type)) for f in schema}
     with atlas.spectra("gaia_xp").lock():
         atlas.spectra("gaia_xp").write(0, table_from_columns(columns, schema), schema=schema, inputs="made")

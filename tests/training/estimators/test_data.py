@@ -16,6 +16,7 @@ from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.constants import C_KM_S
 from specclip_search.errors import AtlasError, CheckpointError
 from specclip_search.keys import split_of
+from specclip_search.surveys import get_modality
 from specclip_search.training.estimators.data import labelled_vectors
 from specclip_search.training.estimators.estimators import load_estimators
 from specclip_search.training.estimators.train import EstimatorRecipe, train_estimators
@@ -44,7 +45,7 @@ class Tiny:
 
 
 def write(atlas: Atlas, modality: str, part: int, ids: np.ndarray, flux: np.ndarray, z: np.ndarray) -> None:
-    schema = spectra_schema(modality, SIZES[modality])
+    schema = spectra_schema(get_modality(modality).columns, SIZES[modality])
     count = len(ids)
     given = {"spec_id": ids, "source_id": ids, "release": ["x"] * count, "source": ["f"] * count,
              "simulated": [modality == LRS] * count, "flux": flux, "error": np.ones_like(flux), "z": z,

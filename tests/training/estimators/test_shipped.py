@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from specclip_search.errors import CheckpointError
-from specclip_search.preparation import prepare_batch
 from specclip_search.readers import read_spectrum
-from specclip_search.surveys.modality import get_modality
+from specclip_search.surveys import get_modality
+from specclip_search.surveys.batch import prepare_batch
 from specclip_search.training.estimators.estimators import CARD, load_estimators
 from specclip_search.training.model import find_model, load_model
 

@@ -11,6 +11,7 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import AtlasError, CheckpointError
+from specclip_search.surveys import get_modality
 from specclip_search.training.fit.atlas_pairs import atlas_source
 from specclip_search.training.fit.augment import Augmentation, augment, bridge_pixels, shift_velocity
 from specclip_search.training.fit.pairs import ArrayPairs
@@ -114,7 +115,7 @@ def test_pairs_of_an_atlas(pairs: ArrayPairs, tmp_path: Path) -> None:
 
 def write_spectra(atlas: Atlas, modality: str, number: int, pairs: ArrayPairs, rows: np.ndarray, spec_id: np.ndarray,
                   source_id: np.ndarray) -> None:
-    schema = spectra_schema(modality, pairs.flux[modality].shape[1])
+    schema = spectra_schema(get_modality(modality).columns, pairs.flux[modality].shape[1])
     columns = {f.name: [None] * len(rows) for f in schema}
     columns |= {"spec_id": spec_id, "source_id": source_id, "release": ["dr1"] * len(rows),
                 "simulated": [True] * len(rows), "flux": pairs.flux[modality][rows],

@@ -8,12 +8,12 @@ import torch
 
 from specclip_search.errors import CheckpointError
 from specclip_search.keys import split_of
+from specclip_search.surveys import LRS, XP
 from specclip_search.training.checkpoints.folder import new_card
 from specclip_search.training.fit.augment import Augmentation, augment
 from specclip_search.training.fit.objective import Objective
 from specclip_search.training.fit.pairs import ArrayPairs
 from specclip_search.training.fit.recipe import DataSettings, LossSettings, OptimiserSettings, Recipe
-from specclip_search.training.networks.aligned import LRS, XP
 from specclip_search.training.networks.label_scale import LABELS
 from specclip_search.training.networks.losses import label_loss
 from specclip_search.training.networks.mini import LabelGuide, MiniModel, MiniSizes

@@ -19,6 +19,7 @@ from specclip_search.simulation.samples.metal_poor import (
 from specclip_search.simulation.samples.pairs import read_labels, simulate_pairs
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.gaia_xp import model_xp, moved_xp, smoothing_matrix, xp_correction
+from specclip_search.surveys import get_modality
 
 IDS = np.arange(12, dtype=np.int64) * 640 + 2**60 + 1
 TEFF = np.where(np.arange(12) == 3, 2500.0, 4600.0 + 150 * np.arange(12))
@@ -44,7 +45,7 @@ def xp_table(rows: slice) -> pa.Table:
     emulator = Emulator.load()
     flux = model_xp(emulator, np.tile([5000.0, 4.4, -1.0, 0.2, 0.0], (len(ids), 1)))
     flux = flux / flux[:, 107:108]
-    columns = {name: [None] * len(ids) for name in spectra_schema("gaia_xp", 343).names}
+    columns = {name: [None] * len(ids) for name in spectra_schema(get_modality("gaia_xp").columns, 343).names}
     columns |= {
         "spec_id": ids,
         "source_id": ids,
@@ -54,7 +55,7 @@ def xp_table(rows: slice) -> pa.Table:
         "flux": flux,
         "error": np.full_like(flux, 0.01),
     }
-    return table_from_columns(columns, spectra_schema("gaia_xp", 343))
+    return table_from_columns(columns, spectra_schema(get_modality("gaia_xp").columns, 343))
 
 
 def make_atlas(path, parts=2, catalogue=True) -> Atlas:

@@ -24,6 +24,7 @@ from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.gaia_xp import model_xp
 from specclip_search.simulation.spectra.labels import SimulationError
 from specclip_search.simulation.spectra.spectrograph import WAVELENGTH, observe_lrs
+from specclip_search.surveys import get_modality
 
 COUNT = 60
 IDS = np.arange(COUNT, dtype=np.int64) * 640 + 2**60 + 128 * (np.arange(COUNT) % 10)
@@ -45,13 +46,13 @@ def make_atlas(path) -> Atlas:
     )  # fmt: skip
     flux = model_xp(Emulator.load(), labels)
     flux = flux / flux[:, 107:108]
-    columns = {name: [None] * COUNT for name in spectra_schema("gaia_xp", 343).names}
+    columns = {name: [None] * COUNT for name in spectra_schema(get_modality("gaia_xp").columns, 343).names}
     columns |= {
         "spec_id": IDS, "source_id": IDS, "release": ["dr3"] * COUNT, "simulated": [False] * COUNT,
         "flux": flux, "error": flux * 0.002 * 2.0 ** (G_MAG - 11.0)[:, None],
     }  # fmt: skip
     atlas = Atlas.create(path)
-    table = table_from_columns(columns, spectra_schema("gaia_xp", 343))
+    table = table_from_columns(columns, spectra_schema(get_modality("gaia_xp").columns, 343))
     with atlas.spectra("gaia_xp").lock():
         atlas.spectra("gaia_xp").write(0, table, schema=table.schema, inputs="real")
     names = ("teff", "logg", "feh", "alpha_fe", "c_fe")

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from specclip_search import LAMOST_LRS, read_spectrum
-from specclip_search.preparation import prepare_batch
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.simulation.spectra.labels import SimulationError
 from specclip_search.simulation.spectra.observe import observe_stars
 from specclip_search.simulation.spectra.spectrograph import WAVELENGTH, band_snr, noise_curves, observe_lrs
+from specclip_search.surveys.batch import prepare_batch
 
 from ..lamost_files import write_lamost_fits
 

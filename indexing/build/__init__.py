@@ -1,0 +1,1 @@
+"""From vectors to an index, with its measured recall."""
