@@ -32,6 +32,7 @@ check: $(READY)
 	@$(BIN)/ruff check .
 	@rm -rf build/installed && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
 	@cd build/installed && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+	@cd build/installed && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 
 bench: $(READY)
 	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
 from specclip_search.surveys import LRS
 
-from .checkpoints.folder import LABEL_HEAD, PIXELS, TOML, ModelCard, load_card, load_metrics, load_module
+from .checkpoints.folder import LABEL_HEAD, PIXELS, ModelCard, load_card, load_metrics, load_module
 from .checkpoints.settings import did_you_mean
+from .checkpoints.shipped import find_model
 from .networks.aligned import AlignedModel
 from .networks.autoencoder import AutoEncoder
 from .networks.tokens import mean_and_std
@@ -241,30 +241,9 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
     folder = find_model(name_or_folder)
     if load_card(folder).kind == LABEL_HEAD:
         raise CheckpointError(f"{folder} holds a label head, not a model that makes vectors.",
-                              "Load it with specclip_search.training.networks.label_head.LabelHead.load.")
+                              "Load it with specclip_search.training.checkpoints.folder.load_label_head.")
     card, module = load_module(folder, verify)
     return Model(card, module, device, precision, batch_size, load_metrics(folder), folder)
-
-
-def find_model(name_or_folder: str | Path) -> Path:
-    """Folder of a model: the one given, or that of a shipped model of this name."""
-    folder = Path(name_or_folder)
-    if (folder / TOML).is_file():
-        return folder
-    shipped = shipped_models()
-    if str(name_or_folder) in shipped:
-        return Path(str(files("specclip_search.training").joinpath("weights", str(name_or_folder))))
-    if folder.is_dir():
-        load_card(folder)
-    raise CheckpointError(f"No model folder at '{name_or_folder}', and no shipped model of that name.",
-                          did_you_mean(str(name_or_folder), shipped) if shipped else
-                          "Make one with `specclip-search train mini` or `specclip-search model import`.")
-
-
-def shipped_models() -> list[str]:
-    """Names of the models whose weights come with the package."""
-    weights = files("specclip_search.training").joinpath("weights")
-    return sorted(p.name for p in weights.iterdir() if p.joinpath(TOML).is_file()) if weights.is_dir() else []
 
 
 def pick_device(device: str) -> torch.device:

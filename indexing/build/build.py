@@ -14,7 +14,8 @@ from specclip_search.atlas.files import sync_folder, writer_lock
 from specclip_search.surveys import XP
 from specclip_search.version import __version__
 
-from ..search.engines import Engine, choose_engine
+from ..search.choose_engine import choose_engine
+from ..search.engines import Engine
 from ..search.faiss_library import default_threads, load_faiss
 from ..search.index import VectorIndex
 from ..search.recipe import Recipe, choose_recipe

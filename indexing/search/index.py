@@ -25,7 +25,8 @@ from ..vectors.index_folder import FAISS_FILE, STORE, Generation, current_genera
 from ..vectors.keys import KeyTable
 from ..vectors.means import centre, ensure_mean, load_mean, read_mean
 from ..vectors.table import VectorTable
-from .engines import DeviceLists, Engine, Held, ProcessorEngine, choose_engine
+from .choose_engine import choose_engine
+from .engines import DeviceLists, Engine, Held, ProcessorEngine
 from .exact import Block, in_slices
 from .lists import InvertedLists
 from .row_set import RowSet, exclusion_lists

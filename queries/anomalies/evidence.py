@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from specclip_search.surveys import LRS, XP
 
+from ..space.spectra import read_columns
 from ..space.windows import WindowSet
 from ..statistics.robust_trend import median_and_sigma
 from .local_quantities import NAMES, Features, Neighbours
@@ -73,27 +71,6 @@ def _quality(space: Space, pairs: PairTable, chosen: np.ndarray) -> dict[str, np
         rows = (pairs.lrs_row if side == "lrs" else pairs.xp_row)[chosen]
         columns = read_columns(space, modality, rows, (*QUALITY, *extra))
         result |= {f"{side}_{name}": values for name, values in columns.items()}
-    return result
-
-
-def read_columns(space: Space, modality: str, rows: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Numeric columns of the spectra that stand at vector rows, as float64; NaN where null.
-
-    Vector shards hold the rows of the spectra shards of the same number, in the same order.
-    """
-    parts = space.atlas.vectors(space.model, modality).parts()
-    offsets = np.concatenate([[0], np.cumsum([part.rows for part in parts])])
-    result = {name: np.full(len(rows), np.nan) for name in names}
-    owner = np.searchsorted(offsets, rows, side="right") - 1
-    for number in np.unique(owner):
-        path = space.atlas.spectra(modality).parquet_path(parts[number].number)
-        present = [name for name in names if name in pq.read_schema(path).names]
-        table = pq.ParquetFile(path).read(columns=present)
-        here = owner == number
-        for name in present:
-            column = table[name].cast("uint8") if pa.types.is_boolean(table.schema.field(name).type) else table[name]
-            values = column.cast("float64").to_numpy()
-            result[name][here] = values[rows[here] - offsets[number]]
     return result
 
 

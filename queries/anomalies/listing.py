@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from specclip_search.atlas.schemas import described
 from specclip_search.surveys import LRS, XP
 
-from .evidence import read_columns
+from ..space.spectra import read_columns
 from .global_quantities import GLOBAL_NAMES
 from .local_quantities import LOCAL_NAMES, NAMES
 from .pair_table import vector_rows

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from specclip_search.training.xp_metallicity.weighting import LOWEST, REFERENCE, depth
+
 from .probability import logistic
 
 FILE = "emp_combination.json"
 PARTS = ("lrs_estimator", "xp_estimator", "xp_network", "neighbours")
-REFERENCE = -2.0
-LOWEST = -3.0
 # pull of the weights to equal shares, in stars
 PRIOR_STARS = 4.0
 
@@ -65,11 +65,6 @@ def plain(parts: tuple[str, ...]) -> Combination:
     """Where nothing was learned: the mean of the log-odds."""
     equal = (1.0 / len(parts),) * len(parts)
     return Combination(parts, equal, equal, 0.0, 0.0, 0, 0)
-
-
-def depth(below: np.ndarray) -> np.ndarray:
-    """How far a metallicity lies on the way from -2 (0) to -3 (1)."""
-    return np.clip((REFERENCE - below) / (REFERENCE - LOWEST), 0.0, 1.0)
 
 
 def learn(

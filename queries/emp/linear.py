@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from specclip_search.training.xp_metallicity.weighting import inverse_density
+
 from .seeds import Seeds
 
 if TYPE_CHECKING:
@@ -99,10 +101,3 @@ def _with_one(vectors: np.ndarray) -> np.ndarray:
     return np.column_stack([vectors.astype(np.float64), np.ones(len(vectors))])
 
 
-def inverse_density(values: np.ndarray, width: float = 0.25, cap: float = 20.0) -> np.ndarray:
-    """Weight of each star against the number of stars within its bin, at most `cap` times the commonest's."""
-    bins = np.floor(values / width).astype(np.int64)
-    if len(values) == 0:
-        return np.empty(0)
-    _, inverse, counts = np.unique(bins, return_inverse=True, return_counts=True)
-    return np.minimum(counts.max() / counts[inverse], cap)

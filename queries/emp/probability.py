@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .linear import inverse_density
+from specclip_search.training.xp_metallicity.weighting import inverse_density
 
 MIN_LABELLED = 100
 MIN_POSITIVES = 30

@@ -9,7 +9,7 @@ import numpy as np
 
 from specclip_search.surveys import LRS, XP
 
-from ..anomalies.evidence import read_columns
+from ..space.spectra import read_columns
 
 if TYPE_CHECKING:
     from ..space.space import Space

@@ -18,7 +18,7 @@ from specclip_search.errors import QueryError
 from ..space.lookup import open_lookup
 from ..space.space import Space
 from ..space.targets import Target
-from ..views.parquet import committed_files, fields_of
+from ..views.parquet import fields_of
 from .search import MAX_K, Hits, left_out_rows, search_targets
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def with_estimates(atlas: Atlas, model: str, hits: pa.Table) -> pa.Table:
     values: dict[str, np.ndarray] = {name: np.full(hits.num_rows, np.nan, np.float32) for name in COLUMNS}
     fields: dict[str, pa.Field] = {}
     for modality in pc.unique(hits["modality"]).to_pylist():
-        files = committed_files(atlas.estimates(modality, model).folder)
+        files = atlas.estimates(modality, model).paths()
         if not files:
             continue
         fields |= {field.name: field for field in fields_of(files[0]) if field.name in COLUMNS}

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError, Reason, SpectrumError
 from specclip_search.keys import parse_key, release_order
 
-from ..views.parquet import committed_files
 from .lookup import Lookup, open_lookup
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
+
+    from .space import Space
 
 SAMPLED_GROUPS = 8
 
@@ -89,7 +91,7 @@ def read_spectra(
 
 
 def _lookup(atlas: Atlas, modality: str) -> Lookup:
-    files = committed_files(atlas.spectra(modality).folder)
+    files = atlas.spectra(modality).paths()
     if not files:
         raise atlas.spectra(modality).missing()
     return open_lookup(atlas, f"spectra_{modality}", files, "spec_id")
@@ -172,3 +174,24 @@ def sample_fluxes(atlas: Atlas, modality: str, most: int = 1000, seed: int = 0) 
         rows = np.sort(rng.choice(len(matrix), size=min(share, len(matrix)), replace=False))
         pieces.append(np.asarray(matrix[rows], dtype=np.float64))
     return np.concatenate(pieces)[:most]
+
+
+def read_columns(space: Space, modality: str, rows: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Numeric columns of the spectra that stand at vector rows, as float64; NaN where null.
+
+    Vector shards hold the rows of the spectra shards of the same number, in the same order.
+    """
+    parts = space.atlas.vectors(space.model, modality).parts()
+    offsets = np.concatenate([[0], np.cumsum([part.rows for part in parts])])
+    result = {name: np.full(len(rows), np.nan) for name in names}
+    owner = np.searchsorted(offsets, rows, side="right") - 1
+    for number in np.unique(owner):
+        path = space.atlas.spectra(modality).parquet_path(parts[number].number)
+        present = [name for name in names if name in pq.read_schema(path).names]
+        table = pq.ParquetFile(path).read(columns=present)
+        here = owner == number
+        for name in present:
+            column = table[name].cast("uint8") if pa.types.is_boolean(table.schema.field(name).type) else table[name]
+            values = column.cast("float64").to_numpy()
+            result[name][here] = values[rows[here] - offsets[number]]
+    return result

@@ -13,13 +13,12 @@ from specclip_search.errors import QueryError
 from specclip_search.tables import FORMATS, format_of, write_rows
 from specclip_search.tables.hats import MARGIN_ARCSEC, MAX_ROWS, write_hats
 
-from ..views.connection import AtlasConnection, connect
-from ..views.rows import with_meanings
+from ..views.rows import stream
+from .ask import connect
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
-_BATCH_ROWS = 65_536
 _CHOICES = (*(name for name in FORMATS if name != "table"), "hats")
 
 
@@ -72,21 +71,6 @@ def export_table(
             write_rows(whole, chosen, output)
             rows = whole.num_rows
     return f"{rows:,} rows"
-
-
-def stream(connection: AtlasConnection, table: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Columns, with their meaning, and rows of a view or SELECT, a batch at a time."""
-    rows = connection.run(f"SELECT * FROM {table}" if table.isidentifier() else table)
-    if rows is None:
-        raise QueryError(f"'{table}' is neither a table nor a SELECT.", "Name a view or catalogue, or give a SELECT.")
-    reader = connection.guarded(lambda: rows.relation.to_arrow_reader(_BATCH_ROWS))
-    schema = with_meanings(reader.schema.empty_table(), connection.views).schema
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        while (batch := connection.guarded(lambda: next(reader, None))) is not None:
-            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-
-    return schema, batches()
 
 
 def _format(format: str | None, output: str | os.PathLike[str]) -> str:

@@ -56,11 +56,11 @@ def answer(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> 
     """
     from specclip_search.atlas import Atlas
 
-    from ..views.connection import AtlasConnection
     from ..views.rows import with_meanings
+    from .ask import connect
     from .sandbox_rules import check_statement
 
-    with AtlasConnection(_opened(atlas_path, Atlas), strangers=True) as connection:
+    with connect(_opened(atlas_path, Atlas), untrusted=True) as connection:
         if not connection.asks_for_columns(statement):
             check_statement(connection.duckdb, statement, connection.views.all)
         connection.prepare(statement)
@@ -171,9 +171,8 @@ if __name__ == "__main__":
     # whatever prints must not get between answers
     sys.stdout = sys.stderr
     # a statement's time does not pay for imports
-    import specclip_search.queries.similar.similar
-    import specclip_search.queries.sql.sandbox_rules
-    import specclip_search.queries.views.connection  # noqa: F401
+    import specclip_search.queries.sql.ask
+    import specclip_search.queries.sql.sandbox_rules  # noqa: F401
 
     output.write(READY)
     output.flush()

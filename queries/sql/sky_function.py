@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,9 @@ import pyarrow as pa
 from ..sky.crossmatch import matched
 
 if TYPE_CHECKING:
-    import duckdb
+    from specclip_search.atlas import Atlas
+
+    from ..views.connection import AtlasConnection
 
 _SIDE = 'STRUCT("row" BIGINT, ra DOUBLE, dec DOUBLE, pmra DOUBLE, pmdec DOUBLE)[]'
 _PAIR = 'STRUCT("left" BIGINT, "right" BIGINT, separation_arcsec DOUBLE, candidates BIGINT)[]'
@@ -45,16 +46,11 @@ _SKY_MATCH = (
 )
 
 
-def add_sky_match(connection: duckdb.DuckDBPyConnection, failed: Callable[[Exception], None]) -> None:
+def add_sky_match(connection: AtlasConnection, atlas: Atlas, files: bool) -> None:
     """Make `sky_match(left, right, radius_arcsec := 1.0, ...)` known to `connection`.
 
     It gives the rows that `specclip_search.queries.sky.crossmatch.crossmatch` gives; the tables are named, as views or
     as names of a WITH.
-
-    Parameters
-    ----------
-    failed
-        Is told errors that are raised inside DuckDB, which passes on only their text.
     """
     from duckdb.func import FunctionNullHandling, PythonUDFType
 
@@ -70,19 +66,19 @@ def add_sky_match(connection: duckdb.DuckDBPyConnection, failed: Callable[[Excep
             plain = zip(*(column.to_pylist() for column in (radius, nearest, left_epoch, right_epoch)), strict=True)
             return pa.array([_pairs(left[n], right[n], *row) for n, row in enumerate(plain)], _PAIR_TYPE)
         except Exception as error:
-            failed(error)
+            connection.failures.keep(error)
             raise
 
-    connection.create_function(
+    connection.duckdb.create_function(
         "_sky_match",
         pairs,
-        [connection.type(kind) for kind in (_SIDE, _SIDE, "DOUBLE", "BOOLEAN", "DOUBLE", "DOUBLE")],
-        connection.type(_PAIR),
+        [connection.duckdb.type(kind) for kind in (_SIDE, _SIDE, "DOUBLE", "BOOLEAN", "DOUBLE", "DOUBLE")],
+        connection.duckdb.type(_PAIR),
         type=PythonUDFType.ARROW,
         side_effects=True,
         null_handling=FunctionNullHandling.SPECIAL,
     )
-    connection.execute(_SKY_MATCH)
+    connection.duckdb.execute(_SKY_MATCH)
 
 
 def _pairs(

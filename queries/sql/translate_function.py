@@ -16,12 +16,10 @@ from specclip_search.errors import QueryError, Reason, SpectrumError
 from specclip_search.keys import parse_key
 
 if TYPE_CHECKING:
-    import duckdb
-
     from specclip_search.atlas import Atlas
 
+    from ..views.connection import AtlasConnection
     from ..views.views import AtlasViews
-    from .search_functions import Failures
 
 _PIXEL = "STRUCT(modality VARCHAR, wavelength DOUBLE, flux FLOAT)[]"
 _PIXEL_TYPE = pa.list_(pa.struct([("modality", pa.string()), ("wavelength", pa.float64()), ("flux", pa.float32())]))
@@ -31,13 +29,11 @@ _MACRO = (
 )
 
 
-def add_translate(connection: duckdb.DuckDBPyConnection, views: AtlasViews, failures: Failures, files: bool) -> None:
+def add_translate(connection: AtlasConnection, atlas: Atlas, files: bool) -> None:
     """Make `translate` known to `connection`.
 
     Parameters
     ----------
-    failures
-        Where errors of ours are kept, which DuckDB would pass on as text.
     files
         Whether a target may be the path of a spectrum file.
     """
@@ -45,21 +41,21 @@ def add_translate(connection: duckdb.DuckDBPyConnection, views: AtlasViews, fail
 
     def translate(targets: pa.ChunkedArray) -> pa.Array:
         try:
-            return _predicted(views, targets.to_pylist(), files)
+            return _predicted(connection.views, targets.to_pylist(), files)
         except Exception as error:
-            failures.last = error
+            connection.failures.keep(error)
             raise
 
-    connection.create_function(
+    connection.duckdb.create_function(
         "_translate",
         translate,
         ["varchar"],
-        connection.type(_PIXEL),
+        connection.duckdb.type(_PIXEL),
         type=PythonUDFType.ARROW,
         null_handling=FunctionNullHandling.SPECIAL,
         side_effects=True,
     )
-    connection.execute(_MACRO)
+    connection.duckdb.execute(_MACRO)
 
 
 def _predicted(views: AtlasViews, targets: Sequence[str | None], files: bool) -> pa.Array:

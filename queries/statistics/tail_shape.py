@@ -2,7 +2,8 @@
 
 A few thousand reference stars of an atlas say what happens to one star in a hundred, and odd stars
 among them blur even that. How a quantity's tail runs on is a matter of how it is made, not of the
-survey: it is learned once, from the normal stars of a simulated survey (`specclip_search.queries.anomalies.weights`),
+survey: it is learned once, from the normal stars of a simulated survey
+(`specclip_search.queries.evaluation.learn_weights`),
 and fitted to each atlas by two quantiles of its own, which odd stars hardly move.
 """
 

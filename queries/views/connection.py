@@ -1,7 +1,4 @@
-"""SQL over an atlas: a connection with its views and functions.
-
-DuckDB's complaints as our own errors.
-"""
+"""A DuckDB connection with a view over every stage of an atlas, whose errors are ours."""
 
 from __future__ import annotations
 
@@ -16,8 +13,7 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError, SpecclipError
 
-from ..sql.search_functions import add_catalogue_function, add_cone, add_functions
-from ..sql.translate_function import add_translate
+from .macros import add_catalogue_function, add_cone, add_macros
 from .rows import Rows
 from .views import AtlasViews
 
@@ -54,8 +50,28 @@ _NEEDS_ALL = re.compile(
 )
 
 
+class Failures:
+    """The last error of our own that was raised inside DuckDB, which passes on only its text."""
+
+    def __init__(self) -> None:
+        self.last: Exception | None = None
+
+    def keep(self, error: Exception) -> None:
+        self.last = error
+
+    def take(self) -> Exception | None:
+        error, self.last = self.last, None
+        return error
+
+
+AddFunction = Callable[["AtlasConnection", "Atlas", bool], None]
+"""Makes a function of SQL known to a connection; the last argument says whether it may read files by their path."""
+
+
 def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
-    """Open a DuckDB connection with a view over every stage of the atlas and the functions of SQL.
+    """Open a DuckDB connection with a view over every stage of the atlas, without searches as functions.
+
+    `specclip_search.queries.sql.ask.connect` adds those.
 
     Nothing is read or copied. Views stand over the shards committed at this moment, and each is
     made when a statement first names it, so that opening a survey costs as little as a demo.
@@ -69,33 +85,6 @@ def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
     return AtlasConnection(atlas, read_only=read_only)
 
 
-def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | None:
-    """Run a statement over the atlas.
-
-    Parameters
-    ----------
-    statement
-        SQL of DuckDB. Views: `stars`, `spectra`, `spectra_<modality>`, `vectors_<modality>`,
-        `translations`, `neighbours`, `anomalies`, `emp`, `rejected_<modality>` and each
-        catalogue; functions: `similar(target, k, within := ...)`, `translate(target)`, `cosine(a, b)`,
-        `separation_arcsec(ra1, dec1, ra2, dec2)`, `cone(ra, dec, radius_deg)`, and for a catalogue
-        its rows of one star by lookup, `<catalogue>_of(source_id)`.
-        `DESCRIBE <view>` tells its columns with units and meaning.
-    parameters
-        Values for `?` or `$name`.
-
-    Returns
-    -------
-    Rows, evaluated when read; None where the statement yields none.
-
-    Raises
-    ------
-    QueryError
-        If DuckDB refuses the statement; its message, and the tables there are.
-    """
-    return AtlasConnection(atlas).run(statement, parameters)
-
-
 class AtlasConnection:
     """A DuckDB connection whose views are made as statements name them.
 
@@ -107,14 +96,20 @@ class AtlasConnection:
         The views there are.
     duckdb
         DuckDB's own connection.
+    failures
+        The last error of ours inside a function of SQL.
     """
 
-    def __init__(self, atlas: Atlas, *, read_only: bool = False, strangers: bool = False) -> None:
+    def __init__(
+        self, atlas: Atlas, *, read_only: bool = False, untrusted: bool = False, functions: Sequence[AddFunction] = ()
+    ) -> None:
         self.views = AtlasViews(atlas)
         self.duckdb = _bare_connection()
         self._made: set[str] = set()
-        self._failures = add_functions(self.duckdb, atlas, files=not (read_only or strangers))
-        add_translate(self.duckdb, self.views, self._failures, files=not (read_only or strangers))
+        self.failures = Failures()
+        add_macros(self.duckdb)
+        for add in functions:
+            add(self, atlas, not (read_only or untrusted))
         if read_only:
             _shut_out(self.duckdb, atlas.path)
 
@@ -181,7 +176,7 @@ class AtlasConnection:
         try:
             return call()
         except (duckdb.Error, RuntimeError) as error:
-            own = self._failures.take()
+            own = self.failures.take()
             if isinstance(own, SpecclipError):
                 raise own from error
             raise as_query_error(error, self.views) from error

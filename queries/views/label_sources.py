@@ -12,7 +12,7 @@ import pyarrow as pa
 from specclip_search.catalogs.ingest import read_manifest
 from specclip_search.labels import KNOWN, LABEL_NAMES
 
-from .parquet import committed_files, fields_of, identifier, read_parquet_sql
+from .parquet import fields_of, identifier, read_parquet_sql
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -82,7 +82,7 @@ def catalogues(atlas: Atlas) -> list[Catalogue]:
     for name in atlas.catalogs():
         stage = atlas.catalog(name)
         manifest = read_manifest(stage)
-        files = committed_files(stage.folder)
+        files = stage.paths()
         if manifest is None or len(files) != len(manifest["parts"]):
             continue
         fields = tuple(fields_of(files[0]))

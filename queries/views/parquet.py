@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
-
-
-def committed_files(folder: Path) -> list[str]:
-    """Absolute paths of a stage's committed shards, in order of their numbers.
-
-    Names alone are looked at: reading every sidecar of a 10M-row stage would take longer than
-    a whole second.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            names = {entry.name for entry in entries if entry.name.startswith("part-")}
-    except FileNotFoundError:
-        return []
-    root = folder.resolve()
-    return [
-        str(root / name)
-        for name in sorted(names)
-        if name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" in names
-    ]
 
 
 def read_parquet_sql(files: Sequence[str]) -> str:

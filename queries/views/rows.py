@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from specclip_search.errors import MissingExtra
+from specclip_search.errors import MissingExtra, QueryError
 
 if TYPE_CHECKING:
     import duckdb
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from .connection import AtlasConnection
     from .views import AtlasViews
+
+
+_BATCH_ROWS = 65_536
 
 
 class Rows:
@@ -88,3 +92,18 @@ def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
         for field in table.schema
     ]
     return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+
+
+def stream(connection: AtlasConnection, table: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Columns, with their meaning, and rows of a view or SELECT, a batch at a time."""
+    rows = connection.run(f"SELECT * FROM {table}" if table.isidentifier() else table)
+    if rows is None:
+        raise QueryError(f"'{table}' is neither a table nor a SELECT.", "Name a view or catalogue, or give a SELECT.")
+    reader = connection.guarded(lambda: rows.relation.to_arrow_reader(_BATCH_ROWS))
+    schema = with_meanings(reader.schema.empty_table(), connection.views).schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        while (batch := connection.guarded(lambda: next(reader, None))) is not None:
+            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    return schema, batches()

@@ -11,7 +11,7 @@ import pyarrow as pa
 from specclip_search.atlas.schemas import described
 from specclip_search.surveys import PAIR
 
-from .parquet import committed_files, fields_of, read_parquet_sql
+from .parquet import fields_of, read_parquet_sql
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -57,7 +57,7 @@ def star_estimates(atlas: Atlas, model: str | None, modalities: Sequence[str]) -
     """Estimates of the active model's vectors, of each instrument that has any."""
     found = []
     for modality in modalities if model is not None else ():
-        files = committed_files(atlas.estimates(modality, model).folder)
+        files = atlas.estimates(modality, model).paths()
         if files and modality in _SIDES:
             have = {field.name: field for field in fields_of(files[0])}
             found.append(Estimates(modality, tuple(files), _columns(_SIDES[modality][0], have)))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from specclip_search.atlas.files import committed_files
 from specclip_search.atlas.schemas import described
 
 from .label_sources import Catalogue, catalogues
-from .parquet import committed_files, fields_of, meaning, quoted, read_parquet_sql
+from .parquet import fields_of, meaning, quoted, read_parquet_sql
 from .star_estimates import Estimates, star_estimates
 from .star_views import Scores, spectra_fields, spectra_sql, star_fields, stars_sql
 
@@ -72,7 +73,7 @@ class AtlasViews:
     @cached_property
     def spectra_files(self) -> dict[str, list[str]]:
         """Parquet files of spectra by modality."""
-        stages = {name: committed_files(self.atlas.spectra(name).folder) for name in self.atlas.modalities()}
+        stages = {name: self.atlas.spectra(name).paths() for name in self.atlas.modalities()}
         return {name: files for name, files in stages.items() if files}
 
     @cached_property
@@ -111,12 +112,12 @@ class AtlasViews:
                 folder = atlas.estimates(modality, model).folder
                 found.append((f"estimates_{modality}", committed_files(folder), f"{modality} labels by '{model}'"))
             found.append(
-                ("translations", committed_files(atlas.translations(model).folder), f"translations of '{model}'")
+                ("translations", atlas.translations(model).paths(), f"translations of '{model}'")
             )
         found += [
             (
                 name.replace("-", "_").replace(".", "_").lower(),
-                committed_files(atlas.results(name).folder),
+                atlas.results(name).paths(),
                 f"result '{name}'",
             )
             for name in atlas.result_names()
@@ -162,7 +163,7 @@ class AtlasViews:
         """Results that have a score for each star."""
         found = []
         for name, columns in _SCORES.items():
-            files = committed_files(self.atlas.results(name).folder)
+            files = self.atlas.results(name).paths()
             have = {field.name for field in fields_of(files[0])} if files else set()
             if "source_id" in have and next(iter(columns)) in have:
                 found.append(

@@ -23,7 +23,6 @@ from specclip_search.errors import QueryError
 
 from ..space.lookup import fingerprint
 from .kept_columns import ROW, column_path, kept_columns, load_column, store_columns
-from .parquet import committed_files
 from .star_views import spectra_fields, spectra_sql
 
 if TYPE_CHECKING:
@@ -229,7 +228,7 @@ def _vector_rows(connection: AtlasConnection, space: Space, kept: pa.Table, moda
     atlas = connection.views.atlas
     folder = atlas.path / "indexes" / ".lookup"
     name = f"rows.{space.model}"
-    vectors = committed_files(atlas.vectors(space.model, modality).folder)
+    vectors = atlas.vectors(space.model, modality).paths()
     digest = text_digest(_FORMAT, fingerprint(connection.views.spectra_files[modality]), fingerprint(vectors))
     with _making:
         column = load_column(column_path(folder, modality, name), digest)

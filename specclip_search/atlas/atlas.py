@@ -154,11 +154,11 @@ class Atlas:
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
     def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
-        """Run SQL over views of every stage; see `specclip_search.queries.views.connection`. Returns a DuckDB
-        relation."""
-        from importlib import import_module
+        """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`."""
+        # the one import that leads up: the atlas is where people look for SQL
+        from specclip_search.queries.sql.ask import run
 
-        return import_module("specclip_search.queries.views.connection").run(self, statement, parameters)
+        return run(self, statement, parameters)
 
     def __repr__(self) -> str:
         return f"Atlas({str(self.path)!r})"

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..errors import AtlasError
 from ..version import __version__
-from .files import file_digest, sync_folder, text_digest, whole_file, write_json, writer_lock
+from .files import committed_files, file_digest, sync_folder, text_digest, whole_file, write_json, writer_lock
 
 SIDECAR_FORMAT = 1
 ROW_GROUP_ROWS = 2048
@@ -54,6 +54,10 @@ class Stage:
     @property
     def exists(self) -> bool:
         return any(self.folder.glob("part-*.json"))
+
+    def paths(self) -> list[str]:
+        """Absolute paths of the committed shards in order of their numbers; sidecars are not read."""
+        return committed_files(self.folder)
 
     def parts(self) -> list[Part]:
         """Committed shards in order of their numbers."""

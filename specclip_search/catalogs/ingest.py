@@ -18,7 +18,8 @@ import pyarrow as pa
 from ..atlas.files import file_digest, text_digest, write_json
 from ..errors import AtlasError, SpecclipError
 from .columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
-from .stream import CHUNK_ROWS, CatalogFile, open_catalog, rechunk
+from .formats import open_catalog
+from .stream import CHUNK_ROWS, CatalogFile, rechunk
 
 if TYPE_CHECKING:
     from astropy.table import Table

@@ -94,9 +94,9 @@ class Statements:
     def __init__(
         self, atlas: Atlas, rows: int | None = None, seconds: float | None = None, sandbox: bool = False
     ) -> None:
+        from specclip_search.queries.sql.ask import connect
         from specclip_search.queries.sql.sandbox import Sandbox
         from specclip_search.queries.sql.sandbox_worker import Limits
-        from specclip_search.queries.views.connection import connect
 
         self.rows = rows
         self.seconds = seconds

@@ -12,12 +12,6 @@ from .content import Content
 from .registry import Reader, ReadOptions, register
 
 
-def is_lamost(content: Content) -> bool:
-    """Whether a file is of LAMOST, by its primary header."""
-    named = b"LAMOST" in content.head or (b"OBSID   =" in content.head and b"COEFF0  =" in content.head)
-    return content.kind == "fits" and named
-
-
 def _read_lamost(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
     yield lamost.read_lamost(content.path, options.release)
 
@@ -48,7 +42,7 @@ def _fits_or_specutils(content: Content, options: ReadOptions) -> Iterator[Spect
         yield from specutils_bridge.read_with_specutils(content, options)
 
 
-register(Reader("lamost", "LAMOST low-resolution spectra (FITS image or COADD table)", is_lamost, _read_lamost))
+register(Reader("lamost", "LAMOST low-resolution spectra (FITS image or COADD table)", lamost.is_lamost, _read_lamost))
 register(Reader(XP, "Gaia XP sampled or continuous mean spectra (CSV, ECSV, FITS, VOTable, Avro, Parquet)",
                 _is_gaia, _read_gaia))
 register(Reader("text", "a table of wavelength and flux (CSV, ECSV, plain columns)",

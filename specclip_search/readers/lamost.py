@@ -14,7 +14,7 @@ from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
 from ..spectrum import Spectrum
 from ..surveys import LRS
-from .content import HEAD_BYTES, kind_of
+from .content import HEAD_BYTES, Content, kind_of
 from .lamost_bytes import OtherLayout, RawLamost, from_columns, from_image, parse, read_bytes
 from .wavelengths import air_to_vacuum
 
@@ -189,3 +189,9 @@ def _whole(value: Any, other: str | None, limit: int) -> int | None:
         if isinstance(candidate, int) and not isinstance(candidate, bool) and 0 <= candidate < limit:
             return candidate
     return None
+
+
+def is_lamost(content: Content) -> bool:
+    """Whether a file is of LAMOST, by its primary header."""
+    named = b"LAMOST" in content.head or (b"OBSID   =" in content.head and b"COEFF0  =" in content.head)
+    return content.kind == "fits" and named

@@ -80,7 +80,7 @@ def register_with_specutils() -> None:
 
 
 def _is_lamost(origin: str, path: Any, fileobj: Any, *args: Any, **kwargs: Any) -> bool:
-    from .formats import is_lamost
+    from .lamost import is_lamost
 
     name = path if isinstance(path, str | Path) else args[0] if args and isinstance(args[0], str | Path) else None
     try:

@@ -68,8 +68,8 @@ def write(path: Path, lines: list[str]) -> None:
 
 
 def main() -> None:
+    from specclip_search.training.checkpoints.shipped import find_model
     from specclip_search.training.estimators.estimators import CARD
-    from specclip_search.training.model import find_model
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="a shipped model or a model folder")

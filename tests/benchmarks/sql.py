@@ -91,7 +91,7 @@ def make_atlas(folder: Path, rows: int, vectors: int, dim: int) -> Atlas:
 
 
 def bench_opening(atlas: Atlas, rows: int) -> None:
-    from specclip_search.queries.views.connection import connect
+    from specclip_search.queries.sql.ask import connect
 
     def open_and_ask() -> None:
         with connect(atlas) as connection:
@@ -101,7 +101,7 @@ def bench_opening(atlas: Atlas, rows: int) -> None:
 
 
 def bench_join(atlas: Atlas, rows: int) -> None:
-    from specclip_search.queries.views.connection import connect
+    from specclip_search.queries.sql.ask import connect
 
     rng = np.random.default_rng(1)
     with connect(atlas) as connection:
@@ -120,8 +120,8 @@ def bench_join(atlas: Atlas, rows: int) -> None:
 
 
 def bench_annotate(atlas: Atlas, rows: int) -> None:
+    from specclip_search.queries.sql.ask import connect
     from specclip_search.queries.views.annotate import annotate
-    from specclip_search.queries.views.connection import connect
 
     ids = FIRST + np.random.default_rng(2).choice(rows, HITS, replace=False) * 128
     hits = pa.table({"modality": ["gaia_xp"] * HITS, "release": ["dr3"] * HITS, "spec_id": ids})
@@ -134,8 +134,8 @@ def bench_annotate(atlas: Atlas, rows: int) -> None:
 
 
 def bench_where(atlas: Atlas) -> None:
+    from specclip_search.queries.sql.ask import connect
     from specclip_search.queries.views import kept_columns
-    from specclip_search.queries.views.connection import connect
     from specclip_search.queries.views.where import where_to_keys
 
     usual = kept_columns.WORTH_KEEPING
@@ -157,7 +157,7 @@ def bench_where_rows(atlas: Atlas) -> None:
     """A condition as rows of vectors and their bitmap; give as many --vectors as --rows, of a small --dim."""
     from specclip_search.indexing.search.row_set import RowSet
     from specclip_search.queries.space.space import Space
-    from specclip_search.queries.views.connection import connect
+    from specclip_search.queries.sql.ask import connect
     from specclip_search.queries.views.where import rows_of_keys, where_to_keys, where_to_rows
 
     space = Space(atlas)
@@ -181,7 +181,7 @@ def bench_where_rows(atlas: Atlas) -> None:
 def bench_cosine(atlas: Atlas, vectors: int, dim: int) -> None:
     """The same 100 nearest by SQL, by the index's exact search and by the index; and joined with the catalogue."""
     from specclip_search.indexing import VectorIndex, build_index
-    from specclip_search.queries.views.connection import connect
+    from specclip_search.queries.sql.ask import connect
 
     statement = (
         f"SELECT v.spec_id, cosine(v.vector, q.vector) AS c FROM vectors_gaia_xp v, "
@@ -206,7 +206,7 @@ def bench_cosine(atlas: Atlas, vectors: int, dim: int) -> None:
 
 def bench_similar(atlas: Atlas, rows: int, vectors: int) -> None:
     """A search in SQL whose hits are joined with the catalogue and filtered."""
-    from specclip_search.queries.views.connection import connect
+    from specclip_search.queries.sql.ask import connect
 
     rng = np.random.default_rng(4)
     with connect(atlas) as connection:

@@ -300,3 +300,19 @@ def export_model(folder: Path, output: Path, dtype: str = "float16", name: str |
         raise CheckpointError(f"Weights cannot be stored as '{dtype}'.", f"Choose one of {', '.join(_DTYPES)}.")
     changed = ModelCard(**{**card.__dict__, "dtype": dtype, "name": name or card.name})
     return save_model(output, changed, load_tensors(folder / WEIGHTS), load_metrics(folder))
+
+
+def load_label_head(folder: Path, statistics: Path | None = None) -> LabelHead:
+    """A label head imported into a model folder, with its vector statistics where it has any.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds another kind of model, or the statistics do not fit.
+    """
+    card, module = load_module(folder)
+    if not isinstance(module, LabelHead):
+        raise CheckpointError(f"{folder} holds a '{card.kind}' model, not a label head.", "Name another folder.")
+    if statistics is not None:
+        module.use_statistics(statistics)
+    return module

@@ -16,7 +16,7 @@ import numpy as np
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 from specclip_search.simulation.samples.pairs import read_labels
-from specclip_search.simulation.spectra.gaia_xp import MAX_EBV, XP_WAVELENGTH_NM, model_xp, xp_correction
+from specclip_search.simulation.spectra.gaia_xp import XP_WAVELENGTH_NM, model_xp, xp_correction
 from specclip_search.simulation.spectra.labels import FloatArray, SimulationError
 from specclip_search.simulation.spectra.reddening import FIRST_NM, FLUX_FLOOR, LAST_NM, fit_reddening, xp_extinction
 from specclip_search.surveys import XP
@@ -24,6 +24,9 @@ from specclip_search.surveys import XP
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
     from specclip_search.simulation.spectra.emulator import Emulator
+
+MAX_EBV = 0.5
+"""Stars with more extinction than this [mag of E(B-V)] do not count: its law would be judged, not the models."""
 
 WINDOW = (XP_WAVELENGTH_NM >= 400.0) & (XP_WAVELENGTH_NM <= 990.0)
 FITTED = (XP_WAVELENGTH_NM >= FIRST_NM) & (XP_WAVELENGTH_NM <= LAST_NM)

@@ -286,7 +286,7 @@ def find_estimators(model: Model) -> Path | None:
     A copy of a shipped model may have been made before its estimators were. Where nothing fits, its own
     folder is named if there are any, so that reading says what they belong to; else None.
     """
-    from ..model import find_model, shipped_models
+    from ..checkpoints.shipped import find_model, shipped_models
 
     own = [model.folder] if model.folder is not None else []
     for folder in (*own, *map(find_model, shipped_models())):

@@ -40,18 +40,6 @@ class LabelHead(nn.Module):
                              "Give the vectors of the model it was trained on; for 'split', shared then private.")
         return self.eval()(torch.from_numpy(np.ascontiguousarray(vectors, np.float32))).numpy()
 
-    @classmethod
-    def load(cls, folder: Path, statistics: Path | None = None) -> LabelHead:
-        """A label head imported into a model folder, with its vector statistics where it has any."""
-        from ..checkpoints.folder import load_module
-
-        card, module = load_module(folder)
-        if not isinstance(module, cls):
-            raise CheckpointError(f"{folder} holds a '{card.kind}' model, not a label head.", "Name another folder.")
-        if statistics is not None:
-            module.use_statistics(statistics)
-        return module
-
     def use_statistics(self, path: Path) -> None:
         """Take mean and std of the training vectors from `{"mean": [...], "std": [...]}`.
 

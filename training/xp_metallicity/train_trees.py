@@ -18,11 +18,11 @@ import numpy as np
 
 from specclip_search.atlas.files import whole_file
 from specclip_search.keys import split_of
-from specclip_search.queries.emp.linear import inverse_density
 
 from .networks import GROUPS, TRAIN_SPLITS
 from .train_networks import Stars, principal_axes, read_stars
 from .trees import WEIGHTS, XpTrees, features, pack
+from .weighting import inverse_density
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from specclip_search.keys import split_of
-from specclip_search.queries.emp.combination import depth
 
 from .networks import BLOCK_ROWS, GROUPS, TRAIN_SPLITS, whitened
+from .weighting import depth
 
 FORMAT = 1
 WEIGHTS = "emp_xp_trees.npz"

@@ -55,7 +55,7 @@ def crossmatch(
     Example: specclip-search crossmatch stars my_catalogue --radius 2 --output matches.vot --atlas my-atlas
     """
     from specclip_search.queries.sky.hats import is_catalogue
-    from specclip_search.queries.views.connection import connect
+    from specclip_search.queries.sql.ask import connect
 
     from ...errors import QueryError
     from ...tables import require_writable, write_rows

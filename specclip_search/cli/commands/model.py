@@ -29,7 +29,7 @@ def list_models(atlas: OptionalAtlas = None, format: FormatOption = None, output
     import pyarrow as pa
 
     from specclip_search.training.checkpoints.folder import load_card
-    from specclip_search.training.model import find_model, shipped_models
+    from specclip_search.training.checkpoints.shipped import find_model, shipped_models
 
     from ...tables import write_rows
 
@@ -71,7 +71,7 @@ def show(
     import pyarrow as pa
 
     from specclip_search.training.checkpoints.folder import load_card, load_metrics
-    from specclip_search.training.model import find_model
+    from specclip_search.training.checkpoints.shipped import find_model
 
     from ...tables import write_rows
 

@@ -45,8 +45,7 @@ def train(
 
     Example: specclip-search train mini --atlas my-atlas --output runs/mini
 
-    Several GPUs: torchrun --nproc-per-node 4 -m specclip_search.__main__ mini --atlas my-atlas --output
-    runs/mini
+    Several GPUs: torchrun --nproc-per-node 4 -m specclip_search train mini --atlas my-atlas --output runs/mini
     """
     if recipe == ESTIMATORS:
 
@@ -83,8 +82,9 @@ def train(
 
 def train_estimators(atlas: Atlas, model: str, device: str) -> None:
     """Train label estimators and say how well they do on validation stars."""
+    from specclip_search.training.checkpoints.shipped import shipped_models
     from specclip_search.training.estimators.train import train_estimators as run
-    from specclip_search.training.model import load_model, shipped_models
+    from specclip_search.training.model import load_model
 
     if not model:
         raise QueryError("Label estimators belong to a model; none was named.",

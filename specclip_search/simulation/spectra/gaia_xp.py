@@ -1,33 +1,24 @@
 """Model spectra as Gaia XP would see them, and real XP spectra moved to other labels by their ratio.
 
-A smooth correction of emulated Gaia XP spectra, learned from what real ones systematically show.
-
-    python -m specclip_search.simulation.spectra.gaia_xp --atlas ATLAS --output xp_correction.npz
-
-It is learned from training stars with APOGEE labels and E(B-V) below 0.5 alone; `compare_real` tells
-what it does for validation stars. It moves spectra from labels to labels, see `xp.moved_xp`.
-
-What models systematically lack, as a smooth function of temperature, gravity and metallicity.
+What models systematically lack is corrected by a smooth function of temperature, gravity and metallicity, which
+`specclip_search.training.emulator.xp_correction` learns from real spectra.
 """
 
 from __future__ import annotations
 
-import argparse
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...atlas.files import text_digest, whole_file
+from ...atlas.files import text_digest
 from .labels import FloatArray
 
 if TYPE_CHECKING:
     from .emulator import Emulator
     from .labels import FloatArray
 
-MAX_EBV = 0.5
 FILE = "data/xp_correction.npz"
 
 
@@ -46,28 +37,6 @@ def correction_digest() -> str:
     """Text that changes with the correction."""
     return text_digest("xp correction", _coefficients().astype(np.float32).tobytes().hex())
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Command line of this module."""
-    from specclip_search.training.emulator.compare_xp import read_real_xp
-
-    from ...atlas import Atlas
-    from .emulator import Emulator
-
-    parser = argparse.ArgumentParser(description="Learn the correction of emulated XP spectra.")
-    parser.add_argument("--atlas", type=Path, required=True, help="atlas with real XP spectra and their labels")
-    parser.add_argument("--catalog", default="apogee", help="catalogue with the labels")
-    parser.add_argument("--output", type=Path, required=True, help="npz file to write")
-    options = parser.parse_args(argv)
-    stars = read_real_xp(Emulator.load(), Atlas(options.atlas), options.catalog, splits=range(8))
-    clear = stars.ebv < MAX_EBV
-    coefficients = fit_smooth(stars.labels[clear], stars.residual()[clear])
-    with whole_file(options.output) as beside, open(beside, "wb") as handle:
-        np.savez(handle, coefficients=coefficients.astype(np.float32))
-
-
-if __name__ == "__main__":
-    main()
 
 
 XP_WAVELENGTH_NM = np.arange(336.0, 1021.0, 2.0)

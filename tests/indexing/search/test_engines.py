@@ -10,9 +10,11 @@ import pytest
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.indexing.build.build import build_index
-from specclip_search.indexing.search.engines import ProcessorEngine, TorchEngine, choose_engine
+from specclip_search.indexing.search.choose_engine import choose_engine
+from specclip_search.indexing.search.engines import ProcessorEngine
 from specclip_search.indexing.search.exact import in_slices
 from specclip_search.indexing.search.index import VectorIndex
+from specclip_search.indexing.search.torch_engine import TorchEngine
 
 from ..conftest import LISTS, MODEL, star_vectors
 

@@ -16,7 +16,7 @@ from specclip_search.indexing.vectors.embed import embed
 from specclip_search.indexing.vectors.estimate import estimate
 
 from ..fakes import FakeModel, fluxes, write_spectra
-from .test_estimating import give_estimators
+from .test_estimate import give_estimators
 
 pytest.importorskip("distributed", reason="Dask's cluster is not installed")
 

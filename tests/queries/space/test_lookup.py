@@ -13,7 +13,6 @@ from specclip_search.catalogs import ingest as catalog
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.queries.space import lookup
 from specclip_search.queries.space.lookup import open_lookup
-from specclip_search.queries.views.parquet import committed_files
 
 
 def make(atlas: Atlas, rows: int, seed: int = 0) -> pa.Table:
@@ -35,7 +34,7 @@ def test_finds_what_a_scan_finds(atlas: Atlas, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(lookup, "_WORTH_KEEPING", keep)
     monkeypatch.setattr(catalog, "CHUNK_ROWS", 3000)
     table = make(atlas, 10_000)
-    files = committed_files(atlas.catalog("c").folder)
+    files = atlas.catalog("c").paths()
     assert len(files) == 4
     found = open_lookup(atlas, "c", files, "source_id")
     wanted = np.array([2**60 + 7, 5, 2**60 + 9999, 2**60 + 7, 2**60])
@@ -53,7 +52,7 @@ def test_finds_what_a_scan_finds(atlas: Atlas, monkeypatch: pytest.MonkeyPatch, 
 def test_a_changed_stage_is_looked_up_anew(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "_WORTH_KEEPING", 0)
     make(atlas, 100)
-    files = committed_files(atlas.catalog("c").folder)
+    files = atlas.catalog("c").paths()
     open_lookup(atlas, "c", files, "source_id")
     table = make(atlas, 200, seed=3)
     found = open_lookup(atlas, "c", files, "source_id")
@@ -67,14 +66,14 @@ def test_an_atlas_that_cannot_be_written_is_read(atlas: Atlas, monkeypatch: pyte
     monkeypatch.setattr(lookup, "_WORTH_KEEPING", 0)
     monkeypatch.setattr(lookup, "_store", refuse)
     table = make(atlas, 100)
-    files = committed_files(atlas.catalog("c").folder)
+    files = atlas.catalog("c").paths()
     assert len(open_lookup(atlas, "c", files, "source_id").ids) == len(table["source_id"].drop_null())
 
 
 def test_a_damaged_lookup_is_made_again(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "_WORTH_KEEPING", 0)
     make(atlas, 100)
-    files = committed_files(atlas.catalog("c").folder)
+    files = atlas.catalog("c").paths()
     good = np.array(open_lookup(atlas, "c", files, "source_id").ids)
     (atlas.path / "indexes" / ".lookup" / "c.source_id.ids.npy").write_bytes(b"broken")
     lookup._kept.cache_clear()

@@ -13,8 +13,9 @@ from specclip_search.atlas import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
 from specclip_search.queries.sky.crossmatch import crossmatch
+from specclip_search.queries.sql.ask import connect
 from specclip_search.queries.sql.sandbox import run_untrusted
-from specclip_search.queries.views.connection import AtlasConnection, connect
+from specclip_search.queries.views.connection import AtlasConnection
 
 from ..small_atlas import star
 

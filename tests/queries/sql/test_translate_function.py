@@ -14,12 +14,13 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import spectra_schema
 from specclip_search.errors import QueryError, SpecclipError
+from specclip_search.queries.sql.ask import connect
 from specclip_search.queries.sql.sandbox import run_untrusted
-from specclip_search.queries.views.connection import connect
 from specclip_search.readers import read_spectrum
 from specclip_search.surveys import get_modality
 from specclip_search.surveys.batch import prepare_batch
-from specclip_search.training.model import find_model, load_model
+from specclip_search.training.checkpoints.shipped import find_model
+from specclip_search.training.model import load_model
 
 from ..small_atlas import star
 

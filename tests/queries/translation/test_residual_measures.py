@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specclip_search.queries.anomalies.match_network import mismatch
-from specclip_search.queries.anomalies.weights import climb, worth
+from specclip_search.queries.evaluation.learn_weights import climb, worth
 from specclip_search.queries.translation.double_lined import double_lined
 from specclip_search.queries.translation.matched_filters import (
     LRS_PATTERNS,
@@ -168,7 +168,7 @@ def test_weak_signs_of_a_wrong_match_add_up():
 
 
 def test_identity_weights_are_those_of_the_law_that_made_the_data() -> None:
-    from specclip_search.queries.anomalies.identity import logistic_weights
+    from specclip_search.queries.evaluation.learn_weights import logistic_weights
 
     rng = np.random.default_rng(8)
     values = rng.normal(0, 1, (40_000, 3))

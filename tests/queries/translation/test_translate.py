@@ -16,7 +16,7 @@ import pytest
 from specclip_search.errors import AtlasError, QueryError
 from specclip_search.queries.space.windows import WindowSet, window_means
 from specclip_search.queries.translation import translate as translate_module
-from specclip_search.queries.translation.learned_errors import load
+from specclip_search.queries.translation.learned_errors import load_errors
 from specclip_search.queries.translation.model_error import learn_model_error, measure
 from specclip_search.queries.translation.translate import translate
 from specclip_search.surveys import GAIA_XP, LAMOST_LRS
@@ -26,7 +26,7 @@ LRS, XP = "lamost_lrs", "gaia_xp"
 
 def test_errors_equal_their_formulas(searched: Any) -> None:
     table = searched.atlas.translations("toy").read().to_pandas()
-    learned = load(searched.atlas.translations("toy").folder)
+    learned = load_errors(searched.atlas.translations("toy").folder)
     flux = {m: np.stack(searched.atlas.spectra(m).read(["flux"])["flux"].to_numpy()).astype(float) for m in (LRS, XP)}
     noise = np.stack(searched.atlas.spectra(LRS).read(["error"])["error"].to_numpy()).astype(float)
     for i in (0, 5, 700):

@@ -12,8 +12,9 @@ from specclip_search.errors import CheckpointError
 from specclip_search.readers import read_spectrum
 from specclip_search.surveys import get_modality
 from specclip_search.surveys.batch import prepare_batch
+from specclip_search.training.checkpoints.shipped import find_model
 from specclip_search.training.estimators.estimators import CARD, load_estimators
-from specclip_search.training.model import find_model, load_model
+from specclip_search.training.model import load_model
 
 
 @pytest.mark.parametrize(("modality", "size"), [("gaia_xp", 343), ("lamost_lrs", 1462)])

@@ -77,7 +77,7 @@ def test_a_run_of_two_processes_goes_on_bit_for_bit(two: Path) -> None:
 
 
 def test_the_command_under_the_launcher(pairs: ArrayPairs, tmp_path: Path) -> None:
-    from .test_data import write_spectra
+    from .test_pairs import write_spectra
 
     atlas = Atlas.create(tmp_path / "atlas")
     for name in pairs.modalities:
@@ -86,7 +86,7 @@ def test_the_command_under_the_launcher(pairs: ArrayPairs, tmp_path: Path) -> No
     recipe.write_text('name = "mine"\nkind = "mini"\n[model]\ndim = 24\nlrs_slice = 86\nlrs_width = 8\nlrs_layers = 1\n'
                       'lrs_heads = 2\nlrs_queries = 3\nxp_hidden = 16\nxp_latent = 8\n[data]\nbatch_size = 64\n'
                       '[optimiser]\nepochs = 1\naccumulate = 2\n')
-    arguments = ["-m", "specclip_search.__main__", recipe, "--atlas", tmp_path / "atlas", "--output"]
+    arguments = ["-m", "specclip_search", "train", recipe, "--atlas", tmp_path / "atlas", "--output"]
     done = launch(*arguments, tmp_path / "run")
     assert done.returncode == 0, done.stderr[-4000:]
     assert (done.stdout + done.stderr).count("The model is") == 1

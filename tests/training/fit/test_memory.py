@@ -14,7 +14,7 @@ from specclip_search.training.fit.augment import Augmentation
 from specclip_search.training.fit.pairs import ArrayPairs
 
 from ..conftest import made_up_pairs
-from .test_data import write_spectra
+from .test_pairs import write_spectra
 
 SHARD = 100
 
