@@ -14,7 +14,7 @@ from .files import write_text
 from .stage import Stage
 
 if TYPE_CHECKING:
-    import duckdb
+    from specclip_search.queries.views.rows import Rows
 
 FORMAT_VERSION = 1
 MARKER = "atlas.toml"
@@ -153,7 +153,7 @@ class Atlas:
         folder = self.path / kind
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
-    def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+    def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows | None:
         """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`."""
         # the one import that leads up: the atlas is where people look for SQL
         from specclip_search.queries.sql.ask import run

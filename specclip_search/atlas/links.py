@@ -65,8 +65,11 @@ def star_links(atlas: Atlas, id_column: str | None, without: Collection[str] = (
     without
         Catalogues to leave out.
     """
+    empty = np.empty(0, np.int64)
+    if id_column is None:
+        return StarLinks(empty, empty, empty, "")
     pieces, digests = [], []
-    for name in atlas.catalogs() if id_column is not None else ():
+    for name in atlas.catalogs():
         stage = atlas.catalog(name)
         columns = pq.read_schema(stage.parts()[0].path)
         if name in without or any(c not in columns.names for c in (id_column, "source_id")):
@@ -77,7 +80,6 @@ def star_links(atlas: Atlas, id_column: str | None, without: Collection[str] = (
         pieces.append(np.stack([table[id_column].to_numpy(), table["source_id"].to_numpy()]))
         digests.append(stage.digest)
     if not pieces:
-        empty = np.empty(0, np.int64)
         return StarLinks(empty, empty, empty, "")
     spec_id, source_id = np.unique(np.concatenate(pieces, axis=1), axis=1)
     single, first, counts = np.unique(spec_id, return_index=True, return_counts=True)

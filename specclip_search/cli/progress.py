@@ -6,15 +6,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+
+from ..progress import Progress
 
 PLAIN_INTERVAL_S = 10.0
-
-
-class Progress(Protocol):
-    """What library code is handed to tell how far it is."""
-
-    def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
 
 
 @contextmanager

@@ -7,7 +7,7 @@ The library's stars in the atlas: spectra, what is set aside, and the catalogue 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +19,13 @@ import pyarrow as pa
 from ..atlas.files import file_digest, text_digest
 from ..atlas.schemas import REJECTED
 from ..errors import MissingExtra, Reason, SpecclipError
+from ..progress import Progress
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
+from ..stages.run import Made, Shard, run_stage, tagged_numbers
 from ..surveys import GAIA_XP, XP
 from ..surveys.batch import prepare_batch
-from .rows import rejected_table, spectra_table, write_part
+from .rows import made_spectra, rejected_table, spectra_table
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -214,7 +216,7 @@ def ingest_library(
     *,
     seed: int = 0,
     always: Collection[int] = (),
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> IngestReport:
     """Read stars of the library into `spectra/gaia_xp` and their labels into the catalogue `apogee`.
 
@@ -274,36 +276,32 @@ def _write(
     stars: LibraryStars,
     origin: str,
     report: IngestReport,
-    progress: Callable[[int, int | None, str], None] | None,
+    progress: Progress | None,
 ) -> None:
-    standing = stage.parts()
-    # another choice of stars replaces the library's shards rather than adding every star twice
-    own = {p.extra["library_start"]: p.number for p in standing if "library" in p.extra}
-    free = stage.free_numbers()
     starts = range(0, len(stars), SHARD_STARS)
-    for start in starts:
-        number = own.pop(start, None)
-        if number is None:
-            number = next(free)
-        inputs = text_digest(origin, str(start))
-        part = stage.part(number)
-        if part is None or part.inputs != inputs:
-            spectra = stars.spectra(slice(start, start + SHARD_STARS))
-            prepared = prepare_batch(GAIA_XP, spectra)
-            rejected = rejected_table(spectra, prepared)
-            if start == 0:
-                rejected = pa.concat_tables([rejected, _repeated_table(stars)])
-            extra = {"library": origin, "library_shards": len(starts), "library_start": start}
-            kept = spectra_table(GAIA_XP, spectra, prepared)
-            part = write_part(stage, atlas.rejected(GAIA_XP.name), number, kept, rejected, inputs=inputs, extra=extra)
-            report.shards_written += 1
-        else:
-            report.shards_current += 1
-        report.add(part.extra["accounts"])
-        if progress:
-            progress(report.read, len(stars), "")
-    for number in own.values():
-        stage.remove(number)
+    # another choice of stars replaces the library's shards rather than adding every star twice
+    numbers = tagged_numbers(stage, "library_start", starts)
+
+    def make(start: int) -> Made:
+        spectra = stars.spectra(slice(start, start + SHARD_STARS))
+        prepared = prepare_batch(GAIA_XP, spectra)
+        rejected = rejected_table(spectra, prepared)
+        if start == 0:
+            rejected = pa.concat_tables([rejected, _repeated_table(stars)])
+        extra = {"library": origin, "library_shards": len(starts), "library_start": start}
+        return made_spectra(spectra_table(GAIA_XP, spectra, prepared), rejected, extra)
+
+    run_stage(
+        stage,
+        [
+            Shard(numbers[start], text_digest(origin, str(start)), min(SHARD_STARS, len(stars) - start), start)
+            for start in starts
+        ],
+        make,
+        rejected=atlas.rejected(GAIA_XP.name),
+        owns=lambda part: "library" in part.extra,
+        progress=progress,
+    ).report(report)
 
 
 def _repeated_table(stars: LibraryStars) -> pa.Table:

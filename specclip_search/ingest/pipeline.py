@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +10,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import Reason, SpecclipError
+from ..progress import Progress
 from ..stages.accounts import IngestReport
+from ..stages.run import Shard, commit
 from ..surveys import get_modality
 from .plan import KeyLedger, Plan
 from .pool import prepare_in_order, usable_cores
-from .rows import write_part
+from .rows import made_spectra
 from .worker import PartRows, PartTask, Reading, Refused, refused_table
 
 if TYPE_CHECKING:
     from ..atlas import Atlas, Part
 
-Progress = Callable[[int, "int | None", str], None]
 OWN = "ingest_part"
 FEW_FILES = 1000
 _KEYS = ["release", "spec_id", "source"]
@@ -114,8 +114,8 @@ class Ingest:
             kept = rows.kept.filter(pa.array(~taken)).combine_chunks()
             rejected = pa.concat_tables([rejected, _duplicates(rows.kept.filter(pa.array(taken)))]).combine_chunks()
         affected = self._invalidate_later(rows.part, kept)
-        part = write_part(self.stage, self.rejected, self.shards.take(rows.part), kept, rejected,
-                          inputs=self.plan.inputs(rows.part, self.modality), extra={OWN: rows.part})
+        shard = Shard(self.shards.take(rows.part), self.plan.inputs(rows.part, self.modality), kept.num_rows)
+        part = commit(self.stage, self.rejected, shard, made_spectra(kept, rejected, {OWN: rows.part}))
         self.standing[rows.part] = part
         self.ledger.add(release[~taken], spec_id[~taken])
         self.report.add(part.extra["accounts"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SpecclipError
+from ..progress import Progress
 from ..readers.content import look
 from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
@@ -19,7 +20,7 @@ from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys import GAIA_XP, LAMOST_LRS
 from .files import FITS_SUFFIXES, XP_SUFFIXES, FoundFile, at_least_one, find_files
-from .pipeline import Ingest, Progress
+from .pipeline import Ingest
 from .plan import Grouping, Plan
 from .worker import Refused
 

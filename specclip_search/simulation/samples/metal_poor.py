@@ -8,9 +8,9 @@ Very metal-poor stars in an atlas: moved XP spectra, simulated LAMOST spectra, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 from ...atlas.arrays import column_to_matrix
 from ...atlas.files import text_digest
 from ...errors import AtlasError
-from ...ingest.rows import write_simulated
+from ...ingest.rows import simulated_spectra
 from ...keys import split_of
+from ...progress import Progress
 from ...spectrum import Spectrum
 from ...stages.accounts import IngestReport
-from ...surveys import GAIA_XP, LAMOST_LRS, Modality
+from ...stages.run import Made, Shard, run_stage, tagged_numbers
+from ...surveys import GAIA_XP, LAMOST_LRS, PAIR, Modality
 from ..spectra.gaia_xp import correction_digest, moved_xp
 from ..spectra.labels import LABEL_NAMES, FloatArray
 from ..spectra.observe import RELEASE, observe_stars
@@ -32,7 +34,7 @@ from .pairs import StarLabels, read_labels
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ...atlas import Atlas, Stage
+    from ...atlas import Atlas
     from ..spectra.emulator import Emulator
 
 # Gaia's ids hold a level-12 HEALPix number (below 12 * 4**12) shifted by 35 bits: nothing real is this large
@@ -137,7 +139,7 @@ def simulate_metal_poor(
     *,
     catalogue: str = "apogee",
     seed: int = 0,
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> IngestReport:
     """Add `count` stars between [Fe/H] = -4 and 0.3 below real ones, in both instruments.
 
@@ -160,26 +162,38 @@ def simulate_metal_poor(
     inputs = text_digest(
         "metal-poor 4", atlas.catalog(catalogue).digest, emulator.digest, correction_digest(), str(seed), str(count)
     )
-    report = IngestReport()
-    xp_stage, lrs_stage = atlas.spectra(GAIA_XP.name), atlas.spectra(LAMOST_LRS.name)
-    with xp_stage.lock(), lrs_stage.lock():
-        for start in range(0, count, SHARD_STARS):
-            part = slice(start, min(start + SHARD_STARS, count))
-            tag = f"metal-poor {start}"
-            own = text_digest(inputs, tag)
-            accounts = _standing(xp_stage, lrs_stage, tag, own)
-            if accounts is None:
-                xp = _moved_spectra(emulator, bases, rows[part], targets[part], ids[part])
-                lrs = observe_stars(emulator, targets[part], ids[part], bases.ebv[rows[part]], seed)
-                _write(atlas, LAMOST_LRS, lrs, tag, own)
-                accounts = _write(atlas, GAIA_XP, xp, tag, own)
-                report.shards_written += 1
-            else:
-                report.shards_current += 1
-            report.add(accounts)
-            if progress:
-                progress(report.read, count, "")
-    return report
+    starts = range(0, count, SHARD_STARS)
+
+    def spectra(modality: Modality, start: int) -> Made:
+        part = slice(start, min(start + SHARD_STARS, count))
+        made = (
+            observe_stars(emulator, targets[part], ids[part], bases.ebv[rows[part]], seed)
+            if modality is LAMOST_LRS
+            else _moved_spectra(emulator, bases, rows[part], targets[part], ids[part])
+        )
+        return simulated_spectra(modality, made, {"metal_poor": f"metal-poor {start}"})
+
+    for turn, modality in enumerate(PAIR):
+        stage = atlas.spectra(modality.name)
+        with stage.lock():
+            numbers = tagged_numbers(stage, "metal_poor", [f"metal-poor {start}" for start in starts])
+            shards = [
+                Shard(numbers[tag], text_digest(inputs, tag), min(SHARD_STARS, count - start), start)
+                for start in starts
+                if (tag := f"metal-poor {start}")
+            ]
+            run = run_stage(
+                stage,
+                shards,
+                partial(spectra, modality),
+                rejected=atlas.rejected(modality.name),
+                owns=lambda _: False,
+                progress=progress,
+                note=modality.name,
+                done=turn * count,
+                total=len(PAIR) * count,
+            )
+    return run.report(IngestReport())
 
 
 def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> _Bases:
@@ -224,21 +238,6 @@ def _moved_spectra(
         )
         for i, key in enumerate(ids)
     ]
-
-
-def _standing(xp: Stage, lrs: Stage, tag: str, inputs: str) -> dict[str, Any] | None:
-    """Accounts of a shard that stands in both stages and is current."""
-    found = [
-        [p for p in stage.parts() if p.extra.get("metal_poor") == tag and p.inputs == inputs] for stage in (xp, lrs)
-    ]
-    return dict(found[0][0].extra["accounts"]) if all(found) else None
-
-
-def _write(atlas: Atlas, modality: Modality, spectra: list[Spectrum], tag: str, inputs: str) -> dict[str, Any]:
-    stage = atlas.spectra(modality.name)
-    own = [p.number for p in stage.parts() if p.extra.get("metal_poor") == tag]
-    number = own[0] if own else next(stage.free_numbers())
-    return write_simulated(atlas, modality, number, spectra, inputs=inputs, extra={"metal_poor": tag})
 
 
 def _require_own_truth(atlas: Atlas) -> None:

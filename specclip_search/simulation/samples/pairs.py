@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,8 +12,10 @@ import pyarrow.parquet as pq
 from ...atlas.arrays import column_to_matrix
 from ...atlas.files import text_digest
 from ...errors import AtlasError
-from ...ingest.rows import write_simulated
+from ...ingest.rows import simulated_spectra
+from ...progress import Progress
 from ...stages.accounts import IngestReport
+from ...stages.run import Made, Shard, run_stage, tagged_numbers
 from ...surveys import LAMOST_LRS, LRS, XP
 from ..spectra.observe import observe_stars
 from ..spectra.reddening import fit_reddening
@@ -96,7 +97,7 @@ def simulate_pairs(
     *,
     catalogue: str = "apogee",
     seed: int = 0,
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> IngestReport:
     """Give every labelled Gaia XP star of the atlas a simulated LAMOST spectrum.
 
@@ -120,44 +121,26 @@ def simulate_pairs(
     parts = source.parts()
     if not parts:
         raise source.missing()
-    report = IngestReport()
-    total = sum(part.rows for part in parts)
+    origin = atlas.catalog(catalogue).digest, emulator.digest, str(seed)
     with target.lock():
-        numbers = _target_numbers(target, parts)
-        for part in parts:
-            inputs = text_digest(
-                "simulated lrs 4", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
-            )
-            if target.is_current(numbers[part.number], inputs):
-                accounts = target.part(numbers[part.number]).extra["accounts"]  # type: ignore[union-attr]
-                report.shards_current += 1
-            else:
-                accounts = _simulate_part(part, numbers[part.number], atlas, labels, emulator, seed, inputs)
-                report.shards_written += 1
-            report.add(accounts)
-            if progress:
-                progress(report.read, total, "")
-    return report
+        numbers = tagged_numbers(target, "simulated_from", [part.number for part in parts])
+        shards = [
+            Shard(numbers[part.number], text_digest("simulated lrs 4", part.digest, *origin), part.rows, part)
+            for part in parts
+        ]
+        run = run_stage(
+            target,
+            shards,
+            lambda part: _simulate_part(part, labels, emulator, seed),
+            rejected=atlas.rejected(LRS),
+            owns=lambda _: False,
+            progress=progress,
+        )
+    return run.report(IngestReport())
 
 
-def _target_numbers(target: Stage, parts: list[Part]) -> dict[int, int]:
-    """Number of the LRS shard that belongs to each XP shard: the one it has, or a free one."""
-    standing = target.parts()
-    numbers = {p.extra["simulated_from"]: p.number for p in standing if "simulated_from" in p.extra}
-    free = target.free_numbers()
-    return {part.number: numbers[part.number] if part.number in numbers else next(free) for part in parts}
-
-
-def _simulate_part(
-    part: Part,
-    number: int,
-    atlas: Atlas,
-    labels: StarLabels,
-    emulator: Emulator,
-    seed: int,
-    inputs: str,
-) -> dict[str, Any]:
-    """Simulate and write the LRS shard of one XP shard; its accounts."""
+def _simulate_part(part: Part, labels: StarLabels, emulator: Emulator, seed: int) -> Made:
+    """The LRS shard of one XP shard."""
     stars = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "simulated", "ra", "dec", "flux"])
     ids = stars["source_id"].to_numpy()
     wanted = labels.lookup(ids)
@@ -166,14 +149,11 @@ def _simulate_part(
     chosen = np.flatnonzero(reasons == "")
     ebv = fit_reddening(emulator, snapped[chosen], column_to_matrix(stars["flux"])[chosen])
     position = {name: stars[name].to_numpy()[chosen] for name in ("ra", "dec")}
-    return write_simulated(
-        atlas,
+    return simulated_spectra(
         LAMOST_LRS,
-        number,
         observe_stars(emulator, snapped[chosen], ids[chosen], ebv, seed, **position),
-        inputs=inputs,
-        extra={"simulated_from": part.number},
-        unmade=Counter(reasons[reasons != ""].tolist()),
+        {"simulated_from": part.number},
+        Counter(reasons[reasons != ""].tolist()),
     )
 
 
