@@ -31,7 +31,7 @@ LONG_LIST = 1000
 
 JOIN = """SELECT h.rank, h.source_id, round(h.similarity, 4) AS similarity, a.phot_g_mean_mag, a.feh,
        round(x.z * 299792.458) AS lrs_rv_km_s
-FROM similar('gaia:{target}', 50, within := '{XP}') h
+FROM similar('gaia:{target}', 50, within := '{within}') h
 JOIN apogee a USING (source_id)
 JOIN spectra_lamost_lrs x USING (source_id)
 WHERE a.phot_g_mean_mag < 13 ORDER BY h.rank LIMIT 8"""
@@ -150,8 +150,8 @@ def _search(atlas: Atlas, steps: Steps) -> None:
             f"{poor} of which have APOGEE [Fe/H] < -2.\n"
         )
     with steps.step("SQL: neighbours brighter than G = 13, joined with APOGEE and the LAMOST spectra"):
-        joined = atlas.sql(JOIN.format(target=STAR_SOURCE_ID)).df()
-    print(JOIN.format(target=STAR_SOURCE_ID) + "\n")
+        joined = atlas.sql(JOIN.format(target=STAR_SOURCE_ID, within=XP)).df()
+    print(JOIN.format(target=STAR_SOURCE_ID, within=XP) + "\n")
     _show(joined, list(joined.columns), 10)
 
 
