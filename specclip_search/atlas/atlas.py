@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from html import escape
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AtlasError
@@ -14,6 +16,9 @@ from .files import write_text
 from .stage import Stage
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from specclip_search.queries.session import Session
     from specclip_search.queries.views.rows import Rows
 
 FORMAT_VERSION = 1
@@ -155,13 +160,52 @@ class Atlas:
 
     def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows | None:
         """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`."""
-        # the one import that leads up: the atlas is where people look for SQL
-        from specclip_search.queries.sql.ask import run
+        return _questions().run(self, statement, parameters)
 
-        return run(self, statement, parameters)
+    def similar(self, target: Any, k: int = 20, **options: Any) -> pd.DataFrame:
+        """Spectra most similar to a target; see `specclip_search.similar`."""
+        return _questions().similar(self, target, k, **options)
+
+    def anomalies(self, top: int = 100, **options: Any) -> pd.DataFrame:
+        """The highest-scoring stars; see `specclip_search.anomalies`."""
+        return _questions().anomalies(self, top, **options)
+
+    def emp_candidates(self, below: float = -3.0, **options: Any) -> pd.DataFrame:
+        """Candidates for extremely metal-poor stars; see `specclip_search.emp_candidates`."""
+        return _questions().emp_candidates(self, below, **options)
+
+    def session(self) -> Session:
+        """Hold the atlas open for many questions: one connection, open indexes, a model loaded once.
+
+        Examples
+        --------
+        >>> with atlas.session() as session:                              # doctest: +SKIP
+        ...     near = session.similar("gaia:5853418002145112704")
+        ...     count = session.sql("SELECT count(*) FROM stars").fetchall()
+        """
+        return _questions().Session(self)
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What the atlas holds, as name and text; shown by `repr` and in notebooks."""
+        held = [(f"{name} spectra", f"{self.spectra(name).rows:,}") for name in self.modalities()]
+        held += [(f"catalogue {name}", f"{self.catalog(name).rows:,} rows") for name in self.catalogs()]
+        held += [("model", self.active_model or "none yet")]
+        held += [(f"results {name}", f"{self.results(name).rows:,} rows") for name in self.result_names()]
+        return held
 
     def __repr__(self) -> str:
-        return f"Atlas({str(self.path)!r})"
+        return f"<Atlas {str(self.path)!r}: " + "; ".join(f"{name} {text}" for name, text in self.summary()) + ">"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self.summary())
+        return f"<table><caption>Atlas {escape(str(self.path))}</caption>{rows}</table>"
+
+
+def _questions() -> ModuleType:
+    """What can be asked of an atlas: the one import that leads up, because the atlas is where people look for it."""
+    from specclip_search.queries import session
+
+    return session
 
 
 def checked_name(name: str, what: str) -> str:
