@@ -59,7 +59,7 @@ def reason_for_pixels(flux: np.ndarray, good: np.ndarray) -> tuple[Reason, str] 
     Parameters
     ----------
     flux, good
-        (W,) the window's flux as observed and its good pixels.
+        (W,) the window's observed flux and its good pixels.
     """
     fraction = float(good.mean())
     if fraction < MIN_GOOD_FRACTION:

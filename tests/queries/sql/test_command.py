@@ -156,7 +156,7 @@ def test_the_sandbox(atlas: Atlas, capsys: pytest.CaptureFixture[str]) -> None:
         (["SELECT $a", "-p", "b=1"], "statement cannot be run"),
         (["SELECT ?"], "statement cannot be run"),
         ([" "], "No SQL statement was given"),
-        (["SELECT 1", "-o", "rows.xyz"], "does not tell the format"),
+        (["SELECT 1", "-o", "rows.xyz"], "does not determine the file format"),
     ],
 )
 def test_what_is_wrong_is_said(
