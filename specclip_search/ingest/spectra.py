@@ -86,7 +86,7 @@ def by_count(size: int) -> Grouping:
         If `size` is smaller than 1.
     """
     if size < 1:
-        raise SpecclipError(f"A shard needs at least 1 spectrum; found {size}.", "Omit --shard-size to use the default.")
+        raise SpecclipError(f"A shard needs at least 1 spectrum; found {size}.", "Omit --shard-size for the default.")
 
     def group(files: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
         left = iter(files)
@@ -141,7 +141,7 @@ def by_size(shard_size: int) -> Grouping:
     """Groups of files that together can hold `shard_size` spectra, estimated from their sizes."""
     if shard_size < 1:
         raise SpecclipError(f"A shard needs at least 1 spectrum; found {shard_size}.",
-                            "Omit --shard-size to use the default.")
+                            "Omit --shard-size for the default.")
 
     def group(files: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
         waiting: list[FoundFile] = []
