@@ -42,7 +42,7 @@ class Atlas:
             found = "a folder without atlas.toml" if self.path.is_dir() else "no file or folder of that name"
             raise AtlasError(
                 f"No atlas at {self.path}: found {found}.",
-                "Check --atlas (or SPECCLIP_ATLAS); `specclip-search ingest` creates one,  "
+                "Check --atlas (or SPECCLIP_ATLAS); `specclip-search ingest` creates one, "
                 "`specclip-search demo` an example atlas.",
             )
         self._check_format(_read_toml(marker))

@@ -149,7 +149,7 @@ def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
         Finding(
             "problem",
             stage.label,
-            f"{name} is damaged: its bytes do not match its sidecar;  "
+            f"{name} is damaged: its bytes do not match its sidecar; "
             "remove its .json and run the stage's command again",
         )
         for name in damaged

@@ -29,7 +29,6 @@ _FUNCTIONS = tuple(
 _HELP = """End a statement with ';'. Tab completes views, columns and functions; arrows bring back earlier statements.
 .tables           the available views
 .describe VIEW    its columns, units and descriptions
-
 .format NAME      table, csv or json
 .quit             leave (also Ctrl-D)"""
 

@@ -129,6 +129,6 @@ def _result(future: Any, item: Any) -> Any:
     except Exception as error:
         raise QueryError(
             f"A task of the cluster failed ({item}): {type(error).__name__}: {error}",
-            "Check that the workers have this package, the same atlas path and enough memory;  "
+            "Check that the workers have this package, the same atlas path and enough memory; "
             "finished shards are kept, so the command can be repeated.",
         ) from error

@@ -146,7 +146,7 @@ def _search(atlas: Atlas, steps: Steps) -> None:
     everyone, poor = atlas.sql("SELECT count(*), count(*) FILTER (feh < -2) FROM stars").fetchall()[0]
     if len(place):
         print(
-            f"{STAR_NAME}, which has no label here, has rank {int(place.iloc[0])} of {everyone:,} stars,  "
+            f"{STAR_NAME}, which has no label here, has rank {int(place.iloc[0])} of {everyone:,} stars, "
             f"{poor} of which have APOGEE [Fe/H] < -2.\n"
         )
     with steps.step("SQL: neighbours brighter than G = 13, joined with APOGEE and the LAMOST spectra"):

@@ -260,14 +260,14 @@ def build_lines(report: BuildReport) -> list[str]:
     if report.drift is not None:
         lines.append(f"  {'' if report.action == 'grown' else 'retrained: '}{report.drift}")
     if report.anew:
-        lines.append(f"    rebuilt: {report.anew}")
+        lines.append(f"  rebuilt: {report.anew}")
     if not report.recall_reached:
         lines.append(
             "  the requested recall was NOT reached with any setting, see the measured values: "
             "a recipe with more PQ bytes has a higher recall, --recipe flat is exact"
         )
     lines += [
-        f"  own star first / in the first ten, of {gain.pairs:,} queries from {gain.modality}:  "
+        f"  own star first / in the first ten, of {gain.pairs:,} queries from {gain.modality}: "
         f"{gain.with_centring[0]:.3f} / {gain.with_centring[1]:.3f} centred, "
         f"{gain.without[0]:.3f} / {gain.without[1]:.3f} not centred"
         for gain in report.centring

@@ -20,7 +20,7 @@ def link(
         typer.Option(
             "--catalog",
             metavar="NAME",
-            help="Catalogue with source_id, ra, dec and, for proper motion, pmra, pmdec;  "
+            help="Catalogue with source_id, ra, dec and, for proper motion, pmra, pmdec; "
             "by default the atlas's own XP spectra.",
         ),
     ] = None,
