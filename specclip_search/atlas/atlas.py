@@ -44,22 +44,22 @@ class Atlas:
         self.path = Path(path)
         marker = self.path / MARKER
         if not marker.is_file():
-            found = "a folder without atlas.toml" if self.path.is_dir() else "nothing of that name"
+            found = "a folder without atlas.toml" if self.path.is_dir() else "no file or folder of that name"
             raise AtlasError(
                 f"No atlas at {self.path}: found {found}.",
-                "Check --atlas (or SPECCLIP_ATLAS); `specclip-search ingest` makes a new one, "
-                "`specclip-search demo` an example.",
+                "Check --atlas (or SPECCLIP_ATLAS); `specclip-search ingest` creates one, "
+                "`specclip-search demo` an example atlas.",
             )
         self._check_format(_read_toml(marker))
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> Atlas:
-        """Open the atlas at `path`, making an empty one where there is none.
+        """Open the atlas at `path`, creating an empty one if there is none.
 
         Raises
         ------
         AtlasError
-            If `path` is a file, or a folder that holds other things than an atlas.
+            If `path` is a file, or a non-empty folder that is not an atlas.
         """
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
@@ -68,7 +68,7 @@ class Atlas:
             others = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.exists() else []
             if others:
                 raise AtlasError(
-                    f"{folder} is not empty and holds no atlas (found {', '.join(sorted(others)[:3])}).",
+                    f"{folder} is not empty and is not an atlas (found {', '.join(sorted(others)[:3])}).",
                     "Name a new or empty folder for the atlas.",
                 )
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class Atlas:
         if version != FORMAT_VERSION:
             raise AtlasError(
                 f"{self.path} has atlas format {version}; this version reads format {FORMAT_VERSION}.",
-                "Use the version of specclip-search that made it, or make the atlas anew.",
+                "Use the version of specclip-search that made it, or rebuild the atlas.",
             )
 
     @property
@@ -94,7 +94,7 @@ class Atlas:
         _write_toml(self.path / MARKER, content | {"active_model": checked_name(name, "model")})
 
     def require_model(self, name: str | None = None) -> str:
-        """`name`, or else the active model; an AtlasError where there is neither."""
+        """`name` if given, else the active model; raises `AtlasError` if there is neither."""
         chosen = name or self.active_model
         if chosen is None:
             raise AtlasError(
@@ -136,7 +136,7 @@ class Atlas:
     def model_folder(self, model: str) -> Path:
         return self.path / "models" / checked_name(model, "model")
 
-    # -- what there is ----------------------------------------------------------------------
+    # -- contents ---------------------------------------------------------------------------
 
     def modalities(self) -> list[str]:
         """Names of modalities with at least one committed shard of spectra."""
@@ -209,7 +209,7 @@ def _questions() -> ModuleType:
 
 
 def checked_name(name: str, what: str) -> str:
-    """`name` if it can safely be a folder's name, else an AtlasError."""
+    """`name` if it is safe as a folder name; raises `AtlasError` otherwise."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise AtlasError(
             f"'{name}' cannot be the name of a {what}.",
@@ -223,7 +223,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AtlasError(
-            f"{path} is not valid TOML ({error}).", "Restore it from a copy, or make the atlas anew."
+            f"{path} is not valid TOML ({error}).", "Restore it from a backup, or rebuild the atlas."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Prepared spectra as rows of the atlas: those kept, those set aside, and the shard that holds both."""
+"""Prepared spectra as rows of the atlas: kept rows, rejected rows, and the shards that hold them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale", "sed")
 def spectra_table(
     modality: Modality, spectra: Sequence[Spectrum], prepared: Prepared, *, simulated: bool = False
 ) -> pa.Table:
-    """Rows of `spectra/<modality>` for the spectra that were not set aside, in order.
+    """Rows of `spectra/<modality>` for the kept spectra, in order.
 
-    `meta` of a spectrum fills the columns of the same names; what it lacks is null. `snr` is the
-    g-band value of LAMOST's header where there is one, else the median of flux over error.
+    `meta` of a spectrum fills the columns of the same names; missing values are null. `snr` is the
+    g-band value of LAMOST's header if there is one, else the median of flux over error.
     """
     schema = modality.schema
     keep = prepared.keep
@@ -49,14 +49,14 @@ def spectra_table(
 
 
 def _snr(spectrum: Spectrum, measured: float) -> float | None:
-    """The survey's own value before ours; null, not NaN, where there is none (NaN hides from statistics)."""
+    """The survey's value if there is one, else ours; null instead of NaN (NaN is missing from statistics)."""
     given = spectrum.meta.get("snrg")
     value = measured if given is None else float(given)
     return value if np.isfinite(value) else None
 
 
 def rejected_table(spectra: Sequence[Spectrum], prepared: Prepared) -> pa.Table:
-    """Rows of `rejected/<modality>` for the spectra that were set aside."""
+    """Rows of `rejected/<modality>` for the rejected spectra."""
     places = np.flatnonzero(~prepared.keep)
     return pa.Table.from_pylist(
         [

@@ -29,20 +29,20 @@ NO_LABELS, OUTSIDE, ALREADY_SIMULATED = "no_labels", "labels_outside_emulator", 
 
 @dataclass(frozen=True, slots=True)
 class StarLabels:
-    """Labels of stars sorted by `source_id`, missing values NaN; see `lookup`."""
+    """Labels of stars sorted by `source_id`, with NaN for missing values; see `lookup`."""
 
     source_id: np.ndarray
     labels: np.ndarray
 
     def lookup(self, source_id: np.ndarray) -> np.ndarray:
-        """(N, 5) labels of the stars asked for, NaN where a star is not known."""
+        """(N, 5) labels of the requested stars, NaN for unknown stars."""
         place = np.clip(np.searchsorted(self.source_id, source_id), 0, max(len(self.source_id) - 1, 0))
         known = self.source_id[place] == source_id
         return np.where(known[:, None], self.labels[place], np.nan)
 
 
 def read_labels(stage: Stage) -> StarLabels:
-    """Labels of a catalogue keyed by `source_id`; [alpha/M] stands for [alpha/Fe], missing [C/Fe] is 0.
+    """Labels of a catalogue keyed by `source_id`; [alpha/M] is used for [alpha/Fe], missing [C/Fe] is 0.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def read_labels(stage: Stage) -> StarLabels:
     if lacking:
         raise AtlasError(
             f"The {stage.label} lacks {', '.join(lacking)}; labels need source_id, teff, logg and feh.",
-            "Name another catalogue with --catalog.",
+            "Give another catalogue with --catalog.",
         )
     alpha = next((n for n in ("alpha_fe", "alpha_m") if n in names), None)
     columns = [
@@ -103,15 +103,15 @@ def simulate_pairs(
 
     Each shard of `spectra/gaia_xp` gets one shard of `spectra/lamost_lrs`, marked `simulated`,
     whose `spec_id` is the star's `source_id`. A star without labels, or with labels outside the
-    emulator's range, keeps its XP alone and is counted by reason. The simulated light is reddened as
-    the star's own XP spectrum is, see `fit_reddening`.
+    emulator's range, gets no LAMOST spectrum and is counted by reason. The simulated light has the
+    reddening of the star's XP spectrum, see `fit_reddening`.
 
     Parameters
     ----------
     catalogue
-        Catalogue of the atlas that holds the labels, by `source_id`.
+        Catalogue of the atlas with the labels by `source_id`.
     seed
-        The same seed gives the same bytes, however the stars are sharded.
+        Random seed; the result does not depend on how the stars are divided into shards.
     """
     from ..spectra.emulator import Emulator
 
@@ -158,7 +158,7 @@ def _simulate_part(part: Part, labels: StarLabels, emulator: Emulator, seed: int
 
 
 def _reasons(emulator: Emulator, labels: np.ndarray, simulated: np.ndarray) -> np.ndarray:
-    """Why a star gets no LAMOST spectrum, (N,) text; empty where it gets one."""
+    """Reason why a star gets no LAMOST spectrum, (N,) text; empty if it gets one."""
     known = np.isfinite(labels).all(axis=1)
     covered = np.zeros(len(labels), dtype=bool)
     covered[known] = emulator.covers(emulator.snap(labels[known]))

@@ -1,7 +1,7 @@
-"""LAMOST spectra of stars spread evenly over all that the models cover, without a Gaia XP partner.
+"""LAMOST spectra of stars spread evenly over the label range of the models, without Gaia XP spectra.
 
-Stars of a survey crowd on few sequences; a model that learns from them alone takes every odd star
-for a common one. These fill the rest: hot stars, subgiants, every metallicity at every temperature.
+Most stars of a survey lie on a few sequences; a model trained only on them confuses unusual stars with
+common ones. These stars fill the gaps: hot stars, subgiants, all metallicities at all temperatures.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 REVISION = "spread 1"
 TRUTH = "truth_spread"
 SHARD_STARS = 4096
-FIRST_NUMBER = 10**12  # beyond the stars of any simulated survey
+FIRST_NUMBER = 10**12  # above the numbers of any simulated survey
 POOR_FEH, POOR_SHARE = -1.2, 0.25
-JITTER = 0.5  # of a label step: stars lie between the computed ones
+JITTER = 0.5  # in label steps: stars lie between the computed ones
 MEAN_EBV = 0.15
 MAX_EBV = 1.5
 SPLITS = 9  # all but the acceptance split
@@ -56,7 +56,7 @@ def draw_labels(emulator: Emulator, count: int, rng: np.random.Generator) -> Flo
 
 
 def spread_ids(count: int) -> np.ndarray:
-    """(N,) int64 ids above every Gaia id, in turn in the splits 0 to 8."""
+    """(N,) int64 ids above every Gaia id, cycling through the splits 0 to 8."""
     number = np.arange(count, dtype=np.int64)
     offset = (number % SPLITS - split_of(FIRST_SIMULATED_ID)) % 10
     return FIRST_SIMULATED_ID + (((FIRST_NUMBER + number) * 10 + offset) << 7)
@@ -65,7 +65,7 @@ def spread_ids(count: int) -> np.ndarray:
 def simulate_spread(
     atlas: Atlas, count: int, *, seed: int = 0, progress: Progress | None = None
 ) -> IngestReport:
-    """Write simulated LAMOST spectra of `count` stars and their labels, catalogue `truth_spread`.
+    """Write simulated LAMOST spectra of `count` stars, and their labels as the catalogue `truth_spread`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A survey of simulated stars in both instruments, written through the atlas's ordinary stages, with its truth."""
+"""A survey of simulated stars in both instruments, written to the atlas's normal stages, with known truth."""
 
 from __future__ import annotations
 
@@ -49,30 +49,30 @@ def simulate_survey(
     catalogue: str = "apogee",
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Write `stars` simulated stars: an XP spectrum and one to three LAMOST spectra each, and their truth.
+    """Write `stars` simulated stars with an XP spectrum and one to three LAMOST spectra each, and their truth.
 
-    The labels stand in the catalogue `truth` as `true_teff` and so on, so that no search takes them
-    for what a survey knows; `truth_lrs` tells of each LAMOST spectrum. The same atlas, number and
-    seed give the same bytes; a run that was cut short goes on with the shard it had reached.
+    The labels are stored in the catalogue `truth` as `true_teff` and so on, so that no search uses them
+    as labels; `truth_lrs` describes each LAMOST spectrum. The same atlas, number and seed give the
+    same bytes; an interrupted run is resumed at the next shard.
 
     Parameters
     ----------
     stars
-        How many; each gets ids above every Gaia id, in the split of the real star it is made from.
+        Number of stars; ids are above every Gaia id, in the split of the real star that a star is made from.
     rates
-        How rare metal-poor and odd stars are.
+        Fractions of metal-poor and anomalous stars.
     catalogue
         Labels, by `source_id`, of the real XP stars that the simulated ones are made from.
 
     Returns
     -------
     IngestReport
-        Accounts of spectra of both instruments.
+        Counts of the spectra of both instruments.
 
     Raises
     ------
     SimulationError
-        If a number or rate is not usable, or the atlas has too few labelled real XP stars.
+        If a number or rate is invalid, or the atlas has too few labelled real XP stars.
     AtlasError
         If the catalogue `truth` holds something else.
     """
@@ -135,7 +135,7 @@ def simulate_survey(
 
 
 def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> tuple[Bases, str]:
-    """Real labelled XP stars in order of [Fe/H], and a digest of what they were read from."""
+    """Real labelled XP stars in order of [Fe/H], and a digest of their inputs."""
     stage = atlas.spectra(GAIA_XP.name)
     own = {p.number for p in stage.parts() if "survey" in p.extra or "metal_poor" in p.extra}
     g_mag = _Magnitudes(atlas)
@@ -195,7 +195,7 @@ def _require_own_truth(atlas: Atlas) -> None:
 
 
 def _truth(bases: Bases, stars: Population) -> pa.Table:
-    """One row a star."""
+    """One row per star."""
     columns: dict[str, Any] = {"source_id": stars.source_id, "base_source_id": bases.ids[stars.base]}
     unlabelled = np.isin(stars.oddity, REPLACED)
     columns |= {
@@ -222,7 +222,7 @@ def _column(values: Any) -> pa.Array:
 
 
 def _truth_lrs(stars: Population) -> pa.Table:
-    """One row a LAMOST spectrum; a faulty spectrum or a wrong match is the first visit alone."""
+    """One row per LAMOST spectrum; instrumental anomalies and wrong matches affect only the first visit."""
     star = np.repeat(np.arange(len(stars)), stars.visits)
     visit = np.arange(len(star)) - np.repeat(np.cumsum(stars.visits) - stars.visits, stars.visits)
     lasting = np.array([ODDITIES.get(name) == ASTROPHYSICAL for name in stars.oddity], dtype=bool)[star]
