@@ -1,4 +1,4 @@
-"""Vectors to label estimates, shard by shard: resumable, current or redone, one row a vector."""
+"""Estimate labels from vectors, shard by shard, one row per vector. Runs can be resumed."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _KEYS = ["spec_id", "source_id", "release"]
 
 @dataclass
 class EstimateReport:
-    """Account of a run.
+    """Report of an estimation run.
 
     Attributes
     ----------
     model
         Name of the model.
     rows
-        Estimates that now stand, by modality.
+        Total number of estimates, by modality.
     written, current, removed
-        Shards made in this run, found current, and removed because their vectors are gone.
+        Shards written in this run, already up to date, and removed because their vectors no longer exist.
     estimated
         Vectors estimated in this run.
     flagged
-        How many of these have each flag.
+        Number of these vectors with each flag.
     seconds
         Wall time.
     """
@@ -62,7 +62,7 @@ class EstimateReport:
     seconds: float = 0.0
 
     def add(self, other: EstimateReport) -> None:
-        """Add the account of shards that were made elsewhere."""
+        """Add the counts of shards written by a worker."""
         self.written += other.written
         self.current += other.current
         self.estimated += other.estimated
@@ -70,30 +70,31 @@ class EstimateReport:
 
     def __str__(self) -> str:
         flags = ", ".join(f"{name} {count:,}" for name, count in self.flagged.most_common() if count)
-        text = f"{self.estimated:,} vectors of '{self.model}' have label estimates; {self.current} shards were current"
+        text = (f"{self.estimated:,} vectors of '{self.model}' have label estimates; "
+                f"{self.current} shards were up to date")
         return f"{text}; flags: {flags}" if flags else text
 
 
 def estimate(atlas: Atlas, model: Model, modalities: Sequence[str] | None = None, *,
              progress: Callable[..., None] | None = None, client: Client | None = None) -> EstimateReport:
-    """Estimate the labels of every vector that has none yet, and of those whose vectors or estimators changed.
+    """Estimate labels of every vector without an estimate, or whose vector or estimator has changed.
 
     Parameters
     ----------
     model
-        Whose vectors the atlas holds.
+        Model of the vectors in the atlas.
     modalities
-        Which instruments; None for all that have both vectors and an estimator.
+        Which instruments; None for all with both vectors and an estimator.
     progress
-        Called with (vectors done, vectors in all, modality).
+        Called with (vectors done, total vectors, modality).
     client
-        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
-        are the same. By default they are made here.
+        A Dask cluster that writes the shards, from `specclip_search.stages.cluster.dask_client`; the bytes
+        are the same. By default shards are written in this process.
 
     Raises
     ------
     QueryError
-        If the model has no estimators, or none of a named modality.
+        If the model has no estimators, or none for a given modality.
     CheckpointError
         If its estimators belong to other weights.
     AtlasError
@@ -123,7 +124,7 @@ def estimate(atlas: Atlas, model: Model, modalities: Sequence[str] | None = None
 
 def _made_on(client: Client, atlas: Atlas, shards: _Shards, parts: list[Part],
              report: EstimateReport) -> Iterator[Part]:
-    """Have a cluster make the shards that are not current; yields each as it stands."""
+    """Write outdated shards on a cluster; yield each finished shard."""
     todo = {part.number: part for part in parts if not shards.is_current(part)}
     report.current += len(parts) - len(todo)
     yield from (part for part in parts if part.number not in todo)
@@ -138,11 +139,11 @@ def _made_on(client: Client, atlas: Atlas, shards: _Shards, parts: list[Part],
 
 
 def _estimate_shard(number: int, folder: str, copy: ModelCopy, modality: str, digest: str) -> EstimateReport:
-    """One shard, on a worker."""
+    """Estimate one shard on a worker."""
     model = copy.load()
     estimators = load_estimators(model)
     if estimators is None or estimators.digest != digest:
-        raise CheckpointError(f"{copy.folder} no longer holds the estimators that the run began with.",
+        raise CheckpointError(f"{copy.folder} no longer holds the estimators that the run started with.",
                               "Start the run again.")
     report = EstimateReport(model.name)
     shards = _Shards(Atlas(folder), model, estimators, modality)
@@ -163,7 +164,7 @@ class _Shards:
         self.estimates: Stage = atlas.estimates(modality, model.name)
 
     def remove_surplus(self, report: EstimateReport) -> None:
-        """Remove estimates whose vectors are gone."""
+        """Remove estimates whose vectors no longer exist."""
         numbers = {part.number for part in self.vectors.parts()}
         for old in self.estimates.parts():
             if old.number not in numbers:
@@ -171,7 +172,7 @@ class _Shards:
                 report.removed += 1
 
     def make_all(self, parts: list[Part], report: EstimateReport) -> Iterator[Part]:
-        """Make the shards one after another; yields each as it stands."""
+        """Write the shards one by one; yield each finished shard."""
         for part in parts:
             self.make(part, report)
             yield part
@@ -183,14 +184,14 @@ class _Shards:
         return self.estimates.is_current(part.number, self.inputs_of(part))
 
     def make(self, part: Part, report: EstimateReport) -> None:
-        """Estimate one shard unless it is current."""
+        """Estimate one shard unless it is up to date."""
         inputs = self.inputs_of(part)
         if self.is_current(part):
             report.current += 1
             return
         found = str(part.extra.get("model_digest"))
         if found != self.estimators.model_digest:
-            raise QueryError(f"{part.path} holds vectors of the weights {found[:19]}; the estimators belong to "
+            raise QueryError(f"{part.path} holds vectors from the weights {found[:19]}; the estimators belong to "
                              f"{self.estimators.model_digest[:19]}.", "Run `specclip-search embed` again.")
         table, flags = self._table(part)
         extra = {"model_digest": self.estimators.model_digest, "estimators_digest": self.estimators.digest}
@@ -210,12 +211,12 @@ class _Shards:
         return table_from_columns(given, schema), columns["flag"]
 
     def _snr(self, part: Part, read: pa.Table) -> np.ndarray:
-        """S/N of each vector's spectrum, NaN where unknown; vectors are in the spectra's order, some left out."""
+        """S/N of each vector's spectrum, NaN if unknown; vectors are in the order of the spectra."""
         path = self.spectra.parquet_path(part.number)
         keys = pq.read_table(path, columns=["spec_id", "release", "snr"]) if path.exists() else None
         if keys is None:
             return np.full(read.num_rows, np.nan)
-        if keys.column("spec_id").equals(read.column("spec_id")):  # none left out, as is usual
+        if keys.column("spec_id").equals(read.column("spec_id")):  # no spectrum was rejected, the usual case
             return keys.column("snr").to_numpy().astype(np.float64)
         known = dict(zip(zip(keys.column("release").to_pylist(), keys.column("spec_id").to_pylist(), strict=True),
                          keys.column("snr").to_pylist(), strict=True))

@@ -18,7 +18,7 @@ from specclip_search.tables.provenance import stamp
 
 from ..space.space import Space, open_space
 from .known_stars import read_known
-from .schema import SIDES, emp_schema
+from .schema import INSTRUMENTS, emp_schema
 from .scores import EmpScores, Progress, score_stars
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def rows_table(space: Space, scores: EmpScores, chosen: np.ndarray) -> pa.Table:
     schema = emp_schema()
     stars = scores.stars
     columns: dict[str, Any] = {"source_id": np.ma.masked_less(stars.source_id[chosen], 0)}
-    for side, modality in SIDES.items():
+    for side, modality in INSTRUMENTS.items():
         row = stars.row[modality][chosen]
         keys = space.keys(modality) if modality in space.modalities else None
         ids = np.full(len(row), -1, dtype=np.int64)

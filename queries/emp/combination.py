@@ -24,7 +24,7 @@ from specclip_search.training.xp_metallicity.weighting import LOWEST, REFERENCE,
 from .probability import logistic
 
 FILE = "emp_combination.json"
-PARTS = ("lrs_estimator", "xp_estimator", "xp_network", "neighbours")
+SOURCES = ("lrs_estimator", "xp_estimator", "xp_network", "neighbours")
 # pull of the weights to equal shares, in stars
 PRIOR_STARS = 4.0
 
@@ -36,7 +36,7 @@ class Combination:
     Attributes
     ----------
     parts
-        Names among `PARTS`.
+        Names among `SOURCES`.
     weights, weights_low
         Of their log-odds, at -2 and at -3.
     intercept, slope

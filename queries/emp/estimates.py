@@ -12,7 +12,7 @@ from specclip_search.surveys import XP
 from specclip_search.training.xp_metallicity.networks import load_network
 from specclip_search.training.xp_metallicity.trees import LEAST_ODDS, load_trees, with_trees
 
-from .schema import SIDES
+from .schema import INSTRUMENTS
 from .seeds import read_flux
 from .stars import Stars
 
@@ -52,11 +52,11 @@ def estimates(space: Space, stars: Stars, thresholds: tuple[float, ...]) -> tupl
     odds : np.ndarray
         (3, thresholds, N) log-odds by the LRS estimator, the XP estimator, the XP networks; NaN where none.
     """
-    names = [f"{side}_{name}" for side in SIDES for name in ESTIMATED] + [f"xp_{name}" for name in NETWORK]
+    names = [f"{side}_{name}" for side in INSTRUMENTS for name in ESTIMATED] + [f"xp_{name}" for name in NETWORK]
     parts = {name: np.full(len(stars), np.nan) for name in names}
     odds = np.full((3, len(thresholds), len(stars)), np.nan)
     estimator = estimator_of(space)
-    for number, (side, modality) in enumerate(SIDES.items()):
+    for number, (side, modality) in enumerate(INSTRUMENTS.items()):
         if estimator is None or modality not in space.modalities or modality not in estimator.modalities:
             continue
         index = space.index(modality)

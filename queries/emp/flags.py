@@ -9,7 +9,7 @@ import numpy as np
 from specclip_search.surveys import XP
 
 from ..space.pairs import star_color
-from .schema import SIDES
+from .schema import INSTRUMENTS
 from .seeds import read_flux
 from .stars import Stars
 
@@ -53,7 +53,7 @@ def flag(
     hot = np.zeros(len(stars), dtype=bool)
     low, far = np.zeros(len(stars), dtype=bool), np.zeros(len(stars), dtype=bool)
     with np.errstate(invalid="ignore"):
-        for side, modality in SIDES.items():
+        for side, modality in INSTRUMENTS.items():
             teff = np.fmax(
                 parts[f"{side}_teff"],
                 np.where(parts[f"{side}_linear_teff"] > HOT_TEFF + 500, parts[f"{side}_linear_teff"], np.nan),

@@ -10,13 +10,12 @@ import numpy as np
 from specclip_search.surveys import LRS, XP
 
 from ..space.space import Space
-from .combination import PARTS as VOICES
-from .combination import combination_for
+from .combination import SOURCES, combination_for
 from .estimates import SMALLEST_SIGMA, estimates, log_odds
 from .flags import flag
 from .known_stars import KnownStars
 from .neighbour_estimate import neighbours_say
-from .schema import PARTS, SIDES
+from .schema import INSTRUMENT_COLUMNS, INSTRUMENTS
 from .stars import Stars, read_stars
 from .teachers import taught_evidence
 
@@ -60,7 +59,7 @@ class Evidence:
     parts
         As in `EmpScores`.
     odds
-        (4, thresholds, N) log-odds by `VOICES` of lying below each threshold, NaN where a voice is silent.
+        (4, thresholds, N) log-odds by `SOURCES` of lying below each threshold, NaN where a voice is silent.
     feh, feh_err
         (4, N) what each voice thinks [Fe/H] is.
     label
@@ -88,7 +87,7 @@ def score_stars(
     evidence = gather_evidence(space, (below,), known, builtin_seeds, progress, only)
     probability = combine(evidence, 0, below, space.model_digest())
     feh, feh_err = together(evidence.feh, evidence.feh_err)
-    parts = evidence.parts | {f"p_{voice}": _probability(evidence.odds[i, 0]) for i, voice in enumerate(VOICES)}
+    parts = evidence.parts | {f"p_{source}": _probability(evidence.odds[i, 0]) for i, source in enumerate(SOURCES)}
     flags, hot = flag(space, evidence.stars, parts, feh, feh_err, probability)
     probability = np.where(hot, HOT_FACTOR * probability, probability)
     return EmpScores(evidence.stars, probability, feh, feh_err, parts, flags, evidence.notes)
@@ -122,8 +121,8 @@ def gather_evidence(
         f"{side}_{name}": stars.take(modality, getattr(found[modality], name))
         if modality in found
         else np.full(len(stars), np.nan)
-        for side, modality in SIDES.items()
-        for name in PARTS
+        for side, modality in INSTRUMENTS.items()
+        for name in INSTRUMENT_COLUMNS
     }
     if progress is not None:
         progress(len(instruments), len(instruments) + 1, "estimates")
@@ -151,7 +150,7 @@ def combine(evidence: Evidence, place: int, below: float, model_digest: str) -> 
         if not pattern.any():
             continue
         here = (speaks == pattern[:, None]).all(axis=0)
-        parts = tuple(name for name, there in zip(VOICES, pattern, strict=True) if there)
+        parts = tuple(name for name, there in zip(SOURCES, pattern, strict=True) if there)
         combination, note = combination_for(parts, model_digest)
         if note and note not in evidence.notes:
             evidence.notes.append(note)

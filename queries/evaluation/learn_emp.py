@@ -23,11 +23,11 @@ from specclip_search.keys import VALIDATION_SPLIT, split_of
 from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
 from specclip_search.surveys import XP
 
-from ..emp.combination import FILE, PARTS, Combination, learn, to_json
+from ..emp.combination import FILE, SOURCES, Combination, learn, to_json
 from ..emp.estimates import log_odds
 from ..emp.linear import folds_of
 from ..emp.neighbour_estimate import neighbours_say
-from ..emp.schema import SIDES
+from ..emp.schema import INSTRUMENTS
 from ..emp.scores import Evidence, gather_evidence
 from ..space.space import Space, open_space
 from ..views.labels import star_labels
@@ -90,7 +90,7 @@ def _seen_with(space: Space, evidence: Evidence, sides: tuple[str, ...]) -> np.n
         odds[0] = np.nan
     if "xp" not in sides:
         odds[1:3] = np.nan
-    hidden = tuple(f"{side}_" for side in SIDES if side not in sides)
+    hidden = tuple(f"{side}_" for side in INSTRUMENTS if side not in sides)
     parts = {
         name: np.full(len(values), np.nan) if hidden and name.startswith(hidden) else values
         for name, values in evidence.parts.items()
@@ -103,13 +103,13 @@ def _seen_with(space: Space, evidence: Evidence, sides: tuple[str, ...]) -> np.n
 
 def _subsets(odds: np.ndarray, held: np.ndarray) -> Iterator[tuple[str, ...]]:
     """The parts there are, and what is left where the model has no estimators."""
-    there = tuple(name for i, name in enumerate(PARTS) if np.isfinite(odds[i, 0, held]).any())
+    there = tuple(name for i, name in enumerate(SOURCES) if np.isfinite(odds[i, 0, held]).any())
     yield there
     yield tuple(name for name in there if not name.endswith("estimator"))
 
 
 def _places(parts: tuple[str, ...]) -> list[int]:
-    return [PARTS.index(name) for name in parts]
+    return [SOURCES.index(name) for name in parts]
 
 
 def _learned(

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from ..space.spectra import SpectrumRows
 
-SIDES = tuple(modality.short for modality in PAIR)
+INSTRUMENTS = tuple(modality.short for modality in PAIR)
 _NO_EVIDENCE = ("_spec_id", "_release", "_snr", "_simulated")
 
 
 def emp_words(row: pd.Series) -> str:
     """What each instrument says of a star's [Fe/H]: `LRS: neighbours -2.4 ± 0.1; XP: neighbours -2.6 ± 0.2`."""
     told = []
-    for side in SIDES:
+    for side in INSTRUMENTS:
         said = [
             f"{who} {float(row[value]):.2f} ± {float(row[error]):.2f}"
             for who, value, error in (

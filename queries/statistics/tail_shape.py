@@ -24,7 +24,7 @@ CAP = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class TailLaw:
+class TailModel:
     """Robust z against -log10 of the share of normal stars at or above it.
 
     Attributes
@@ -65,11 +65,11 @@ class TailLaw:
         return {"z": np.round(self.z, 4).tolist(), "surprise": np.round(self.surprise, 4).tolist()}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> TailLaw:
+    def from_json(cls, content: dict[str, Any]) -> TailModel:
         return cls(np.array(content["z"], dtype=np.float64), np.array(content["surprise"], dtype=np.float64))
 
 
-def learn_tail(values: np.ndarray) -> TailLaw | None:
+def learn_tail(values: np.ndarray) -> TailModel | None:
     """The law of normal stars' robust z (n,); None for a quantity that does not vary or for too few stars.
 
     Knots stand at quantiles, a quarter of a decade apart, down to where eight stars are left.
@@ -80,4 +80,4 @@ def learn_tail(values: np.ndarray) -> TailLaw | None:
         return None
     z = np.quantile(values, 1.0 - 10.0**-surprise)
     # where values are tied the quantiles are, too
-    return TailLaw(np.maximum.accumulate(z + 1e-3 * np.arange(len(z))), surprise)
+    return TailModel(np.maximum.accumulate(z + 1e-3 * np.arange(len(z))), surprise)

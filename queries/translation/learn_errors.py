@@ -11,10 +11,11 @@ from specclip_search.errors import QueryError
 from specclip_search.surveys import XP
 
 from ..space.pairs import flux_store, read_block, star_color
-from ..statistics.learning_stars import learners
+from ..statistics.learning_stars import learning_rows
 from .learned_errors import LearnedErrors, load_errors, save_errors
 from .model_error import learn_model_error
-from .residual_measures import learn as learn_spectrum_law
+from .residual_measures import CROSS, SELF
+from .residual_measures import learn as learn_spectrum_model
 from .schema import REVISION
 from .shard import Task, predict
 
@@ -54,7 +55,7 @@ def _learning_stars(task: Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]
         rows.append(paired)
         ids.append(task.keys.source_id[position[paired]])
     number, row, source_id = np.concatenate(numbers), np.concatenate(rows), np.concatenate(ids)
-    chosen, label = learners(source_id, MIN_VALIDATION_STARS, MAX_LEARNING_STARS)
+    chosen, label = learning_rows(source_id, MIN_VALIDATION_STARS, MAX_LEARNING_STARS)
     if len(chosen) == 0:
         raise QueryError(
             "Every paired star belongs to the acceptance split, from which nothing may be learned.",
@@ -79,7 +80,7 @@ def _learn(
             )
     arrays = [np.concatenate(piece) for piece in zip(*pieces, strict=True)]
     good = np.isfinite(arrays[6]).all(axis=1) & np.isfinite(arrays[7]).all(axis=1)
-    lrs, lrs_noise, xp, xp_noise, lrs_snr, xp_snr, to_xp, to_lrs, own_lrs, own_xp = (array[good] for array in arrays)
+    lrs, lrs_noise, xp, xp_noise, lrs_snr, xp_snr, to_xp, to_lrs, self_lrs, self_xp = (array[good] for array in arrays)
     color = star_color(xp, task.xp_wavelength)
     return LearnedErrors(
         learn_model_error(lrs - to_lrs, lrs_noise, color, xp_snr, task.lrs_windows),
@@ -88,9 +89,9 @@ def _learn(
         int(good.sum()),
         split,
         {
-            "lrs.free": learn_spectrum_law("lrs", "free", lrs, lrs_noise, to_lrs),
-            "lrs.own": learn_spectrum_law("lrs", "own", lrs, lrs_noise, own_lrs),
-            "xp.free": learn_spectrum_law("xp", "free", xp, xp_noise, to_xp),
-            "xp.own": learn_spectrum_law("xp", "own", xp, xp_noise, own_xp),
+            f"lrs.{CROSS}": learn_spectrum_model("lrs", CROSS, lrs, lrs_noise, to_lrs),
+            f"lrs.{SELF}": learn_spectrum_model("lrs", SELF, lrs, lrs_noise, self_lrs),
+            f"xp.{CROSS}": learn_spectrum_model("xp", CROSS, xp, xp_noise, to_xp),
+            f"xp.{SELF}": learn_spectrum_model("xp", SELF, xp, xp_noise, self_xp),
         },
     )

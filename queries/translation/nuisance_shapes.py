@@ -21,7 +21,7 @@ ROUGH = 0.02
 
 
 @lru_cache(maxsize=4)
-def _law(first_nm: float, last_nm: float, points: int) -> np.ndarray:
+def _extinction(first_nm: float, last_nm: float, points: int) -> np.ndarray:
     x = 1000.0 / np.linspace(first_nm, last_nm, points)
     y = x - 1.82
     a = np.polynomial.polynomial.polyval(
@@ -38,7 +38,7 @@ def _law(first_nm: float, last_nm: float, points: int) -> np.ndarray:
 
 def extinction(wavelength_nm: np.ndarray) -> np.ndarray:
     """(n,) extinction [mag] for E(B-V) = 1 on an even grid: Cardelli, Clayton & Mathis 1989, R_V = 3.1."""
-    return _law(float(wavelength_nm[0]), float(wavelength_nm[-1]), len(wavelength_nm))
+    return _extinction(float(wavelength_nm[0]), float(wavelength_nm[-1]), len(wavelength_nm))
 
 
 def dust_shape(predicted: np.ndarray, wavelength_nm: np.ndarray) -> np.ndarray:

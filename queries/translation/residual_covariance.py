@@ -29,7 +29,7 @@ BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class ResidualLaw:
+class ResidualModel:
     """Location and covariance of normal stars' residuals.
 
     Attributes
@@ -49,7 +49,7 @@ class ResidualLaw:
 
 @dataclass(frozen=True, slots=True)
 class Whitened:
-    """What a residual says under the law.
+    """A residual whitened by the model.
 
     Attributes
     ----------
@@ -66,11 +66,11 @@ class Whitened:
     inverse: np.ndarray
 
 
-def learn_law(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
-    """Learn the law from residuals of stars most of which are normal.
+def learn_residual_model(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualModel:
+    """Learn the model from residuals of mostly normal stars.
 
-    Residuals are clipped at 6 robust sigma a pixel, and the twentieth part of stars with the
-    largest chi2 is left out when the law is learned again.
+    Residuals are clipped at 6 robust sigma per pixel. The 5 % of stars with the largest chi2 are
+    left out when the model is learned again.
 
     Parameters
     ----------
@@ -81,15 +81,15 @@ def learn_law(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw
     """
     keep = np.ones(len(residual), dtype=bool)
     rank = int(min(rank, len(residual) // STARS_PER_SHAPE, residual.shape[1]))
-    law = _fit(residual, noise, rank)
+    model = _fit(residual, noise, rank)
     for _ in range(ROUNDS - 1):
-        chi2 = whiten(law, residual, noise).chi2
+        chi2 = whiten(model, residual, noise).chi2
         keep = chi2 <= np.quantile(chi2, KEPT)
-        law = _fit(residual[keep], noise[keep], rank)
-    return law
+        model = _fit(residual[keep], noise[keep], rank)
+    return model
 
 
-def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
+def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualModel:
     good = np.isfinite(noise)
     mean = np.median(residual, axis=0)
     centred = np.where(good, residual - mean, 0.0)
@@ -101,7 +101,7 @@ def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
     left = MAD_TO_SIGMA * np.median(np.abs(scaled - (scaled @ shapes) @ shapes.T), axis=0)
     noise_part = np.median(np.where(good, noise / scale, 1.0), axis=0) ** 2
     own = np.sqrt(np.maximum(left**2 - noise_part, LEAST_OWN**2 * np.maximum(left**2, 1e-4)))
-    return ResidualLaw(
+    return ResidualModel(
         mean.astype(np.float32),
         (shapes * spread * scale[:, None]).astype(np.float32),
         (own * scale).astype(np.float32),
@@ -109,7 +109,7 @@ def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
 
 
 def whiten(
-    law: ResidualLaw, residual: np.ndarray, noise: np.ndarray, own_shapes: np.ndarray | None = None
+    model: ResidualModel, residual: np.ndarray, noise: np.ndarray, star_shapes: np.ndarray | None = None
 ) -> Whitened:
     """Apply the inverse covariance.
 
@@ -117,22 +117,22 @@ def whiten(
     ----------
     residual, noise
         (N, n).
-    own_shapes
+    star_shapes
         (N, e, n) shapes of each star by itself, times the spread of their amplitudes.
     """
     result = Whitened(
         np.empty(len(residual)), np.empty(residual.shape, np.float32), np.empty(residual.shape, np.float32)
     )
-    shapes = law.shapes.astype(np.float64)
+    shapes = model.shapes.astype(np.float64)
     upper = np.triu_indices(shapes.shape[1])
     products = shapes[:, upper[0]] * shapes[:, upper[1]]
     for start in range(0, len(residual), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
-        own = None if own_shapes is None else own_shapes[block].astype(np.float64)
+        own = None if star_shapes is None else star_shapes[block].astype(np.float64)
         good = np.isfinite(noise[block])
-        variance = np.where(good, noise[block], 1.0).astype(np.float64) ** 2 + law.sigma.astype(np.float64) ** 2
+        variance = np.where(good, noise[block], 1.0).astype(np.float64) ** 2 + model.sigma.astype(np.float64) ** 2
         inverse = np.where(good, 1.0 / np.maximum(variance, 1e-20), 0.0)
-        centred = np.where(good, residual[block] - law.mean, 0.0)
+        centred = np.where(good, residual[block] - model.mean, 0.0)
         weighted = inverse * (centred - _explained(shapes, products, upper, own, inverse, centred))
         result.chi2[block] = (weighted * centred).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
         result.weighted[block], result.inverse[block] = weighted, inverse

@@ -18,7 +18,7 @@ from ..space.pairs import FluxStore, SpectraBlock, StarKeys, read_block, star_co
 from ..space.windows import WindowSet
 from .learned_errors import LearnedErrors
 from .model_error import measure
-from .schema import law_values, translations_schema
+from .schema import residual_columns, translations_schema
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Part, Stage
@@ -89,7 +89,7 @@ def _shard(
         rows = paired[start : start + BATCH_ROWS]
         xp_flux, xp_error, xp_snr = store.take(position[rows])
         lrs_flux, lrs_error = block.flux[rows], block.error[rows]
-        to_xp, to_lrs, own_lrs, own_xp = predict(task.model, lrs_flux, xp_flux)
+        to_xp, to_lrs, self_lrs, self_xp = predict(task.model, lrs_flux, xp_flux)
         color = star_color(xp_flux, task.xp_wavelength)
         lrs = measure(lrs_flux, lrs_error, to_lrs, errors.to_lrs, errors.to_lrs.cells(color, xp_snr), task.lrs_windows)
         xp = measure(
@@ -111,8 +111,8 @@ def _shard(
             for name in ("chi2", "l1", "mse", "pixels", "window_sigma")
         }
         values["lrs_sed"], values["xp_sed"] = block.sed[rows], known_band_levels(XP_ANGSTROM, xp_flux, xp_error)
-        values |= law_values(errors.laws, "lrs", lrs_flux, lrs_error, to_lrs, own_lrs)
-        values |= law_values(errors.laws, "xp", xp_flux, xp_error, to_xp, own_xp)
+        values |= residual_columns(errors.residual_models, "lrs", lrs_flux, lrs_error, to_lrs, self_lrs)
+        values |= residual_columns(errors.residual_models, "xp", xp_flux, xp_error, to_xp, self_xp)
         # a prediction that is not finite is the model's failure, not a number to rank by: counted as rejected
         finite = np.isfinite(lrs.chi2) & np.isfinite(xp.chi2)
         yield table_from_columns(keys | values, schema).filter(pa.array(finite))

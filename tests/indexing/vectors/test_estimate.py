@@ -125,7 +125,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     embed(made, load_model("mini", device="cpu"))
     code, text = told(capsys, "estimate", "--atlas", folder)
     assert code == 0
-    assert "20 vectors of 'mini' have label estimates; 0 shards were current" in text
+    assert "20 vectors of 'mini' have label estimates; 0 shards were up to date" in text
     assert made.estimates("gaia_xp").rows == 20
     code, text = told(capsys, "estimate", "--atlas", folder, "--within", "lamost_lrs")
     assert code == 2
