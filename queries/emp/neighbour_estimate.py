@@ -1,4 +1,4 @@
-"""What neighbours, seeds and linear estimates say together: one [Fe/H] and probability a star."""
+"""Combination of neighbours, seeds and linear estimates into one [Fe/H] and probability per star."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .stars import Stars
 def neighbours_say(
     stars: Stars, parts: dict[str, np.ndarray], label: np.ndarray, below: float, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probability, [Fe/H] and error of every star; stars with both, one or the other instrument apart."""
+    """Probability, [Fe/H] and error of every star; stars with both, one or the other instrument separately."""
     probability, feh, feh_err = np.zeros(len(stars)), np.full(len(stars), np.nan), np.full(len(stars), np.nan)
     has = {side: np.isfinite(parts[f"{side}_feh"]) for side in INSTRUMENTS}
     for sides in (("lrs", "xp"), ("lrs",), ("xp",)):
@@ -31,7 +31,7 @@ def neighbours_say(
 
 
 def _columns(stars: Stars, parts: dict[str, np.ndarray], sides: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Evidence columns ([Fe/H] estimates) and what the error depends on, for stars with these instruments."""
+    """Evidence columns ([Fe/H] estimates) and error terms, for stars with these instruments."""
     evidence, terms = [], []
     for side in sides:
         neighbours, linear = parts[f"{side}_feh"], parts[f"{side}_linear_feh"]

@@ -1,4 +1,4 @@
-"""Columns of `results/emp`, one row a star."""
+"""Columns of `results/emp`, one row per star."""
 
 from __future__ import annotations
 

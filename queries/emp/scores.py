@@ -1,4 +1,4 @@
-"""Evidence of metal-poverty for every star of an atlas, and the probability it amounts to."""
+"""Evidence for low metallicity of every star of an atlas, and the resulting probability."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class EmpScores:
     parts
         Evidence columns by name, (N,) float64, NaN where there is none.
     flags
-        (N,) object: space-separated words, empty where there is nothing to say.
+        (N,) object: space-separated words, empty if there are no flags.
     notes
-        What a user should know about seeds and calibration.
+        Notes on seeds and calibration for the user.
     """
 
     stars: Stars
@@ -52,18 +52,18 @@ class EmpScores:
 
 @dataclass
 class Evidence:
-    """Everything that is known of every star before it is put together.
+    """Evidence for every star before it is combined.
 
     Attributes
     ----------
     parts
         As in `EmpScores`.
     odds
-        (4, thresholds, N) log-odds by `SOURCES` of lying below each threshold, NaN where a voice is silent.
+        (4, thresholds, N) log-odds by `SOURCES` of being below each threshold, NaN if a source has no value.
     feh, feh_err
-        (4, N) what each voice thinks [Fe/H] is.
+        (4, N) [Fe/H] from each source.
     label
-        (N,) what a catalogue says, NaN where it says nothing.
+        (N,) [Fe/H] from a catalogue, NaN if there is none.
     """
 
     stars: Stars
@@ -101,9 +101,9 @@ def gather_evidence(
     progress: Progress | None = None,
     only: np.ndarray | None = None,
 ) -> Evidence:
-    """What each voice says of every star; the first threshold decides who serves as a seed.
+    """Evidence from each source for every star; the first threshold decides which stars serve as seeds.
 
-    Neighbours are looked at for the source_ids `only`, if given; they are what takes time.
+    Neighbours, the slow part, are searched only for the source_ids `only`, if given.
     """
     stars = read_stars(space)
     notes: list[str] = []
@@ -113,7 +113,7 @@ def gather_evidence(
         if progress is not None:
             progress(turn, len(instruments) + 1, f"evidence of {modality}")
         found[modality], own = taught_evidence(space, modality, thresholds[0], known, builtin_seeds, notes, only)
-        # what a catalogue says of the star itself: only ever compared with, never used as evidence for it
+        # the star's own catalogue label: for comparison only, never used as evidence for it
         label = np.where(np.isfinite(label), label, stars.take(modality, own))
     if known is not None:
         notes.append(f"{len(known.source_id)} of {known.listed} listed stars found by {known.by}")
@@ -137,12 +137,12 @@ def gather_evidence(
     if progress is not None:
         progress(len(instruments) + 1, len(instruments) + 1, "")
     names = ("lrs_est", "xp_est", "xp_net", "near")
-    voices, errors = (np.stack([parts[f"{name}_{end}"] for name in names]) for end in ("feh", "feh_err"))
-    return Evidence(stars, parts, odds, voices, errors, label, notes)
+values, errors = (np.stack([parts[f"{name}_{end}"] for name in names]) for end in ("feh", "feh_err"))
+    return Evidence(stars, parts, odds, values, errors, label, notes)
 
 
 def combine(evidence: Evidence, place: int, below: float, model_digest: str) -> np.ndarray:
-    """(N,) probability of lying below a threshold; 0 where nothing is known of a star."""
+    """(N,) probability of being below a threshold; 0 for stars without evidence."""
     odds = evidence.odds[:, place]
     speaks = np.isfinite(odds)
     probability = np.zeros(odds.shape[1])
@@ -159,10 +159,10 @@ def combine(evidence: Evidence, place: int, below: float, model_digest: str) -> 
 
 
 def together(feh: np.ndarray, feh_err: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of several estimates (voices, N) weighted by 1 / error^2, and its error.
+    """Mean of several estimates (sources, N) weighted by 1 / error^2, and its error.
 
     The estimates are not independent: their errors are averaged (weighted as the values), not
-    divided by their number, and how far they lie apart is added.
+    divided by their number, and their scatter is added.
     """
     known = np.isfinite(feh) & np.isfinite(feh_err)
     weight = np.where(known, np.maximum(np.nan_to_num(feh_err, nan=1.0), SMALLEST_SIGMA) ** -2.0, 0.0)

@@ -1,4 +1,4 @@
-"""Cards of a report: one a star, with its spectra, translations, residuals, neighbours, labels and links."""
+"""Cards of a report: one per star, with its spectra, translations, residuals, neighbours, labels and links."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEIGHBOUR_COLUMNS = ("teff", "logg", "feh", "snr")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the page shows of one star; every text is plain, the page escapes it."""
+    """Contents of one card; all texts are plain and escaped by the page."""
 
     number: str
     keys: tuple[str, ...]
@@ -47,7 +47,7 @@ class Card:
 
 
 def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequence[str]) -> list[Card]:
-    """A card a row of `anomalies` or `emp`.
+    """One card per row of `anomalies` or `emp`.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def _number(row: pd.Series, column: str) -> int:
 
 
 def _predictions(space: Space, spectra: dict[str, SpectrumRows]) -> dict[str, np.ndarray]:
-    """For each side (N, n) spectra as predicted from the other's, NaN where that is not there."""
+    """For each instrument (N, n) spectra predicted from the other one, NaN if that is missing."""
     from specclip_search.surveys import get_modality
 
     model = space.loaded_model()
@@ -141,7 +141,7 @@ def _predictions(space: Space, spectra: dict[str, SpectrumRows]) -> dict[str, np
 def _window_sigmas(
     space: Space, lrs_spec_id: np.ndarray, release: Sequence[str | None]
 ) -> list[dict[str, np.ndarray | None]]:
-    """Residuals of windows of each card by side, as `translate` measured them."""
+    """Window residuals of each card by instrument, as measured by `translate`."""
     nothing: dict[str, np.ndarray | None] = dict.fromkeys(INSTRUMENTS)
     stage = space.atlas.translations(space.model)
     if not stage.exists:
@@ -186,7 +186,7 @@ def _panel(
 def _neighbours(
     space: Space, ids: dict[str, np.ndarray], releases: dict[str, list[str | None]]
 ) -> list[list[dict[str, str]]]:
-    """Nearest other stars of each card, in each instrument by the star's own spectrum there."""
+    """Nearest other stars of each card, in each instrument from the star's own spectrum."""
     from ..similar.similar import similar
 
     result: list[list[dict[str, str]]] = [[] for _ in ids["lrs"]]

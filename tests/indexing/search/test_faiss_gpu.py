@@ -182,5 +182,5 @@ def test_what_a_gpu_cannot_hold_is_said_and_searched_by_the_processor(make_atlas
 
 @pytest.mark.skipif(gpu_build() is not None, reason="there is a GPU build of FAISS")
 def test_without_a_gpu_build_it_is_refused() -> None:
-    with pytest.raises(QueryError, match="no GPU build of it is installed"):
+    with pytest.raises(QueryError, match="no GPU build is installed"):
         FaissGpuEngine()
