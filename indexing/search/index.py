@@ -1,7 +1,6 @@
 """Search an index: candidates from the inverted lists with exact re-ranking, or exact search.
 
 Results are ordered by similarity, excluded rows are left out and missing ones padded with -1.
-
 Arguments are validated before any work starts.
 """
 

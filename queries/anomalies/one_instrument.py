@@ -3,7 +3,6 @@
 Two things are tested: how well the model reconstructs a spectrum from its own vector (total,
 strongest narrow feature, named patterns; see `specclip_search.queries.translation.residual_measures`), and whether it
 has close neighbours. Both are corrected for S/N and position in the space; the first is also compared with the
-
 neighbours' values.
 """
 
