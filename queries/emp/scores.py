@@ -137,7 +137,7 @@ def gather_evidence(
     if progress is not None:
         progress(len(instruments) + 1, len(instruments) + 1, "")
     names = ("lrs_est", "xp_est", "xp_net", "near")
-values, errors = (np.stack([parts[f"{name}_{end}"] for name in names]) for end in ("feh", "feh_err"))
+    values, errors = (np.stack([parts[f"{name}_{end}"] for name in names]) for end in ("feh", "feh_err"))
     return Evidence(stars, parts, odds, values, errors, label, notes)
 
 

@@ -1,4 +1,4 @@
-"""The model's own error, learned from validation stars and kept beside the translations."""
+"""Learn the model error from validation stars; it is stored next to the translations."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Plan = dict[int, tuple["Part", np.ndarray, str]]
 
 
 def learned_errors(atlas: Atlas, task: Task, plan: Plan, folder: Any) -> LearnedErrors:
-    """The learned model errors: those on disk where they still hold, else learned now."""
+    """The learned model errors: from disk if still valid, else learned now."""
     origin = text_digest(task.model.digest, str(REVISION), ",".join(task.lrs_windows.names + task.xp_windows.names))
     chosen, split = _learning_stars(task, plan)
     count = sum(len(rows) for rows in chosen.values())
     kept = load_errors(folder)
-    # a survey that grows keeps its sigmas, unless it now has many more stars to learn them from
+    # a growing survey keeps its errors unless it has many more stars to learn them from
     if (
         kept is not None
         and kept.origin == origin
@@ -47,7 +47,7 @@ def learned_errors(atlas: Atlas, task: Task, plan: Plan, folder: Any) -> Learned
 
 
 def _learning_stars(task: Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]:
-    """Rows of each shard to learn from: validation stars, else all but acceptance, at most so many."""
+    """Rows of each shard to learn from: validation stars, else all but acceptance stars, up to a maximum."""
     numbers, rows, ids = [], [], []
     for part_number, (_, position, _) in plan.items():
         paired = np.flatnonzero(position >= 0)
@@ -59,7 +59,7 @@ def _learning_stars(task: Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]
     if len(chosen) == 0:
         raise QueryError(
             "Every paired star belongs to the acceptance split, from which nothing may be learned.",
-            "Ingest more stars: the model's own error is learned from the others.",
+            "Ingest more stars: the model error is learned from the others.",
         )
     return {int(n): row[chosen[number[chosen] == n]] for n in np.unique(number[chosen])}, label
 

@@ -1,14 +1,14 @@
-"""How the residuals of normal stars move together: a few shared shapes and what is left of each pixel.
+"""Covariance model of the residuals of normal stars: a few shared shapes plus independent pixel noise.
 
-A residual r of n pixels is taken as Gaussian with covariance C = D + U U^T + E E^T: D is the
-diagonal of noise^2 and of what no shape explains; U are the leading principal shapes of normal
-stars' residuals, with their spread (factor analysis, Rubin & Thayer 1982); E are shapes that
-belong to one star, each with the spread that its amplitude may have (see
+A residual r of n pixels is modelled as Gaussian with covariance C = D + U U^T + E E^T: D is the
+diagonal of noise^2 and of the unexplained variance; U are the leading principal components of normal
+stars' residuals, scaled by their spread (factor analysis, Rubin & Thayer 1982); E are shapes of
+individual stars, each scaled by the prior width of its amplitude (see
 `specclip_search.queries.translation.nuisance_shapes`).
-A Gaussian prior on an amplitude and its integral over all values are the same thing as such a
-term in C, so reddening, a shift in velocity or a tilted continuum cost next to nothing, while a
-line that none of the shapes has costs its full significance. C^-1 r follows from Woodbury's
-identity: a system of some twenty unknowns a star.
+Marginalising over an amplitude with a Gaussian prior is equivalent to such a
+term in C, so reddening, a velocity shift or a tilted continuum contribute little to chi2, while a
+line not described by the shapes contributes its full significance. C^-1 r follows from Woodbury's
+identity with a system of about twenty unknowns per star.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROUNDS = 2
 KEPT = 0.95
 CLIP_SIGMA = 6.0
 STARS_PER_SHAPE = 20
-# of what the shapes leave, this part of the variance is the model's own even where noise explains all
+# minimum fraction of the remaining variance attributed to the model even if noise explains all of it
 LEAST_OWN = 0.15
 BLOCK_ROWS = 256
 
@@ -37,9 +37,9 @@ class ResidualModel:
     mean
         (n,) float32 median residual.
     shapes
-        (n, q) float32 shared shapes, each times its spread.
+        (n, q) float32 shared shapes, each multiplied by its spread.
     sigma
-        (n,) float32 1 sigma of a pixel beyond noise and shapes.
+        (n,) float32 1 sigma per pixel in excess of noise and shapes.
     """
 
     mean: np.ndarray
@@ -56,9 +56,9 @@ class Whitened:
     chi2
         (N,) r^T C^-1 r over the number of informative pixels.
     weighted
-        (N, n) float32 C^-1 r, whose product with a template is that template's matched filter.
+        (N, n) float32 C^-1 r, whose product with a template is its matched filter.
     inverse
-        (N, n) float32 diagonal of D^-1, 0 where a pixel says nothing.
+        (N, n) float32 diagonal of D^-1, 0 for pixels without information.
     """
 
     chi2: np.ndarray
@@ -75,9 +75,9 @@ def learn_residual_model(residual: np.ndarray, noise: np.ndarray, rank: int) -> 
     Parameters
     ----------
     residual, noise
-        (N, n) observed minus predicted and its 1 sigma; inf where a pixel says nothing.
+        (N, n) observed minus predicted and its 1 sigma; inf for pixels without information.
     rank
-        Number of shapes; fewer where there are not 20 stars for each.
+        Number of shapes; fewer if there are not 20 stars for each.
     """
     keep = np.ones(len(residual), dtype=bool)
     rank = int(min(rank, len(residual) // STARS_PER_SHAPE, residual.shape[1]))
@@ -118,7 +118,7 @@ def whiten(
     residual, noise
         (N, n).
     star_shapes
-        (N, e, n) shapes of each star by itself, times the spread of their amplitudes.
+        (N, e, n) shapes of each individual star, times the prior width of their amplitudes.
     """
     result = Whitened(
         np.empty(len(residual)), np.empty(residual.shape, np.float32), np.empty(residual.shape, np.float32)
@@ -147,7 +147,7 @@ def _explained(
     inverse: np.ndarray,
     centred: np.ndarray,
 ) -> np.ndarray:
-    """(N, n) part of the residual that shapes at their most likely amplitudes make up."""
+    """(N, n) part of the residual explained by the shapes at their most likely amplitudes."""
     shared, single = shapes.shape[1], 0 if own is None else own.shape[1]
     if shared + single == 0:
         return np.zeros_like(centred)

@@ -1,4 +1,4 @@
-"""One shard of translation errors: both directions for every pair, measured and written."""
+"""Compute and write one shard of translation errors, in both directions for every pair."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ XP_ANGSTROM = NM_TO_ANGSTROM * np.asarray(GAIA_XP.wavelength)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Everything that translating one shard needs."""
+    """Data needed to translate one shard."""
 
     model: Any
     keys: StarKeys
@@ -41,12 +41,12 @@ class Task:
 
 
 def task_of(model: Any, keys: StarKeys, links: StarLinks) -> Task:
-    """A task with the instruments' windows."""
+    """A task with the windows of the instruments."""
     return Task(model, keys, links, WindowSet.of(LAMOST_LRS), WindowSet.of(GAIA_XP), np.asarray(GAIA_XP.wavelength))
 
 
 def predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, ...]:
-    """XP spectra predicted from LRS, LRS predicted from XP, and both as their own vectors give them back."""
+    """XP spectra predicted from LRS, LRS predicted from XP, and the reconstructions of both."""
     lrs, xp = lrs.astype(np.float32), xp.astype(np.float32)
     results = (
         model.translate(LRS, lrs), model.translate(XP, xp), model.reconstruct(LRS, lrs), model.reconstruct(XP, xp)
@@ -63,7 +63,7 @@ def write_shard(
     inputs: str,
     store: FluxStore,
 ) -> tuple[dict[str, Any], int]:
-    """Write the translation errors of one shard; returns its account, and how many pairs were kept."""
+    """Write the translation errors of one shard; return its report and the number of pairs kept."""
     schema = translations_schema(task.lrs_windows, task.xp_windows)
     block = read_block(part, task.links)
     tables = list(_shard(task, errors, block, position, store, schema))
@@ -113,6 +113,6 @@ def _shard(
         values["lrs_sed"], values["xp_sed"] = block.sed[rows], known_band_levels(XP_ANGSTROM, xp_flux, xp_error)
         values |= residual_columns(errors.residual_models, "lrs", lrs_flux, lrs_error, to_lrs, self_lrs)
         values |= residual_columns(errors.residual_models, "xp", xp_flux, xp_error, to_xp, self_xp)
-        # a prediction that is not finite is the model's failure, not a number to rank by: counted as rejected
+        # a non-finite prediction is a failure of the model and counted as rejected
         finite = np.isfinite(lrs.chi2) & np.isfinite(xp.chi2)
         yield table_from_columns(keys | values, schema).filter(pa.array(finite))

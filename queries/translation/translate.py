@@ -1,9 +1,9 @@
 """Translation errors of every pair: each instrument's spectrum predicted from the other's.
 
-Translation errors made by the workers of a Dask cluster, byte for byte as one process makes them.
+With a Dask cluster, workers write the shards, byte-identical to those of a single process.
 
-Whoever starts the run lays the partners' spectra side by side once, in the atlas, where every worker
-can read them; a task is one shard of LAMOST spectra with what of the keys it needs.
+The process that starts the run copies the partners' spectra once to contiguous files in the atlas, which every worker
+can read. A task is one shard of LAMOST spectra with the keys it needs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Laid:
-    """The partners' spectra laid side by side: files of (rows, pixels) float32 and float16."""
+    """The partners' spectra in contiguous files of (rows, pixels) float32 and float16."""
 
     flux: str
     error: str
@@ -48,18 +48,18 @@ class _Laid:
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """What the worker needs to know of one shard.
+    """Data a worker needs for one shard.
 
     Attributes
     ----------
     number, inputs
-        The shard, and the digest of what it is made from.
+        The shard, and the digest of its inputs.
     position
-        For each spectrum its partner among `keys`, -1 for none.
+        For each spectrum the index of its partner in `keys`, -1 for none.
     keys, links
-        Those of this shard's stars alone.
+        Keys and links of this shard's stars only.
     slot, snr
-        For each of `keys`, its row among the laid-out spectra, and their S/N.
+        For each of `keys`, its row in the contiguous files, and the S/N.
     """
 
     number: int
@@ -83,16 +83,16 @@ def written_on(
     errors_digest: str,
     store: FluxStore,
 ) -> Iterator[tuple[int, dict[str, Any], int]]:
-    """Have a cluster write shards; yields number, account and pairs kept, as they end.
+    """Write shards on a cluster; yield number, report and pairs kept, as they finish.
 
     Parameters
     ----------
     shards
-        By number: the spectra, their partners' positions among the task's keys, and the digest of all inputs.
+        By number: the spectra, the indices of their partners in the task's keys, and the digest of all inputs.
     errors_digest
-        Of the learned errors, which lie beside the translations.
+        Digest of the learned errors, which are stored next to the translations.
     store
-        The partners' spectra, laid out in files of the atlas.
+        The partners' spectra in contiguous files in the atlas.
     """
     laid = None
     if isinstance(store.flux, np.memmap) and isinstance(store.error, np.memmap):
@@ -128,7 +128,7 @@ def _links_of(part: Part, links: StarLinks) -> StarLinks:
 def _write_shard(
     shard: _Shard, folder: str, copy: ModelCopy, errors_digest: str, laid: _Laid | None
 ) -> tuple[dict[str, Any], int]:
-    """One shard, on a worker."""
+    """Write one shard on a worker."""
     from .shard import task_of, write_shard
 
     atlas = Atlas(folder)
@@ -137,12 +137,12 @@ def _write_shard(
     errors = load_errors(stage.folder)
     part = atlas.spectra(LRS).part(shard.number)
     if errors is None or errors.digest != errors_digest or part is None:
-        raise QueryError(f"{stage.folder} has changed since the run began.", "Start the run again.")
+        raise QueryError(f"{stage.folder} has changed since the run started.", "Start the run again.")
     return write_shard(stage, task, errors, part, shard.position, shard.inputs, _store(shard, laid))
 
 
 def _store(shard: _Shard, laid: _Laid | None) -> FluxStore:
-    """The shard's partners, read from where they were laid."""
+    """The shard's partners, read from the contiguous files."""
     if laid is None or not len(shard.slot):
         return FluxStore(np.empty(0, np.int64), np.empty((0, 0)), np.empty((0, 0)), np.empty(0, np.float32))
     flux = np.memmap(Path(laid.flux), np.float32, "r", shape=laid.shape)[shard.slot]
@@ -155,7 +155,7 @@ Progress = Callable[..., None]
 
 @dataclass(slots=True)
 class TranslateReport:
-    """What `translate` did: read = paired + without_star + without_partner + rejected, over the shards written."""
+    """Report of `translate`: read = paired + without_star + without_partner + rejected, over the shards written."""
 
     model: str
     shards_written: int = 0
@@ -180,10 +180,10 @@ def translate(
     client: Client | None = None,
     device: str = "auto",
 ) -> TranslateReport:
-    """Predict each paired spectrum from its partner's, both ways, and keep the errors.
+    """Predict each paired spectrum from its partner, in both directions, and store the errors.
 
     Resumable: a shard whose inputs (spectra, partners, model, learned errors, code revision)
-    have not changed is left alone; one killed in work is done again whole.
+    have not changed is kept; an interrupted shard is recomputed.
 
     Parameters
     ----------
@@ -192,17 +192,17 @@ def translate(
     model
         A loaded model, a model's name, or None for the atlas's active model.
     progress
-        Called with (pairs done, pairs in all, note).
+        Called with (pairs done, total pairs, note).
     client
-        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
-        are the same. By default they are made here.
+        A Dask cluster that writes the shards, from `specclip_search.stages.cluster.dask_client`; the bytes
+        are the same. By default shards are written in this process.
     device
         Device of the cluster's workers.
 
     Returns
     -------
     TranslateReport
-        Exact accounts of what was read and kept.
+        Exact counts of what was read and kept.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def _prepare(atlas: Atlas, model: Any) -> Task:
 
 
 def _plan(atlas: Atlas, task: Task) -> Plan:
-    """For each LRS shard: the partners' positions (-1: none), and a digest of all that goes in."""
+    """For each LRS shard: indices of the partners (-1: none), and a digest of all inputs."""
     plan: Plan = {}
     windows = ",".join((*task.lrs_windows.names, *task.xp_windows.names))
     for part in atlas.spectra(LRS).parts():
