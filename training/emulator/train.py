@@ -4,7 +4,8 @@
 
 Principal components of the normalised flux, and of ln flux (10 A bins and continuum together), each
 predicted from the labels by fully connected networks. 15 % of the grid, chosen by the seed, is held
-out: no weight, component or setting is fitted to it. Runs on a CPU in minutes. The errors of the emulator are measured on these held-out stars.
+out: no weight, component or setting is fitted to it. Runs on a CPU in minutes.
+The errors of the emulator are measured on these held-out stars.
 """
 
 from __future__ import annotations
