@@ -223,8 +223,8 @@ def _explained(
     kind, reason = np.full(len(pairs), "", dtype=object), np.full(len(pairs), "", dtype=object)
     chosen = np.flatnonzero(scores.p_value < EXPLAIN_BELOW_P)
     # a small atlas has few p-values below the limit; explain its highest-scoring stars anyway
-    oddest = np.argsort(-scores.score, kind="stable")[:100]
-    chosen = np.union1d(chosen, oddest)
+    highest = np.argsort(-scores.score, kind="stable")[:100]
+    chosen = np.union1d(chosen, highest)
     for i, evidence in zip(chosen, gather(space, pairs, features, scores.parts, neighbours, chosen), strict=True):
         kind[i], reason[i] = explain(evidence)
     return kind, reason

@@ -63,7 +63,7 @@ def broad_band(
     for number in range(int(group.max()) + 1):
         own = group == number
         middle, covariance = _covariance(apart[own & learn])
-        found = _judged(apart[own] - middle, covariance)
+        found = _tested(apart[own] - middle, covariance)
         for name in NAMES:
             result[name][own] = found[name]
     return {name: np.where(known, values, np.median(values[learn])) for name, values in result.items()}
@@ -95,12 +95,12 @@ def _covariance(apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         spread, axes = np.linalg.eigh(covariance)
         # entries computed from different pairs may give a matrix that is not positive definite
         covariance = (axes * np.maximum(spread, FLOOR**2)) @ axes.T
-        chi2 = _judged(apart - middle, covariance)["calibration"]
+        chi2 = _tested(apart - middle, covariance)["calibration"]
         keep = chi2 <= np.quantile(chi2, KEPT)
     return middle, covariance
 
 
-def _judged(apart: np.ndarray, covariance: np.ndarray) -> dict[str, np.ndarray]:
+def _tested(apart: np.ndarray, covariance: np.ndarray) -> dict[str, np.ndarray]:
     """Quantities of pairs, grouped by available bands, with the covariance of these bands."""
     result = {name: np.zeros(len(apart)) for name in NAMES}
     patterns, member = np.unique(np.isfinite(apart), axis=0, return_inverse=True)

@@ -108,7 +108,7 @@ def mismatch(
                     zip(networks, sides, (lrs_vectors, xp_vectors), strict=True)
                 )
             )
-            result[rows] = _judge(a, b, background)
+            result[rows] = _match_scores(a, b, background)
     return result
 
 
@@ -123,7 +123,7 @@ def _scaled(
     return lrs.astype(np.float32), xp.astype(np.float32)
 
 
-def _judge(a: np.ndarray, b: np.ndarray, background: list[np.ndarray]) -> np.ndarray:
+def _match_scores(a: np.ndarray, b: np.ndarray, background: list[np.ndarray]) -> np.ndarray:
     from scipy.special import logsumexp
 
     own = -np.square(a - b).sum(axis=1)

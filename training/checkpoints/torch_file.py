@@ -1,8 +1,9 @@
 """Read the zip format of torch.save by memory map, without running its pickle.
 
-Only requested tensors are read. A pickle is a program that names functions and calls them.
-Here every name is looked up in a short list of harmless stand-ins. A class that is not in it becomes an inert stub that accepts
-any arguments, and a call of anything else is refused. No name is ever imported.
+Only requested tensors are read. A pickle is a program that names functions and calls them. Here
+every name is looked up in a short list of harmless stand-ins. A class that is not in it becomes an
+inert stub that accepts any arguments, and a call of anything else is refused. No name is ever
+imported.
 """
 
 from __future__ import annotations
