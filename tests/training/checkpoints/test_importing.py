@@ -102,7 +102,7 @@ def test_a_training_checkpoint_with_modules_and_optimiser(
     assert load_metrics(tmp_path / "model")["imported"]["global_step"] == 1000
     for key, value in autoencoder.state_dict().items():
         assert torch.equal(model.module.state_dict()[key], value)
-    with pytest.raises(CheckpointError, match="already holds a model"):
+    with pytest.raises(CheckpointError, match="already contains a model"):
         import_checkpoint(tmp_path / "encoder.ckpt", tmp_path / "model")
 
 
