@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused(atlas: Atlas, model: FakeModel, tmp_path: 
         estimate(atlas, other)
     give_estimators(other, tmp_path / "other", "gaia_xp")
     other.folder = tmp_path / "other"
-    with pytest.raises(QueryError, match="holds vectors of the weights sha256:fake-0"):
+    with pytest.raises(QueryError, match="holds vectors from the weights sha256:fake-0"):
         estimate(atlas, other)
     other.folder = None
     with pytest.raises(QueryError, match="has no label estimators"):
