@@ -102,7 +102,7 @@ def test_a_training_checkpoint_with_modules_and_optimiser(
     assert load_metrics(tmp_path / "model")["imported"]["global_step"] == 1000
     for key, value in autoencoder.state_dict().items():
         assert torch.equal(model.module.state_dict()[key], value)
-    with pytest.raises(CheckpointError, match="already holds a model"):
+    with pytest.raises(CheckpointError, match="already contains a model"):
         import_checkpoint(tmp_path / "encoder.ckpt", tmp_path / "model")
 
 
@@ -113,7 +113,7 @@ def test_a_training_checkpoint_with_modules_and_optimiser(
     "types.CodeType", "operator.attrgetter",
 ])
 def test_calls_are_refused_by_name(name: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"tries to (call|make an object of) {name}"):
+    with pytest.raises(CheckpointError, match=rf"tries to (call|create an object of) {name}"):
         read_pickle(with_calls({"state_dict": Call(name, "touch /tmp/never")}), "evil.ckpt")
 
 
@@ -178,7 +178,7 @@ def test_the_four_legacy_keys_are_dropped_and_no_others() -> None:
     with pytest.raises(CheckpointError, match=r"1 surplus \(conv1d.bias\)"):
         match(expected_shapes("xp_mt") | {"conv1d.bias": (19,)}, "file")
     assert recognise({"some.weight": (2, 2)}) is None
-    with pytest.raises(CheckpointError, match=r"holds none of the known models; its first keys are some\.weight"):
+    with pytest.raises(CheckpointError, match=r"contains none of the known models; its first keys are some\.weight"):
         match({"some.weight": (2, 2)}, "file")
 
 
@@ -215,7 +215,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, small: dict[str, torch.Te
     with pytest.raises(CheckpointError, match=r"without torch's data\.pkl"):
         import_checkpoint(path, output)
     torch.save([1, 2, 3], path)
-    with pytest.raises(CheckpointError, match="holds no table of tensors"):
+    with pytest.raises(CheckpointError, match="contains no table of tensors"):
         import_checkpoint(path, output)
     torch.save({"state_dict": {"a": torch.ones(2)}}, path)
     with pytest.raises(CheckpointError, match="none of the known models; its first keys are a"):
@@ -223,7 +223,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, small: dict[str, torch.Te
     broken = OrderedDict(small)
     broken["network.0.bias"] = torch.full((1024,), float("nan"))
     torch.save(broken, path)
-    with pytest.raises(CheckpointError, match=r"'network\.0\.bias' holds numbers that are not finite"):
+    with pytest.raises(CheckpointError, match=r"'network\.0\.bias' contains non-finite numbers"):
         import_checkpoint(path, output)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="not a checkpoint in torch's zip format"):
