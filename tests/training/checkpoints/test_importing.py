@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from specclip_search.errors import CheckpointError
-from specclip_search.training.checkpoints.folder import load_metrics
+from specclip_search.training.checkpoints.folder import load_label_head, load_metrics
 from specclip_search.training.checkpoints.importing import LEGACY, expected_shapes, import_checkpoint, match, recognise
 from specclip_search.training.checkpoints.torch_file import TorchFile, read_pickle
 from specclip_search.training.model import load_model
@@ -191,7 +191,7 @@ def test_label_head(tmp_path: Path) -> None:
     assert (report.kind, report.entries, report.parameters) == ("mlp_head", 23, 1_348_353)
     statistics = tmp_path / "feh_mean_std.json"
     statistics.write_text(json.dumps({"mean": [0.5] * 768, "std": [2.0] * 768}))
-    loaded = LabelHead.load(tmp_path / "feh", statistics)
+    loaded = load_label_head(tmp_path / "feh", statistics)
     vectors = np.random.default_rng(0).normal(size=(5, 768)).astype(np.float32)
     with torch.no_grad():
         expected = head.eval().network((torch.from_numpy(vectors) - 0.5) / 2.0)[:, 0].numpy()
@@ -200,7 +200,7 @@ def test_label_head(tmp_path: Path) -> None:
         load_model(tmp_path / "feh")
     statistics.write_text(json.dumps({"mean": [0.5] * 7, "std": [2.0] * 7}))
     with pytest.raises(CheckpointError, match="must hold 768 means"):
-        LabelHead.load(tmp_path / "feh", statistics)
+        load_label_head(tmp_path / "feh", statistics)
 
 
 def test_files_that_are_no_checkpoints(tmp_path: Path, small: dict[str, torch.Tensor]) -> None:
