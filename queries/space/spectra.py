@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError, Reason, SpectrumError
 from specclip_search.keys import parse_key, release_order
+from specclip_search.readers.containers.archive_member import names_a_file
 
 from .lookup import Lookup, open_lookup
 
@@ -125,7 +126,7 @@ def read_target(atlas: Atlas, target: str | Path) -> SpectrumRows:
         If the file contains no usable spectrum.
     """
     text = str(target)
-    if ":" not in text or Path(text).exists():
+    if ":" not in text or names_a_file(text):
         return _from_file(Path(text))
     bare, _, release = text.partition("@")
     key = parse_key(bare)
@@ -137,10 +138,11 @@ def read_target(atlas: Atlas, target: str | Path) -> SpectrumRows:
 
 def _from_file(path: Path) -> SpectrumRows:
     from specclip_search.readers import read_spectrum
-    from specclip_search.surveys import get_modality
+    from specclip_search.surveys import MODALITIES, get_modality
     from specclip_search.surveys.batch import prepare_batch
+    from specclip_search.surveys.seen_as import encoder_input
 
-    spectrum = read_spectrum(path)
+    spectrum = encoder_input(read_spectrum(path), tuple(MODALITIES))
     prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
     if not bool(prepared.keep[0]):
         reason = prepared.reasons[0] or Reason.UNREADABLE

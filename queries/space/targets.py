@@ -12,6 +12,7 @@ import numpy as np
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, is_survey, parse_key
+from specclip_search.readers.containers.archive_member import names_a_file
 from specclip_search.surveys import get_modality
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _resolve(space: Space, target: TargetLike) -> Target:
     if not isinstance(target, os.PathLike) and _looks_like_key(text):
         key_text, _, release = text.partition("@")
         return _from_atlas(space, parse_key(key_text), release or None, text)
-    if Path(text).exists():
+    if names_a_file(text):
         return _from_file(space, Path(text))
     if isinstance(target, os.PathLike) or "/" in text or "." in text:
         raise QueryError(f"There is no spectrum file {text}.", "Check the path, or give a key such as lamost:101001.")
@@ -126,10 +127,11 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
 def _from_file(space: Space, path: Path) -> Target:
     from specclip_search.errors import Reason, SpectrumError
     from specclip_search.readers import read_spectrum
-    from specclip_search.surveys import get_modality
     from specclip_search.surveys.batch import prepare_batch
+    from specclip_search.surveys.seen_as import encoder_input
 
-    spectrum = read_spectrum(path)
+    known = tuple(getattr(space.loaded_model(), "modalities", space.modalities))
+    spectrum = encoder_input(read_spectrum(path), known)
     modality = space_modality(space, spectrum.modality, path)
     prepared = prepare_batch(get_modality(modality), [spectrum])
     if not bool(prepared.keep[0]):

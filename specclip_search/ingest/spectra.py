@@ -8,9 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import SpecclipError
+from ..errors import SpecclipError, SpectrumError
 from ..progress import Progress
-from ..readers.content import look
+from ..readers.containers.archive_member import is_archive, iter_members
+from ..readers.content import Content, look
 from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
 from ..spectrum import Spectrum
@@ -161,7 +162,18 @@ def by_size(shard_size: int) -> Grouping:
 
 def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """Spectra of one XP file, row by row, and the rows that cannot be used."""
-    for batch in iter_xp(look(path)):
-        yield from to_spectra(batch, release, path)
+    if not is_archive(path):
+        yield from _xp_rows(look(path), release)
+        return
+    for content in iter_members(path):
+        try:
+            yield from _xp_rows(content, release)
+        except SpectrumError as error:  # a member that is no XP table does not lose the others
+            yield Refused(str(content.path), None, release, error.reason, error.message)
+
+
+def _xp_rows(content: Content, release: str | None) -> Iterator[Spectrum | Refused]:
+    for batch in iter_xp(content):
+        yield from to_spectra(batch, release, str(content.path))
         for row, spec_id, reason, message in batch.rejected:
-            yield Refused(f"{path}#{row}", spec_id, release or DEFAULT_RELEASE, reason, message)
+            yield Refused(f"{content.path}#{row}", spec_id, release or DEFAULT_RELEASE, reason, message)

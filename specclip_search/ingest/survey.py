@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import QueryError, Reason, SpectrumError
-from ..preparation.seen_as import seen_as
 from ..readers.containers.archive_member import is_archive, iter_members
 from ..readers.content import Content, look
 from ..readers.registry import ReadOptions, reader_for
 from ..readers.survey_rows import Refused
 from ..spectrum import Spectrum
+from ..surveys.seen_as import seen_as
 
 if TYPE_CHECKING:
     from .worker import Reading

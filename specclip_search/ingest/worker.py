@@ -9,10 +9,13 @@ import pyarrow as pa
 
 from ..atlas.schemas import REJECTED
 from ..errors import Reason, SpectrumError
+from ..readers.survey_rows import Refused
 from ..spectrum import Spectrum
 from ..surveys import get_modality
 from ..surveys.batch import prepare_batch
 from .rows import rejected_table, spectra_table
+
+__all__ = ["PartRows", "PartTask", "Refused", "prepare_part", "refused_table"]
 
 SPECTRA_AT_ONCE = 256
 
@@ -23,17 +26,6 @@ class PartTask:
 
     part: int
     files: list[tuple[str, str | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A file or row without a usable spectrum."""
-
-    source: str
-    spec_id: int | None
-    release: str | None
-    reason: Reason
-    message: str
 
 
 Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]

@@ -19,8 +19,8 @@ LEAST_COVERED = 0.9
 LAMOST_GRID = 10.0 ** (3.5682 + 1e-4 * np.arange(3909))
 
 # Resolving power of LAMOST LRS by vacuum wavelength [Angstrom]: median over the real training spectra of the width of
-# sky lines (Hg I, O I, OH) in their variance, measured by `specclip_search.training.emulator.lrs_resolution`. From one fibre to another it
-# differs by some 20 per cent, so that KIC 8098300 has 1380 at 5150 Angstrom.
+# sky lines (Hg I, O I, OH) in their variance, measured by `specclip_search.training.emulator.lrs_resolution`. It
+# differs by about 20 per cent between fibres: KIC 8098300 has 1380 at 5150 Angstrom.
 _LRS_POWER = {
     4359.6: 1705.0,
     5462.3: 1725.0,

@@ -31,7 +31,7 @@ BANDS = ("bp", "rp")
 
 
 class BasesNotInstalled(SpecclipError):
-    """The basis functions of a release's XP spectra are not installed; the coefficients can be kept until they are."""
+    """The basis functions of a release's XP spectra are not installed."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def operator(basis: Basis) -> BandOperator:
         raise BasesNotInstalled(
             f"Gaia {basis.release.upper()}'s {basis.size} {basis.band.upper()} coefficients are calibrated with basis "
             f"functions that are not installed ({error}).",
-            f"{basis.needs}; then run the same ingest with --recalibrate. The coefficients are kept until then.",
+            f"{basis.needs}; then ingest the file into a new atlas, or read it again.",
         ) from None
     if design.shape != (basis.size, len(GRID)) or weight.shape != (len(GRID),):
         raise SpecclipError(

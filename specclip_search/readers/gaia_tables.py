@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .containers import any_table
 from .content import Content, as_text_stream, decoding
 
 Rows = list[dict[str, Any]]
@@ -20,13 +21,17 @@ CONTINUOUS = [
     "source_id", *_COORDINATES,
     *(f"{band}_{name}" for band in ("bp", "rp") for name in (
         "coefficients", "coefficient_errors", "coefficient_correlations", "coefficient_covariances",
-        "standard_deviation", "n_parameters")),
+        "standard_deviation", "n_parameters", "basis_function_id")),
 ]
 WANTED = frozenset([*SAMPLED, *CONTINUOUS])
 
 
 def column_names(content: Content) -> list[str]:
-    """The names of a table's columns; empty if the file is not a table."""
+    """The names of a table's columns in lower case; empty if the file is not a table."""
+    return [name.lower() for name in _column_names(content)]
+
+
+def _column_names(content: Content) -> list[str]:
     with decoding(content):
         if content.kind in ("ecsv", "text"):
             return _csv_header(content)
@@ -46,10 +51,12 @@ def iter_rows(content: Content) -> Iterator[Rows]:
         `unreadable`, if the file ends early or its values cannot be read.
     """
     with decoding(content):
-        if content.kind in ("ecsv", "text"):
+        if is_blank_separated(content):
+            yield from _table_rows(any_table.read_ecsv(content))
+        elif content.kind in ("ecsv", "text"):
             yield from _csv_rows(content)
         elif content.kind == "parquet":
-            for batch in _parquet(content).iter_batches(BATCH_ROWS, columns=_present(column_names(content))):
+            for batch in _parquet(content).iter_batches(BATCH_ROWS, columns=_present(_column_names(content))):
                 yield _arrow_rows(batch)
         elif content.kind == "avro":
             yield from _avro_rows(content)
@@ -58,7 +65,7 @@ def iter_rows(content: Content) -> Iterator[Rows]:
 
 
 def _present(names: list[str]) -> list[str]:
-    return [name for name in names if name in WANTED]
+    return [name for name in names if name.lower() in WANTED]
 
 
 def _array(value: Any) -> Any:
@@ -72,7 +79,8 @@ def _csv_header(content: Content) -> list[str]:
     with as_text_stream(content) as stream:
         for line in stream:
             if not line.startswith("#"):
-                return [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
+                names = line.strip().split("," if "," in line else None)
+                return [name.strip().strip('"') for name in names]
             if len(line) > 1_000_000:
                 break
     return []
@@ -83,13 +91,21 @@ def _csv_rows(content: Content) -> Iterator[Rows]:
     import pyarrow as pa
     import pyarrow.csv as pv
 
-    wanted = _present(column_names(content))
+    wanted = _present(_column_names(content))
     with content.open() as stream:
         read = pv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, skip_rows=_comment_lines(content))
         convert = pv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
         for batch in pv.open_csv(pa.PythonFile(stream, "r"), read, convert_options=convert):
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield _text_rows(batch.slice(start, BATCH_ROWS))
+
+
+def is_blank_separated(content: Content) -> bool:
+    """Whether a file is ECSV as astropy writes it where nothing else is asked for: blanks between its columns."""
+    if content.kind != "ecsv":
+        return False
+    with as_text_stream(content) as stream:
+        return "," not in next((line for line in stream if not line.startswith("#")), ",")
 
 
 def _comment_lines(content: Content) -> int:
@@ -99,11 +115,11 @@ def _comment_lines(content: Content) -> int:
 
 def _text_rows(batch: Any) -> Rows:
     columns: dict[str, list[Any]] = {}
-    for name in batch.schema.names:
-        column = batch.column(name)
+    for place, named in enumerate(batch.schema.names):
+        name, column = named.lower(), batch.column(place)
         if name == "source_id":
             columns[name] = column.to_pylist()
-        elif name in _COORDINATES or name.endswith(("_n_parameters", "_standard_deviation")):
+        elif name in _COORDINATES or name.endswith(("_n_parameters", "_standard_deviation", "_id")):
             columns[name] = [_csv_value(text, name) for text in column.to_pylist()]
         else:
             columns[name] = parse_lists(column)
@@ -186,6 +202,7 @@ def _avro_row(record: Any) -> dict[str, Any]:
         row[f"{band}_coefficient_covariances"] = _array(solution.get("covariance"))
         row[f"{band}_standard_deviation"] = solution.get("standardDeviation")
         row[f"{band}_n_parameters"] = solution.get("numberOfParameters")
+        row[f"{band}_basis_function_id"] = (record.get(f"{band}Spec") or {}).get("basisFunctionSetDefId")
     return row
 
 
@@ -194,8 +211,8 @@ def _arrow_rows(batch: Any) -> Rows:
     import pyarrow.compute as pc
 
     columns: dict[str, list[Any]] = {}
-    for name in batch.schema.names:
-        column = batch.column(name)
+    for place, named in enumerate(batch.schema.names):
+        name, column = named.lower(), batch.column(place)
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
             columns[name] = _slices(column.flatten(), lengths, column.is_null().to_numpy(zero_copy_only=False))
@@ -207,7 +224,7 @@ def _arrow_rows(batch: Any) -> Rows:
 def _parquet(content: Content) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(content.path)
+    return pq.ParquetFile(content.open())
 
 
 def astropy_table(content: Content) -> Any:
@@ -216,6 +233,8 @@ def astropy_table(content: Content) -> Any:
 
     from astropy.table import Table
 
+    if content.kind == "ecsv":
+        return any_table.read_ecsv(content)
     with decoding(content), warnings.catch_warnings(action="ignore"), content.open() as stream:
         return Table.read(stream, format=content.kind)
 
@@ -223,7 +242,7 @@ def astropy_table(content: Content) -> Any:
 def _table_rows(table: Any) -> Iterator[Rows]:
     names = _present(list(table.colnames))
     for start in range(0, len(table), BATCH_ROWS):
-        yield [{name: _table_value(row[name]) for name in names} for row in table[start : start + BATCH_ROWS]]
+        yield [{name.lower(): _table_value(row[name]) for name in names} for row in table[start : start + BATCH_ROWS]]
 
 
 def _table_value(value: Any) -> Any:
@@ -238,6 +257,12 @@ def _table_value(value: Any) -> Any:
 
 
 _ID_IN_NAME = re.compile(r"(?<!\d)(\d{5,19})(?!\d)")
+
+
+def is_xp_name(name: str) -> bool:
+    """Whether a file's name, or an archive member's, is that of an XP product, by DR3's or DR4's names."""
+    named = name.rpartition("!")[2].rpartition("/")[2].upper()
+    return named.startswith(("XP_", "MEAN_SPECTRUM_XP", "EPOCH_SPECTRUM_XP"))
 
 
 def id_in_name(name: str) -> int | None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from ...errors import Reason, SpectrumError
 from ...spectrum import Spectrum
-from .. import any_table
 from .. import gaia_xp as gaia
+from ..containers import any_table
 from ..content import Content
 from ..registry import Reader, ReadOptions
 from ..survey_rows import Refused, ivar_of_error, median_snr, whole

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import Reason, SpectrumError
 from ...spectrum import Spectrum
-from .. import any_table
+from ..containers import any_table
 from ..content import Content
 from ..registry import Reader, ReadOptions
 from ..survey_rows import Refused, good_ivar, median_snr, whole

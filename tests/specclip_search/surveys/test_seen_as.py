@@ -15,11 +15,11 @@ from specclip_search.preparation.line_spread import (
     sigma_of_power,
     xp_fwhm,
 )
-from specclip_search.preparation.seen_as import best_seen_as, partial_lrs_input, seen_as
 from specclip_search.readers import read_spectrum
 from specclip_search.spectrum import Spectrum
 from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 from specclip_search.surveys.batch import prepare_batch
+from specclip_search.surveys.seen_as import best_seen_as, partial_lrs_input, seen_as
 
 UNIT = "1e-17 erg s-1 cm-2 Angstrom-1"
 

@@ -15,13 +15,23 @@ import numpy as np
 
 from ..constants import C_KM_S
 from ..errors import Reason, SpectrumError
+from ..preparation.continuum import median_of_seven
+from ..preparation.line_spread import (
+    GAP_STEPS,
+    LAMOST_GRID,
+    cached_matrix,
+    lrs_resolution,
+    pixel_widths,
+    sigma_of_power,
+    xp_fwhm,
+)
 from ..spectrum import Spectrum
-from ..surveys.gaia_xp import GRID as XP_GRID
-from ..surveys.lamost_lrs import GRID as LRS_GRID
-from .continuum import median_of_seven
-from .line_spread import GAP_STEPS, LAMOST_GRID, cached_matrix, lrs_resolution, pixel_widths, sigma_of_power, xp_fwhm
+from .gaia_xp import GAIA_XP
+from .gaia_xp import GRID as XP_GRID
+from .lamost_lrs import GRID as LRS_GRID
+from .lamost_lrs import LAMOST_LRS
 
-LRS, XP = "lamost_lrs", "gaia_xp"
+LRS, XP = LAMOST_LRS.name, GAIA_XP.name
 #: W m-2 nm-1 of each calibrated flux unit
 _WATTS = {"1e-17 erg s-1 cm-2 Angstrom-1": 1e-19, "erg s-1 cm-2 Angstrom-1": 1e-2, "W m-2 nm-1": 1.0}
 #: share of an encoder's grid below which a spectrum says too little to be seen as that instrument's
