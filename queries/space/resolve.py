@@ -14,6 +14,7 @@ import numpy as np
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, parse_int64, parse_key
+from specclip_search.surveys import LRS, XP, get_modality
 
 from .lookup import open_lookup
 
@@ -79,6 +80,13 @@ class Resolved:
     ra: float | None = None
     dec: float | None = None
     separation: float | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The file as `read_spectrum` takes it, with ``#row``; None if it is no file."""
+        if self.path is None:
+            return None
+        return str(self.path) if self.row is None else f"{self.path}#{self.row}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +189,9 @@ def _gaia(atlas: Atlas, text: str) -> Resolved | None:
         )
     hits = _star_hits(atlas, number)
     if not hits:
-        raise QueryError(f"{text} is not in this atlas.", _near_ids(atlas, number, ["gaia_xp"]))
+        raise QueryError(f"{text} is not in this atlas.", _near_ids(atlas, number, [XP]))
     same = [
-        hit for hit in hits if hit.modality != "gaia_xp" or hit.release in (None, release, release.removeprefix("e"))
+        hit for hit in hits if hit.modality != XP or hit.release in (None, release, release.removeprefix("e"))
     ]
     return _resolved(text, "id", same or hits, number)
 
@@ -256,8 +264,8 @@ def _star_hits(atlas: Atlas, number: int) -> list[_Hit]:
 
     found = _hits(atlas, "source_id", number, atlas.modalities())
     for modality in atlas.modalities():
-        links = star_links(atlas, modality)
-        for spec_id in links.obsid[links.source_id == number].tolist() if len(links) else ():
+        links = star_links(atlas, get_modality(modality).link_column)
+        for spec_id in links.spec_id[links.source_id == number].tolist() if len(links) else ():
             found += [hit for hit in _hits(atlas, "spec_id", spec_id, [modality]) if hit not in found]
     return found
 
@@ -472,7 +480,7 @@ def _name(atlas: Atlas, text: str, network: bool, online: Callable[[str], tuple[
         raise _no_file(text)
     names = list(dict.fromkeys(name for _, name in sorted(near, reverse=True)))[:NEAR_NAMES]
     told = f"The nearest names here are {', '.join(names)}." if names else "The atlas has no catalogue with names."
-    asked = " Sesame does not know it either." if network else " Names elsewhere are asked for with --network."
+    asked = " Sesame does not know it either." if network else ""
     raise QueryError(f"'{text}' is no key, file, position or name that this atlas knows.", told + asked)
 
 
@@ -533,7 +541,7 @@ def _from_row(atlas: Atlas, text: str, catalog: str, ids: dict[str, Any], sky: S
     if ids.get("source_id") is not None:
         hits += _star_hits(atlas, int(ids["source_id"]))
     if ids.get("obsid") is not None:
-        hits += [hit for hit in _hits(atlas, "spec_id", int(ids["obsid"]), ["lamost_lrs"]) if hit not in hits]
+        hits += [hit for hit in _hits(atlas, "spec_id", int(ids["obsid"]), [LRS]) if hit not in hits]
     if hits:
         return _resolved(text, "name", hits, ids.get("source_id"))
     if len(sky) == 2 and None not in sky:

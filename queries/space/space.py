@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from specclip_search.errors import QueryError
-from specclip_search.surveys import LRS, XP
+from specclip_search.surveys import LRS, XP, encoder_of
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -93,8 +93,9 @@ class Space:
         return ensure_mean(self.atlas, self.model, modality).vector
 
     def other(self, modality: str) -> str | None:
-        """The other instrument of the pair, if it has vectors."""
-        return next((name for name in self.modalities if name != modality), None)
+        """The other instrument of the pair, if it has vectors; of a survey seen as one of them, too."""
+        seen = encoder_of(modality)
+        return next((name for name in self.modalities if name in MODALITY_ORDER and name != seen), None)
 
     def origin(self) -> dict[str, Any]:
         """Provenance of a result: model, its digest, digests of the vectors."""
@@ -133,6 +134,6 @@ def open_space(atlas: Atlas, model: str | None = None) -> Space:
 def _state(atlas: Atlas, model: str) -> tuple[int, ...]:
     """Modification times of the relevant folders, which change with every commit."""
     folders: list[Path] = []
-    for modality in MODALITY_ORDER:
+    for modality in dict.fromkeys([*MODALITY_ORDER, *atlas.modalities()]):
         folders += [atlas.vectors(model, modality).folder, atlas.index_folder(model, modality)]
     return tuple(folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders)

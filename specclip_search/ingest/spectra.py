@@ -72,11 +72,11 @@ def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rele
 
 def run_ingest(atlas: Atlas, modality: str, make_plan: Callable[[Path], Plan],
                reading: Callable[[str, str | None], Iterator[Spectrum | Refused]], workers: int | None,
-               progress: Progress | None) -> IngestReport:
-    """Plan and run an ingest under the stage's lock."""
+               progress: Progress | None, settings: str = "") -> IngestReport:
+    """Plan and run an ingest under the stage's lock; other `settings` make every part again."""
     stage = atlas.spectra(modality)
     with stage.lock():
-        return Ingest(atlas, modality, make_plan(stage.folder), reading, workers, progress).run()
+        return Ingest(atlas, modality, make_plan(stage.folder), reading, workers, progress, settings).run()
 
 
 def by_count(size: int) -> Grouping:
@@ -139,8 +139,8 @@ def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rel
     return run_ingest(atlas, GAIA_XP.name, plan, read_xp_file, workers, progress)
 
 
-def by_size(shard_size: int) -> Grouping:
-    """Groups of files that together can hold `shard_size` spectra, estimated from their sizes."""
+def by_size(shard_size: int, bytes_a_row: int = BYTES_A_ROW) -> Grouping:
+    """Groups of files that together can hold `shard_size` spectra of `bytes_a_row` or more each."""
     if shard_size < 1:
         raise SpecclipError(f"A shard needs at least 1 spectrum; found {shard_size}.",
                             "Omit --shard-size for the default.")
@@ -150,7 +150,7 @@ def by_size(shard_size: int) -> Grouping:
         rows = 0
         for file in files:
             waiting.append(file)
-            rows += max(1, file.size // BYTES_A_ROW)
+            rows += max(1, file.size // bytes_a_row)
             if rows >= shard_size:
                 yield waiting
                 waiting, rows = [], 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...constants import C_KM_S
 from ...errors import Reason, SpectrumError
 from ...spectrum import Spectrum
 from ..containers.fits_bytes import Hdu, number_of, open_fits, text_of
@@ -173,6 +174,7 @@ def _meta(header: Any, about: dict[str, Any], options: ReadOptions, content: Con
         next((number for name in names if (number := number_of(about.get(name))) is not None), None)
         for names in (("PLUG_RA", "RACAT", "RA"), ("PLUG_DEC", "DECCAT", "DEC"))
     )
+    redshift, kind = number_of(about.get("Z")), text_of(about.get("CLASS"))
     return {
         "release": options.release or run2d,
         "source_id": None,
@@ -181,8 +183,9 @@ def _meta(header: Any, about: dict[str, Any], options: ReadOptions, content: Con
         "ra": ra if ra is not None else number_of(header.get("PLUG_RA")),
         "dec": dec if dec is not None else number_of(header.get("PLUG_DEC")),
         "snr": number_of(about.get("SN_MEDIAN_ALL")),
-        "z": number_of(about.get("Z")),
-        "object_class": text_of(about.get("CLASS")),
+        "z": redshift,
+        "rv": redshift * C_KM_S if redshift is not None and kind == "STAR" else None,
+        "object_class": kind,
         "subclass": text_of(about.get("SUBCLASS")),
         "zwarning": whole(about.get("ZWARNING")),
         "plate": whole(about.get("PLATE", about.get("FIELD", header.get("PLATEID")))),
