@@ -260,7 +260,10 @@ def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None
 
 def _chosen_modalities(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None) -> list[str]:
     present = atlas.modalities()
-    chosen = [name for name in present if encoder_of(name) in model.modalities] if modalities is None else list(modalities)
+    taken = [name for name in present if encoder_of(name) in model.modalities]
+    # an instrument whose spectra were all rejected has nothing to embed, and must not stop the others
+    filled = [name for name in taken if atlas.spectra(name).rows or atlas.vectors(model.name, name).exists]
+    chosen = (filled or taken) if modalities is None else list(modalities)
     for name in chosen:
         if encoder_of(name) not in model.modalities:
             raise QueryError(f"Model '{model.name}' cannot embed '{name}'; it takes {', '.join(model.modalities)}.",

@@ -36,6 +36,10 @@ def similar(
     *,
     exclude_repeats: bool = False,
     combine: str = "each",
+    unit: str | None = None,
+    medium: str | None = None,
+    modality: str | None = None,
+    resolution: float | None = None,
 ) -> pd.DataFrame:
     """Spectra most similar to a target.
 
@@ -48,7 +52,8 @@ def similar(
         Atlas with vectors and indexes.
     target
         A key (`lamost:101001`, `lamost:101001@dr7`, `gaia:<source_id>`), a `SpectrumKey`, the path
-        of a spectrum file, or a list of these.
+        of a spectrum file (`path#row`, `archive!member`), an id, a position or a name that
+        `specclip_search.queries.space.resolve.resolve` finds, or a list of these.
     k
         Number of spectra to return for each target, 1 to 10,000.
     within
@@ -69,6 +74,11 @@ def similar(
     combine
         With several targets: `each` gives every target its own list (column `target`), `mean`
         searches with the mean of their vectors, `any` ranks by the similarity to the nearest of them.
+    unit, medium, modality
+        What a target's spectrum file does not say: unit of its wavelengths (``Angstrom``, ``nm``, ``um``), ``air``
+        or ``vacuum``, and the instrument that it is to be treated as.
+    resolution
+        Resolving power of a target's spectrum file; it is degraded to that of the instrument it is seen as.
 
     Returns
     -------
@@ -91,7 +101,8 @@ def similar(
     _check(k, combine)
     space = open_space(atlas, model)
     modalities = _modalities(space, within)
-    targets = resolve_targets(space, asked)
+    stated = {"unit": unit, "medium": medium, "modality": modality, "resolution": resolution}
+    targets = resolve_targets(space, asked, stated)
     allowed = allowed_rows(space, modalities, where)
     if several and combine != "each":
         tables = [combined_table(space, targets, modalities, k, combine, allowed, exact, exclude_self, exclude_repeats)]
@@ -111,6 +122,7 @@ def similar(
         "exclude_self": exclude_self,
         "exclude_repeats": exclude_repeats,
         "combine": combine,
+        **{name: value for name, value in stated.items() if value is not None},
     }
     return stamp(frame, "similar", options, **space.origin())
 

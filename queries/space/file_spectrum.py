@@ -42,6 +42,7 @@ def read_for_encoder(
     QueryError
         If the resolution is not positive.
     """
+    from specclip_search.preparation.quality import MIN_GOOD_FRACTION
     from specclip_search.readers import read_spectrum
     from specclip_search.surveys import encoder_of
     from specclip_search.surveys.seen_as import best_seen_as, seen_as
@@ -58,9 +59,10 @@ def read_for_encoder(
             )
         spectrum = replace(spectrum, resolution=float(resolution))
     if wanted in encoders and wanted != survey:
-        return seen_as(spectrum, str(wanted)).spectrum, survey
+        return seen_as(spectrum, str(wanted), least_share=MIN_GOOD_FRACTION).spectrum, survey
     if survey in encoders:
-        return (spectrum if resolution is None else seen_as(spectrum, survey).spectrum), survey
-    if encoder_of(survey) in encoders:
-        return seen_as(spectrum, encoder_of(survey)).spectrum, survey
-    return best_seen_as(spectrum, tuple(encoders)).spectrum, survey
+        if resolution is None:
+            return spectrum, survey
+        return seen_as(spectrum, survey, least_share=MIN_GOOD_FRACTION).spectrum, survey
+    own = (encoder_of(survey),) if encoder_of(survey) in encoders else tuple(encoders)
+    return best_seen_as(spectrum, own, least_share=MIN_GOOD_FRACTION).spectrum, survey

@@ -42,6 +42,7 @@ _J_NAME = re.compile(
 )
 _2MASS = re.compile(r"2M(?:ASS)?\s*J?(\d{2})(\d{2})(\d{4})([+-])(\d{2})(\d{2})(\d{3})")
 _DECIMAL = re.compile(r"([+]?\d{1,3}(?:\.\d*)?)\s*(?:deg|d|°)?\s*[,;\s]\s*([+-]?\d{1,2}(?:\.\d*)?)\s*(?:deg|d|°)?")
+_FILE_NAME = re.compile(r"\.(fits|csv|ecsv|xml|vot|parquet|avro|txt|dat|zip|gz|fit)(#\d+)?$", re.IGNORECASE)
 _PART = r"(\d{1,2})\s*[:hd°\s]\s*(\d{1,2})\s*[:m'\s]\s*(\d{1,2}(?:\.\d*)?)\s*[s\"]?"
 _SEXAGESIMAL = re.compile(rf"{_PART}\s*[,;\s]?\s*([+-])\s*{_PART}", re.IGNORECASE)
 
@@ -58,8 +59,8 @@ class Resolved:
         ``key``, ``id``, ``file``, ``position``, or ``name``.
     keys
         Spectra of the star in the atlas, best first; empty for a file.
-    release
-        Of the first key, where it was asked for or is known.
+    releases
+        Data release of each key, where known.
     path, row
         Spectrum file, or ``archive!member``, and row within it.
     source_id
@@ -73,7 +74,7 @@ class Resolved:
     text: str
     kind: str
     keys: tuple[SpectrumKey, ...] = ()
-    release: str | None = None
+    releases: tuple[str | None, ...] = ()
     path: Path | None = None
     row: int | None = None
     source_id: int | None = None
@@ -104,11 +105,12 @@ def resolve(
     *,
     network: bool = False,
     online: Callable[[str], tuple[float, float]] | None = None,
+    files: bool = True,
 ) -> Resolved:
     """Find what a text stands for.
 
-    Tried in this order: a key (``lamost:101001@dr7``), ``Gaia DR3 ...``, a bare Gaia id or obsid, an existing
-    file (``path``, ``path#row``, ``zip!member``), a LAMOST file's name, ``J122345.67+123456.7``, decimal or
+    Tried in this order: an existing file (``path``, ``path#row``, ``zip!member``), a key (``lamost:101001@dr7``),
+    ``Gaia DR3 ...``, a bare Gaia id or obsid, a LAMOST file's name, ``J122345.67+123456.7``, decimal or
     sexagesimal coordinates, a name in one of the atlas's catalogues, and, where the network may be used, a name
     that CDS Sesame knows.
 
@@ -118,6 +120,8 @@ def resolve(
         Whether names that the atlas does not know may be asked for over the network.
     online
         What to ask then: a name to (ra, dec) in degrees; astropy's Sesame by default.
+    files
+        Whether a text may name a file. If not, the file system is not looked at.
 
     Raises
     ------
@@ -135,13 +139,13 @@ def resolve(
     words = text.strip()
     if not words:
         raise QueryError("Nothing was named.", "Name a spectrum, for example lamost:101001, a star or a position.")
+    found = _file(words) if files else None
+    if found is not None:
+        return found
     for step in (_key, _gaia, _bare_id):
         found = step(atlas, words)
         if found is not None:
             return found
-    found = _file(words)
-    if found is not None:
-        return found
     found = _lamost_name(atlas, words)
     if found is not None:
         return found
@@ -149,7 +153,7 @@ def resolve(
     if position is not None:
         limit = NAME_SEPARATION if _J_NAME.fullmatch(words) or _2MASS.fullmatch(words) else MAX_SEPARATION
         return _nearest(atlas, words, *position, "position", limit)
-    return _name(atlas, words, network, online)
+    return _name(atlas, words, network, online, files)
 
 
 # -- keys and ids ---------------------------------------------------------------------------------------------------
@@ -197,7 +201,7 @@ def _gaia(atlas: Atlas, text: str) -> Resolved | None:
 
 
 def _bare_id(atlas: Atlas, text: str) -> Resolved | None:
-    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 20) or os.path.lexists(text):
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 20):
         return None
     number = parse_int64(text, "the id")
     by_spectrum = _hits(atlas, "spec_id", number, atlas.modalities())
@@ -230,7 +234,7 @@ def _resolved(text: str, kind: str, hits: Sequence[_Hit], source_id: int | None 
         text,
         kind,
         tuple(SpectrumKey(hit.modality, hit.spec_id) for hit in ordered),
-        ordered[0].release,
+        tuple(hit.release for hit in ordered),
         source_id=star,
         **more,
     )
@@ -463,7 +467,9 @@ def _columns(files: Sequence[str]) -> set[str]:
     return set(pq.read_schema(files[0]).names) if files else set()
 
 
-def _name(atlas: Atlas, text: str, network: bool, online: Callable[[str], tuple[float, float]] | None) -> Resolved:
+def _name(
+    atlas: Atlas, text: str, network: bool, online: Callable[[str], tuple[float, float]] | None, files: bool
+) -> Resolved:
     near: list[tuple[float, str]] = []
     for name in atlas.catalogs():
         found = _in_catalog(atlas, name, text, near)
@@ -476,7 +482,7 @@ def _name(atlas: Atlas, text: str, network: bool, online: Callable[[str], tuple[
             pass
         else:
             return _nearest(atlas, text, ra, dec, "name", MAX_SEPARATION)
-    if "/" in text or re.search(r"\.(fits|csv|ecsv|xml|vot|parquet|avro|txt|dat|zip|gz|fit)(#\d+)?$", text.lower()):
+    if files and ("/" in text or _FILE_NAME.search(text)):
         raise _no_file(text)
     names = list(dict.fromkeys(name for _, name in sorted(near, reverse=True)))[:NEAR_NAMES]
     told = f"The nearest names here are {', '.join(names)}." if names else "The atlas has no catalogue with names."

@@ -139,7 +139,7 @@ def read_target(atlas: Atlas, target: str | Path, stated: dict[str, Any] | None 
         if found.file is not None:
             return _from_file(Path(found.file), stated or {})
         key = found.keys[0]
-        release = found.release or ""
+        release = found.releases[0] or ""
     else:
         key = parse_key(bare)
     rows = read_spectra(atlas, key.modality, np.array([key.spec_id], dtype=np.int64), [release or None])

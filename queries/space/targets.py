@@ -152,8 +152,9 @@ def _from_file(space: Space, path: Path, stated: dict[str, Any]) -> Target:
         )
     vector = space.loaded_model().embed(modality, np.asarray(prepared.flux))[0]
     source_id = spectrum.meta.get("source_id")
+    own = _centred_as(space, survey, modality)
     return Target(
-        str(path), _centred_as(space, survey, modality), np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
+        str(path), own, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import QueryError, Reason, SpectrumError
+from ..preparation.quality import MIN_GOOD_FRACTION
 from ..progress import Progress
 from ..readers.containers.archive_member import is_archive, iter_members
 from ..readers.content import Content, look
@@ -118,7 +119,7 @@ def _rows(content: Content, options: ReadOptions, survey: str) -> Iterator[Spect
                           f"a {survey} spectrum was expected; this one is of {found.modality}")
             continue
         try:
-            seen = seen_as(found, encoder)
+            seen = seen_as(found, encoder, least_share=MIN_GOOD_FRACTION)
         except SpectrumError as error:
             yield Refused(source, found.spec_id, release, error.reason, error.message)
             continue

@@ -169,7 +169,9 @@ def seen_as(spectrum: Spectrum, modality: str, *, least_share: float = LEAST_SHA
     return SeenAs(seen, share, matrix, ivar)
 
 
-def best_seen_as(spectrum: Spectrum, modalities: tuple[str, ...]) -> SeenAs:
+def best_seen_as(
+    spectrum: Spectrum, modalities: tuple[str, ...], *, least_share: float = LEAST_SHARE
+) -> SeenAs:
     """The spectrum seen as whichever of an encoder's instruments it covers the larger share of.
 
     Raises
@@ -181,17 +183,12 @@ def best_seen_as(spectrum: Spectrum, modalities: tuple[str, ...]) -> SeenAs:
     problem: SpectrumError | None = None
     for modality in modalities:
         try:
-            found.append(seen_as(spectrum, modality))
+            found.append(seen_as(spectrum, modality, least_share=least_share))
         except SpectrumError as error:
             problem = problem or error
     if not found:
         raise problem or SpectrumError(Reason.NO_COVERAGE, "There is no instrument to be seen as.", f"Name one: {LRS}.")
     return max(found, key=lambda one: one.share)  # the first of equals: the sharper instrument
-
-
-def encoder_input(spectrum: Spectrum, modalities: tuple[str, ...]) -> Spectrum:
-    """The spectrum itself where an encoder is of its instrument, else as it is best seen by one of them."""
-    return spectrum if spectrum.modality in modalities else best_seen_as(spectrum, modalities).spectrum
 
 
 def resample(matrix: Any, flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

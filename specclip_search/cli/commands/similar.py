@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
+from ..options import (
+    AsOption,
+    AtlasOption,
+    FormatOption,
+    MediumOption,
+    ModelOption,
+    OutputOption,
+    ResolutionOption,
+    UnitOption,
+    open_atlas,
+)
 from ..reports import deliver, say
 
 if TYPE_CHECKING:
@@ -27,14 +37,16 @@ def similar(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...", help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, or a spectrum file."
+            metavar="TARGET...",
+            help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, a spectrum file (FILE#ROW, ARCHIVE!MEMBER), "
+            "'Gaia DR3 ID', 'RA DEC', or a name in one of the atlas's catalogues.",
         ),
     ],
     atlas: AtlasOption,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="Number of neighbours.")] = 20,
     within: Annotated[
         str | None,
-        typer.Option("--within", metavar="MODALITY", help="Search only lamost_lrs or gaia_xp; by default both."),
+        typer.Option("--within", metavar="MODALITY", help="Search only lamost_lrs, gaia_xp, ...; by default all."),
     ] = None,
     where: Annotated[
         str | None,
@@ -53,6 +65,10 @@ def similar(
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Plot target and neighbours to a .png, .svg or .pdf file."),
     ] = None,
+    unit: UnitOption = None,
+    medium: MediumOption = None,
+    instrument: AsOption = None,
+    resolution: ResolutionOption = None,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -83,6 +99,10 @@ def similar(
         exclude_self=not include_self,
         exclude_repeats=exclude_repeats,
         combine=combine,
+        unit=unit,
+        medium=medium,
+        modality=instrument,
+        resolution=resolution,
     )
     deliver(frame, format, output, FIRST)
     if plot is not None:

@@ -19,7 +19,7 @@ from specclip_search.surveys.batch import prepare_batch
 
 @pytest.mark.parametrize(("survey", "folder", "kept", "refused"), [
     ("sdss", "boss", 1, {}), ("desi", "desi", 2, {"sky_fibre": 3, "bad_fibre": 1}),
-    ("lamost_mrs", "lamost_mrs", 5, {})])
+    ("lamost_mrs", "lamost_mrs", 0, {"no_coverage": 5})])
 def test_every_row_of_every_real_file(shared_data: Path, survey: str, folder: str, kept: int,
                                       refused: dict[str, int]) -> None:
     reading = pickle.loads(pickle.dumps(survey_reading(survey)))  # as a worker process gets it
@@ -32,11 +32,14 @@ def test_every_row_of_every_real_file(shared_data: Path, survey: str, folder: st
         assert (one.modality, one.meta["seen_from"], len(one.wavelength)) == (survey, survey, 3909)
         assert isinstance(one.spec_id, int)
         assert (one.ivar > 0).any()
-        assert one.meta["covered"] == pytest.approx(1.0 if survey != "lamost_mrs" else 0.28, abs=0.01)
-    if survey != "lamost_mrs":
-        rows = prepare_batch(LAMOST_LRS, [replace(one, modality="lamost_lrs") for one in good])
-        assert rows.keep.all()
-        assert np.isfinite(rows.flux).all()
+        assert one.meta["covered"] == pytest.approx(1.0, abs=0.01)
+        assert one.meta["frame"] == "barycentric"
+    if survey == "lamost_mrs":  # both its arms cover little of what LAMOST's low resolution needs
+        assert all("28% of what LAMOST LRS input needs" in row.message for row in bad)
+        return
+    rows = prepare_batch(LAMOST_LRS, [replace(one, modality="lamost_lrs") for one in good])
+    assert rows.keep.all()
+    assert np.isfinite(rows.flux).all()
 
 
 def test_exposures_a_file_of_another_survey_and_an_unknown_survey(shared_data: Path) -> None:
