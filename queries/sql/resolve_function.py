@@ -56,7 +56,9 @@ def add_resolve(connection: AtlasConnection, atlas: Atlas, files: bool) -> None:
 def _rows(atlas: Atlas, words: str, files: bool) -> list[dict[str, Any]]:
     one = resolve(atlas, words, files=files)
     said = {"kind": one.kind, "source_id": one.source_id, "separation_arcsec": one.separation, "file": one.file}
-    keys = [(key.modality, key.spec_id, release) for key, release in zip(one.keys, one.releases, strict=True)]
+    keys: list[tuple[str | None, int | None, str | None]] = [
+        (key.modality, key.spec_id, release) for key, release in zip(one.keys, one.releases, strict=True)
+    ]
     return [
         {**said, "modality": modality, "spec_id": spec_id, "release": release}
         for modality, spec_id, release in keys or [(None, None, None)]
