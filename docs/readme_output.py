@@ -23,7 +23,7 @@ ROWS = 5
 def sections(output: str) -> dict[str, str]:
     """The excerpts by name, from all that the demo prints to standard output."""
     near = re.findall(r"^rank .*?similarity  simulated.*?^Median[^\n]*$", output, re.S | re.M)
-    emp = re.search(r"^rank .*?probability.*?APOGEE \[Fe/H\] < -2\.$", output, re.S | re.M)
+    emp = re.search(r"^rank  +source_id  probability.*?APOGEE \[Fe/H\] < -2\.$", output, re.S | re.M)
     sql = re.search(r"^SELECT .*?(?=\n\n)\n\n(.*)\Z", output, re.S | re.M)
     odd = re.findall(r"^ ?\d+  gaia:\d+  .*?(?=^ ?\d+  gaia:|^\n)", output, re.S | re.M)
     if len(near) != 2 or emp is None or sql is None or len(odd) < ROWS:
@@ -45,7 +45,8 @@ def _head(table: str) -> str:
 
 def demo_output(command: list[str], folder: Path) -> str:
     """Standard output of a demo built in `folder` by a command such as ``specclip-search``."""
-    done = subprocess.run([*command, "demo", "--atlas", str(folder / "atlas")], capture_output=True, text=True, check=False)
+    words = [*command, "demo", "--atlas", str(folder / "atlas")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return done.stdout

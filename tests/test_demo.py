@@ -62,8 +62,9 @@ def test_a_folder_with_like_names_does_no_harm(installed: Path, tmp_path: Path) 
     for name in ("queries", "training", "indexing"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not ours')\n")
     code = "from specclip_search import similar, load_model; import specclip_search; print(specclip_search.__file__)"
+    command = [sys.executable, "-c", code]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=_environment(installed), capture_output=True, text=True, check=True
+        command, cwd=tmp_path, env=_environment(installed), capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(str(installed))
 
