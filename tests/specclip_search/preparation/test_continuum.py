@@ -46,7 +46,7 @@ def test_golden_continua_come_out_equal(shared_data):
 
 def test_real_spectra_agree_with_the_plain_version(shared_data):
     files = sorted((shared_data / "lamost").rglob("*.fits.gz"))
-    assert len(files) == 119
+    assert len(files) >= 119
     for file in files[::4]:
         spectrum = read_lamost(file)
         expected = published_lrs_input(spectrum.wavelength, spectrum.flux)

@@ -35,7 +35,8 @@ def one(spectrum, modality=LAMOST_LRS):
 def test_real_spectra_without_a_bad_pixel_have_exactly_the_published_input(shared_data):
     spectra = [read_lamost(file) for file in sorted((shared_data / "lamost").rglob("*.fits.gz"))]
     prepared = prepare_batch(LAMOST_LRS, spectra)
-    assert prepared.keep.sum() == 119  # even that of S/N 0.67, and that with a lost stretch of 362 pixels
+    assert len(spectra) >= 119
+    assert prepared.keep.all()  # even that of S/N 0.67, and that with a lost stretch of 362 pixels
     whole = 0
     for row, spectrum in enumerate(spectra):
         if (spectrum.ivar[spectrum.wavelength < 5710] > 0).all():
