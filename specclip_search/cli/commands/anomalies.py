@@ -32,7 +32,7 @@ def anomalies(
     within: Annotated[
         str | None,
         typer.Option(
-            "--within", metavar="MODALITY", help="lamost_lrs or gaia_xp: rank its spectra by themselves."
+            "--within", metavar="MODALITY", help="An instrument, named as its folder in spectra/: rank its spectra by themselves."
         ),
     ] = None,
     by: Annotated[

@@ -33,7 +33,7 @@ def similar(
     atlas: AtlasOption,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="How many to find.")] = 20,
     within: Annotated[
-        str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; else both, in turn.")
+        str | None, typer.Option("--within", metavar="MODALITY", help="An instrument, named as its folder in spectra/; else all, in turn.")
     ] = None,
     where: Annotated[
         str | None,
