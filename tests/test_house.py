@@ -135,8 +135,8 @@ def toy_atlas(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("what", LIMITS)
 def test_one_question_enters_few_files(toy_atlas: Any, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     key = [f"{GAIA_XP.prefix}:{toy_atlas.source_id[0]}"] if what == "similar" else []
-    done = subprocess.run([sys.executable, str(ROOT / "tests" / "entered_files.py"), str(ROOT), str(toy_atlas.atlas.path),
-                           what, *key], capture_output=True, text=True, check=False,
+    script = [str(ROOT / "tests" / "entered_files.py"), str(ROOT), str(toy_atlas.atlas.path), what, *key]
+    done = subprocess.run([sys.executable, *script], capture_output=True, text=True, check=False,
                           env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
