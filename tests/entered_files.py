@@ -1,7 +1,7 @@
 """Which of our files one query enters, and how often the next call lies in another file; `test_house` runs it.
 
-    python tests/entered_files.py FOLDER_OF_SOURCE ATLAS similar KEY
-    python tests/entered_files.py FOLDER_OF_SOURCE ATLAS anomalies
+    python -P tests/entered_files.py FOLDER_OF_SOURCE ATLAS similar KEY
+    python -P tests/entered_files.py FOLDER_OF_SOURCE ATLAS anomalies
 
 The query is the first of a fresh process. Calls and resumed generators count; modules that are imported on
 the way do not. Prints JSON: ``files`` (calls that come from another file, by file, most first) and ``changes``.
@@ -22,6 +22,7 @@ class Trace:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._folders = tuple(f"{root}/{name}/" for name in ("specclip_search", "training", "indexing", "queries"))
         self.entered: Counter[str] = Counter()
         self.changes = 0
         self._last = ""
@@ -36,8 +37,7 @@ class Trace:
             self.entered[name.removeprefix(self.root).lstrip("/")] += 1
 
     def _ours(self, frame: FrameType) -> bool:
-        name = frame.f_code.co_filename
-        return name.startswith(self.root) and name != __file__
+        return frame.f_code.co_filename.startswith(self._folders)
 
     def _importing(self, frame: FrameType | None) -> bool:
         while frame is not None:
