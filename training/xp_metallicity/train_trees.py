@@ -47,8 +47,8 @@ def train(stars: Stars, seed: int, trees: int, rate: float, bins: int = 255) -> 
         drawn = (stars.feh < ORDINARY_FEH) | (rng.random(len(split)) < ORDINARY_SHARE)
         taught = np.flatnonzero(real & (split // 2 != group) & drawn)
         model = HistGradientBoostingRegressor(
-            max_iter=trees, learning_rate=rate, max_bins=bins, max_leaf_nodes=LEAVES, min_samples_leaf=10, l2_regularization=1.0,
-            early_stopping=False, random_state=seed,
+            max_iter=trees, learning_rate=rate, max_bins=bins, max_leaf_nodes=LEAVES, min_samples_leaf=10,
+            l2_regularization=1.0, early_stopping=False, random_state=seed,
         )  # fmt: skip
         model.fit(values[taught], stars.feh[taught], np.sqrt(inverse_density(stars.feh[taught])))
         groups.append(_arrays(model))

@@ -20,7 +20,7 @@ from specclip_search.queries.translation.translate import translate
 
 @pytest.fixture(scope="module")
 def listed(searched: Any) -> pd.DataFrame:
-    return anomalies(searched.atlas, top=3000)
+    return anomalies(searched.atlas, top=4000)
 
 
 def kind_of(survey: Any, frame: pd.DataFrame) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_reasons_name_window_sign_and_sigma(searched: Any, listed: pd.DataFrame)
 
 
 def test_table_is_whole(searched: Any, listed: pd.DataFrame) -> None:
-    assert len(listed) == 3000
+    assert len(listed) == 4000
     first = ["rank", "lrs_spec_id", "xp_spec_id", "source_id", "score", "p_value", "q_value", "kind", "reason"]
     assert list(listed.columns[:9]) == first
     assert listed.source_id.dtype == np.int64
