@@ -1,4 +1,4 @@
-"""The neighbour graph: every vector against all others of its instrument, shard by shard."""
+"""The neighbour graph: nearest neighbours of every vector in its instrument, shard by shard."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ MAX_NEIGHBOURS = 1000
 
 @dataclass(frozen=True, slots=True)
 class GraphReport:
-    """Account of a neighbour run.
+    """Report of a neighbour run.
 
     Attributes
     ----------
     model, modality, k
-        Which graph.
+        The graph.
     rows
-        Vectors with neighbours, in all.
+        Total number of vectors with neighbours.
     searched
         Vectors searched in this run.
     parts_written, parts_current, parts_removed
-        Shards made, found current, and removed because their vectors are gone.
+        Shards written, already up to date, and removed because their vectors no longer exist.
     seconds
         Wall time.
     """
@@ -56,11 +56,11 @@ class GraphReport:
 
     def __str__(self) -> str:
         return (f"{self.k} neighbours of {self.rows:,} {self.modality} spectra; {self.searched:,} searched in "
-                f"{self.seconds:.1f} s, {self.parts_current} shards were current")
+                f"{self.seconds:.1f} s, {self.parts_current} shards were up to date")
 
 
 def neighbour_stage(atlas: Atlas, model: str, modality: str) -> Stage:
-    """Where the graph is kept: one shard for each shard of vectors, in the same order."""
+    """The stage that holds the graph: one shard per shard of vectors, in the same order."""
     folder = atlas.path / "results" / "neighbours" / atlas.require_model(model) / modality
     return Stage(folder, f"neighbours of {modality} vectors of '{model}'")
 
@@ -91,10 +91,10 @@ def neighbours(atlas: Atlas, model: str | None = None, modality: str = XP, k: in
     QueryError
         If k is not between 1 and 1000.
     VectorIndexError
-        If there is no index of these vectors.
+        If these vectors have no index.
     """
     if not 1 <= k <= MAX_NEIGHBOURS:
-        raise QueryError(f"The graph takes 1 to {MAX_NEIGHBOURS} neighbours a star; found k = {k}.", "Use 32.")
+        raise QueryError(f"The graph takes 1 to {MAX_NEIGHBOURS} neighbours per star; found k = {k}.", "Use 32.")
     started = time.perf_counter()
     index = VectorIndex.open(atlas, model, modality, device=device)
     table = VectorTable(atlas, index.model, modality)
@@ -115,14 +115,14 @@ def neighbours(atlas: Atlas, model: str | None = None, modality: str = XP, k: in
 
 
 def graph_inputs(index: VectorIndex, part: Part, k: int) -> str:
-    """Digest of all that a shard of the graph follows from."""
+    """Digest of all inputs of a shard of the graph."""
     return text_digest("neighbours 1", index.digest, str(index.manifest["recipe"]["factory"]),
                        str(index.manifest["seed"]), str(index.tuned_nprobe), str(index.tuned_rerank),
                        str(part.number), str(k))
 
 
 def _searched_batches(index: VectorIndex, part: Part, rows: slice, k: int) -> Iterator[pa.Table]:
-    """Neighbours of one shard's vectors, a batch at a time."""
+    """Neighbours of one shard's vectors, one batch at a time."""
     schema = neighbour_schema(k)
     names = pq.ParquetFile(part.path).read(columns=["spec_id", "release"])
     for start in range(rows.start, rows.stop, BATCH_ROWS):

@@ -1,6 +1,6 @@
-"""Spectra to vectors, shard by shard: resumable, current or redone, nothing dropped without account.
+"""Embed spectra, shard by shard. Runs can be resumed and up-to-date shards are kept.
 
-Vectors of one batch of spectra: what has none is set aside with its reason.
+A spectrum that cannot be embedded is rejected with a reason: read = kept + rejected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEYS = ("spec_id", "source_id", "release")
 
 
 class Embedder(Protocol):
-    """What of a model an embedding run uses; `specclip_search.training.model.Model` is one."""
+    """The parts of a model used by an embedding run; implemented by `specclip_search.training.model.Model`."""
 
     name: str
     dim: int
@@ -47,7 +47,7 @@ class Embedder(Protocol):
 
 def embed_batch(model: Embedder, modality: str, batch: pa.RecordBatch,
                 schema: pa.Schema) -> tuple[pa.Table, list[tuple[str, int, str]]]:
-    """Vectors of one batch of spectra, and (release, spec_id, reason) of those that have none."""
+    """Vectors of one batch of spectra, and (release, spec_id, reason) of the rejected ones."""
     inputs = column_to_matrix(batch.column(batch.schema.get_field_index("flux")))
     vectors, norms, reasons = embed_good(model, modality, inputs)
     keep = np.asarray(sorted(set(range(len(inputs))) - reasons.keys()), np.int64)
@@ -60,7 +60,7 @@ def embed_batch(model: Embedder, modality: str, batch: pa.RecordBatch,
 
 
 def embed_good(model: Embedder, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, Reason]]:
-    """Vectors and norms of the inputs that have one, in order, and the reason of each that has none."""
+    """Vectors and norms of the embedded inputs, in order, and the reason for each rejected one."""
     refuse = getattr(model, "unusable", None)
     reasons: dict[int, Reason] = dict(refuse(modality, inputs)) if refuse is not None and len(inputs) else {}
     if refuse is None:
@@ -75,7 +75,7 @@ def embed_good(model: Embedder, modality: str, inputs: np.ndarray) -> tuple[np.n
 
 def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.ndarray, places: np.ndarray,
                 out: tuple[np.ndarray, np.ndarray], reasons: dict[int, Reason]) -> None:
-    """Embed `rows`; where the model refuses a batch, halve it until the refused spectra stand alone."""
+    """Embed `rows`; if the model rejects a batch, halve it until the rejected spectra are isolated."""
     if not len(rows):
         return
     try:
@@ -94,7 +94,7 @@ def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.nda
 
 
 def spectra_batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """Keys and model inputs of one shard; batches never span shards, so a redone shard is the same."""
+    """Keys and model inputs of one shard; batches never span shards, so a rewritten shard is identical."""
     file = pq.ParquetFile(path)
     for batch in file.iter_batches(batch_rows, columns=[*_KEYS, "flux"]):
         if pc.any(pc.is_null(batch.column(batch.schema.get_field_index("spec_id")))).as_py():
@@ -109,7 +109,7 @@ _FORMAT = "embed 1"
 
 @dataclass(frozen=True, slots=True)
 class EmbedReport:
-    """Account of an embedding run: read = kept + the sum of rejected.
+    """Report of an embedding run: read = kept + the sum of rejected.
 
     Attributes
     ----------
@@ -120,13 +120,13 @@ class EmbedReport:
     rejected
         Spectra without a vector, by reason.
     set_aside
-        (modality, release, spec_id, reason) of those; also kept in the shard's sidecar.
+        (modality, release, spec_id, reason) of the rejected spectra; also stored in the shard's sidecar.
     parts_written, parts_current, parts_removed
-        Shards made in this run, found current, and removed because their spectra are gone.
+        Shards written in this run, already up to date, and removed because their spectra no longer exist.
     replaced_digests
-        Digests of other weights of the same name whose vectors were replaced.
+        Digests of other weights with the same model name whose vectors were replaced.
     rows
-        Vectors that now stand, by modality.
+        Total number of vectors, by modality.
     seconds
         Wall time.
     """
@@ -146,11 +146,12 @@ class EmbedReport:
 
     def __str__(self) -> str:
         rate = f", {self.read / self.seconds:,.0f} a second" if self.read and self.seconds > 0 else ""
-        lines = [f"{self.read:,} spectra embedded with '{self.model}'{rate}; {self.parts_current} shards were current"]
+        lines = [f"{self.read:,} spectra embedded with '{self.model}'{rate}; "
+                 f"{self.parts_current} shards were up to date"]
         if self.replaced_digests:
-            lines.append(f"vectors of other weights ({', '.join(d[:19] for d in self.replaced_digests)}) were replaced")
+            lines.append(f"vectors of other weights ({', '.join(d[:19] for d in self.replaced_digests)}) replaced")
         if self.parts_removed:
-            lines.append(f"{self.parts_removed} shards removed: their spectra are gone")
+            lines.append(f"{self.parts_removed} shards removed because their spectra no longer exist")
         return "; ".join(lines)
 
 
@@ -201,32 +202,32 @@ class EmbedShard:
 def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None, *, batch_rows: int = BATCH_ROWS,
           progress: Progress | None = None, client: Client | None = None,
           device: str = "auto") -> EmbedReport:
-    """Make the vectors of every spectrum that has none yet, and of those whose spectra or model changed.
+    """Embed every spectrum that has no vector yet, or whose spectrum or model has changed.
 
-    A shard of spectra gives a shard of vectors of the same number and order. Killed and started
-    again, the run continues and ends with the same bytes. The model is copied into the atlas and
-    made its active one.
+    Each shard of spectra gives a shard of vectors with the same number and order. An interrupted
+    run is resumed and gives the same bytes. The model is copied into the atlas and
+    becomes its active model.
 
     Parameters
     ----------
     model
         For example from `specclip_search.training.model.load_model`.
     modalities
-        Which instruments; None for all that both the atlas and the model have.
+        Which instruments; None for all instruments of both the atlas and the model.
     batch_rows
         Spectra in memory at a time.
     progress
-        Called with (spectra done, spectra in all, modality).
+        Called with (spectra done, total spectra, modality).
     client
-        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
-        are the same. By default they are made here.
+        A Dask cluster that writes the shards, from `specclip_search.stages.cluster.dask_client`; the bytes
+        are the same. By default shards are written in this process.
     device
         Device of the cluster's workers.
 
     Raises
     ------
     QueryError
-        If a named modality is not one of the model's.
+        If the model does not support a given modality.
     AtlasError
         If there are no spectra, or another process writes these vectors.
     """

@@ -1,4 +1,4 @@
-"""Vectors to label estimates, shard by shard: resumable, current or redone, one row a vector."""
+"""Estimate labels from vectors, shard by shard, one row per vector. Runs can be resumed."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _KEYS = ["spec_id", "source_id", "release"]
 
 @dataclass
 class EstimateReport:
-    """Account of a run.
+    """Report of an estimation run.
 
     Attributes
     ----------
     model
         Name of the model.
     rows
-        Estimates that now stand, by modality.
+        Total number of estimates, by modality.
     written, current, removed
-        Shards made in this run, found current, and removed because their vectors are gone.
+        Shards written in this run, already up to date, and removed because their vectors no longer exist.
     estimated
         Vectors estimated in this run.
     flagged
-        How many of these have each flag.
+        Number of these vectors with each flag.
     seconds
         Wall time.
     """
@@ -65,7 +65,8 @@ class EstimateReport:
 
     def __str__(self) -> str:
         flags = ", ".join(f"{name} {count:,}" for name, count in self.flagged.most_common() if count)
-        text = f"{self.estimated:,} vectors of '{self.model}' have label estimates; {self.current} shards were current"
+        text = (f"{self.estimated:,} vectors of '{self.model}' have label estimates; "
+                f"{self.current} shards were up to date")
         return f"{text}; flags: {flags}" if flags else text
 
 
@@ -119,19 +120,19 @@ def estimate(atlas: Atlas, model: Model, modalities: Sequence[str] | None = None
     Parameters
     ----------
     model
-        Whose vectors the atlas holds.
+        Model of the vectors in the atlas.
     modalities
-        Which instruments; None for all that have both vectors and an estimator.
+        Which instruments; None for all with both vectors and an estimator.
     progress
-        Called with (vectors done, vectors in all, modality).
+        Called with (vectors done, total vectors, modality).
     client
-        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
-        are the same. By default they are made here.
+        A Dask cluster that writes the shards, from `specclip_search.stages.cluster.dask_client`; the bytes
+        are the same. By default shards are written in this process.
 
     Raises
     ------
     QueryError
-        If the model has no estimators, or none of a named modality.
+        If the model has no estimators, or none for a given modality.
     CheckpointError
         If its estimators belong to other weights.
     AtlasError

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TranslateReport:
-    """What `translate` did: read = paired + without_star + without_partner + rejected, over the shards written."""
+    """Report of `translate`: read = paired + without_star + without_partner + rejected, over the shards written."""
 
     model: str
     shards_written: int = 0
@@ -64,10 +64,10 @@ def translate(
     client: Client | None = None,
     device: str = "auto",
 ) -> TranslateReport:
-    """Predict each paired spectrum from its partner's, both ways, and keep the errors.
+    """Predict each paired spectrum from its partner, in both directions, and store the errors.
 
     Resumable: a shard whose inputs (spectra, partners, model, learned errors, code revision)
-    have not changed is left alone; one killed in work is done again whole.
+    have not changed is kept; an interrupted shard is recomputed.
 
     Parameters
     ----------
@@ -76,17 +76,17 @@ def translate(
     model
         A loaded model, a model's name, or None for the atlas's active model.
     progress
-        Called with (pairs done, pairs in all, note).
+        Called with (pairs done, total pairs, note).
     client
-        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
-        are the same. By default they are made here.
+        A Dask cluster that writes the shards, from `specclip_search.stages.cluster.dask_client`; the bytes
+        are the same. By default shards are written in this process.
     device
         Device of the cluster's workers.
 
     Returns
     -------
     TranslateReport
-        Exact accounts of what was read and kept.
+        Exact counts of what was read and kept.
 
     Raises
     ------
@@ -238,7 +238,7 @@ def _prepare(atlas: Atlas, model: Any) -> Task:
 
 
 def _plan(atlas: Atlas, task: Task) -> Plan:
-    """For each LRS shard: the partners' positions (-1: none), and a digest of all that goes in."""
+    """For each LRS shard: indices of the partners (-1: none), and a digest of all inputs."""
     plan: Plan = {}
     windows = ",".join((*task.lrs_windows.names, *task.xp_windows.names))
     for part in atlas.spectra(LRS).parts():

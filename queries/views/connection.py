@@ -1,4 +1,4 @@
-"""A DuckDB connection with a view over every stage of an atlas, whose errors are ours."""
+"""A DuckDB connection with a view over every stage of an atlas; DuckDB errors become QueryError."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .views import AtlasViews
 
 def as_query_error(error: Exception, views: AtlasViews) -> QueryError:
-    """DuckDB's message in one line, and what there is where a name was not found."""
+    """DuckDB's message in one line, with the available names if a name was not found."""
     text = str(error)
     first = text.split("\n\nLINE")[0].strip()
     lines = [line.strip() for line in first.splitlines() if line.strip()]
@@ -47,14 +47,14 @@ def as_query_error(error: Exception, views: AtlasViews) -> QueryError:
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 _DESCRIBE = re.compile(r"\s*(?:describe|desc|show)\s+(?:table\s+)?\"?(\w+)\"?\s*;?\s*", re.IGNORECASE)
-# statements that list views, or build names of views while they run
+# statements that list views, or construct view names at run time
 _NEEDS_ALL = re.compile(
     r"\b(show|describe|information_schema|duckdb_\w+|pragma\w*|query_table|query|summarize)\b", re.IGNORECASE
 )
 
 
 class Failures:
-    """The last error of our own that was raised inside DuckDB, which passes on only its text."""
+    """The last SpecclipError raised inside DuckDB, which passes on only its text."""
 
     def __init__(self) -> None:
         self.last: Exception | None = None
@@ -68,7 +68,7 @@ class Failures:
 
 
 AddFunction = Callable[["AtlasConnection", "Atlas", bool], None]
-"""Makes a function of SQL known to a connection; the last argument says whether it may read files by their path."""
+"""Registers an SQL function on a connection; the last argument says whether it may read files by path."""
 
 
 def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
@@ -76,13 +76,13 @@ def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
 
     `specclip_search.queries.sql.ask.connect` adds those. While a session is open on `atlas`, its connection is lent.
 
-    Nothing is read or copied. Views stand over the shards committed at this moment, and each is
-    made when a statement first names it, so that opening a survey costs as little as a demo.
+    Nothing is read or copied. Views cover the shards committed at this moment. Each view is
+    created when a statement first uses it, so that opening a survey is as fast as opening a demo.
 
     Parameters
     ----------
     read_only
-        Shut out everything but the atlas's own files: no other file, no network, no extension,
+        Allow access to the atlas's own files only: no other file, no network, no extension,
         no change of settings.
     """
     held = None if read_only else held_connection(atlas)
@@ -153,16 +153,16 @@ def _state(atlas: Atlas) -> tuple[tuple[str, int], ...]:
 
 
 class AtlasConnection:
-    """A DuckDB connection whose views are made as statements name them.
+    """A DuckDB connection whose views are created as statements use them.
 
-    Whatever DuckDB's connection can do, this can; a `with` block closes it.
+    Supports everything a DuckDB connection does; a `with` block closes it.
 
     Attributes
     ----------
     views
-        The views there are.
+        The available views.
     duckdb
-        DuckDB's own connection.
+        The DuckDB connection.
     failures
         The last error of ours inside a function of SQL.
     lent
@@ -184,7 +184,7 @@ class AtlasConnection:
             _shut_out(self.duckdb, atlas.path)
 
     def lock_down(self, memory_mb: int, threads: int) -> None:
-        """Cap what statements may use, and leave them the views made so far and nothing else. Cannot be undone."""
+        """Limit resources, and access to the views created so far. Cannot be undone."""
         for setting in (
             f"memory_limit = '{memory_mb}MB'",
             f"threads = {threads}",
@@ -195,7 +195,7 @@ class AtlasConnection:
         _shut_out(self.duckdb, self.views.atlas.path)
 
     def prepare(self, statement: str) -> None:
-        """Make the views that `statement` may read."""
+        """Create the views that `statement` may read."""
         words = set(re.findall(r"\w+", statement.lower()))
         everything = _NEEDS_ALL.search(statement) is not None
         names = [
@@ -222,11 +222,11 @@ class AtlasConnection:
         return None if relation is None else Rows(relation, self)
 
     def rows(self, statement: str) -> pa.Table:
-        """Rows of one statement whose views are made already."""
+        """Rows of one statement whose views already exist."""
         return self.guarded(lambda: self.duckdb.sql(statement).to_arrow_table())
 
     def asks_for_columns(self, statement: str) -> bool:
-        """Whether a statement is `DESCRIBE <view>` or `SHOW TABLES`, which are answered with meanings."""
+        """Whether a statement is `DESCRIBE <view>` or `SHOW TABLES`, which are answered with descriptions."""
         described = _DESCRIBE.fullmatch(statement)
         return described is not None and described[1].lower() in (*self.views.all, "tables")
 
@@ -240,7 +240,7 @@ class AtlasConnection:
         return self.run(statement, params)
 
     def guarded(self, call: Callable[[], Any]) -> Any:
-        """Call into DuckDB; its errors become ours."""
+        """Call into DuckDB; convert its errors to QueryError."""
         import duckdb
 
         try:
@@ -266,11 +266,11 @@ class AtlasConnection:
 
 
 def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Leave `connection` no file but those below `folder`. Cannot be undone."""
+    """Restrict `connection` to files below `folder`. Cannot be undone."""
     from .parquet import no_glob, quoted
 
     root = str(folder.resolve()) + "/"
-    # DuckDB compares a path as it stands in the statement, where pattern characters are escaped
+    # DuckDB compares the path as written in the statement, with pattern characters escaped
     connection.execute(f"SET allowed_directories = [{quoted(root)}, {quoted(no_glob(root))}]")
     for setting in (
         "autoload_known_extensions = false",
@@ -284,7 +284,7 @@ def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
 def _bare_connection() -> duckdb.DuckDBPyConnection:
     import duckdb
 
-    # a statement must not see Python variables as tables, nor fetch extensions from the network unasked
+    # a statement must not see Python variables as tables, nor fetch extensions from the network
     connection = duckdb.connect(
         config={
             "python_enable_replacements": False,

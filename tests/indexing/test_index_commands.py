@@ -61,7 +61,7 @@ def test_an_index_that_cannot_grow_says_why(index: Index, atlas: Atlas) -> None:
     assert "its search is tuned for recall 0.99" in index(*RECIPE, "--recall", "0.9")[1]
     assert "rebuilt: the seed is 5 and was 0" in index(*RECIPE, "--seed", "5")[1]
     write_vectors(atlas, "gaia_xp", star_vectors(1800, 0), first_id=BIG + 1500, first_part=3)
-    assert "3,300 vectors, more than 2 x the 1,500 learnt from" in index(*RECIPE, "--seed", "5")[1]
+    assert "3,300 vectors, more than 2 x the 1,500 it was trained on" in index(*RECIPE, "--seed", "5")[1]
     said = index("build", "--within", "gaia_xp", "--recipe", "flat")[1]
     assert "rebuilt: the recipe is flat and was PCAR16,IVF8,PQ16" in said
 

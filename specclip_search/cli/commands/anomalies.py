@@ -107,7 +107,7 @@ def label(
 
     Example: specclip-search anomalies --atlas demo-atlas label gaia:428578160659524352 interesting
     """
-    from specclip_search.queries.anomalies.verdicts import judge
+    from specclip_search.queries.anomalies.verdicts import record_verdict
 
-    pairs = judge(open_atlas(context.obj), key, verdict)
+    pairs = record_verdict(open_atlas(context.obj), key, verdict)
     say(f"{key} is {verdict} ({pairs} scored {'pair' if pairs == 1 else 'pairs'}); `anomalies` uses it from now on.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from specclip_search.indexing.build.build import BuildReport
     from specclip_search.indexing.build.costs import Estimate
-    from specclip_search.indexing.search.recipe import Recipe
+    from specclip_search.indexing.search.recipe import IndexRecipe
 
     from ...atlas import Atlas
 
@@ -226,7 +226,7 @@ def size_text(count: float) -> str:
     return f"{count:,.3g} GB"
 
 
-def need_lines(modality: str, recipe: Recipe, needs: Estimate) -> list[str]:
+def need_lines(modality: str, recipe: IndexRecipe, needs: Estimate) -> list[str]:
     """The estimated requirements of a build, before it begins."""
     from specclip_search.indexing.search.faiss_library import default_threads
 

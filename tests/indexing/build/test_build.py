@@ -175,7 +175,7 @@ def test_growth_that_drifts_is_said_and_learnt_anew(make_atlas: AtlasMaker) -> N
     assert report.action == "built"
     assert report.drift is not None
     assert report.drift.distance > 1.15
-    assert "learnt anew: new vectors lie" in str(report)
+    assert "retrained: new vectors lie" in str(report)
     # noise in all directions cannot be compressed so far: that is said too
     assert not report.recall_reached
     assert "was not reached" in str(report)
