@@ -17,9 +17,13 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # no property is tested against the clock: a slow machine is no fault
-settings.register_profile(
-    "specclip-search", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+_unhurried: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("specclip-search", max_examples=60, **_unhurried)
+# `make harden`: pytest --hypothesis-profile=harden
+settings.register_profile("harden", max_examples=2000, **_unhurried)
 settings.load_profile("specclip-search")
 
 

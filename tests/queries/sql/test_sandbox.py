@@ -297,7 +297,7 @@ def test_a_process_that_does_not_start_is_told(shared: Sandbox, monkeypatch: pyt
         "SELECT repeat('x', 2000000000)",
         "SELECT length(list(range)::VARCHAR) FROM range(300000000)",
         "SELECT range(2000000000)",
-        "SELECT lpad('x', 2000000000, 'y')",
+        pytest.param("SELECT lpad('x', 2000000000, 'y')", marks=pytest.mark.slow),
         "SELECT string_agg(repeat('x', 1000000), '') FROM range(100000)",
         "SELECT array_agg(a.range) FROM range(100000) a, range(100000) b GROUP BY a.range % 1000",
         "SELECT NULL::INT[100000][100000]",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from specclip_search.errors import Reason, SpectrumError
@@ -205,8 +205,7 @@ def test_integers_and_doubles_go_through_astropy(tmp_path, matrix):
     assert np.array_equal(read_raw(tmp_path / "f8.fits").flux, parse(matrix).flux)
 
 
-@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate],
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.data())
 def test_no_damage_raises_anything_but_our_own_error(tmp_path, matrix, table, data):
     content = bytearray(data.draw(st.sampled_from([matrix, table])))

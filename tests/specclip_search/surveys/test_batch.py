@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -178,7 +178,6 @@ def test_no_spectra_give_no_rows():
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
 
-@settings(max_examples=60, deadline=None)
 @given(hnp.arrays(np.float32, 400, elements=numbers, fill=st.just(1.0)),
        hnp.arrays(np.float32, 400, elements=numbers, fill=st.just(1.0)),
        st.sampled_from(["lamost_lrs", "gaia_xp"]), st.booleans(), st.integers(0, 4))

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("contrast", ["clip", "sigmoid"])
-@pytest.mark.parametrize("parts", [4, 5, 64])
+@pytest.mark.parametrize("parts", [4, 5, pytest.param(64, marks=pytest.mark.slow)])
 def test_parts_give_the_gradient_of_the_whole(contrast: str, parts: int) -> None:
     recipe = replace(PLAIN, model=replace(PLAIN.model, contrast=contrast))
     terms, whole = first_step(recipe, Ranks())
