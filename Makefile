@@ -6,11 +6,12 @@ STARS ?= 6000
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test harden check bench clean help
 
 help:
 	@echo "make demo    build $(ATLAS) from real Gaia XP stars and run the three searches (STARS=all for 40,226)"
 	@echo "make test    run the tests"
+	@echo "make harden  run the slow and exhaustive tests"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   print the benchmarks' ratios"
 	@echo "make clean   remove the virtual environment and the demo's atlas"
@@ -27,6 +28,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+harden: $(READY)
+	@$(BIN)/python -m pytest --hypothesis-profile=harden -m 'slow or hypothesis'
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -121,7 +121,7 @@ def link_stars(
     )
     if table.num_rows:
         ingest_catalog_table(
-            atlas, LINKS, table, source=f"positions, {catalogue or 'gaia_xp spectra'}, {radius_arcsec} arcsec"
+            atlas, LINKS, table, source=f"positions, {catalogue or XP + ' spectra'}, {radius_arcsec} arcsec"
         )
     else:
         _forget(atlas)

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from specclip_search.errors import QueryError
-from specclip_search.surveys import LRS, XP
+from specclip_search.surveys import LRS, MODALITIES, XP
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -133,6 +133,6 @@ def open_space(atlas: Atlas, model: str | None = None) -> Space:
 def _state(atlas: Atlas, model: str) -> tuple[int, ...]:
     """Modification times of the relevant folders, which change with every commit."""
     folders: list[Path] = []
-    for modality in MODALITY_ORDER:
+    for modality in MODALITIES:
         folders += [atlas.vectors(model, modality).folder, atlas.index_folder(model, modality)]
     return tuple(folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders)

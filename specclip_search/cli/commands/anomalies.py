@@ -37,7 +37,8 @@ def anomalies(
     within: Annotated[
         str | None,
         typer.Option(
-            "--within", metavar="MODALITY", help="lamost_lrs or gaia_xp: rank the spectra of this instrument alone."
+            "--within", metavar="MODALITY",
+            help="Rank the spectra of this instrument alone; named as its folder in spectra/.",
         ),
     ] = None,
     by: Annotated[

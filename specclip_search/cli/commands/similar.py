@@ -34,7 +34,8 @@ def similar(
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="Number of neighbours.")] = 20,
     within: Annotated[
         str | None,
-        typer.Option("--within", metavar="MODALITY", help="Search only lamost_lrs or gaia_xp; by default both."),
+        typer.Option("--within", metavar="MODALITY",
+                     help="Search only this instrument, named as its folder in spectra/; by default all."),
     ] = None,
     where: Annotated[
         str | None,
