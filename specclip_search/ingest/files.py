@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import SpecclipError
+from ..opening.regular import open_regular
 
 FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
 XP_SUFFIXES = (
@@ -78,11 +78,9 @@ def expand_lists(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
         if not text.startswith("@") or os.path.lexists(text):
             yield text
             continue
-        try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecclipError(f"The list {text[1:]} cannot be read ({error}).",
-                                "Give a text file with one path a line.") from None
+        with open_regular(text[1:]) as handle:
+            # paths are bytes: a name that is not UTF-8 stands in the list as it stands in its folder
+            lines = os.fsdecode(handle.read().removeprefix(b"\xef\xbb\xbf")).splitlines()
         folder = os.path.dirname(os.path.abspath(text[1:]))
         entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not entries:
@@ -119,6 +117,23 @@ def _stamp(path: str) -> FoundFile:
     except OSError:
         return FoundFile(path, -1, -1, False)
     return FoundFile(path, status.st_size, status.st_mtime_ns, os.access(path, os.R_OK))
+
+
+_BYTES = "bytes:"
+
+
+def stored_path(path: str) -> str:
+    """A path as UTF-8 text, to be kept in a file; `real_path` gives the path again."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return _BYTES + os.fsencode(path).hex()
+    return path
+
+
+def real_path(text: str) -> str:
+    """The path that `stored_path` made `text` of; paths are absolute, so none begins like its mark."""
+    return os.fsdecode(bytes.fromhex(text.removeprefix(_BYTES))) if text.startswith(_BYTES) else text
 
 
 def at_least_one(found: Iterable[FoundFile]) -> Iterator[FoundFile]:

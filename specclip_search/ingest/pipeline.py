@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ..errors import Reason, SpecclipError
 from ..stages.accounts import IngestReport
 from ..surveys import get_modality
+from .files import real_path
 from .plan import KeyLedger, Plan
 from .pool import prepare_in_order, usable_cores
 from .rows import write_part
@@ -79,7 +80,7 @@ class Ingest:
             return None
         part = self.to_do.pop(0)
         files = self.plan.files(part)
-        return PartTask(part, list(zip(files["path"].to_pylist(), files["release"].to_pylist(), strict=True)))
+        return PartTask(part, list(zip(map(real_path, files["path"].to_pylist()), files["release"].to_pylist(), strict=True)))
 
     def _enough_workers(self) -> int:
         """Starting a process costs about a second: a few files do not repay it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SpecclipError
+from ..opening.regular import shown_path
 from ..readers.content import look
 from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
@@ -102,7 +103,7 @@ def by_count(size: int) -> Grouping:
 def read_lamost_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """The one spectrum of a LAMOST file, in the file's own precision."""
     spectrum = observe_lamost(Path(path), release)
-    spectrum.meta["source"] = path
+    spectrum.meta["source"] = shown_path(path)
     yield spectrum
 
 
@@ -164,6 +165,6 @@ def by_size(shard_size: int) -> Grouping:
 def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """Spectra of one XP file, row by row, and the rows that cannot be used."""
     for batch in iter_xp(look(path)):
-        yield from to_spectra(batch, release, path)
+        yield from to_spectra(batch, release, shown_path(path))
         for row, spec_id, reason, message in batch.rejected:
             yield Refused(f"{path}#{row}", spec_id, release or DEFAULT_RELEASE, reason, message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -10,14 +9,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..errors import Reason, SpectrumError
-
-_gzip: Any = import_module("isal.igzip" if find_spec("isal") is not None else "gzip")
+from ..opening.fits_headers import check_fits
+from ..opening.regular import cannot_open, open_bytes, open_regular, shown_path
 
 HEAD_BYTES = 8192
 _KINDS = "FITS, VOTable, ECSV, CSV or text, Parquet or Avro, gzipped or not"
@@ -45,8 +42,27 @@ class Content:
     gzipped: bool
 
     def open(self) -> BinaryIO:
-        """The decompressed bytes as a stream."""
-        return _gzip.open(self.path) if self.gzipped else open(self.path, "rb")
+        """The decompressed bytes as a stream; a gzip stream ends in an error beyond its cap."""
+        return open_bytes(self.path, self.gzipped)
+
+    def open_fits(self) -> BinaryIO:
+        """The decompressed bytes, to seek in, after the FITS headers were found to be sound.
+
+        Raises
+        ------
+        SpectrumError
+            `unreadable`, where a header announces what the file does not hold or FITS does not allow.
+        """
+        stream = self.open()
+        if self.gzipped:
+            with stream:
+                stream = io.BytesIO(stream.read())
+        try:
+            check_fits(stream, shown_path(self.path))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
 
 def look(path: str | os.PathLike[str]) -> Content:
@@ -67,28 +83,14 @@ def look(path: str | os.PathLike[str]) -> Content:
 
 def read_start(file: Path, size: int = HEAD_BYTES) -> bytes:
     """First bytes of a file as they lie on disk; our own error where that cannot be."""
-    try:
-        with open(file, "rb") as handle:
+    with open_regular(file) as handle:
+        try:
             raw = handle.read(size)
-    except OSError as error:
-        raise cannot_open(file, error) from None
+        except OSError as error:
+            raise cannot_open(file, error) from None
     if not raw:
         raise SpectrumError(Reason.UNREADABLE, f"{file} is empty (0 bytes).", "Download it again.")
     return raw
-
-
-def cannot_open(file: Path, error: OSError) -> SpectrumError:
-    """The error to raise where the system refuses a file."""
-    if (isinstance(error, IsADirectoryError) or file.is_dir()) and os.access(file, os.R_OK | os.X_OK):
-        return SpectrumError(Reason.UNREADABLE, f"{file} is a folder; a spectrum file was expected.",
-                             "Name the files inside it, or ingest the folder.")
-    if isinstance(error, FileNotFoundError):
-        return SpectrumError(Reason.UNREADABLE, f"{file} does not exist.", "Check the path.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
-        return SpectrumError(Reason.UNREADABLE, f"{file} may not be read (permission denied).",
-                             f"Give yourself the right: chmod u+r '{file}'.")
-    return SpectrumError(Reason.UNREADABLE, f"{file} cannot be read: {error.strerror or error}.",
-                         "Check the disk and the path.")
 
 
 def damaged_gzip(file: Path, error: Exception) -> SpectrumError:

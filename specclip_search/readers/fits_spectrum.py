@@ -31,7 +31,7 @@ def read_fits_spectrum(content: Content, options: ReadOptions) -> Iterator[Spect
     """
     from astropy.io import fits
 
-    with (decoding(content), warnings.catch_warnings(action="ignore"), content.open() as stream,
+    with (decoding(content), warnings.catch_warnings(action="ignore"), content.open_fits() as stream,
           fits.open(stream, memmap=False) as hdus):
         found = list(_layouts(hdus))
     if not found:

@@ -216,7 +216,8 @@ def astropy_table(content: Content) -> Any:
 
     from astropy.table import Table
 
-    with decoding(content), warnings.catch_warnings(action="ignore"), content.open() as stream:
+    with (decoding(content), warnings.catch_warnings(action="ignore"),
+          content.open_fits() if content.kind == "fits" else content.open() as stream):
         return Table.read(stream, format=content.kind)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
+from ..opening.fits_headers import check_fits
+from ..opening.regular import shown_path
 from ..spectrum import Spectrum
 from ..surveys import LRS
 from .content import HEAD_BYTES, Content, kind_of
@@ -77,6 +79,7 @@ def read_with_astropy(path: Path, data: bytes) -> RawLamost:
     """The same as the narrow reader's, for whatever astropy can open."""
     from astropy.io import fits
 
+    check_fits(BytesIO(data), shown_path(path))
     try:
         with warnings.catch_warnings(action="ignore"), fits.open(BytesIO(data), memmap=False) as hdus:
             header = {card.keyword: _plain(card.value) for card in hdus[0].header.cards if card.keyword}

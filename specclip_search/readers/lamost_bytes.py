@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import Reason, SpectrumError
-from .content import cannot_open, damaged_gzip
+from ..opening.regular import MIB, cannot_open, inflates_too_far, open_regular
+from .content import damaged_gzip
 
 _inflater: Any = zlib
 if find_spec("isal") is not None:  # optional: inflates about twice as fast
@@ -26,6 +27,8 @@ _INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _inflater.error)
 
 BLOCK = 2880
 CARD = 80
+# several hundred times what a LAMOST low-resolution file has
+MAX_BYTES = 64 * MIB
 _END = b"END" + b" " * 77
 
 
@@ -67,20 +70,26 @@ def read_bytes(path: Path) -> bytes:
     SpectrumError
         `unreadable`, if the file cannot be opened, is empty or its gzip stream is damaged.
     """
-    try:
-        with open(path, "rb") as handle:
-            raw = handle.read()
-    except OSError as error:
-        raise cannot_open(path, error) from None
+    with open_regular(path) as handle:
+        try:
+            raw = handle.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise cannot_open(path, error) from None
+    if len(raw) > MAX_BYTES:
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN,
+                            f"{path} is larger than {MAX_BYTES // MIB} MiB; a LAMOST low-resolution file has 0.1 MiB.",
+                            "Give the files of single spectra.")
     if not raw:
         raise SpectrumError(Reason.UNREADABLE, f"{path} is empty (0 bytes).", "Download it again.")
     if raw[:2] != b"\x1f\x8b":
         return raw
     try:
         inflater = _inflater.decompressobj(31)
-        data = inflater.decompress(raw)
+        data = inflater.decompress(raw, MAX_BYTES)
     except _INFLATE_ERRORS as error:
         raise damaged_gzip(path, error) from None
+    if len(data) >= MAX_BYTES:
+        raise inflates_too_far(path, MAX_BYTES)
     if not inflater.eof:
         raise damaged_gzip(path, EOFError("it ends before its end mark"))
     return data
