@@ -117,7 +117,9 @@ def gather_evidence(
         # what a catalogue says of the star itself: only ever compared with, never used as evidence for it
         label = np.where(np.isfinite(label), label, stars.take(modality, own))
     if known is not None:
-        notes.append(f"{len(known.source_id)} of {known.listed} listed stars found by {known.by}")
+        with_feh = int(np.isfinite(known.feh).sum())
+        notes.append(f"{len(known.source_id)} of {known.listed} listed stars found by {known.by}, {with_feh} with [Fe/H]")
+        notes.extend(known.notes)
     parts = {
         f"{side}_{name}": stars.take(modality, getattr(found[modality], name))
         if modality in found

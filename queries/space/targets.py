@@ -125,13 +125,15 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
 
 def _from_file(space: Space, path: Path) -> Target:
     from specclip_search.errors import Reason, SpectrumError
+    from specclip_search.opening.guard import reading
     from specclip_search.readers import read_spectrum
     from specclip_search.surveys import get_modality
     from specclip_search.surveys.batch import prepare_batch
 
     spectrum = read_spectrum(path)
     modality = space_modality(space, spectrum.modality, path)
-    prepared = prepare_batch(get_modality(modality), [spectrum])
+    with reading(path, "a spectrum"):
+        prepared = prepare_batch(get_modality(modality), [spectrum])
     if not bool(prepared.keep[0]):
         reason = prepared.reasons[0] or Reason.UNREADABLE
         raise SpectrumError(

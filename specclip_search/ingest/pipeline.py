@@ -80,7 +80,8 @@ class Ingest:
             return None
         part = self.to_do.pop(0)
         files = self.plan.files(part)
-        return PartTask(part, list(zip(map(real_path, files["path"].to_pylist()), files["release"].to_pylist(), strict=True)))
+        paths = map(real_path, files["path"].to_pylist())
+        return PartTask(part, list(zip(paths, files["release"].to_pylist(), strict=True)))
 
     def _enough_workers(self) -> int:
         """Starting a process costs about a second: a few files do not repay it."""

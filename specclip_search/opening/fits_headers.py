@@ -73,7 +73,8 @@ def check_fits(stream: BinaryIO, where: str) -> int:
 
 
 def _wrong(where: str, hdu: int, what: str, hint: str = "Download it again.") -> SpectrumError:
-    return SpectrumError(Reason.UNREADABLE, f"{where} is damaged: the header of its HDU {hdu} {what}.", hint)
+    message = f"{where} is damaged or cut short: the header of its HDU {hdu} {what}."
+    return SpectrumError(Reason.UNREADABLE, message, hint)
 
 
 def _read_header(stream: BinaryIO, where: str, hdu: int) -> _Header | None:

@@ -6,15 +6,16 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import Reason, SpectrumError
 from ..opening.fits_headers import check_fits
+from ..opening.guard import reading
 from ..opening.regular import cannot_open, open_bytes, open_regular, shown_path
+from ..opening.text_tables import text_encoding
 
 HEAD_BYTES = 8192
 _KINDS = "FITS, VOTable, ECSV, CSV or text, Parquet or Avro, gzipped or not"
@@ -99,23 +100,9 @@ def damaged_gzip(file: Path, error: Exception) -> SpectrumError:
                          "Download it again.")
 
 
-@contextmanager
-def decoding(content: Content) -> Iterator[None]:
-    """Whatever a decoder raises on a damaged file becomes one `unreadable` error; our own errors pass.
-
-    Decoders of other packages raise anything on damaged bytes: KeyError, IndexError, UnicodeDecodeError,
-    MemoryError where a damaged header asks for the impossible.
-    """
-    try:
-        yield
-    except SpectrumError:
-        raise
-    except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise SpectrumError(
-            Reason.UNREADABLE,
-            f"{content.path} cannot be read as {content.kind.upper()}: damaged or cut short ({text}).",
-            "Download it again.") from None
+def decoding(content: Content) -> AbstractContextManager[None]:
+    """Whatever a decoder raises on a damaged file becomes one `unreadable` error; our own errors pass."""
+    return reading(content.path, content.kind.upper())
 
 
 def _inflate_start(file: Path, raw: bytes) -> bytes:
@@ -157,17 +144,10 @@ def _page_title(head: bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    if b"\0" in head:
+    encoding = text_encoding(head)
+    if encoding != "utf-16" and b"\0" in head:
         return False
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:
-            return False
-        text = head[: error.start].decode("utf-8")
+    if encoding == "cp1252" and sum(byte >= 128 for byte in head) > len(head) // 20:
+        return False  # text in a Western language has few such letters, other bytes many
+    text = head.decode(encoding, "ignore")
     return all(char.isprintable() or char in "\t\r\n\f" for char in text)
-
-
-def as_text_stream(content: Content) -> io.TextIOWrapper:
-    """The file as UTF-8 text, decompressed."""
-    return io.TextIOWrapper(content.open(), encoding="utf-8", errors="replace", newline="")

@@ -174,9 +174,9 @@ def _first(header: dict[str, Any], *keys: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value in _NULLS:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or value in _NULLS:
         return None
-    return float(value)
+    return float(value) if value == value else None
 
 
 def _text(value: Any) -> str | None:

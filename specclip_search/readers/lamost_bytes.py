@@ -213,8 +213,8 @@ def from_image(image: np.ndarray, header: Cards) -> RawLamost:
 def _dispersion(header: Cards, pixels: np.ndarray) -> np.ndarray | None:
     """Wavelengths of `pixels` by the header's log-linear dispersion; None where it has none."""
     c0, c1 = header.get("COEFF0"), header.get("COEFF1")
-    if not isinstance(c0, float | int) or not isinstance(c1, float | int):
-        return None
+    if not isinstance(c0, float | int) or not isinstance(c1, float | int) or not 2 < c0 < 5 or not 0 < c1 < 1e-2:
+        return None  # no spectrum begins outside 100 to 100,000 Angstrom
     return np.power(10.0, c0 + c1 * pixels)
 
 

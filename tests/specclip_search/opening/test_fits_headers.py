@@ -65,7 +65,7 @@ def test_a_header_that_lies_is_refused(card, said):
 
 def test_a_cut_file_says_how_much_is_missing_and_missing_padding_is_no_fault():
     data = table_bytes()
-    with pytest.raises(SpectrumError, match="announces 220 bytes of data; 100 follow|bytes of data"):
+    with pytest.raises(SpectrumError, match="bytes of data"):
         check_fits(io.BytesIO(data[: len(data) - 2880 + 100]), "cut.fits")
     assert check_fits(io.BytesIO(data[: len(data) - 2600]), "unpadded.fits") == 2
     assert check_fits(io.BytesIO(data + b"notes"), "trailing.fits") == 2

@@ -36,11 +36,8 @@ def test_a_gzip_bomb_is_stopped_at_its_cap_and_an_honest_file_is_read(tmp_path):
     with gzip.open(bomb, "wb", compresslevel=9) as stream:
         for _ in range(300):
             stream.write(bytes(1 << 20))
-    read = 0
     with open_bytes(bomb) as stream, pytest.raises(SpectrumError, match="inflates to more than 128 MiB"):
-        while data := stream.read(1 << 20):
-            read += len(data)
-    assert read <= 128 << 20
+        stream.read()
     text = os.urandom(100_000).hex().encode()
     honest.write_bytes(gzip.compress(text))
     with open_bytes(honest) as stream:
