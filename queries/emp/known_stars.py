@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from specclip_search.errors import QueryError
+from specclip_search.errors import QueryError, SpecclipError
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -60,7 +60,12 @@ def read_known(atlas: Atlas, known: Any) -> KnownStars:
     QueryError
         If the file cannot be read or has neither ids nor positions.
     """
-    table, notes = _read(known)
+    try:
+        table, notes = _read(known)
+    except QueryError:
+        raise
+    except SpecclipError as error:
+        raise QueryError(f"The list of known stars cannot be used: {error.message}", error.hint) from None
     listed = table.num_rows
     feh, c_fe = (_floats(table, name) for name in ("feh", "c_fe"))
     if "source_id" in table.column_names and table["source_id"].null_count < listed:

@@ -129,7 +129,7 @@ def _infer_types(names: list[str], batches: Batches) -> tuple[dict[str, pa.DataT
     """The type of each column, the number of rows, and the columns of numbers with decimal commas."""
     ladder = dict.fromkeys(names, 0)
     seen = dict.fromkeys(names, False)
-    comma = dict.fromkeys(names, True)
+    comma, commas = dict.fromkeys(names, True), dict.fromkeys(names, False)
     rows = 0
     for batch in batches({name: pa.string() for name in names}):
         rows += batch.num_rows
@@ -137,10 +137,11 @@ def _infer_types(names: list[str], batches: Batches) -> tuple[dict[str, pa.DataT
             values = batch.column(name)
             seen[name] |= values.null_count < len(values)
             comma[name] = comma[name] and _with_comma(values)
+            commas[name] |= comma[name] and bool(pc.any(pc.match_substring(values, ",")).as_py())
             while ladder[name] < len(_LADDER) - 1 and not _fits(values, _LADDER[ladder[name]]):
                 ladder[name] += 1
     types = {name: _LADDER[step] if seen[name] else pa.string() for name, step in ladder.items()}
-    decimal = {name for name in names if comma[name] and seen[name] and pa.types.is_string(types[name])}
+    decimal = {name for name in names if comma[name] and commas[name] and pa.types.is_string(types[name])}
     return {**types, **dict.fromkeys(decimal, pa.float64())}, rows, decimal
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from ..errors import SpecclipError
 from ..opening.regular import open_regular
+from ..opening.text_tables import text_encoding
+
+MAX_LIST_BYTES = 4 << 30
 
 FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
 XP_SUFFIXES = (
@@ -78,14 +81,28 @@ def expand_lists(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
         if not text.startswith("@") or os.path.lexists(text):
             yield text
             continue
-        with open_regular(text[1:]) as handle:
-            # paths are bytes: a name that is not UTF-8 stands in the list as it stands in its folder
-            lines = os.fsdecode(handle.read().removeprefix(b"\xef\xbb\xbf")).splitlines()
+        lines = _lines(text[1:])
         folder = os.path.dirname(os.path.abspath(text[1:]))
         entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not entries:
             raise SpecclipError(f"The list {text[1:]} names no file.", "Put one path a line into it.")
         yield from (os.path.join(folder, entry) for entry in entries)
+
+
+def _lines(path: str) -> list[str]:
+    """Lines of a list of paths, which are bytes: a name that is not UTF-8 stands in it as in its folder."""
+    try:
+        with open_regular(path) as handle:
+            content = handle.read(MAX_LIST_BYTES + 1)
+    except SpecclipError as error:
+        raise SpecclipError(f"The list {path} cannot be read: {error.message}",
+                            "Give a text file with one path a line.") from None
+    if len(content) > MAX_LIST_BYTES or b"\0" in content.removeprefix(b"\xff\xfe")[:200:2]:
+        raise SpecclipError(f"The list {path} cannot be read: it is no text, or larger than 4 GiB.",
+                            "Give a text file with one path a line.")
+    if text_encoding(content[:4]) == "utf-16":
+        return content.decode("utf-16", "replace").splitlines()
+    return os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).splitlines()
 
 
 def _walk(folder: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]) -> Iterator[FoundFile]:

@@ -129,7 +129,7 @@ def parse_lists(column: Any) -> list[np.ndarray | None]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = pc.utf8_trim(column, " ()[]\"\t")
+    texts = pc.utf8_trim(pc.fill_null(column, ""), " ()[]\"\t")
     missing = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(["", "null", "nan"])).to_numpy(zero_copy_only=False)
     lists = pc.split_pattern(texts, ",")
     try:
