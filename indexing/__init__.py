@@ -1,4 +1,4 @@
-"""Embedding runs, the vector store, the index and its searches; names are loaded when first used."""
+"""Embedding runs, the vector store, the index and its searches; names are imported on first use."""
 
 from __future__ import annotations
 

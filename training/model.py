@@ -1,4 +1,4 @@
-"""A trained model as the rest of the program uses it: arrays in, arrays out."""
+"""Interface of a trained model: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Model:
     card, module
         From `specclip_search.training.checkpoints.folder.load_module`.
     device
-        Torch device, or ``auto``: the first GPU, else the processor.
+        Torch device, or ``auto``: the first GPU, else the CPU.
     precision
-        `float32`, or `bf16`: matrix products in bfloat16, several times faster where the
-        hardware has them; vectors then differ by about 1e-2 of their length.
+        `float32`, or `bf16`: matrix products in bfloat16, several times faster if the
+        hardware supports it; vectors then differ by about 1e-2 of their length.
     batch_size
-        Spectra that go through at once; bounds memory.
+        Spectra processed at once; bounds memory.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Model:
 
     @property
     def can_translate(self) -> bool:
-        """Whether the model predicts one instrument's spectrum from the other's."""
+        """Whether the model can predict one instrument's spectrum from the other's."""
         return isinstance(self.module, AlignedModel) and self.module.can_decode
 
     def embed(self, modality: str, inputs: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ class Model:
         return self.embed_raw(modality, inputs)[0]
 
     def embed_raw(self, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Shared vectors and the length they had.
+        """Shared unit vectors and their original length.
 
         An encoder of one instrument alone gives the mean over its tokens (transformers) or its
         latent vector (auto-encoder).
@@ -78,7 +78,7 @@ class Model:
         modality
             `lamost_lrs` or `gaia_xp`.
         inputs
-            (N, n) model inputs, as `Modality.prepare` makes them.
+            (N, n) model inputs from `Modality.prepare`.
 
         Returns
         -------
@@ -88,26 +88,26 @@ class Model:
         Raises
         ------
         QueryError
-            If the model has no such instrument or the array has another shape.
+            If the model does not support the instrument or the array has another shape.
         SpectrumError
-            If a spectrum is constant or not finite: it has no vector. `unusable` tells which.
+            If a spectrum is constant or not finite, so it has no vector; see `unusable`.
         """
         vectors = self._run(modality, inputs, self._shared)
         norms = np.linalg.norm(vectors, axis=1)
         bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
         if len(bad):
             raise SpectrumError(Reason.NOT_FINITE, f"Model '{self.name}' gives no finite vector for {_rows(bad)}.",
-                                "These values lie far outside what the model was trained on; set the spectra aside.")
+                                "These values are far outside the training data of the model; leave these spectra out.")
         return vectors / norms[:, None], norms
 
     def embed_private(self, modality: str, inputs: np.ndarray) -> np.ndarray:
-        """(N, 256) private vectors of a `split` model, float32, as they come."""
+        """(N, 256) private vectors of a `split` model, float32, not normalised."""
         if self.kind != "split":
             raise QueryError(f"Model '{self.name}' of kind '{self.kind}' has no private vector.", "Only 'split' has.")
         return self._run(modality, inputs, lambda m, x: self._aligned().encode(m, x)["private"])
 
     def translate(self, source_modality: str, inputs: np.ndarray) -> np.ndarray:
-        """What the other instrument would see.
+        """Predicted spectra of the other instrument.
 
         Returns
         -------
@@ -131,7 +131,7 @@ class Model:
         modality, inputs
             As for `embed_raw`.
         snr
-            (N,) signal to noise a pixel, NaN where unknown; errors depend on it.
+            (N,) signal to noise per pixel, NaN if unknown; errors depend on it.
 
         Raises
         ------
@@ -198,8 +198,8 @@ class Model:
         if refused:
             row, reason = min(refused.items())
             raise SpectrumError(reason, f"{len(refused)} of {len(inputs)} spectra have no vector; first row {row}: "
-                                f"{reason.value}.", "Set these rows aside; Model.unusable() names them all.")
-        # no spectra at all: one made-up row tells the width of the answer
+                                f"{reason.value}.", "Leave these rows out; Model.unusable() lists them.")
+        # no spectra: use one dummy row to get the width of the output
         given = inputs if len(inputs) else np.linspace(0.5, 1.5, PIXELS[modality])[None]
         parts = [result.float().cpu().numpy() for result in self._batches(modality, given, function)]
         return np.concatenate(parts)[: len(inputs)]
@@ -223,11 +223,11 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
     Parameters
     ----------
     name_or_folder
-        For example ``mini``, or a folder made by `train` or `import_checkpoint`.
+        For example ``mini``, or a folder written by `train` or `import_checkpoint`.
     device, precision, batch_size
         See `Model`.
     threads
-        Processor threads torch may use, for the whole process; unchanged if not given.
+        Number of torch CPU threads, for the whole process; unchanged if not given.
     verify
         Whether to check the weights against their digest.
 
@@ -240,14 +240,14 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
         torch.set_num_threads(threads)
     folder = find_model(name_or_folder)
     if load_card(folder).kind == LABEL_HEAD:
-        raise CheckpointError(f"{folder} holds a label head, not a model that makes vectors.",
+        raise CheckpointError(f"{folder} holds a label head, not a model that gives vectors.",
                               "Load it with specclip_search.training.checkpoints.folder.load_label_head.")
     card, module = load_module(folder, verify)
     return Model(card, module, device, precision, batch_size, load_metrics(folder), folder)
 
 
 def pick_device(device: str) -> torch.device:
-    """The device of this name; ``auto`` is the first GPU, else the processor."""
+    """The device of this name; ``auto`` is the first GPU, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -255,7 +255,7 @@ def pick_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise QueryError(f"'{device}' is not a device.", "Use auto, cpu, cuda or cuda:1.") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise QueryError(f"Device '{device}' was asked for, but no GPU can be used here.", "Use --device cpu or auto.")
+        raise QueryError(f"Device '{device}' was requested, but no GPU is available.", "Use --device cpu or auto.")
     return chosen
 
 

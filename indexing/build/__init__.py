@@ -1,1 +1,1 @@
-"""From vectors to an index, with its measured recall."""
+"""Building an index from vectors, with its measured recall."""

@@ -1,6 +1,7 @@
-"""Building an index beside the one in use, resumably, and putting it in its place when it is whole.
+"""Build a vector index, tune it and measure its recall, then publish it.
 
-Opening a finished build before it is used: tuning it and measuring what it is worth.
+The build runs in a folder of its own and can be resumed. The index in use answers queries until the
+new one is complete and replaces it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..search.choose_engine import choose_engine
 from ..search.engines import Engine
 from ..search.faiss_library import default_threads, load_faiss
 from ..search.index import VectorIndex
-from ..search.recipe import Recipe, choose_recipe
+from ..search.recipe import IndexRecipe, choose_recipe
 from ..vectors.index_folder import BUILDING, Generation, current_generation, note_files, publish
 from ..vectors.keys import KeyTable
 from ..vectors.means import ModalityMean, ensure_mean, write_mean
@@ -27,47 +28,48 @@ from .costs import Estimate, Meter, estimate, group_size, parse_memory, peak_mem
 from .growth import Drift, measure_drift, take_over, why_anew
 from .recall import Recall, centring_gain, exact_truth, measure_recall, query_groups
 from .report import BuildReport, report_of
-from .steps import Note, Plan, encode_parts, fill_lists, train_lists, write_store
+from .steps import BuildInProgress, Note, encode_parts, fill_lists, train_lists, write_store
 from .tune import choose_settings, recall_rows, split_halves
 
 START_NPROBE = 32
 START_RERANK = 4.0
 
 
-def judge(plan: Plan, mean: ModalityMean, asked: str, wished: float, meter: Meter) -> dict[str, Any]:
-    """Tune the finished build on one half of the queries and measure it on the other; returns its manifest."""
-    manifest = _identity(plan, mean, asked)
-    plan.progress(plan.table.rows, plan.table.rows, "measuring")
+def tuned_and_measured(job: BuildInProgress, mean: ModalityMean, asked: str, wished: float,
+                       meter: Meter) -> dict[str, Any]:
+    """Tune the finished build on half of the queries, measure its recall on the other half; return its manifest."""
+    manifest = _identity(job, mean, asked)
+    job.progress(job.table.rows, job.table.rows, "measuring")
     recall: list[Recall] = []
-    if plan.recipe.kind == "ivfpq":
+    if job.recipe.kind == "ivfpq":
         with meter("recall"):
-            index = _opened(plan, manifest)
-            groups = query_groups(index, group_size(index.rows), plan.seed)
+            index = _opened(job, manifest)
+            groups = query_groups(index, group_size(index.rows), job.seed)
             tuning, reported = split_halves(groups, exact_truth(index, groups))
             chosen = choose_settings(index, *tuning, wished)
             manifest["search"] = {"nprobe": chosen.nprobe, "rerank": chosen.rerank, "wished_recall": wished,
                                   "reached": chosen.reached}
-            recall = measure_recall(_opened(plan, manifest), *reported)
+            recall = measure_recall(_opened(job, manifest), *reported)
     with meter("centring"):
-        gains = centring_gain(_opened(plan, manifest), plan.seed)
+        gains = centring_gain(_opened(job, manifest), job.seed)
     return manifest | {"recall": recall_rows(recall), "centring": [asdict(gain) for gain in gains]}
 
 
-def _opened(plan: Plan, manifest: dict[str, Any]) -> VectorIndex:
-    return VectorIndex(plan.atlas, plan.table.model, plan.table.modality, Generation(plan.folder, manifest),
-                       plan.engine)
+def _opened(job: BuildInProgress, manifest: dict[str, Any]) -> VectorIndex:
+    return VectorIndex(job.atlas, job.table.model, job.table.modality, Generation(job.folder, manifest),
+                       job.engine)
 
 
-def _identity(plan: Plan, mean: ModalityMean, asked: str) -> dict[str, Any]:
-    """What `index.toml` says of an index before it is measured."""
-    table = plan.table
-    lists = plan.recipe.kind == "ivfpq"
+def _identity(job: BuildInProgress, mean: ModalityMean, asked: str) -> dict[str, Any]:
+    """Contents of `index.toml` before recall is measured."""
+    table = job.table
+    lists = job.recipe.kind == "ivfpq"
     return {
         "model": table.model, "model_digest": table.model_digest, "modality": table.modality,
-        "vectors_digest": table.digest, "rows": table.rows, "dim": table.dim, "seed": plan.seed,
+        "vectors_digest": table.digest, "rows": table.rows, "dim": table.dim, "seed": job.seed,
         "mean_digest": mean.digest, "mean_length": mean.length, "version": __version__,
-        "recipe": plan.recipe.to_dict() | {"factory": str(plan.recipe), "asked": asked},
-        "learnt": plan.learnt,
+        "recipe": job.recipe.to_dict() | {"factory": str(job.recipe), "asked": asked},
+        "learnt": job.learnt,
         "search": {"nprobe": START_NPROBE if lists else 0, "rerank": START_RERANK if lists else 1.0},
         "parts": {"numbers": [p.number for p in table.parts], "digests": [p.digest for p in table.parts],
                   "rows": [p.rows for p in table.parts]},
@@ -78,13 +80,13 @@ ADAPTIVE = ("auto", "ivfpq")
 
 
 def plan_build(atlas: Atlas, model: str | None = None, modality: str = XP, *,
-               memory: str | int | None = None, recipe: str | None = None) -> tuple[Recipe, Estimate]:
-    """What `build_index` would do and need; nothing is written.
+               memory: str | int | None = None, recipe: str | None = None) -> tuple[IndexRecipe, Estimate]:
+    """The recipe `build_index` would use and its estimated cost; nothing is written.
 
     Raises
     ------
     VectorIndexError
-        If it cannot fit into the memory or on the disk; the missing number is named.
+        If it does not fit into memory or on disk; the message gives the missing amount.
     """
     table = VectorTable(atlas, atlas.require_model(model), modality)
     chosen = choose_recipe(recipe, table.rows, table.dim)
@@ -99,38 +101,38 @@ def build_index(atlas: Atlas, model: str | None = None, modality: str = XP, *,
                 memory: str | int | None = None, recipe: str | None = None, seed: int = 0,
                 wished_recall: float = 0.99, fresh: bool = False, threads: int | None = None,
                 device: str | None = None, progress: Note | None = None) -> BuildReport:
-    """Index the vectors of one modality; an interrupted build continues where it was.
+    """Index the vectors of one modality; an interrupted build is resumed.
 
-    The index in use keeps answering until the new one is whole. New shards are added to it
-    without learning anew, while they lie as near to its lists as those it learnt from; removed
-    ones disappear. Built from nothing, the same vectors, recipe and seed give the same index.
+    The index in use answers queries until the new one is complete. New shards are added to it
+    without retraining as long as they are as close to its centroids as the training vectors; removed
+    shards are dropped. Built from scratch, the same vectors, recipe and seed give the same index.
 
     Parameters
     ----------
     model
         Name of the model; None for the atlas's active one.
     memory
-        Bytes, or text such as `4G`, that the build may use; None for what the system has.
+        Bytes, or text such as `4G`, that the build may use; None for all available memory.
     recipe
         None chooses by size; see `choose_recipe`.
     wished_recall
-        Recall@10 and @100 that search settings are tuned to.
+        Target recall@10 and @100 for tuning the search settings.
     fresh
-        Build from nothing, also where the index in use is current or could be grown.
+        Build from scratch even if the index in use is up to date or could be grown.
     threads
-        Of FAISS; None for all processors, or OMP_NUM_THREADS.
+        FAISS threads; None for OMP_NUM_THREADS, or all processors if it is not set.
     device
-        Where k-means, encoding and exact search run: None for a GPU where there is one, else the
-        processor. The index always opens on a processor.
+        Where k-means, encoding and exact search run: None for a GPU if available, else the
+        CPU. The index can always be opened on a CPU.
     progress
         Called with (rows done, rows, step).
 
     Raises
     ------
     VectorIndexError
-        If the recipe does not suit, or memory or disk do not suffice.
+        If the recipe does not fit the vectors, or there is not enough memory or disk space.
     MissingExtra
-        If a compressed index is wanted and FAISS is not installed.
+        If a compressed index is requested and FAISS is not installed.
     """
     chosen, needs = plan_build(atlas, model, modality, memory=memory, recipe=recipe)
     table = VectorTable(atlas, atlas.require_model(model), modality)
@@ -143,27 +145,27 @@ def build_index(atlas: Atlas, model: str | None = None, modality: str = XP, *,
         if old is not None and order.fulfilled_by(old):
             return report_of(old, needs, "current", meter)
         anew = why_anew(old, table, chosen, order.asked, seed) if old is not None else ""
-        plan, mean, drift, grown = _make(order, root / BUILDING, None if anew else old, meter)
-        manifest = judge(plan, mean, order.asked, wished_recall, meter)
+        job, mean, drift, grown = _make(order, root / BUILDING, None if anew else old, meter)
+        manifest = tuned_and_measured(job, mean, order.asked, wished_recall, meter)
         if drift is not None:
             manifest["growth"] = asdict(drift) | {"retrained": not grown}
         manifest["build"] = {"estimated": asdict(needs), "seconds": meter.seconds | {"total": meter.total()},
                              "cpu_seconds": meter.cpu_seconds | {"total": meter.cpu()},
                              "peak_memory": peak_memory()}
-        plan.clean()
-        note_files(plan.folder)
-        sync_folder(plan.folder)
-        generation = publish(atlas, table.model, modality, plan.folder, manifest)
+        job.clean()
+        note_files(job.folder)
+        sync_folder(job.folder)
+        generation = publish(atlas, table.model, modality, job.folder, manifest)
     return report_of(generation, needs, "grown" if grown else "built", meter, drift, anew)
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What is to be built."""
+    """Parameters of a requested build."""
 
     atlas: Atlas
     table: VectorTable
-    recipe: Recipe
+    recipe: IndexRecipe
     asked: str
     seed: int
     threads: int
@@ -171,68 +173,68 @@ class _Order:
     progress: Note
 
     def fulfilled_by(self, old: Generation) -> bool:
-        """Whether the index in use is what is asked for."""
+        """Whether the index in use matches the request."""
         manifest = old.manifest
         return (manifest["vectors_digest"] == self.table.digest and manifest["seed"] == self.seed
                 and manifest["recipe"]["asked"] == self.asked and manifest["recipe"]["kind"] == self.recipe.kind)
 
-    def plan(self, folder: Path, grown_from: str = "") -> Plan:
+    def start(self, folder: Path, grown_from: str = "") -> BuildInProgress:
         adaptive = self.asked in ADAPTIVE
-        return Plan.resume_or_start(folder, self.atlas, self.table, self.recipe, seed=self.seed, adaptive=adaptive,
-                                    threads=self.threads, engine=self.engine, progress=self.progress,
-                                    grown_from=grown_from)
+        return BuildInProgress.resume_or_start(folder, self.atlas, self.table, self.recipe, seed=self.seed,
+                                               adaptive=adaptive, threads=self.threads, engine=self.engine,
+                                               progress=self.progress, grown_from=grown_from)
 
 
 def _asked(recipe: str | None) -> str:
-    """The recipe as the user named it, in one way of writing."""
+    """The recipe as given by the user, normalised."""
     return (recipe or "auto").strip().lower().replace(" ", "")
 
 
 def _make(order: _Order, folder: Path, old: Generation | None,
-          meter: Meter) -> tuple[Plan, ModalityMean, Drift | None, bool]:
-    """Store, keys and lists in the build folder: grown from the index in use where that is sound, else anew.
+          meter: Meter) -> tuple[BuildInProgress, ModalityMean, Drift | None, bool]:
+    """Write store, keys and lists to the build folder, growing the index in use if possible, else from scratch.
 
     Returns
     -------
-    plan, mean, drift, grown
-        `drift` is None where growing was not tried.
+    job, mean, drift, grown
+        `drift` is None if growing was not tried.
     """
     table = order.table
     with meter("mean"):
         now = ensure_mean(order.atlas, table.model, table.modality)
     drift = None
     if old is not None:
-        plan = order.plan(folder, str(old.manifest["vectors_digest"]))
+        job = order.start(folder, str(old.manifest["vectors_digest"]))
         with meter("take over"):
-            kept = take_over(plan, old)
-        _write_rows(plan, kept, meter)
-        drift = measure_drift(plan, kept, now, old)
+            kept = take_over(job, old)
+        _write_rows(job, kept, meter)
+        drift = measure_drift(job, kept, now, old)
         if drift.small:
-            _build_lists(plan, meter)
-            return plan, kept, drift, True
-    plan = order.plan(folder)
-    _write_rows(plan, now, meter)
+            _build_lists(job, meter)
+            return job, kept, drift, True
+    job = order.start(folder)
+    _write_rows(job, now, meter)
     if order.recipe.kind == "ivfpq":
-        _build_lists(plan, meter)
-    return plan, now, drift, False
+        _build_lists(job, meter)
+    return job, now, drift, False
 
 
-def _write_rows(plan: Plan, mean: ModalityMean, meter: Meter) -> None:
-    """Mean, store and keys."""
-    write_mean(plan.folder, plan.table.modality, mean)
+def _write_rows(job: BuildInProgress, mean: ModalityMean, meter: Meter) -> None:
+    """Write mean, store and keys."""
+    write_mean(job.folder, job.table.modality, mean)
     with meter("store"):
-        write_store(plan, mean.vector)
+        write_store(job, mean.vector)
     with meter("keys"):
-        KeyTable.of(plan.table).save(plan.folder)
+        KeyTable.of(job.table).save(job.folder)
 
 
-def _build_lists(plan: Plan, meter: Meter) -> None:
+def _build_lists(job: BuildInProgress, meter: Meter) -> None:
     with meter("training"):
-        train_lists(plan)
+        train_lists(job)
     with meter("codes"):
-        encode_parts(plan)
+        encode_parts(job)
     with meter("lists"):
-        fill_lists(plan)
+        fill_lists(job)
 
 
 def _silent(done: int, total: int | None, note: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Is an index what it says: digests, keys, store, lists and recall; findings, not prints."""
+"""Verify an index: digests, keys, store, lists and recall. Returns findings and prints nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECALL_SLACK = 0.01
 
 @dataclass(frozen=True, slots=True)
 class CheckFinding:
-    """One thing looked at: `ok` or `problem`, and what was found."""
+    """Result of one check: `ok` or `problem`, and a description."""
 
     status: Literal["ok", "problem"]
     subject: str
@@ -37,7 +37,7 @@ class CheckFinding:
 
 @dataclass(frozen=True, slots=True)
 class IndexCheck:
-    """Findings of `check_index`; `recall` is measured anew."""
+    """Findings of `check_index`; `recall` is measured again."""
 
     modality: str
     findings: list[CheckFinding]
@@ -49,7 +49,7 @@ class IndexCheck:
 
 
 def index_info(atlas: Atlas, model: str | None = None, modality: str = XP) -> dict[str, Any]:
-    """What `index.toml` says of the index in use, with `current` and its bytes on disk.
+    """Contents of `index.toml` of the index in use, with `current` and its size on disk in bytes.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def check_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, f
     Parameters
     ----------
     full
-        Also re-read every shard of vectors and compare every stored vector, not a sample.
+        Re-read every shard and compare all stored vectors instead of a sample.
     """
     findings: list[CheckFinding] = []
     try:
@@ -84,7 +84,7 @@ def check_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, f
     findings.append(CheckFinding("ok", "vectors", f"digest {index.digest[:19]}, {index.rows:,} vectors"))
     if full:
         broken = table.stage.verify()
-        findings.append(_finding(not broken, "shards", "every shard has the bytes its sidecar says",
+        findings.append(_finding(not broken, "shards", "every shard matches the digest in its sidecar",
                                  f"changed since written: {', '.join(broken)}"))
     for look in (_check_files, _check_keys):
         try:
@@ -95,7 +95,7 @@ def check_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, f
     if index.lists is not None:
         findings.append(_finding(index.lists.rows == index.rows, "lists", f"{index.rows:,} codes",
                                  f"{index.lists.rows:,} codes for {index.rows:,} vectors"))
-    # answers of a damaged index say nothing
+    # recall of a damaged index is meaningless
     sound = all(finding.status == "ok" for finding in findings)
     recall = _recall_now(index, seed) if sound else []
     findings += _check_recall(index, recall)
@@ -109,7 +109,7 @@ def _check_files(index: VectorIndex, _table: VectorTable) -> CheckFinding:
         return CheckFinding("problem", "files", f"{DIGESTS} cannot be read ({error}); run `index build --fresh`")
     wrong = [name for name, digest in kept.items() if not (index.folder / name).exists()
              or file_digest(index.folder / name) != digest]
-    return _finding(not wrong, "files", f"{len(kept)} files have the bytes they were written with",
+    return _finding(not wrong, "files", f"{len(kept)} files match their digests",
                     f"changed or missing: {', '.join(wrong)}; run `index build --fresh`")
 
 
@@ -119,12 +119,12 @@ def _check_keys(index: VectorIndex, table: VectorTable) -> CheckFinding:
     same = (len(kept) == len(fresh) and kept.releases == fresh.releases
             and all(np.array_equal(getattr(kept, name), getattr(fresh, name))
                     for name in ("spec_id", "source_id", "release", "by_spec", "by_source")))
-    return _finding(same, "keys", f"{len(fresh):,} keys stand beside their vectors",
-                    "the keys beside the index are not those of the vectors; run `index build --fresh`")
+    return _finding(same, "keys", f"{len(fresh):,} keys match their vectors",
+                    "the keys stored with the index do not match the vectors; run `index build --fresh`")
 
 
 def _check_store(index: VectorIndex, table: VectorTable, full: bool, seed: int) -> CheckFinding:
-    """Stored vectors against the shards' own, centred again."""
+    """Compare stored vectors with those of the shards, centred again."""
     mean = index.mean_of(index.modality)
     worst = 0.0
     if full:
@@ -143,7 +143,7 @@ def _check_store(index: VectorIndex, table: VectorTable, full: bool, seed: int) 
 
 def _difference(index: VectorIndex, rows: np.ndarray, expected: np.ndarray) -> float:
     largest = np.abs(index.vectors(rows) - expected).max(initial=0)
-    # a damaged half may be no number at all, which would compare as no difference
+    # damaged float16 values may be NaN, which would compare as no difference
     return float(np.nan_to_num(largest, nan=np.inf))
 
 
@@ -155,7 +155,7 @@ def _recall_now(index: VectorIndex, seed: int) -> list[Recall]:
 
 
 def _check_recall(index: VectorIndex, measured: list[Recall]) -> list[CheckFinding]:
-    """Recall against the recall wished for; rare strata are told, not judged."""
+    """Compare recall with the target; rare strata are reported only."""
     wished = float(index.manifest["search"].get("wished_recall", 0.0))
     findings = []
     for recall in measured:
@@ -164,7 +164,7 @@ def _check_recall(index: VectorIndex, measured: list[Recall]) -> list[CheckFindi
         judged = recall.group.startswith(("in-instrument", "cross-instrument"))
         low = judged and min(recall.at_10, recall.at_100) < wished - RECALL_SLACK
         findings.append(CheckFinding("problem" if low else "ok", "recall",
-                                     f"{text}; wished {wished}, run `index tune`" if low else text))
+                                     f"{text}; target {wished}, run `index tune`" if low else text))
     return findings
 
 

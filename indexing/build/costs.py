@@ -1,6 +1,6 @@
-"""What a build will need, told before it starts, from cost laws measured on two cores.
+"""Estimated and measured cost of a build: time, memory and disk space.
 
-Time, memory and disk that a step really took.
+Estimates are made before the build starts, from scaling relations measured on two cores.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 
 from specclip_search.errors import VectorIndexError
 
-from ..search.recipe import Recipe
+from ..search.recipe import IndexRecipe
 
 _ROW_OVERHEAD_BYTES = 8
 _KEY_BYTES = 42
 _WORKING_BYTES = 700 << 20
-"""Libraries, buffers and the exact search that recall is measured against."""
+"""Libraries, buffers and the exact search used to measure recall."""
 _QUERY_ROWS = 2_000_000_000
 _FLOPS_A_CORE = 30e9
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -31,21 +31,21 @@ _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes and CPU seconds of a build, and what the index then costs.
+    """Estimated memory, disk space and CPU time of a build and of the resulting index.
 
     Attributes
     ----------
     build_memory, search_memory
-        Bytes of its own while building and while open. Pages of the mapped store that are in
-        memory anyway come on top, up to 2 GB; the system takes them back at will.
+        Private bytes while building and while open. Cached pages of the memory-mapped store
+        are extra, up to 2 GB; the system can reclaim them at any time.
     disk
         Bytes of the finished index.
     build_disk
-        Bytes while building: codes lie beside the store until they are in their lists.
+        Bytes while building: codes are kept in files until they are added to the lists.
     cpu_seconds
-        Of one average core.
+        CPU seconds on one average core.
     bytes_a_vector
-        Resident bytes a vector while open.
+        Resident bytes per vector while open.
     """
 
     build_memory: int
@@ -56,7 +56,7 @@ class Estimate:
     build_disk: int
 
 
-def estimate(recipe: Recipe, rows: int, dim: int) -> Estimate:
+def estimate(recipe: IndexRecipe, rows: int, dim: int) -> Estimate:
     """Memory, disk and time of building `recipe` over `rows` vectors."""
     store = 2 * rows * dim
     keys = _KEY_BYTES * rows
@@ -73,7 +73,7 @@ def estimate(recipe: Recipe, rows: int, dim: int) -> Estimate:
     sample = recipe.training_rows(rows)
     training = sample * recipe.pca * 8 + min(sample, 100_000) * dim * 4
     resident = codes + centroids + 4 * dim * recipe.pca + recipe.pca * 1024
-    # filling the lists grows them by doubling, so at the worst half as much again is reserved
+    # lists grow by doubling, so in the worst case 50 % more than needed is reserved
     peak = _WORKING_BYTES + max(training, int(codes * 1.5) + keys, codes + keys + sorting)
     seconds = stream_seconds + judging + _training_seconds(recipe, sample) + rows * _adding_seconds(recipe)
     finished = store + keys + resident
@@ -81,23 +81,23 @@ def estimate(recipe: Recipe, rows: int, dim: int) -> Estimate:
 
 
 def group_size(rows: int) -> int:
-    """Queries of one kind that recall is measured with: 500, fewer where exact answers over all rows are dear."""
+    """Number of queries per group for measuring recall: 500, fewer if exact search over all rows is expensive."""
     return int(np.clip(_QUERY_ROWS // max(rows, 1), 200, 500))
 
 
 def _judging_seconds(rows: int, dim: int, groups: float) -> float:
-    """Exact answers for about `groups` kinds of queries, and the gain of centring: matrix products over all rows."""
+    """Seconds for exact search of about `groups` query groups and for the gain of centring."""
     return groups * min(group_size(rows), rows) * rows * dim * 2 / _FLOPS_A_CORE
 
 
-def _training_seconds(recipe: Recipe, sample: int) -> float:
-    """Coarse k-means: iterations x sample x lists x dimensions, at the assignment's measured rate."""
+def _training_seconds(recipe: IndexRecipe, sample: int) -> float:
+    """Coarse k-means: iterations x sample x lists x dimensions, at the measured assignment rate."""
     coarse = recipe.iterations * sample * 3.1e-6 * recipe.nlist / 1000 * recipe.pca / 128
     codebooks = 7 * recipe.pq / 64 * recipe.pq_iterations / 8 * min(sample, recipe.pq_sample) / 16384
     return coarse + codebooks
 
 
-def _adding_seconds(recipe: Recipe) -> float:
+def _adding_seconds(recipe: IndexRecipe) -> float:
     """Seconds to assign and encode one vector; a graph over the centroids halves the assignment."""
     assign = 3.1e-6 * recipe.nlist / 1000 * recipe.pca / 128
     return (assign / 2 if recipe.hnsw else assign) + 5e-6 * recipe.pq / 64
@@ -120,20 +120,20 @@ def parse_memory(text: str | int | None) -> int | None:
 
 
 def written_bytes(count: float) -> str:
-    """Bytes for people: 1.4 GB, 300 MB."""
+    """Human-readable size: 1.4 GB, 300 MB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}" if count < 10 * size else f"{count / size:.0f} {unit}"
     return f"{count:.0f} B"
 
 
-def refuse_what_cannot_fit(needs: Estimate, recipe: Recipe, folder: Path, memory: int | None) -> None:
-    """Stop before work that cannot end well.
+def refuse_what_cannot_fit(needs: Estimate, recipe: IndexRecipe, folder: Path, memory: int | None) -> None:
+    """Raise if memory or disk space is insufficient for a build.
 
     Raises
     ------
     VectorIndexError
-        If memory or disk do not suffice; the missing number is named.
+        If there is not enough memory or disk space; the message gives the missing amount.
     """
     allowed = available_memory() if memory is None else memory
     if allowed is not None and needs.build_memory > allowed:
@@ -154,7 +154,7 @@ def refuse_what_cannot_fit(needs: Estimate, recipe: Recipe, folder: Path, memory
 
 
 def available_memory() -> int | None:
-    """Bytes the system could give to a new process, None where it does not tell."""
+    """Bytes available to a new process, None if unknown."""
     try:
         with open("/proc/meminfo", encoding="ascii") as handle:
             for line in handle:
@@ -172,7 +172,7 @@ def _existing(folder: Path) -> Path:
 
 
 class Meter:
-    """Wall and CPU seconds by step, and of all since it was made; CPU seconds of all threads of the process."""
+    """Wall and CPU seconds per step and in total since creation; CPU seconds include all threads of the process."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -197,7 +197,7 @@ class Meter:
 
 
 def peak_memory() -> int:
-    """Largest resident bytes this process ever had; 0 where the system does not tell."""
+    """Peak resident bytes of this process; 0 if unknown."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Learning an IVF-PQ index from a random sample: projection, coarse centroids, codebooks."""
+"""Training an IVF-PQ index on a random sample: projection, coarse centroids, codebooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..search.faiss_library import load_faiss
-from ..search.recipe import Recipe
+from ..search.recipe import IndexRecipe
 
 if TYPE_CHECKING:
     import faiss
@@ -56,9 +56,9 @@ def learn_projection(sample: np.ndarray, kept: int, seed: int) -> Projection:
     return Projection(matrix.astype(np.float32), (-matrix @ mean).astype(np.float32), explained)
 
 
-def assemble(projection: Projection, centroids: np.ndarray, sample: np.ndarray, recipe: Recipe,
+def assemble(projection: Projection, centroids: np.ndarray, sample: np.ndarray, recipe: IndexRecipe,
              seed: int) -> faiss.IndexPreTransform:
-    """An empty, trained index: projection, lists around `centroids`, codebooks learnt from the sample."""
+    """An empty, trained index: projection, lists around `centroids`, codebooks trained on the sample."""
     faiss = load_faiss()
     quantizer = _coarse_quantizer(faiss, centroids, recipe)
     lists = faiss.IndexIVFPQ(quantizer, recipe.pca, recipe.nlist, recipe.pq, 8)
@@ -69,8 +69,8 @@ def assemble(projection: Projection, centroids: np.ndarray, sample: np.ndarray, 
     lists.pq.cp.seed = seed + 2
     lists.pq.cp.min_points_per_centroid = 1
     lists.pq.cp.max_points_per_centroid = max(1, recipe.pq_sample // 256)
-    # codes of the vectors themselves, not of residuals: in 2-D subspaces nothing is lost, a query
-    # needs one table instead of one a list, and no tables of 64 KB a list are kept in memory
+    # codes of the vectors themselves, not of residuals: in 2-D subspaces recall is the same, a query
+    # needs one table instead of one per list, and no tables of 64 KB per list are kept in memory
     lists.by_residual = False
     lists.train(sample)
     outer = faiss.IndexPreTransform(_linear(faiss, projection), lists)
@@ -80,7 +80,7 @@ def assemble(projection: Projection, centroids: np.ndarray, sample: np.ndarray, 
     return outer
 
 
-def _coarse_quantizer(faiss: Any, centroids: np.ndarray, recipe: Recipe) -> Any:
+def _coarse_quantizer(faiss: Any, centroids: np.ndarray, recipe: IndexRecipe) -> Any:
     if not recipe.hnsw:
         quantizer = faiss.IndexFlatL2(recipe.pca)
         quantizer.add(centroids)
@@ -89,7 +89,7 @@ def _coarse_quantizer(faiss: Any, centroids: np.ndarray, recipe: Recipe) -> Any:
     quantizer.hnsw.efConstruction = 100
     quantizer.hnsw.efSearch = 64
     before = faiss.omp_get_max_threads()
-    # several threads link the graph in an order that differs from run to run
+    # with several threads the order of graph insertion would differ from run to run
     faiss.omp_set_num_threads(1)
     quantizer.add(centroids)
     faiss.omp_set_num_threads(before)

@@ -1,6 +1,7 @@
-"""What an index is worth: recall against exact search, and what centring gains.
+"""Quality of an index: recall against exact search, and the gain from centring.
 
-Whose recall is measured: ordinary vectors, the other instrument's, and rare ones apart.
+Recall is measured separately for ordinary queries, queries from the other instrument, and rare
+spectra.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ RARE_DENSITY = 0.01
 
 @dataclass(frozen=True, slots=True)
 class QueryGroup:
-    """Queries of one kind.
+    """A group of queries.
 
     Attributes
     ----------
     name
-        What is common to them.
+        Name of the group.
     queries
         (Q, dim) float32, centred.
     exclude
-        (Q, 1) int64 row of the query itself in the index, -1 where it is of another instrument.
+        (Q, 1) int64 row of the query itself in the index, -1 if it is from another instrument.
     """
 
     name: str
@@ -53,7 +54,7 @@ class QueryGroup:
 
 
 def query_groups(index: VectorIndex, size: int, seed: int) -> list[QueryGroup]:
-    """Random queries of every kind that the atlas has, at most `size` of each."""
+    """Random queries of every group present in the atlas, at most `size` of each."""
     rng = np.random.default_rng([seed, 41])
     groups = [_own_rows(index, "in-instrument", np.arange(index.rows), size, rng)]
     groups += [_other_rows(index, other, size, rng) for other in other_modalities(index)]
@@ -65,7 +66,7 @@ def query_groups(index: VectorIndex, size: int, seed: int) -> list[QueryGroup]:
 
 
 def other_modalities(index: VectorIndex) -> list[str]:
-    """Other modalities with vectors of the same weights."""
+    """Other modalities with vectors from the same weights."""
     folder = index.atlas.path / "vectors" / index.model
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != index.modality)
     return [name for name in names if index.atlas.vectors(index.model, name).exists
@@ -78,7 +79,7 @@ def _own_rows(index: VectorIndex, name: str, rows: np.ndarray, size: int, rng: n
 
 
 def _other_rows(index: VectorIndex, other: str, size: int, rng: np.random.Generator) -> QueryGroup:
-    """Random vectors of another instrument, a few row groups' worth so that few bytes are read."""
+    """Random vectors of another instrument, from a few row groups to limit reading."""
     table = VectorTable(index.atlas, index.model, other)
     chosen = np.sort(rng.choice(table.rows, min(size, table.rows), replace=False))
     queries = index.centred(table.read_rows(chosen), other)
@@ -86,20 +87,20 @@ def _other_rows(index: VectorIndex, other: str, size: int, rng: np.random.Genera
 
 
 def _sparse_rows(index: VectorIndex, rng: np.random.Generator) -> np.ndarray:
-    """Of a random sample, the 1 % whose tenth neighbour is least similar."""
+    """The 1 % of a random sample whose tenth neighbour is least similar."""
     sample = np.sort(rng.choice(index.rows, min(DENSITY_SAMPLE, index.rows), replace=False))
     tenth = np.empty(len(sample), np.float32)
     for start in range(0, len(sample), 1024):
         rows = sample[start : start + 1024]
         found = index.search(index.vectors(rows), 11, query_modality=index.modality, centred=True)
         tenth[start : start + len(rows)] = found.similarity[:, -1]
-    # a vector whose neighbours were not even found is the sparsest of all
+    # a vector without ten neighbours counts as the sparsest
     order = np.argsort(np.nan_to_num(tenth, nan=-1.0), kind="stable")
     return sample[order[: max(1, int(RARE_DENSITY * len(sample)))]]
 
 
 def metal_poor_rows(index: VectorIndex) -> np.ndarray:
-    """Rows of stars that any catalogue labels [Fe/H] < -2."""
+    """Rows of stars with [Fe/H] < -2 in any catalogue."""
     atlas = index.atlas
     found: list[np.ndarray] = []
     for name in atlas.catalogs():
@@ -146,16 +147,16 @@ DEPTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Measured recall of one kind of query: the share of the true nearest that is found.
+    """Measured recall of one query group: the fraction of the true nearest neighbours found.
 
     Attributes
     ----------
     group
-        Which queries.
+        Name of the query group.
     at_10, at_100
-        Mean share of the exact 10 and 100 nearest that the search returns.
+        Mean fraction of the exact 10 and 100 nearest neighbours that the search returns.
     queries
-        How many were asked.
+        Number of queries.
     """
 
     group: str
@@ -166,16 +167,16 @@ class Recall:
 
 @dataclass(frozen=True, slots=True)
 class CentringGain:
-    """Finding a star's counterpart by another instrument's spectrum, with and without centring.
+    """Retrieval of a star's counterpart from another instrument's spectrum, with and without centring.
 
     Attributes
     ----------
     modality
-        Where the queries come from.
+        Instrument of the queries.
     with_centring, without
-        Share of queries whose own star is first, and among the first ten.
+        Fraction of queries whose own star ranks first, and among the first ten.
     pairs, gallery
-        Queries, and vectors searched.
+        Number of queries, and of vectors searched.
     """
 
     modality: str
@@ -186,7 +187,7 @@ class CentringGain:
 
 
 def exact_truth(index: VectorIndex, groups: list[QueryGroup], k: int = DEPTH) -> list[np.ndarray]:
-    """For each group the (Q, k) rows nearest by exact search, the query itself left out; one pass over all rows."""
+    """For each group the (Q, k) nearest rows by exact search, excluding the query itself; one pass over all rows."""
     queries = np.concatenate([group.queries for group in groups])
     exclude = np.concatenate([group.exclude for group in groups])
     found, _ = index.engine.top_k(queries, index.store.blocks(), k + 1, index.store.take)
@@ -211,7 +212,7 @@ def measure_recall(index: VectorIndex, groups: list[QueryGroup], truths: list[np
 
 
 def recall_of(found: np.ndarray, truth: np.ndarray) -> float:
-    """Mean share of the true rows (Q, k), -1 where there are fewer, that are among the found (Q, m)."""
+    """Mean fraction of the true rows (Q, k), padded with -1, that are among the found rows (Q, m)."""
     hits = [np.isin(t[t >= 0], f).mean() for f, t in zip(found, truth, strict=True) if (t >= 0).any()]
     return float(np.mean(hits)) if hits else 1.0
 
@@ -241,7 +242,7 @@ def _raw_blocks(table: VectorTable) -> Iterable[Block]:
 
 
 def _found_shares(queries: np.ndarray, blocks: Iterable[Block], targets: list[np.ndarray]) -> tuple[float, float]:
-    """Share of queries with a target among the first 1 and 10 answers."""
+    """Fraction of queries with a target among the first 1 and 10 results."""
     found, _ = exact_top_k(queries, blocks, 10)
     hits = [np.isin(rows, own) for rows, own in zip(found, targets, strict=True)]
     return float(np.mean([hit[0] for hit in hits])), float(np.mean([hit.any() for hit in hits]))

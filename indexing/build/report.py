@@ -1,4 +1,4 @@
-"""What a build did, in plain fields and in words."""
+"""Report of a build, as fields and as text."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ Action = Literal["built", "grown", "current"]
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did.
+    """Report of a build.
 
     Attributes
     ----------
     model, modality, rows, dim
-        What was indexed.
+        The indexed vectors.
     recipe
         As a factory string.
     action
-        `built`; `grown` where new shards were added to the index there was; `current` where
-        that was made from these vectors already.
+        `built`; `grown` if new shards were added to the existing index; `current` if the
+        existing index was already built from these vectors.
     estimate
-        What was expected to be needed.
+        Estimated cost.
     seconds
-        Wall time of each step that ran in this process, and `total`.
+        Wall time of each step run in this process, and `total`.
     cpu_seconds, peak_memory
-        CPU seconds of this process during the build; largest resident bytes it ever had.
+        CPU seconds of this process during the build; its peak resident bytes.
     cpu_steps
-        CPU seconds of each step that ran in this process.
+        CPU seconds of each step run in this process.
     disk
-        Bytes of the index on disk.
+        Size of the index on disk, in bytes.
     explained_variance
-        Kept by the PCA; None for a flat index.
+        Fraction of the variance kept by the PCA; None for a flat index.
     nprobe, rerank
         Search settings found by tuning; 0 for a flat index.
     recall
-        Measured against exact search, by kind of query.
+        Measured against exact search, for each query group.
     centring
-        What subtracting the means gains, by other instrument.
+        Gain from subtracting the means, for each other instrument.
     recall_reached
-        Whether the wished recall was reached on the tuning sample.
+        Whether the target recall was reached on the tuning sample.
     drift
-        Of the vectors added since training; with action `built` it was too large to grow. None
-        where growing was not tried.
+        Drift of the vectors added since training; with action `built` it was too large to grow. None
+        if growing was not tried.
     anew
-        Why the index that there was could not be grown; empty where there was none, or drift tells.
+        Why the previous index could not be grown; empty if there was none, or if drift is the reason.
     """
 
     model: str
@@ -77,27 +77,27 @@ class BuildReport:
     def __str__(self) -> str:
         lines = [f"{self.action}: {self.rows:,} {self.modality} vectors of '{self.model}' as {self.recipe} in "
                  f"{self.seconds['total']:.1f} s, {written_bytes(self.disk)} on disk, "
-                 f"{written_bytes(self.estimate.bytes_a_vector)} a vector in memory"]
+                 f"{written_bytes(self.estimate.bytes_a_vector)} per vector in memory"]
         if self.explained_variance is not None:
             lines.append(f"PCA keeps {self.explained_variance:.1%} of the variance; searches {self.nprobe} lists and "
-                         f"re-ranks {self.rerank:g} candidates an answer")
+                         f"re-ranks {self.rerank:g} candidates per result")
         lines += [f"recall@10 {r.at_10:.4f}, recall@100 {r.at_100:.4f}: {r.group} ({r.queries} queries)"
                   for r in self.recall]
         lines += [f"own star first / in the first ten, by {g.modality}: {g.with_centring[0]:.3f} / "
                   f"{g.with_centring[1]:.3f} centred, {g.without[0]:.3f} / {g.without[1]:.3f} not centred"
                   for g in self.centring]
         if self.drift is not None:
-            lines.append(f"{'' if self.action == 'grown' else 'learnt anew: '}{self.drift}")
+            lines.append(f"{'' if self.action == 'grown' else 'retrained: '}{self.drift}")
         if self.anew:
-            lines.append(f"made anew: {self.anew}")
+            lines.append(f"rebuilt: {self.anew}")
         if not self.recall_reached:
-            lines.append("the recall wished for was not reached with any setting; --recipe flat is exact")
+            lines.append("no setting reached the target recall; --recipe flat is exact")
         return "\n".join(lines)
 
 
 def report_of(generation: Generation, needs: Estimate, action: Action, meter: Meter,
               drift: Drift | None = None, anew: str = "") -> BuildReport:
-    """The report of an index from what `index.toml` says of it."""
+    """The report of an index from its `index.toml`."""
     manifest = generation.manifest
     gains = [CentringGain(g["modality"], tuple(g["with_centring"]), tuple(g["without"]), g["pairs"], g["gallery"])
              for g in manifest["centring"]]

@@ -1,4 +1,4 @@
-"""How many lists to search and how many candidates to re-rank for a wished recall."""
+"""Tuning: how many lists to search and candidates to re-rank for a target recall."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _RERANK_SECONDS = 0.8e-6
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Chosen search settings and the worst recall that any group of the tuning sample had with them.
+    """Chosen search settings and the lowest recall of any group of the tuning sample.
 
     Attributes
     ----------
     nprobe
         Inverted lists searched.
     rerank
-        Candidates re-ranked for every answer wanted.
+        Candidates re-ranked per requested result.
     recall
         Smallest of recall@10 and recall@100 over the groups tuned on.
     reached
-        Whether that is at least the recall wished for.
+        Whether it is at least the target recall.
     """
 
     nprobe: int
@@ -51,13 +51,13 @@ class TuneReport:
     Attributes
     ----------
     modality, wished
-        Which index, and the recall asked for.
+        Instrument of the index, and the target recall.
     before, after
-        (nprobe, rerank) as they were and as they are now.
+        (nprobe, rerank) before and after tuning.
     reached
-        Whether the wish was fulfilled on the tuning sample.
+        Whether the target was reached on the tuning sample.
     recall
-        Measured on other queries than those tuned on.
+        Measured on queries not used for tuning.
     """
 
     modality: str
@@ -69,10 +69,10 @@ class TuneReport:
 
 
 def choose_settings(index: VectorIndex, groups: list[QueryGroup], truths: list[np.ndarray], wished: float) -> Tuning:
-    """The cheapest settings, by the measured cost laws, whose recall reaches `wished` in every group.
+    """The cheapest settings, by the measured cost relations, whose recall reaches `wished` in every group.
 
-    Re-ranking is exact, so the recall of a search is the share of the truth among its candidates:
-    one pass a number of lists, with the deepest candidates, tells all depths.
+    Re-ranking is exact, so the recall of a search is the fraction of true neighbours among its candidates:
+    one pass per number of lists, at the largest depth, gives the recall at all depths.
     """
     assert index.lists is not None
     nlist = int(index.manifest["recipe"]["nlist"])
@@ -95,7 +95,7 @@ def choose_settings(index: VectorIndex, groups: list[QueryGroup], truths: list[n
 
 
 def _places(candidates: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Place of every true row (Q, k) among the candidates (Q, depth), a huge one where it is not there."""
+    """Position of every true row (Q, k) among the candidates (Q, depth), a huge number if absent."""
     places = np.full(truth.shape, np.iinfo(np.int64).max)
     for number, (found, true) in enumerate(zip(candidates, truth, strict=True)):
         order = np.argsort(found, kind="stable")
@@ -123,7 +123,7 @@ def _cost(index: VectorIndex, nprobe: int, rerank: float) -> float:
 
 def split_halves(groups: list[QueryGroup], truths: list[np.ndarray],
                  ) -> tuple[tuple[list[QueryGroup], list[np.ndarray]], tuple[list[QueryGroup], list[np.ndarray]]]:
-    """Every other query for tuning, the rest for the figures that are reported."""
+    """Every other query for tuning, the rest for the reported recall."""
     tuning = ([g.part(slice(0, None, 2)) for g in groups], [t[0::2] for t in truths])
     reported = ([g.part(slice(1, None, 2)) for g in groups], [t[1::2] for t in truths])
     keep = [number for number, group in enumerate(reported[0]) if len(group)]
@@ -132,7 +132,7 @@ def split_halves(groups: list[QueryGroup], truths: list[np.ndarray],
 
 def tune_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, recall: float = 0.99,
                seed: int = 0, device: str | None = None) -> TuneReport:
-    """Find and keep the cheapest search settings that reach `recall`, measured against exact search.
+    """Find and save the cheapest search settings that reach `recall`, measured against exact search.
 
     Raises
     ------
@@ -140,10 +140,10 @@ def tune_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, re
         If the index is flat (its recall is 1 already) or `recall` is not between 0 and 1.
     """
     if not 0 < recall <= 1:
-        raise VectorIndexError(f"The recall wished for must lie between 0 and 1; found {recall}.", "Ask for 0.99.")
+        raise VectorIndexError(f"The target recall must lie between 0 and 1; found {recall}.", "Use 0.99, for example.")
     index = VectorIndex.open(atlas, model, modality, device=device or "auto")
     if index.kind != "ivfpq":
-        raise VectorIndexError(f"The {modality} index is {index.kind}: it is exact and has nothing to tune.",
+        raise VectorIndexError(f"The {modality} index is {index.kind}: it is exact, so there is nothing to tune.",
                                "Use `index build --recipe ivfpq` for a compressed index.")
     groups = query_groups(index, group_size(index.rows), seed)
     tuning, reported = split_halves(groups, exact_truth(index, groups))
@@ -159,6 +159,6 @@ def tune_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, re
 
 
 def recall_rows(measured: list[Recall]) -> list[dict[str, str | float | int]]:
-    """Recall as `index.toml` keeps it."""
+    """Recall as stored in `index.toml`."""
     return [{"group": r.group, "at_10": round(r.at_10, 5), "at_100": round(r.at_100, 5), "queries": r.queries}
             for r in measured]

@@ -1,1 +1,1 @@
-"""One question to an index: candidates, re-ranking, engines."""
+"""Searching an index: candidates, re-ranking, engines."""

@@ -1,4 +1,4 @@
-"""Which engine runs the heavy arithmetic of an index, by the device asked for."""
+"""Choice of the engine that does the heavy arithmetic of an index, by requested device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _DEVICE = re.compile(r"auto|cpu|gpu|cuda(:\d+)?")
 
 
 def choose_engine(device: str | None = None) -> Engine:
-    """The engine for a device: None or `auto` takes a GPU where there is one, else the processor.
+    """The engine for a device: None or `auto` uses a GPU if available, else the CPU.
 
-    On a GPU, a GPU build of FAISS goes before torch.
+    On a GPU, a GPU build of FAISS is preferred over torch.
 
     Raises
     ------
     QueryError
-        If there is no such device, or a GPU is asked for and there is none.
+        If the device does not exist, or a GPU is requested and there is none.
     """
     if device is not None and not _DEVICE.fullmatch(device):
         raise QueryError(f"A device is auto, cpu, cuda or cuda:N; found '{device}'.", "Use --device auto.")
@@ -38,9 +38,9 @@ def choose_engine(device: str | None = None) -> Engine:
         return TorchEngine("cuda" if device in (None, "auto", "gpu") else str(device))
     if device in (None, "auto"):
         return ProcessorEngine()
-    raise QueryError(f"Device '{device}' was asked for; no GPU is found here.", "Use --device cpu or auto.")
+    raise QueryError(f"Device '{device}' was requested; no GPU was found.", "Use --device cpu or auto.")
 
 
 def _driver_present() -> bool:
-    """Whether a GPU's driver shows itself, so that torch need not be loaded only to find none."""
+    """Whether a GPU driver is present; avoids importing torch only to find no GPU."""
     return sys.platform != "linux" or any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))

@@ -1,7 +1,7 @@
-"""Where the heavy arithmetic of an index runs: the processor, torch on a device, or a GPU build of FAISS.
+"""Engines for the heavy arithmetic of an index: the CPU, torch on a device, or a GPU build of FAISS.
 
-One interface and the same answers: exact search, k-means, assignment to the nearest centroid and
-encoding. Whatever engine made it, an index is the same files and opens on a processor.
+All have one interface and give the same results: exact search, k-means, assignment to the nearest centroid and
+encoding. The index files do not depend on the engine and can be opened on a CPU.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Take = Callable[[np.ndarray], np.ndarray]
 """Vectors of rows, (n, dim) float32."""
 
 Held = list[tuple[Any, Any]]
-"""Blocks whose arrays are the engine's own, on its device."""
+"""Blocks of engine-specific arrays on the engine's device."""
 
 
 
 class DeviceLists(Protocol):
-    """Inverted lists held by a device; answers what `InvertedLists.candidates` does."""
+    """Inverted lists held on a device; same results as `InvertedLists.candidates`."""
 
     def fits(self, depth: int, nprobe: int) -> bool:
-        """Whether the device can give that many candidates from that many lists."""
+        """Whether the device supports this many candidates from this many lists."""
         ...
 
     def candidates(self, projected: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
-        """(Q, depth) int64 rows nearest by code to (Q, pca) projected queries; -1 where there are no more."""
+        """(Q, depth) int64 rows nearest by code to (Q, pca) projected queries; padded with -1."""
         ...
 
 
@@ -60,11 +60,11 @@ class Engine(Protocol):
         ...
 
     def resident(self, blocks: Iterable[Block], size: int) -> Held | None:
-        """Blocks of `size` bytes in all, kept on the device for `top_k`; None where they do not fit there."""
+        """Blocks of `size` bytes in total, kept on the device for `top_k`; None if they do not fit."""
         ...
 
     def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
-        """The lists on the device, to be searched there; None where searching stays on the processor."""
+        """The lists on the device, to be searched there; None if they are searched on the CPU."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Exact search: the k largest inner products over all rows, or over some, a block at a time."""
+"""Exact search: the k largest inner products over all rows or a subset, one block at a time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Block = tuple[np.ndarray, np.ndarray]
 
 
 class TopK:
-    """The k best rows of each query so far; blocks of similarities are poured in.
+    """Running top k of each query, updated with blocks of similarities.
 
-    Ties go to the smaller row, so that the answer does not depend on how rows were blocked.
+    Ties go to the smaller row, so the result does not depend on the blocks.
     """
 
     def __init__(self, queries: int, k: int) -> None:
@@ -23,7 +23,7 @@ class TopK:
         self.similarity = np.full((queries, k), -np.inf, np.float32)
 
     def add(self, rows: np.ndarray, similarity: np.ndarray) -> None:
-        """Pour in (n,) rows and their (queries, n) similarities."""
+        """Update with (n,) rows and their (queries, n) similarities."""
         k = self.rows.shape[1]
         if similarity.shape[1] > 4 * k:
             rows, similarity = self._only_promising(rows, similarity, k)
@@ -33,10 +33,10 @@ class TopK:
             self._merge(rows, similarity, k)
 
     def _only_promising(self, rows: np.ndarray, similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The few of a wide block that can enter, padded to a rectangle."""
+        """The entries of a wide block that can enter the top k, padded to a rectangle."""
         threshold = self.similarity[:, -1]
         if np.isneginf(threshold).any():
-            # equals of the k-th stay in: which of them is kept is settled by the row number
+            # ties with the k-th are kept here; the row number decides among them later
             cut = -np.partition(-similarity, k - 1, axis=1)[:, k - 1]
             threshold = np.maximum(threshold, cut)
         query, column = np.nonzero(similarity >= threshold[:, None])
@@ -52,7 +52,7 @@ class TopK:
     def _merge(self, rows: np.ndarray, similarity: np.ndarray, k: int) -> None:
         all_rows = np.concatenate([self.rows, rows], axis=1)
         everything = np.concatenate([self.similarity, similarity], axis=1)
-        # padding has row -1 and must come last among equals
+        # padding has row -1 and must come last among ties
         tie = np.where(all_rows < 0, np.iinfo(np.int64).max, all_rows)
         order = np.lexsort((tie, -everything), axis=1)[:, :k]
         self.rows = np.take_along_axis(all_rows, order, axis=1)
@@ -74,7 +74,7 @@ def exact_top_k(queries: np.ndarray, blocks: Iterable[Block], k: int) -> tuple[n
     queries
         (Q, dim) float32.
     blocks
-        Rows and vectors; each is held only while it is searched.
+        Rows and vectors; each block is held only while it is searched.
 
     Returns
     -------

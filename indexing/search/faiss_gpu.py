@@ -3,9 +3,9 @@
 Its limits (classic FAISS, https://github.com/facebookresearch/faiss, GpuIndexIVFPQ): 8-bit codes of
 certain lengths, those from 56 bytes on with float16 look-up tables; at most 2048 lists and 2048
 candidates; a flat coarse quantiser; codes of residuals only. Ours are codes of the vectors
-themselves. The device is therefore given lists around centroids that are all zero, where both
-kinds of code are the same, and is told which lists to search. cuVS knows no search of lists that
-are chosen beforehand: the classic kernels are used in its builds, too.
+themselves. The device therefore gets lists around all-zero centroids, for which both
+kinds of code are the same, and is given the lists to search. cuVS cannot search lists that
+are chosen in advance, so the classic kernels are used with cuVS builds as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from specclip_search.errors import QueryError
 from .engines import DeviceLists, Engine, Held, ProcessorEngine, Take, reranked
 from .exact import Block
 from .lists import InvertedLists
-from .recipe import Recipe
+from .recipe import IndexRecipe
 
 CODE_BYTES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 HALF_TABLES_FROM = 56
@@ -31,7 +31,7 @@ _SLACK = 32
 
 
 def gpu_build() -> ModuleType | None:
-    """The module `faiss` where it is a build for GPUs and sees one."""
+    """The module `faiss` if it is a GPU build and detects a GPU."""
     try:
         import faiss
     except ImportError:
@@ -39,29 +39,29 @@ def gpu_build() -> ModuleType | None:
     return faiss if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0 else None
 
 
-def gpu_obstacles(recipe: Recipe) -> list[str]:
-    """Why the lists of a recipe cannot be searched by FAISS on a GPU, in words; empty where they can."""
+def gpu_obstacles(recipe: IndexRecipe) -> list[str]:
+    """Reasons why FAISS cannot search the lists of a recipe on a GPU; empty if it can."""
     if recipe.kind == "flat":
         return []
     found = []
     if recipe.pq not in CODE_BYTES:
         allowed = ", ".join(map(str, CODE_BYTES))
-        found.append(f"codes of {recipe.pq} bytes; FAISS on a GPU knows {allowed}")
+        found.append(f"codes of {recipe.pq} bytes; FAISS on a GPU supports {allowed}")
     elif recipe.pca // recipe.pq not in SUBSPACE_SIZES:
         allowed = ", ".join(map(str, SUBSPACE_SIZES))
-        found.append(f"{recipe.pca // recipe.pq} dimensions a byte of code; FAISS on a GPU knows {allowed}")
+        found.append(f"{recipe.pca // recipe.pq} dimensions a byte of code; FAISS on a GPU supports {allowed}")
     return found
 
 
 class FaissGpuEngine:
-    """FAISS on a GPU; what exceeds the device's limits is done on the processor.
+    """FAISS on a GPU; work that exceeds the device's limits is done on the CPU.
 
     Parameters
     ----------
     build
         The GPU build of `faiss`; the installed one by default.
     exact
-        Engine of exact searches: torch, where it sees the GPU too, keeps the vectors there.
+        Engine for exact search: torch, if it detects the GPU too, keeps the vectors on it.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class FaissGpuEngine:
     def __init__(self, build: Any = None, exact: Engine | None = None) -> None:
         found = gpu_build() if build is None else build
         if found is None:
-            raise QueryError("FAISS was to run on a GPU; no GPU build of it is installed, or it sees no GPU.",
+            raise QueryError("FAISS was requested on a GPU; no GPU build is installed, or it detects no GPU.",
                              "Install specclip-search[gpu] in place of [cpu], or use --device cpu.")
         self._faiss: Any = found
         self._resources = self._faiss.StandardGpuResources()
@@ -116,11 +116,11 @@ class FaissGpuEngine:
 
     def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
         product = lists.ivf.pq
-        recipe = Recipe("ivfpq", product.d, lists.ivf.nlist, False, product.M)
+        recipe = IndexRecipe("ivfpq", product.d, lists.ivf.nlist, False, product.M)
         return None if gpu_obstacles(recipe) else GpuLists(self._faiss, self._resources, lists)
 
     def _nearest(self, queries: np.ndarray, vectors: np.ndarray, k: int, metric: int) -> tuple[np.ndarray, np.ndarray]:
-        """Values and places of the k nearest; both arrays go to the device in the numbers of `vectors`."""
+        """Values and positions of the k nearest; both arrays are sent to the device with the dtype of `vectors`."""
         asked = np.ascontiguousarray(queries, vectors.dtype)
         found, places = self._faiss.knn_gpu(self._resources, asked, np.ascontiguousarray(vectors), k, metric=metric)
         return np.asarray(found, np.float32), np.asarray(places, np.int64)
@@ -152,10 +152,10 @@ class GpuLists:
 
 
 def residual_twin(lists: InvertedLists) -> Any:
-    """The same lists and codebooks as an index of residuals from centroids that are all zero.
+    """The same lists and codebooks as an index of residuals from all-zero centroids.
 
-    It shares the lists' memory: keep `lists` as long as it is used. A list's residuals are then the
-    vectors themselves, so that searching given lists gives the same answers.
+    It shares the lists' memory: keep `lists` alive while it is used. A list's residuals are then the
+    vectors themselves, so searching given lists gives the same results.
     """
     from .faiss_library import load_faiss
 

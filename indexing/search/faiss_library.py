@@ -1,4 +1,4 @@
-"""FAISS, loaded when it is needed, and its number of threads for the length of a block."""
+"""FAISS, imported on demand, and a context manager for its number of threads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def faiss_threads(count: int) -> Iterator[None]:
 
 
 def default_threads() -> int:
-    """Processors this process may use, or OMP_NUM_THREADS where it is set."""
+    """Number of CPUs available to this process, or OMP_NUM_THREADS if set."""
     named = os.environ.get("OMP_NUM_THREADS", "")
     if named.isdigit() and int(named) > 0:
         return int(named)

@@ -1,8 +1,7 @@
-"""Searching an index: candidates from the inverted lists, re-ranked exactly; or exact at once.
+"""Search an index: candidates from the inverted lists with exact re-ranking, or exact search.
 
-Answers of a search: choosing the best, leaving out the excluded, padding what is missing.
-
-What a search refuses, in words, before any work.
+Results are ordered by similarity, excluded rows are left out and missing ones padded with -1.
+Arguments are validated before any work starts.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ UNIT_TOLERANCE = 0.02
 
 
 def checked_rows(rows: np.ndarray, total: int) -> np.ndarray:
-    """Row numbers as int64 (n,); a QueryError where one is outside the index."""
+    """Row numbers as int64 (n,); QueryError if one is outside the index."""
     wanted = np.asarray(rows, np.int64).reshape(-1)
     if wanted.size and (wanted.min() < 0 or wanted.max() >= total):
         raise QueryError(f"Rows must lie between 0 and {total - 1}; found {wanted.min()} to {wanted.max()}.",
@@ -46,7 +45,7 @@ def checked_rows(rows: np.ndarray, total: int) -> np.ndarray:
 
 
 def checked_queries(vectors: np.ndarray, k: int, dim: int) -> np.ndarray:
-    """Queries as (Q, dim) float32 of unit length; refuses other shapes and lengths, and k out of range."""
+    """Queries as (Q, dim) float32 of unit length; rejects other shapes and lengths, and k out of range."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
         raise QueryError(f"k must be a whole number from 1 to {MAX_K}; found {k!r}.", "Ask for fewer neighbours.")
     queries = np.atleast_2d(np.asarray(vectors, np.float32))
@@ -62,7 +61,7 @@ def checked_queries(vectors: np.ndarray, k: int, dim: int) -> np.ndarray:
 
 
 def refuse_other_model(indexed: str, asking: str | None) -> None:
-    """A VectorIndexError where queries come from other weights than the index."""
+    """Raise VectorIndexError if queries come from other weights than the index."""
     if asking is not None and asking != indexed:
         raise VectorIndexError(
             f"The index holds vectors of model {indexed[:19]}; the queries come from "
@@ -72,7 +71,7 @@ def refuse_other_model(indexed: str, asking: str | None) -> None:
 
 
 def refuse_other_vectors(manifest: dict[str, Any], table: VectorTable, allow_older: bool) -> None:
-    """A VectorIndexError where an index was built from other vectors than those there now."""
+    """Raise VectorIndexError if an index was built from other vectors than the current ones."""
     if manifest["vectors_digest"] == table.digest:
         return
     indexed = list(zip(manifest["parts"]["numbers"], manifest["parts"]["digests"], strict=True))
@@ -82,7 +81,7 @@ def refuse_other_vectors(manifest: dict[str, Any], table: VectorTable, allow_old
         return
     what = f"it lacks {table.rows - manifest['rows']} vectors added since" if only_grown else "its vectors have changed"
     raise VectorIndexError(
-        f"The {table.modality} index of '{table.model}' does not belong to the vectors there: expected "
+        f"The {table.modality} index of '{table.model}' does not match the current vectors: expected "
         f"{table.digest[:19]} ({table.rows} vectors), found {manifest['vectors_digest'][:19]} "
         f"({manifest['rows']} vectors); {what}.",
         "Run `specclip-search index build`.",
@@ -94,16 +93,16 @@ Strategy = Literal["flat", "ivfpq", "exact", "exact subset"]
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Answers of one search.
+    """Results of one search.
 
     Attributes
     ----------
     rows
-        (Q, k) int64, best first; -1 where there are fewer than k answers.
+        (Q, k) int64, best first; padded with -1.
     similarity
         (Q, k) float32: cosine of the centred vectors; NaN where `rows` is -1.
     strategy
-        How the answer was found; all but `ivfpq` are exact.
+        Search method used; all but `ivfpq` are exact.
     """
 
     rows: np.ndarray
@@ -112,7 +111,7 @@ class SearchResult:
 
 
 def best_places(scores: np.ndarray, k: int) -> np.ndarray:
-    """Places of the k largest, best first, equals in their order."""
+    """Positions of the k largest, best first, ties in original order."""
     if len(scores) <= k:
         return np.argsort(-scores, kind="stable")
     cut = np.partition(scores, len(scores) - k)[len(scores) - k]
@@ -122,7 +121,7 @@ def best_places(scores: np.ndarray, k: int) -> np.ndarray:
 
 def without(rows: np.ndarray, similarity: np.ndarray, banned: list[np.ndarray] | None,
             k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k answers that are not banned."""
+    """The first k results that are not excluded."""
     if banned is None:
         return rows[:, :k], similarity[:, :k]
     out_rows = np.full((len(rows), k), -1, np.int64)
@@ -135,7 +134,7 @@ def without(rows: np.ndarray, similarity: np.ndarray, banned: list[np.ndarray] |
 
 
 def as_result(rows: np.ndarray, similarity: np.ndarray, strategy: Strategy) -> SearchResult:
-    # rounding may lift a cosine just above one
+    # rounding may push a cosine slightly above one
     clipped = np.where(rows < 0, np.float32(np.nan), np.minimum(similarity, np.float32(1)))
     return SearchResult(rows, clipped.astype(np.float32), strategy)
 
@@ -148,7 +147,7 @@ DEVICE_BLOCK_ROWS = 131_072
 
 
 class VectorIndex:
-    """An opened index of one modality's vectors; make it with `VectorIndex.open`."""
+    """An open index of one modality's vectors; create it with `VectorIndex.open`."""
 
     def __init__(self, atlas: Atlas, model: str, modality: str, generation: Generation,
                  engine: Engine | None = None) -> None:
@@ -174,11 +173,11 @@ class VectorIndex:
         model
             Name of the model whose vectors are indexed; None for the atlas's active one.
         allow_older
-            Open an index that lacks vectors added after it was built. Vectors changed or removed
-            since then are refused all the same.
+            Also open an index that lacks vectors added after it was built. An index whose vectors
+            were changed or removed is still refused.
         device
-            Where searches run: `cpu`, `cuda`, or `auto` for a GPU where there is one. A GPU build of
-            FAISS searches the lists there too; with torch alone only exact search runs there.
+            Where searches run: `cpu`, `cuda`, or `auto` for a GPU if available. A GPU build of
+            FAISS also searches the lists there; with torch alone only exact search runs there.
 
         Raises
         ------
@@ -197,7 +196,7 @@ class VectorIndex:
             try:
                 return cls(atlas, name, modality, generation, engine)
             except (OSError, VectorIndexError):
-                # a build may have put another index in its place just now
+                # a concurrent build may just have replaced the index
                 now = current_generation(atlas, name, modality)
                 if now is None or now.folder == generation.folder:
                     raise
@@ -209,19 +208,19 @@ class VectorIndex:
 
     @property
     def digest(self) -> str:
-        """Digest of the vectors this index was built from; results name it."""
+        """Digest of the vectors this index was built from; recorded in results."""
         return str(self.manifest["vectors_digest"])
 
     @property
     def how(self) -> dict[str, Any]:
-        """How this index was made and is searched: with the vectors' digest all that its answers depend on."""
+        """Build and search settings of this index; with the vectors' digest they determine its results."""
         recipe = self.manifest["recipe"]
         said = {"recipe": str(recipe.get("factory") or recipe["kind"]), "seed": int(self.manifest.get("seed", 0))}
         return said | dict(self.manifest.get("search", {}))
 
     @property
     def model_digest(self) -> str:
-        """Digest of the weights that made the vectors."""
+        """Digest of the weights that produced the vectors."""
         return str(self.manifest["model_digest"])
 
     @cached_property
@@ -233,19 +232,19 @@ class VectorIndex:
     # -- vectors ----------------------------------------------------------------------------
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Centred unit vectors of `rows`, (n, dim) float32: what similarities are computed from."""
+        """Centred unit vectors of `rows`, (n, dim) float32, from which similarities are computed."""
         return self.store.take(checked_rows(rows, self.rows))
 
     def raw_vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of `rows` as the model gave them, (n, dim) float32, read from the shards."""
+        """Raw model vectors of `rows`, (n, dim) float32, read from the shards."""
         return VectorTable(self.atlas, self.model, self.modality).read_rows(checked_rows(rows, self.rows))
 
     def centred(self, vectors: np.ndarray, modality: str) -> np.ndarray:
-        """Raw unit vectors (N, dim) of `modality`, minus that modality's mean, of unit length again."""
+        """Raw unit vectors (N, dim) of `modality` minus that modality's mean, renormalised to unit length."""
         return centre(vectors, self.mean_of(modality))
 
     def mean_of(self, modality: str) -> np.ndarray:
-        """Mean of a modality: as kept, else computed; without any vectors of it, this index's own."""
+        """Mean of a modality: stored or computed; if it has no vectors, the mean of this index."""
         if modality not in self._means:
             kept = load_mean(self.atlas, self.model, modality)
             if kept is None and self.atlas.vectors(self.model, modality).exists:
@@ -264,7 +263,7 @@ class VectorIndex:
         Parameters
         ----------
         vectors
-            (Q, dim) float32 unit vectors as the model gives them; one (dim,) vector is a batch of one.
+            (Q, dim) float32 unit vectors from the model; one (dim,) vector is a batch of one.
         k
             1 to 10,000.
         query_modality
@@ -272,20 +271,20 @@ class VectorIndex:
         rows
             Search only these: int64 row numbers, or a boolean array over all rows.
         exclude
-            Rows never to answer a query with: (Q, E) int64 padded with -1, or a list of arrays.
+            Rows to exclude for each query: (Q, E) int64 padded with -1, or a list of arrays.
         exact
             Compare with every vector instead of the nearest lists only.
         centred
-            The queries are centred already (as `vectors` returns them).
+            Whether the queries are already centred (as `vectors` returns them).
         model_digest
-            Digest of the model that made the queries; refused where the index has another.
+            Digest of the model that produced the queries; it must match that of the index.
         nprobe, rerank
-            Lists searched and candidates a wanted answer, instead of the tuned ones.
+            Lists searched and candidates per requested result, instead of the tuned values.
 
         Raises
         ------
         QueryError
-            If k, the filter or the queries are not usable.
+            If k, the filter or the queries are invalid.
         VectorIndexError
             If the queries come from another model.
         """
@@ -307,7 +306,7 @@ class VectorIndex:
         return as_result(*without(found, similarity, banned, k), strategy)
 
     def _candidates(self, queries: np.ndarray, depth: int, probes: int, allowed: RowSet | None) -> np.ndarray:
-        """Rows nearest by code, from a device that holds the lists where there is one; it knows no filters."""
+        """Rows nearest by code, from a device that holds the lists if there is one; it does not support filters."""
         assert self.lists is not None
         held = self._device_lists
         if held is not None and allowed is None and held.fits(depth, probes):
@@ -334,7 +333,7 @@ class VectorIndex:
         return "exact" if exact or 2 * k >= self.rows else "ivfpq"
 
     def _probes(self, nprobe: int, depth: int, allowed: RowSet | None) -> int:
-        """Lists to search: more under a filter, and enough to hold the candidates asked for."""
+        """Number of lists to search: more with a filter, and enough to hold the requested candidates."""
         share = 1.0 if allowed is None else allowed.count / self.rows
         wider = 1 if share > 0.3 else 2 if share > 0.05 else 4
         nlist = int(self.manifest["recipe"]["nlist"])
@@ -358,7 +357,7 @@ class VectorIndex:
 
     def _completed(self, queries: np.ndarray, answer: tuple[np.ndarray, np.ndarray], k: int, allowed: RowSet | None,
                    banned: list[np.ndarray] | None, most_banned: int) -> SearchResult:
-        """Queries that the lists could not fill are answered exactly."""
+        """Search exactly for queries whose lists gave too few results."""
         rows, similarity = answer
         available = (self.rows if allowed is None else allowed.count) - most_banned
         short = np.nonzero((rows >= 0).sum(axis=1) < min(k, available))[0]
@@ -380,12 +379,12 @@ class VectorIndex:
 
     @cached_property
     def _on_device(self) -> Held | None:
-        """All vectors on the engine's device, where it has one and they fit there."""
+        """All vectors on the engine's device, if it has one and they fit."""
         return self.engine.resident(self.store.blocks(DEVICE_BLOCK_ROWS), 2 * self.rows * self.dim)
 
     @cached_property
     def _in_memory(self) -> np.ndarray | None:
-        """All vectors in float32 where a flat index is small enough to be kept so."""
+        """All vectors in float32 if a flat index is small enough to be held in memory."""
         if self.kind != "flat" or self.rows * self.dim * 4 > CACHED_FLAT_BYTES:
             return None
         return np.concatenate([self.store.take(rows) for rows, _ in self.store.blocks()])

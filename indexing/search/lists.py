@@ -16,9 +16,9 @@ _BATCH_FOR_THREADS = 8
 
 
 class InvertedLists:
-    """A trained IndexPreTransform(LinearTransform, IndexIVFPQ), by its inner parts.
+    """A trained IndexPreTransform(LinearTransform, IndexIVFPQ) with access to its inner parts.
 
-    The outer object owns the inner ones, so it is kept as long as they are used.
+    The outer object owns the inner ones, so a reference to it is kept while they are used.
     """
 
     def __init__(self, outer: Any) -> None:
@@ -44,7 +44,8 @@ class InvertedLists:
         except (RuntimeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1][:200]
             raise VectorIndexError(f"{path} is not a readable IVF-PQ index ({reason}).",
-                                   "Run `specclip-search index build --fresh`: it is made from the vectors.") from error
+                                   "Run `specclip-search index build --fresh` to rebuild it from the vectors."
+                                   ) from error
 
     def save(self, path: Path) -> None:
         load_faiss().write_index(self.outer, str(path))
@@ -67,7 +68,7 @@ class InvertedLists:
         return np.asarray(quantizer.reconstruct_n(0, self.ivf.nlist), np.float32)
 
     def codebooks(self) -> np.ndarray:
-        """(bytes, 256, pca / bytes) float32 centroids that product codes stand for."""
+        """(bytes, 256, pca / bytes) float32 centroids of the product codes."""
         product = self.ivf.pq
         return load_faiss().vector_to_array(product.centroids).reshape(product.M, product.ksub, product.dsub).copy()
 
@@ -76,7 +77,7 @@ class InvertedLists:
         return np.asarray(self.ivf.pq.compute_codes(np.ascontiguousarray(projected)))
 
     def joined(self, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """List numbers (N,) and product codes (N, bytes) in the form that `encode` gives."""
+        """Combine list numbers (N,) and product codes (N, bytes) as `encode` does."""
         prefix = self.ivf.sa_code_size() - self.ivf.code_size
         little = np.ascontiguousarray(numbers, "<i8").view(np.uint8).reshape(-1, 8)
         return np.concatenate([little[:, :prefix], codes], axis=1)
@@ -84,7 +85,7 @@ class InvertedLists:
     def mean_distance(self, vectors: np.ndarray) -> float:
         """Mean squared distance of (N, dim) centred unit vectors to their nearest list's centroid.
 
-        What the PCA leaves out counts too: new kinds of vectors may lie in just those directions.
+        Components dropped by the PCA are included: new kinds of vectors may lie in those directions.
         """
         projected = self.project(vectors)
         distances, _ = self.ivf.quantizer.search(projected, 1)
@@ -93,13 +94,13 @@ class InvertedLists:
         return float(np.mean(distances[:, 0] + left_out.clip(min=0), dtype=np.float64))
 
     def add_codes(self, codes: np.ndarray, first_row: int) -> None:
-        """Put encoded vectors into their lists, numbered from `first_row`."""
+        """Add encoded vectors to their lists, numbered from `first_row`."""
         rows = np.arange(first_row, first_row + len(codes), dtype=np.int64)
         self.ivf.add_sa_codes(np.ascontiguousarray(codes), rows)
         self.outer.ntotal = self.ivf.ntotal
 
     def codes_by_row(self) -> np.ndarray:
-        """Encoded vectors read back out of the lists, (rows, bytes) uint8 in row order, as `encode` gave them."""
+        """Encoded vectors read back from the lists, (rows, bytes) uint8 in row order, as returned by `encode`."""
         faiss = load_faiss()
         codes = np.empty((self.rows, self.ivf.sa_code_size()), np.uint8)
         prefix = codes.shape[1] - self.ivf.code_size
@@ -113,15 +114,15 @@ class InvertedLists:
         return codes
 
     def empty(self) -> None:
-        """Forget all vectors, keep what was learnt."""
+        """Remove all vectors and keep the trained parts."""
         self.ivf.reset()
         self.outer.ntotal = 0
 
     def candidates(self, queries: np.ndarray, depth: int, nprobe: int, allowed: RowSet | None = None) -> np.ndarray:
-        """(Q, depth) int64 rows nearest by code among `nprobe` lists; -1 where there are no more."""
+        """(Q, depth) int64 rows nearest by code among `nprobe` lists; padded with -1."""
         faiss = load_faiss()
         options: dict[str, Any] = {"nprobe": nprobe}
-        # FAISS keeps bare pointers: everything it is given stays in a local name until it has answered
+        # FAISS holds raw pointers: keep a local reference to every argument until the call returns
         bitmap = np.empty(0, np.uint8) if allowed is None else allowed.bitmap
         if allowed is not None:
             options["sel"] = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))

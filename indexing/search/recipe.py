@@ -1,4 +1,4 @@
-"""What kind of index: by size and memory, or as the user says; sizes by the measured cost laws."""
+"""Index recipes: chosen by the number of vectors, or given by the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATTERN = re.compile(r"(?:PCAR?(?P<pca>\d+),)?IVF(?P<nlist>\d+)(?P<hnsw>_HNSW32
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class IndexRecipe:
     """How vectors are indexed.
 
     Attributes
@@ -29,15 +29,15 @@ class Recipe:
     nlist
         Inverted lists.
     hnsw
-        Whether lists are found through a graph over their centroids instead of all of them.
+        Whether lists are found through an HNSW graph over their centroids instead of by brute force.
     pq
-        Bytes of code a vector (8 bits each).
+        Bytes of code per vector (8 bits each).
     train_per_list
-        Random training vectors a list.
+        Random training vectors per list.
     iterations
-        Of the coarse k-means.
+        Iterations of the coarse k-means.
     pq_iterations, pq_sample
-        Of the codebooks' k-means, and the training vectors it sees.
+        Iterations and training vectors of the codebooks' k-means.
     """
 
     kind: Literal["flat", "ivfpq"]
@@ -56,7 +56,7 @@ class Recipe:
         return f"PCAR{self.pca},IVF{self.nlist}{'_HNSW32' if self.hnsw else ''},PQ{self.pq}np"
 
     def training_rows(self, rows: int) -> int:
-        """Random vectors that the coarse quantiser learns from."""
+        """Number of random vectors that the coarse quantiser is trained on."""
         per_list = min(self.train_per_list, 32) if self.nlist > HNSW_COARSE_ABOVE else self.train_per_list
         return min(rows, max(per_list * self.nlist, min(self.pq_sample, rows)))
 
@@ -64,7 +64,7 @@ class Recipe:
         return asdict(self)
 
 
-def choose_recipe(text: str | None, rows: int, dim: int) -> Recipe:
+def choose_recipe(text: str | None, rows: int, dim: int) -> IndexRecipe:
     """The recipe for `rows` vectors of `dim` numbers.
 
     Parameters
@@ -76,54 +76,54 @@ def choose_recipe(text: str | None, rows: int, dim: int) -> Recipe:
     Raises
     ------
     VectorIndexError
-        If the text is no recipe, or asks for what `rows` or `dim` do not allow.
+        If the text is not a recipe, or `rows` or `dim` do not allow it.
     """
     name = (text or "auto").strip()
     if name.lower() == "auto":
-        return Recipe("flat") if rows < FLAT_BELOW else ivfpq_for(rows, dim)
+        return IndexRecipe("flat") if rows < FLAT_BELOW else ivfpq_for(rows, dim)
     if name.lower() == "flat":
-        return Recipe("flat")
+        return IndexRecipe("flat")
     if name.lower() == "ivfpq":
         return ivfpq_for(rows, dim)
     return _from_factory_string(name, rows, dim)
 
 
-def ivfpq_for(rows: int, dim: int) -> Recipe:
+def ivfpq_for(rows: int, dim: int) -> IndexRecipe:
     """IVF-PQ by size: about 4 sqrt(N) lists, a graph over them above 8192, PCA to 128, 64 bytes."""
     wanted = 2 ** math.ceil(math.log2(max(4 * math.sqrt(rows), 1)))
     fed = 2 ** math.floor(math.log2(max(rows / 39, 1)))
     nlist = max(1, min(wanted, fed))
     pq = next(m for m in (64, 32, 16, 8, 4, 2, 1) if 2 * m <= dim or m == 1)
     pca = min(128, dim - dim % pq)
-    return _validated(Recipe("ivfpq", pca, nlist, nlist > HNSW_COARSE_ABOVE, pq), rows, dim)
+    return _validated(IndexRecipe("ivfpq", pca, nlist, nlist > HNSW_COARSE_ABOVE, pq), rows, dim)
 
 
-def with_pca(recipe: Recipe, pca: int) -> Recipe:
+def with_pca(recipe: IndexRecipe, pca: int) -> IndexRecipe:
     """The same recipe with another number of PCA dimensions."""
     return replace(recipe, pca=pca)
 
 
-def _from_factory_string(text: str, rows: int, dim: int) -> Recipe:
+def _from_factory_string(text: str, rows: int, dim: int) -> IndexRecipe:
     match = _PATTERN.fullmatch(text.replace(" ", ""))
     if match is None:
         raise VectorIndexError(f"'{text}' is not an index recipe.", f"Give one of: {_EXAMPLES}.")
     pq = int(match["pq"])
     pca = int(match["pca"]) if match["pca"] else dim
-    return _validated(Recipe("ivfpq", pca, int(match["nlist"]), match["hnsw"] is not None, pq), rows, dim)
+    return _validated(IndexRecipe("ivfpq", pca, int(match["nlist"]), match["hnsw"] is not None, pq), rows, dim)
 
 
-def _validated(recipe: Recipe, rows: int, dim: int) -> Recipe:
-    """The recipe if these vectors can be indexed so."""
+def _validated(recipe: IndexRecipe, rows: int, dim: int) -> IndexRecipe:
+    """Return the recipe if it suits these vectors, else raise."""
     if not 0 < recipe.pca <= dim:
         raise VectorIndexError(f"A PCA to {recipe.pca} dimensions needs at least as many; the vectors have {dim}.",
                                "Ask for fewer PCA dimensions.")
     if recipe.pq < 1 or recipe.pca % recipe.pq:
-        raise VectorIndexError(f"PQ{recipe.pq} must divide the {recipe.pca} dimensions it codes evenly.",
+        raise VectorIndexError(f"PQ{recipe.pq} must divide the number of PCA dimensions, {recipe.pca}.",
                                f"Use a divisor of {recipe.pca}, for example PQ{_divisor_near(recipe.pca, 64)}.")
     if not 0 < recipe.nlist <= rows or rows < 256:
         raise VectorIndexError(
-            f"{recipe} needs at least {max(recipe.nlist, 256)} vectors to learn from; there are {rows}.",
-            "Use --recipe flat: so few vectors are searched exactly in no time.",
+            f"{recipe} needs at least {max(recipe.nlist, 256)} training vectors; there are {rows}.",
+            "Use --recipe flat: exact search is fast for so few vectors.",
         )
     return recipe
 

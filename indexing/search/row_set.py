@@ -13,7 +13,7 @@ from specclip_search.errors import QueryError
 
 @dataclass(frozen=True)
 class RowSet:
-    """Rows of a table that may be answered with.
+    """Rows of a table that a search may return.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class RowSet:
         Raises
         ------
         QueryError
-            If rows are neither, or outside the table.
+            If rows have another type or lie outside the table.
         """
         given = np.asarray(rows)
         if given.dtype == bool:
@@ -45,7 +45,7 @@ class RowSet:
             raise QueryError(f"A filter is made of int64 rows or booleans; found {given.dtype}.",
                              "Take rows from the key table.")
         numbers = given.astype(np.int64, copy=False).reshape(-1)
-        # rows out of a query are mostly in order already: sorting ten million would take a second
+        # rows from a query are mostly sorted already: sorting ten million would take a second
         distinct = numbers if (numbers[1:] > numbers[:-1]).all() else np.unique(numbers)
         if distinct.size and (distinct[0] < 0 or distinct[-1] >= total):
             raise QueryError(f"Filter rows must lie between 0 and {total - 1}; found {distinct[0]} to {distinct[-1]}.",
@@ -58,19 +58,19 @@ class RowSet:
 
     @cached_property
     def bitmap(self) -> np.ndarray:
-        """One bit a row, lowest bit first, uint8."""
+        """One bit per row, lowest bit first, uint8."""
         flags = np.zeros(self.total, np.uint8)
         flags[self.rows] = 1
         return np.packbits(flags, bitorder="little")
 
 
 def exclusion_lists(exclude: Sequence[np.ndarray] | np.ndarray | None, queries: int) -> list[np.ndarray] | None:
-    """For each query the distinct rows it must not be answered with; None where there are none at all.
+    """For each query the distinct rows to exclude; None if there are none at all.
 
     Raises
     ------
     QueryError
-        If there is not one entry a query.
+        If the number of entries differs from the number of queries.
     """
     if exclude is None:
         return None

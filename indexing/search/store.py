@@ -1,4 +1,4 @@
-"""The re-ranking store: every centred unit vector in float16, in row order, in one plain file."""
+"""The re-ranking store: every centred unit vector in float16, in row order, in one binary file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SCRATCH_ROWS = 64
 
 
 class VectorStore:
-    """(rows, dim) float16 in a file: single rows through a memory map, whole scans by reading.
+    """(rows, dim) float16 in a file: single rows through a memory map, scans by sequential reads.
 
-    Scans do not go through the map and the map's pages are given back now and then, so that
-    resident memory stays small however large the file is; the system's cache keeps the bytes.
+    Scans bypass the map, and the map's pages are released regularly, so that
+    resident memory stays small for any file size; the page cache still holds the data.
     """
 
     def __init__(self, path: Path, rows: int, dim: int) -> None:
@@ -39,7 +39,7 @@ class VectorStore:
             raise VectorIndexError(
                 f"The store {path} must hold {rows} vectors of {dim} numbers ({rows * self._row_bytes} bytes); "
                 f"found {found}.",
-                "Run `specclip-search index build --fresh`; it is made anew from the vectors.",
+                "Run `specclip-search index build --fresh` to rebuild it from the vectors.",
             )
         with open(path, "rb") as handle:
             self._map = mmap.mmap(handle.fileno(), rows * self._row_bytes, access=mmap.ACCESS_READ)
@@ -55,9 +55,9 @@ class VectorStore:
         return to_single(self._matrix[rows])
 
     def scores(self, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
-        """Inner products of `rows` with one query (dim,), (n,) float32: what re-ranking is made of.
+        """Inner products of `rows` with one query (dim,), (n,) float32, for re-ranking.
 
-        Works through a few rows at a time in scratch memory that stays in the processor's cache.
+        Processes a few rows at a time in buffers that fit into the CPU cache.
         """
         self._give_back(len(rows))
         half, bits, single = self._scratch_arrays()
@@ -71,14 +71,14 @@ class VectorStore:
         return out
 
     def _scratch_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Buffers of this thread, made once."""
+        """Buffers of this thread, allocated once."""
         if not hasattr(self._local, "arrays"):
             shape = (_SCRATCH_ROWS, self.dim)
             self._local.arrays = (np.empty(shape, np.float16), np.empty(shape, np.int32), np.empty(shape, np.float32))
         return self._local.arrays
 
     def blocks(self, block_rows: int = 16384, first: int = 0, last: int | None = None) -> Iterator[Block]:
-        """All rows from `first` to before `last`, in order, read a block at a time."""
+        """All rows from `first` to `last` (exclusive), in order, read one block at a time."""
         last = self.rows if last is None else last
         buffer = np.empty((block_rows, self.dim), np.float16)
         with open(self.path, "rb", buffering=0) as handle:
@@ -89,7 +89,7 @@ class VectorStore:
                 yield np.arange(start, start + len(block), dtype=np.int64), block
 
     def blocks_of(self, rows: np.ndarray, block_rows: int = 4096) -> Iterator[Block]:
-        """Chosen rows (ascending), a block at a time."""
+        """Given rows (ascending), one block at a time."""
         for start in range(0, len(rows), block_rows):
             chosen = rows[start : start + block_rows]
             yield chosen, self.take(chosen)
@@ -104,7 +104,7 @@ class VectorStore:
 
 
 class StoreWriter:
-    """Appends centred vectors to a store file; `rows` are durable after `sync`."""
+    """Appends centred vectors to a store file; they are safely on disk after `sync`."""
 
     def __init__(self, path: Path, dim: int, rows: int = 0) -> None:
         self._handle = open(path, "ab")  # noqa: SIM115 - closed by close()

@@ -83,15 +83,15 @@ class TorchEngine:
         return [(self._torch.from_numpy(rows).to(self._device), self._on_device(vectors)) for rows, vectors in blocks]
 
     def _room(self) -> int:
-        """Free bytes of a GPU; on a processor vectors are read from the store, whose pages the system keeps."""
+        """Free bytes of a GPU; on a CPU vectors are read from the store, which the page cache holds."""
         return self._torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 0
 
     def device_lists(self, lists: InvertedLists) -> DeviceLists | None:
-        # without a GPU build of FAISS a device answers by exact search; lists are searched on the processor
+        # without a GPU build of FAISS the device does exact search; lists are searched on the CPU
         return None
 
     def _nearest(self, points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-        """Nearest centroid by |c|^2 - 2 p.c, a block of points at a time."""
+        """Nearest centroid by |c|^2 - 2 p.c, one block of points at a time."""
         lengths = (centres * centres).sum(dim=1)
         blocks = [(lengths - 2 * part @ centres.T).argmin(dim=1) for part in points.split(_ASSIGN_ROWS)]
         return self._torch.cat(blocks)
@@ -107,7 +107,7 @@ class TorchEngine:
 
 
 def _split_largest(centres: torch.Tensor, counts: torch.Tensor) -> None:
-    """Put each empty centroid beside the largest cluster's and let the two share it, in place."""
+    """Move each empty centroid next to that of the largest cluster so that both split it, in place."""
     for empty in (counts == 0).nonzero()[:, 0].tolist():
         largest = int(counts.argmax())
         centres[empty] = centres[largest] * (1 + 1e-4)

@@ -1,1 +1,1 @@
-"""Spectra to vectors and labels; rows, keys, means."""
+"""Embedding spectra and estimating labels; vector tables, keys and means."""

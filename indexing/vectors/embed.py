@@ -1,15 +1,14 @@
-"""Spectra to vectors, shard by shard: resumable, current or redone, nothing dropped without account.
+"""Embed spectra, shard by shard. Runs can be resumed and up-to-date shards are kept.
 
-Vectors of one batch of spectra: what has none is set aside with its reason.
+A spectrum that cannot be embedded is rejected with a reason: read = kept + rejected.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,14 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specclip_search.atlas import Atlas, Part, Stage
+from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import column_to_matrix, table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import vectors_schema
 from specclip_search.errors import QueryError, Reason, SpectrumError
+from specclip_search.progress import Progress
 from specclip_search.stages.prefetch import read_ahead
+from specclip_search.stages.run import Made, Shard, run_stage
 
-from .model_copy import ModelCopy, copy_of, keep_model, map_shards
+from .model_copy import Loaded, ModelCopy, copy_of, keep_model
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -34,7 +35,7 @@ _KEYS = ("spec_id", "source_id", "release")
 
 
 class Embedder(Protocol):
-    """What of a model an embedding run uses; `specclip_search.training.model.Model` is one."""
+    """The parts of a model used by an embedding run; implemented by `specclip_search.training.model.Model`."""
 
     name: str
     dim: int
@@ -46,7 +47,7 @@ class Embedder(Protocol):
 
 def embed_batch(model: Embedder, modality: str, batch: pa.RecordBatch,
                 schema: pa.Schema) -> tuple[pa.Table, list[tuple[str, int, str]]]:
-    """Vectors of one batch of spectra, and (release, spec_id, reason) of those that have none."""
+    """Vectors of one batch of spectra, and (release, spec_id, reason) of the rejected ones."""
     inputs = column_to_matrix(batch.column(batch.schema.get_field_index("flux")))
     vectors, norms, reasons = embed_good(model, modality, inputs)
     keep = np.asarray(sorted(set(range(len(inputs))) - reasons.keys()), np.int64)
@@ -59,7 +60,7 @@ def embed_batch(model: Embedder, modality: str, batch: pa.RecordBatch,
 
 
 def embed_good(model: Embedder, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, Reason]]:
-    """Vectors and norms of the inputs that have one, in order, and the reason of each that has none."""
+    """Vectors and norms of the embedded inputs, in order, and the reason for each rejected one."""
     refuse = getattr(model, "unusable", None)
     reasons: dict[int, Reason] = dict(refuse(modality, inputs)) if refuse is not None and len(inputs) else {}
     if refuse is None:
@@ -74,7 +75,7 @@ def embed_good(model: Embedder, modality: str, inputs: np.ndarray) -> tuple[np.n
 
 def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.ndarray, places: np.ndarray,
                 out: tuple[np.ndarray, np.ndarray], reasons: dict[int, Reason]) -> None:
-    """Embed `rows`; where the model refuses a batch, halve it until the refused spectra stand alone."""
+    """Embed `rows`; if the model rejects a batch, halve it until the rejected spectra are isolated."""
     if not len(rows):
         return
     try:
@@ -93,7 +94,7 @@ def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.nda
 
 
 def spectra_batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """Keys and model inputs of one shard; batches never span shards, so a redone shard is the same."""
+    """Keys and model inputs of one shard; batches never span shards, so a rewritten shard is identical."""
     file = pq.ParquetFile(path)
     for batch in file.iter_batches(batch_rows, columns=[*_KEYS, "flux"]):
         if pc.any(pc.is_null(batch.column(batch.schema.get_field_index("spec_id")))).as_py():
@@ -108,7 +109,7 @@ _FORMAT = "embed 1"
 
 @dataclass(frozen=True, slots=True)
 class EmbedReport:
-    """Account of an embedding run: read = kept + the sum of rejected.
+    """Report of an embedding run: read = kept + the sum of rejected.
 
     Attributes
     ----------
@@ -119,13 +120,13 @@ class EmbedReport:
     rejected
         Spectra without a vector, by reason.
     set_aside
-        (modality, release, spec_id, reason) of those; also kept in the shard's sidecar.
+        (modality, release, spec_id, reason) of the rejected spectra; also stored in the shard's sidecar.
     parts_written, parts_current, parts_removed
-        Shards made in this run, found current, and removed because their spectra are gone.
+        Shards written in this run, already up to date, and removed because their spectra no longer exist.
     replaced_digests
-        Digests of other weights of the same name whose vectors were replaced.
+        Digests of other weights with the same model name whose vectors were replaced.
     rows
-        Vectors that now stand, by modality.
+        Total number of vectors, by modality.
     seconds
         Wall time.
     """
@@ -145,174 +146,115 @@ class EmbedReport:
 
     def __str__(self) -> str:
         rate = f", {self.read / self.seconds:,.0f} a second" if self.read and self.seconds > 0 else ""
-        lines = [f"{self.read:,} spectra embedded with '{self.model}'{rate}; {self.parts_current} shards were current"]
+        lines = [f"{self.read:,} spectra embedded with '{self.model}'{rate}; "
+                 f"{self.parts_current} shards were up to date"]
         if self.replaced_digests:
-            lines.append(f"vectors of other weights ({', '.join(d[:19] for d in self.replaced_digests)}) were replaced")
+            lines.append(f"vectors of other weights ({', '.join(d[:19] for d in self.replaced_digests)}) replaced")
         if self.parts_removed:
-            lines.append(f"{self.parts_removed} shards removed: their spectra are gone")
+            lines.append(f"{self.parts_removed} shards removed because their spectra no longer exist")
         return "; ".join(lines)
 
 
 @dataclass
 class _Account:
+    """Spectra of one shard: read = kept + the sum of the reasons."""
+
     read: int = 0
     kept: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     set_aside: list[tuple[str, str, int, str]] = field(default_factory=list)
-    written: int = 0
-    current: int = 0
-    removed: int = 0
-    replaced: set[str] = field(default_factory=set)
 
     def add(self, other: _Account) -> None:
-        """Add the account of shards that were made elsewhere."""
         self.read += other.read
         self.kept += other.kept
-        self.written += other.written
         self.reasons.update(other.reasons)
         self.set_aside += other.set_aside
 
 
-def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None, *, batch_rows: int = BATCH_ROWS,
-          progress: Callable[..., None] | None = None, client: Client | None = None,
-          device: str = "auto") -> EmbedReport:
-    """Make the vectors of every spectrum that has none yet, and of those whose spectra or model changed.
+@dataclass(frozen=True)
+class EmbedShard:
+    """Makes one shard of vectors from the path of one of spectra; see `specclip_search.stages.run`."""
 
-    A shard of spectra gives a shard of vectors of the same number and order. Killed and started
-    again, the run continues and ends with the same bytes. The model is copied into the atlas and
-    made its active one.
+    source: Loaded | ModelCopy
+    modality: str
+    batch_rows: int
+
+    def __call__(self, path: Path) -> Made:
+        model: Embedder = self.source.load()
+        account, schema = _Account(), vectors_schema(model.dim)
+        extra: dict[str, Any] = {"model": model.name, "model_digest": model.digest, "set_aside": []}
+
+        def tables() -> Iterator[pa.Table]:
+            for batch in read_ahead(spectra_batches(path, self.batch_rows)):
+                table, aside = embed_batch(model, self.modality, batch, schema)
+                extra["set_aside"] += [list(entry) for entry in aside]
+                account.read += batch.num_rows
+                account.kept += table.num_rows
+                account.reasons.update(reason for _, _, reason in aside)
+                account.set_aside += [(self.modality, *entry) for entry in aside]
+                yield table
+
+        # vectors are packed and written while the next ones are made; the sidecar is written after the
+        # last batch, so `extra` is complete by then
+        return Made(read_ahead(tables()), schema, extra, account)
+
+
+def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None, *, batch_rows: int = BATCH_ROWS,
+          progress: Progress | None = None, client: Client | None = None,
+          device: str = "auto") -> EmbedReport:
+    """Embed every spectrum that has no vector yet, or whose spectrum or model has changed.
+
+    Each shard of spectra gives a shard of vectors with the same number and order. An interrupted
+    run is resumed and gives the same bytes. The model is copied into the atlas and
+    becomes its active model.
 
     Parameters
     ----------
     model
         For example from `specclip_search.training.model.load_model`.
     modalities
-        Which instruments; None for all that both the atlas and the model have.
+        Which instruments; None for all instruments of both the atlas and the model.
     batch_rows
         Spectra in memory at a time.
     progress
-        Called with (spectra done, spectra in all, modality).
+        Called with (spectra done, total spectra, modality).
     client
-        A Dask cluster to make the shards on, from `specclip_search.stages.cluster.dask_client`; the bytes
-        are the same. By default they are made here.
+        A Dask cluster that writes the shards, from `specclip_search.stages.cluster.dask_client`; the bytes
+        are the same. By default shards are written in this process.
     device
         Device of the cluster's workers.
 
     Raises
     ------
     QueryError
-        If a named modality is not one of the model's.
+        If the model does not support a given modality.
     AtlasError
         If there are no spectra, or another process writes these vectors.
     """
     started = time.perf_counter()
-    chosen = _chosen_modalities(atlas, model, modalities)
-    account = _Account()
-    work = [_Shards(atlas, model, name) for name in chosen]
-    total = sum(shards.spectra.rows for shards in work)
+    spectra = {name: atlas.spectra(name).parts() for name in _chosen_modalities(atlas, model, modalities)}
+    total = sum(part.rows for parts in spectra.values() for part in parts)
     keep_model(atlas, model)
-    done = 0
-    for shards in work:
-        with shards.vectors.lock():
-            shards.remove_surplus(account)
-            todo = []
-            for part in shards.parts:
-                if shards.vectors.is_current(part.number, shards.inputs_of(part)):
-                    account.current += 1
-                    done += part.rows
-                elif client is not None:
-                    todo.append(part)
-                else:
-                    done = shards.write(part, batch_rows, account, done, total, progress)
-            if client is not None and todo:
-                done = _write_elsewhere(client, atlas, shards, todo, copy_of(atlas, model, device), batch_rows, account,
-                                        done, total, progress)
+    source = Loaded(model) if client is None else copy_of(atlas, model, device)
+    settings = text_digest(_FORMAT, model.digest, str(model.dim), str(getattr(model, "precision", "float32")))
+    account, rows, replaced, done = _Account(), {}, set(), 0
+    written = current = removed = 0
+    for name, parts in spectra.items():
+        stage = atlas.vectors(model.name, name)
+        shards = [Shard(part.number, text_digest(part.digest, settings), part.rows, part.path) for part in parts]
+        with stage.lock():
+            replaced |= {str(old.extra.get("model_digest", "unknown")) for old in stage.parts()} - {model.digest}
+            run = run_stage(stage, shards, EmbedShard(source, name, batch_rows), client=client, progress=progress,
+                            note=name, done=done, total=total)
+        for one in run.accounts:
+            account.add(one)
+        done += sum(part.rows for part in parts)
+        written, current, removed = written + run.written, current + run.current, removed + run.removed
+        rows[name] = stage.rows
     atlas.use_model(model.name)
-    rows = {shards.modality: shards.vectors.rows for shards in work}
     return EmbedReport(model.name, model.digest, account.read, account.kept, dict(account.reasons), account.set_aside,
-                       account.written, account.current, account.removed, tuple(sorted(account.replaced)), rows,
+                       written, current, removed, tuple(sorted(replaced)), rows,
                        round(time.perf_counter() - started, 3))
-
-
-def _write_elsewhere(client: Client, atlas: Atlas, shards: _Shards, todo: list[Part], copy: ModelCopy, batch_rows: int,
-                     account: _Account, done: int, total: int, progress: Callable[..., None] | None) -> int:
-    """Have a cluster embed shards; returns the spectra done so far."""
-    rows = {part.number: part.rows for part in todo}
-    made = {}
-    for number, theirs in map_shards(client, _embed_shard, atlas, copy, list(rows), shards.modality, batch_rows):
-        made[number] = theirs
-        done += rows[number]
-        if progress is not None:
-            progress(done, total, shards.modality)
-    for number in rows:  # in order, so that the report is the same however the tasks ended
-        account.add(made[number])
-    return done
-
-
-def _embed_shard(number: int, folder: str, copy: ModelCopy, modality: str, batch_rows: int) -> _Account:
-    """One shard, on a worker."""
-    account = _Account()
-    shards = _Shards(Atlas(folder), copy.load(), modality)
-    part = shards.spectra.part(number)
-    if part is None:
-        raise shards.spectra.missing()
-    shards.write(part, batch_rows, account, 0, part.rows, None)
-    return account
-
-
-class _Shards:
-    """One modality's shards of spectra and of vectors."""
-
-    def __init__(self, atlas: Atlas, model: Embedder, modality: str) -> None:
-        self.model, self.modality = model, modality
-        self.spectra: Stage = atlas.spectra(modality)
-        self.vectors: Stage = atlas.vectors(model.name, modality)
-        self.schema = vectors_schema(model.dim)
-        self._settings = text_digest(_FORMAT, model.digest, str(model.dim), str(getattr(model, "precision", "float32")))
-
-    @cached_property
-    def parts(self) -> list[Part]:
-        """Shards of spectra, as they stood when first asked for; a worker needs but its own."""
-        return self.spectra.parts()
-
-    def inputs_of(self, part: Part) -> str:
-        return text_digest(part.digest, self._settings)
-
-    def remove_surplus(self, account: _Account) -> None:
-        """Remove vectors of spectra that are gone, and note other weights whose vectors will be replaced."""
-        numbers = {part.number for part in self.parts}
-        for old in self.vectors.parts():
-            if old.extra.get("model_digest") != self.model.digest:
-                account.replaced.add(str(old.extra.get("model_digest", "unknown")))
-            if old.number not in numbers:
-                self.vectors.remove(old.number)
-                account.removed += 1
-
-    def write(self, part: Part, batch_rows: int, account: _Account, done: int, total: int,
-              progress: Callable[..., None] | None) -> int:
-        """Embed one shard; returns the spectra done so far."""
-        extra: dict[str, Any] = {"model": self.model.name, "model_digest": self.model.digest, "set_aside": []}
-
-        def tables() -> Iterator[pa.Table]:
-            nonlocal done
-            for batch in read_ahead(spectra_batches(part.path, batch_rows)):
-                table, aside = embed_batch(self.model, self.modality, batch, self.schema)
-                extra["set_aside"] += [list(entry) for entry in aside]
-                account.read += batch.num_rows
-                account.kept += table.num_rows
-                account.reasons.update(reason for _, _, reason in aside)
-                account.set_aside += [(self.modality, *entry) for entry in aside]
-                done += batch.num_rows
-                if progress is not None:
-                    progress(done, total, self.modality)
-                yield table
-
-        # vectors are packed and written while the next ones are made; the sidecar is written after the
-        # last batch, so `extra` is whole by then
-        self.vectors.write(part.number, read_ahead(tables()), schema=self.schema, inputs=self.inputs_of(part),
-                           extra=extra)
-        account.written += 1
-        return done
 
 
 def _chosen_modalities(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None) -> list[str]:

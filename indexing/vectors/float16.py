@@ -1,7 +1,7 @@
-"""Half-precision numbers to single and back, many times faster than NumPy's own conversion.
+"""Conversion between float16 and float32, many times faster than NumPy's.
 
-NumPy converts one float16 at a time; the same bits can be had from integer shifts, or from torch
-where that is loaded anyway. All ways give identical results.
+NumPy converts one float16 at a time; the same bits can be obtained by integer shifts, or from torch
+if it is already imported. All methods give identical results.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def to_single(half: np.ndarray) -> np.ndarray:
 
 def convert_into(half: np.ndarray, bits: np.ndarray, out: np.ndarray) -> None:
     """Finite float16 to float32 in `out`, with `bits` (int32, same shape) as scratch; nothing is allocated."""
-    # sign-extended bits moved to a float32's place; the exponent's bias is mended by the factor
+    # shift the sign-extended bits to their float32 position; the factor corrects the exponent bias
     np.left_shift(half.view(np.int16), 13, out=bits, dtype=np.int32)
     np.bitwise_and(bits, _SIGN_AND_MANTISSA, out=bits)
     np.multiply(bits.view(np.float32), _EXPONENT_SHIFT, out=out)
@@ -47,7 +47,7 @@ def to_half(single: np.ndarray) -> np.ndarray:
 
 
 def unit_rows(matrix: np.ndarray) -> np.ndarray:
-    """(N, d) float32 with every row divided by its length; a zero row stays zero."""
+    """(N, d) float32 with every row normalised to unit length; zero rows stay zero."""
     norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
     norms[norms == 0] = 1
     return matrix / norms[:, None]

@@ -1,7 +1,7 @@
-"""Where an index lies on disk and how a new one takes the old one's place.
+"""Files of an index on disk, and how a new index replaces the old one.
 
 `indexes/<model>/<modality>/index.toml` names the folder of the index in use. A build works in a
-folder of its own; only when that is whole is `index.toml` replaced, by one rename.
+folder of its own; when it is complete, `index.toml` is replaced by a single rename.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ DIGESTS = "files.json"
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """An index in use: its folder and what `index.toml` says of it."""
+    """An index in use: its folder and the contents of `index.toml`."""
 
     folder: Path
     manifest: dict[str, Any]
 
 
 def current_generation(atlas: Atlas, model: str, modality: str) -> Generation | None:
-    """The index in use, None where none was built.
+    """The index in use; None if none was built.
 
     Raises
     ------
     VectorIndexError
-        If `index.toml` cannot be read, is of another format, or names a folder that is gone.
+        If `index.toml` cannot be read, has another format, or names a missing folder.
     """
     root = atlas.index_folder(model, modality)
     try:
@@ -51,14 +51,14 @@ def current_generation(atlas: Atlas, model: str, modality: str) -> Generation | 
         raise _unusable(root, f"format {FORMAT} is expected, found {manifest.get('format')}")
     folder = root / str(manifest.get("folder", ""))
     if not folder.is_dir() or folder == root:
-        raise _unusable(root, f"its folder '{manifest.get('folder')}' is gone")
+        raise _unusable(root, f"its folder '{manifest.get('folder')}' is missing")
     return Generation(folder, manifest)
 
 
 def publish(atlas: Atlas, model: str, modality: str, building: Path, manifest: dict[str, Any]) -> Generation:
-    """Make a whole build the index in use; the one before is removed afterwards.
+    """Make a complete build the index in use; the previous one is removed afterwards.
 
-    Hold the index folder's writer lock.
+    The caller must hold the writer lock of the index folder.
     """
     import tomli_w
 
@@ -72,13 +72,13 @@ def publish(atlas: Atlas, model: str, modality: str, building: Path, manifest: d
 
 
 def note_files(folder: Path) -> None:
-    """Keep the digests of a whole build's small files; the store is checked against the vectors instead."""
+    """Store the digests of a complete build's small files; the store is checked against the vectors instead."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name not in (STORE, DIGESTS))
     write_json(folder / DIGESTS, {name: file_digest(folder / name) for name in names})
 
 
 def rewrite_manifest(generation: Generation, changes: dict[str, Any]) -> Generation:
-    """Replace entries of `index.toml` of the index in use. Hold the writer lock."""
+    """Replace entries of `index.toml` of the index in use. The caller must hold the writer lock."""
     import tomli_w
 
     content = generation.manifest | changes
@@ -87,7 +87,7 @@ def rewrite_manifest(generation: Generation, changes: dict[str, Any]) -> Generat
 
 
 def remove_old_generations(root: Path, keep: str) -> None:
-    """Remove generations other than `keep`; a reader that has one open keeps its mapped files."""
+    """Remove generations other than `keep`; readers that have one open keep their mapped files."""
     for folder in root.glob("generation-*"):
         if folder.name != keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -101,4 +101,4 @@ def _free_name(root: Path) -> str:
 
 def _unusable(root: Path, why: str) -> VectorIndexError:
     return VectorIndexError(f"The index in {root} cannot be used: {why}.",
-                            "Run `specclip-search index build --fresh`; an index is made anew from the vectors.")
+                            "Run `specclip-search index build --fresh`; the index is rebuilt from the vectors.")

@@ -1,4 +1,4 @@
-"""Rows to keys and keys to rows: int64 from end to end, found by binary search in sorted arrays."""
+"""Map rows to keys and keys to rows, in int64 throughout, by binary search in sorted arrays."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class KeyTable:
     Attributes
     ----------
     modality
-        Whose spectra.
+        Instrument of the spectra.
     spec_id, source_id
         (N,) int64; `source_id` is `NO_SOURCE` where unknown.
     release
         (N,) int16 numbers into `releases`.
     by_spec, by_source
-        (N,) int64 rows ordered by spec_id and by source_id; equal ids stay in row order.
+        (N,) int64 rows ordered by spec_id and by source_id; equal ids are in row order.
     releases
         Names of the data releases, oldest first (dr7 before dr11).
     """
@@ -71,7 +71,7 @@ class KeyTable:
 
     @classmethod
     def open(cls, atlas: Atlas, model: str, modality: str) -> KeyTable:
-        """Keys of the vectors as they stand: mapped from beside the index where it is current, else read."""
+        """Keys of the current vectors: memory-mapped from the index folder if it is up to date, else read."""
         from .index_folder import current_generation
 
         table = VectorTable(atlas, model, modality)
@@ -80,26 +80,26 @@ class KeyTable:
             current = kept is not None and kept.manifest["vectors_digest"] == table.digest
             keys = cls.load(kept.folder, modality) if kept is not None and current else cls.of(table)
         except VectorIndexError:
-            # a damaged index costs time here, nothing else
+            # with a damaged index this is only slower
             keys = cls.of(table)
         return keys.linked(star_links(atlas, get_modality(modality).link_column))
 
     def linked(self, links: StarLinks) -> KeyTable:
-        """The same keys with the stars that catalogues tell; itself where they tell none."""
+        """The same keys with source_ids from catalogues; unchanged if catalogues give none."""
         stars = links.fill(np.asarray(self.spec_id), np.asarray(self.source_id))
         if not len(links) or np.array_equal(stars, self.source_id):
             return self
         return replace(self, source_id=stars, by_source=np.argsort(stars, kind="stable"))
 
     def save(self, folder: Path) -> None:
-        """Keep the arrays in `folder` (a build folder that is not yet in use)."""
+        """Save the arrays to `folder` (a build folder not yet in use)."""
         for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
         write_json(folder / RELEASES, {"releases": list(self.releases)})
 
     @classmethod
     def load(cls, folder: Path, modality: str) -> KeyTable:
-        """Map the kept arrays; nothing is read before it is needed.
+        """Memory-map the saved arrays; data are read on demand.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class KeyTable:
         return [self.releases[code] for code in self.release[rows]]
 
     def rows_of(self, spec_ids: np.ndarray | list[int], release: str | None = None) -> np.ndarray:
-        """Row of every id, (len(spec_ids),) int64; of the newest release unless one is named.
+        """Row of every id, (len(spec_ids),) int64; in the newest release unless one is given.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class KeyTable:
         ids = _int64(spec_ids)
         rows, queries = self.all_rows_of(ids, release)
         found = np.full(len(ids), -1, np.int64)
-        # releases are numbered oldest first: the last one written wins
+        # releases are numbered oldest first, so the newest is written last
         order = np.lexsort((rows, self.release[rows])) if len(rows) else np.empty(0, np.int64)
         found[queries[order]] = rows[order]
         missing = ids[found < 0]
@@ -146,12 +146,12 @@ class KeyTable:
 
     def all_rows_of(self, spec_ids: np.ndarray | list[int], release: str | None = None,
                     ) -> tuple[np.ndarray, np.ndarray]:
-        """Every row of the ids, in every release unless one is named; ids not here give no row.
+        """All rows of the ids, in every release unless one is given; unknown ids give no row.
 
         Returns
         -------
         rows, queries
-            Both (M,) int64: a row, and the position in `spec_ids` it belongs to.
+            Both (M,) int64: a row, and its position in `spec_ids`.
         """
         rows, queries = _find(self.spec_id, self.by_spec, _int64(spec_ids))
         if release is not None and len(rows):
@@ -160,7 +160,7 @@ class KeyTable:
         return rows, queries
 
     def rows_of_sources(self, source_ids: np.ndarray | list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Every row of the stars, as `all_rows_of`; `NO_SOURCE` finds nothing."""
+        """All rows of the stars, as `all_rows_of`; `NO_SOURCE` matches nothing."""
         ids = _int64(source_ids)
         rows, queries = _find(self.source_id, self.by_source, ids)
         known = ids[queries] != NO_SOURCE
@@ -189,7 +189,7 @@ class KeyTable:
 
 
 def _find(values: np.ndarray, order: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All rows whose value is one of `ids`, by binary search through the sorting permutation."""
+    """All rows whose value is in `ids`, by binary search through the sorting permutation."""
     first = np.searchsorted(values, ids, side="left", sorter=order)
     last = np.searchsorted(values, ids, side="right", sorter=order)
     counts = last - first

@@ -1,9 +1,9 @@
-"""Each instrument's mean vector, and centring: the constant offset between instruments taken away.
+"""Mean vector of each instrument, and centring, which removes the constant offset between instruments.
 
 A contrastive model leaves the vectors of two instruments in two separate cones ("modality gap").
 Subtracting each instrument's own mean before the vectors are compared removes that offset. A model
-that has closed the gap itself says so (`centre = false` in its model.toml): its mean counts as zero.
-What either way finds is measured by `index build`.
+trained without such a gap declares it (`centre = false` in its model.toml); its mean is then taken as zero.
+`index build` measures retrieval with and without centring.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class ModalityMean:
 
     @property
     def length(self) -> float:
-        """Length of the mean: 1 if all vectors are alike, about 0 if they fill the sphere."""
+        """Length of the mean: 1 if all vectors are alike, about 0 if they are spread over the sphere."""
         return float(np.linalg.norm(self.vector))
 
 
 def centre(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Subtract `mean` (dim,) from unit vectors (N, dim) and make them unit length again; float32."""
+    """Subtract `mean` (dim,) from unit vectors (N, dim) and renormalise to unit length; float32."""
     return unit_rows(vectors.astype(np.float32, copy=False) - mean.astype(np.float32))
 
 
 def compute_mean(table: VectorTable) -> ModalityMean:
-    """Mean over all vectors of a table, summed in float64, one batch in memory."""
+    """Mean over all vectors of a table, summed in float64, one batch at a time."""
     total = np.zeros(table.dim, np.float64)
     for _, half in table.batches():
         total += np.add.reduce(to_single(half), axis=0, dtype=np.float64)
@@ -65,7 +65,7 @@ def compute_mean(table: VectorTable) -> ModalityMean:
 
 
 def ensure_mean(atlas: Atlas, model: str, modality: str) -> ModalityMean:
-    """The mean of the vectors as they stand now: read where it is kept and current, else computed and kept."""
+    """The mean of the current vectors: read if stored and up to date, else computed and stored."""
     table = VectorTable(atlas, model, modality)
     if not centred(atlas, model):
         nothing = np.zeros(table.dim)
@@ -82,18 +82,18 @@ def ensure_mean(atlas: Atlas, model: str, modality: str) -> ModalityMean:
 
 
 def centred(atlas: Atlas, model: str) -> bool:
-    """Whether this model's vectors are to be centred; so unless its card says otherwise."""
+    """Whether this model's vectors are centred; true unless its card says otherwise."""
     card = atlas.model_folder(model) / "model.toml"
     return not card.is_file() or bool(tomllib.loads(card.read_text(encoding="utf-8")).get("centre", True))
 
 
 def load_mean(atlas: Atlas, model: str, modality: str) -> ModalityMean | None:
-    """The mean kept from an earlier build, current or not; None where there is none."""
+    """The mean stored by an earlier build, up to date or not; None if there is none."""
     return read_mean(_folder(atlas, model), modality)
 
 
 def write_mean(folder: Path, modality: str, mean: ModalityMean) -> None:
-    """Keep a mean in `folder`: the array, then what it is."""
+    """Save a mean to `folder`: the array, then its description."""
     with whole_file(folder / f"{modality}.npy") as temporary, open(temporary, "wb") as handle:
         np.save(handle, mean.vector)
     content = {"rows": mean.rows, "vectors_digest": mean.vectors_digest, "digest": mean.digest}
@@ -101,7 +101,7 @@ def write_mean(folder: Path, modality: str, mean: ModalityMean) -> None:
 
 
 def read_mean(folder: Path, modality: str) -> ModalityMean | None:
-    """Read a kept mean; None where it is absent or its two files do not belong together."""
+    """Read a stored mean; None if it is missing or its two files do not match."""
     try:
         content = json.loads((folder / f"{modality}.json").read_text(encoding="utf-8"))
         vector = np.load(folder / f"{modality}.npy", allow_pickle=False)

@@ -1,45 +1,37 @@
-"""The atlas keeps a copy of the model that made its vectors, so that later queries use the same one.
-
-Shards made by the workers of a Dask cluster, byte for byte as one process makes them.
-
-Each task is one shard: the worker opens the atlas under the same path, loads the model's copy there
-once, and commits the shard itself. Whoever started the run holds the stage's lock meanwhile.
-"""
+"""The atlas's copy of the model that made its vectors: later queries use it, and the workers of a cluster load it."""
 
 from __future__ import annotations
 
 import shutil
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import whole_file, writer_lock
 from specclip_search.errors import CheckpointError
-from specclip_search.stages.cluster import cluster_map
 
 if TYPE_CHECKING:
-    from dask.distributed import Client
+    pass
 
 CARD = "model.toml"
 
 
 def keep_model(atlas: Atlas, model: Any) -> bool:
-    """Copy the model's folder into the atlas unless the same weights are there; whether it copied.
+    """Copy the model's folder into the atlas unless it holds the same weights; return whether it was copied.
 
-    The card goes last: a model folder without its card is no model, so a killed copy is made again.
-    A model without a folder of its own (made in memory) is not copied.
+    The card is copied last: a folder without a card is not a model, so an interrupted copy is repeated.
+    A model without a folder (created in memory) is not copied.
     """
     source: Path | None = getattr(model, "folder", None)
     target = atlas.model_folder(model.name)
     if source is None or (target.exists() and target.samefile(source)) or _digest_in(target) == model.digest:
         return False
     with writer_lock(target):
-        # the old card must not vouch for new weights
+        # the old card must not describe new weights
         (target / CARD).unlink(missing_ok=True)
         files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
         for path in sorted(files, key=lambda path: path.name == CARD):
@@ -49,30 +41,28 @@ def keep_model(atlas: Atlas, model: Any) -> bool:
 
 
 def _digest_in(folder: Path) -> str | None:
-    """Digest of the weights that a model folder's card names."""
+    """Digest of the weights given in a model folder's card."""
     try:
         return tomllib.loads((folder / CARD).read_text(encoding="utf-8")).get("digest")
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         return None
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 _loading = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCopy:
-    """How a worker comes by the model: the atlas's copy of it, and how it is to run.
+    """How a worker loads the model: the atlas's copy, and the options to run it with.
 
     Attributes
     ----------
     folder
-        The copy's folder, on the file system that all share.
+        Folder of the copy, on a shared file system.
     digest
-        Digest of the weights that the run began with.
+        Digest of the weights at the start of the run.
     device, precision
-        As of `specclip_search.training.model.load_model`; ``auto`` lets each worker take its own GPU.
+        As of `specclip_search.training.model.load_model`; ``auto`` lets each worker use its own GPU.
     """
 
     folder: Path
@@ -81,7 +71,7 @@ class ModelCopy:
     precision: str = "float32"
 
     def load(self) -> Any:
-        """The model, loaded once in a process.
+        """The model, loaded once per process.
 
         Raises
         ------
@@ -92,10 +82,21 @@ class ModelCopy:
             model = _loaded(self)
         if model.digest != self.digest:
             raise CheckpointError(
-                f"{self.folder} holds the weights {model.digest[:19]}; the run began with {self.digest[:19]}.",
+                f"{self.folder} holds the weights {model.digest[:19]}; the run started with {self.digest[:19]}.",
                 "Start the run again.",
             )
         return model
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is loaded already: the stand-in for `ModelCopy` where a run stays in this process."""
+
+    model: Any
+
+    def load(self) -> Any:
+        """The model."""
+        return self.model
 
 
 @lru_cache(maxsize=2)
@@ -106,18 +107,8 @@ def _loaded(copy: ModelCopy) -> Any:
 
 
 def copy_of(atlas: Atlas, model: Any, device: str = "auto") -> ModelCopy:
-    """The atlas's copy of a model that `keep_model` has kept there."""
+    """The atlas's copy of a model stored by `keep_model`."""
     folder = atlas.model_folder(model.name).resolve()
     return ModelCopy(folder, model.digest, device, str(getattr(model, "precision", "float32")))
 
 
-def map_shards(
-    client: Client,
-    make: Callable[..., Result],
-    atlas: Atlas,
-    copy: ModelCopy,
-    shards: Sequence[Item],
-    *options: Any,
-) -> Iterator[tuple[Item, Result]]:
-    """Run `make(shard, atlas folder, model's copy, *options)` for each shard; results as they end."""
-    return cluster_map(client, make, shards, str(atlas.path.resolve()), copy, *options)

@@ -1,4 +1,4 @@
-"""Vectors of a model as one numbered table over the shards: the dense `row` of every vector."""
+"""Vectors of a model as one table over all shards, with a consecutive `row` number for every vector."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .float16 import to_single
 
 
 class VectorTable:
-    """Vectors `vectors/<model>/<modality>` as they stand now; `row` counts over parts in order.
+    """Current vectors in `vectors/<model>/<modality>`; `row` counts over parts in order.
 
     Parameters
     ----------
     atlas, model, modality
-        Which vectors; `model` is a model's name.
+        The vectors to open; `model` is a model name.
 
     Raises
     ------
     AtlasError
-        If there are no such vectors.
+        If the vectors do not exist.
     VectorIndexError
-        If no shard has a row, or the shards were made by different models.
+        If no shard has a row, or the shards come from different models.
     """
 
     def __init__(self, atlas: Atlas, model: str, modality: str) -> None:
@@ -43,7 +43,7 @@ class VectorTable:
         if not self.rows:
             raise VectorIndexError(
                 f"The {modality} vectors of '{model}' are {len(self.parts)} shards without a row: "
-                "every spectrum was set aside.",
+                "every spectrum was rejected.",
                 f"`specclip-search sql \"SELECT reason, count(*) FROM rejected_{modality} GROUP BY 1\"` says why.",
             )
 
@@ -53,12 +53,12 @@ class VectorTable:
 
     @cached_property
     def digest(self) -> str:
-        """The stage's digest, of the parts listed when this table was opened."""
+        """Digest of the stage, for the parts listed when this table was opened."""
         return text_digest(*(f"{part.number}:{part.digest}" for part in self.parts))
 
     @cached_property
     def model_digest(self) -> str:
-        """Digest of the weights that made the vectors."""
+        """Digest of the weights that produced the vectors."""
         found = sorted({str(part.extra.get("model_digest", "")) for part in self.parts})
         if len(found) > 1:
             raise VectorIndexError(
@@ -101,7 +101,7 @@ class VectorTable:
         return out
 
     def checked_rows(self, rows: np.ndarray) -> np.ndarray:
-        """`rows` as int64; a QueryError where one lies outside the table."""
+        """`rows` as int64; QueryError if one is outside the table."""
         wanted = np.asarray(rows)
         if wanted.size and not np.issubdtype(wanted.dtype, np.integer):
             raise QueryError(f"Rows must be integers; found {wanted.dtype}.", "Give int64 row numbers.")

@@ -1,1 +1,1 @@
-"""Which stars are strange, and why."""
+"""Anomaly search: which stars are unusual, and why."""

@@ -1,4 +1,4 @@
-"""The oddest stars of an atlas: one calibrated score a pair, its likely kind and the reason in words."""
+"""The most anomalous stars of an atlas: one calibrated score per pair, its likely kind and a reason in words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamp
 
@@ -32,13 +33,12 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-# raise when a formula changes: scores stored before are then computed again
+# increase when a formula changes: stored scores are then recomputed
 REVISION = 9
 DEFAULT_K = 32
 EXPLAIN_BELOW_P = 0.01
 WEIGHTS = load_weights(NAMES)
 TAILS = load_tails(NAMES)
-Progress = Callable[..., None]
 
 
 def anomalies(
@@ -52,27 +52,27 @@ def anomalies(
     by: str | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """The `top` oddest pairs.
+    """The `top` highest-scoring pairs.
 
-    Scores of all pairs are computed once and kept under `results/anomalies`; they are computed
+    Scores of all pairs are computed once and stored under `results/anomalies`. They are computed
     again when translations, vectors, `k` or the code's formulas have changed.
 
     Parameters
     ----------
     top
-        How many rows to return.
+        Number of rows to return.
     model
-        Whose vectors and translations; the active model by default.
+        Model of the vectors and translations; the active model by default.
     k
-        Neighbours that a star is compared with.
+        Number of neighbours that a star is compared with.
     group
-        One row a star, its oddest pair, with the number of its visits; else one row a pair.
+        Return one row per star, its highest-scoring pair, with the number of visits; else one row per pair.
     learn
-        Let verdicts that were given (see `specclip_search.queries.anomalies.verdicts`) move the ranks; scores and
-        p-values stay.
+        Let stored verdicts (see `specclip_search.queries.anomalies.verdicts`) change the ranks; scores and
+        p-values do not change.
     by
         Rank by the z of this quantity of `specclip_search.queries.anomalies.local_quantities.NAMES` instead of the
-        score; verdicts move nothing then.
+        score; verdicts are then ignored.
     progress
         Called with (done, total, note) while scores are computed.
 
@@ -82,20 +82,20 @@ def anomalies(
         rank, lrs_spec_id, xp_spec_id, source_id, score, p_value, q_value, kind, reason, then the
         translation errors, S/N, the two spectra's similarity, the z of every quantity (see
         `specclip_search.queries.anomalies.local_quantities`), n_visits, n_odd_visits (p < 0.01), verdict and learned
-        (-1 to 1) where verdicts were given, lrs_simulated, xp_simulated, and position and labels of the star.
+        (-1 to 1) if there are verdicts, lrs_simulated, xp_simulated, and position and labels of the star.
         `.attrs` names model, digests, version, options and the reference of the p-values.
 
     Raises
     ------
     QueryError
-        If there are no translation errors, or `top`, `k` or `by` is not usable.
+        If there are no translation errors, or `top`, `k` or `by` is invalid.
     VectorIndexError
         If an index is missing or stale.
     """
     if top < 1:
         raise QueryError(f"top must be at least 1; found {top}.", "Ask for one row or more.")
     if not 4 <= k <= 1000:
-        raise QueryError(f"k must lie between 4 and 1000; found {k}.", "32 neighbours are usual.")
+        raise QueryError(f"k must lie between 4 and 1000; found {k}.", "Use 32, the default.")
     if by is not None and by not in NAMES:
         raise QueryError(f"There is no quantity '{by}'.", f"Choose one of {', '.join(NAMES)}.")
     space = open_space(atlas, model)
@@ -108,7 +108,7 @@ def anomalies(
 
 
 def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = None) -> dict[str, Any]:
-    """Make sure that `results/anomalies` holds current scores; returns what their sidecars say of them."""
+    """Bring `results/anomalies` up to date; return the contents of the sidecars."""
     stage = space.atlas.results("anomalies")
     with stage.lock():
         parts = space.atlas.translations(space.model).parts()
@@ -138,7 +138,7 @@ def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = No
 
 
 def _inputs(space: Space, k: int) -> str:
-    """Digest of everything that the scores of any pair depend on."""
+    """Digest of everything the scores depend on."""
     digests = [space.index(modality).digest for modality in (LRS, XP)]
     return text_digest(
         str(REVISION),
@@ -219,12 +219,12 @@ def _store(
 def _explained(
     space: Space, pairs: PairTable, features: Features, scores: Scores, neighbours: dict[str, Neighbours]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kind and reason of every pair with a small p-value, empty text for the others."""
+    """Kind and reason of every pair with a small p-value; empty text for the others."""
     kind, reason = np.full(len(pairs), "", dtype=object), np.full(len(pairs), "", dtype=object)
     chosen = np.flatnonzero(scores.p_value < EXPLAIN_BELOW_P)
-    # a small atlas has few p-values below the limit; its oddest stars deserve words all the same
-    oddest = np.argsort(-scores.score, kind="stable")[:100]
-    chosen = np.union1d(chosen, oddest)
+    # a small atlas has few p-values below the limit; explain its highest-scoring stars anyway
+    highest = np.argsort(-scores.score, kind="stable")[:100]
+    chosen = np.union1d(chosen, highest)
     for i, evidence in zip(chosen, gather(space, pairs, features, scores.parts, neighbours, chosen), strict=True):
         kind[i], reason[i] = explain(evidence)
     return kind, reason

@@ -1,9 +1,9 @@
-"""What the broad-band shapes of a pair's two spectra say: LAMOST's raw flux against Gaia XP.
+"""Quantities from the broad-band shapes of a pair: raw LAMOST flux against Gaia XP.
 
-Both saw the same star behind the same dust, so ln(LRS/XP) in broad bands is LAMOST's calibration
-error alone, some 10 % and smooth, and what the model never sees: its input is divided by its
-continuum. The differences are freed of S/N and colour, and judged under a covariance learned from
-the atlas's own pairs in groups of like XP S/N.
+Both instruments observe the same star behind the same dust, so ln(LRS/XP) in broad bands is LAMOST's calibration
+error alone, about 10 % and smooth. The model never sees it, because its input is divided by its
+continuum. The differences are corrected for S/N and colour, and tested under a covariance learned from
+the atlas's own pairs in groups of similar XP S/N.
 
 * ``color``: the three leading shapes of that covariance, which dust and temperature also change;
   large for the spectrum of another star;
@@ -34,7 +34,7 @@ STEP = np.where(BAND_CENTRES > JOIN, 0.5, -0.5)
 def broad_band(
     lrs_sed: np.ndarray, xp_sed: np.ndarray, covariates: np.ndarray, learn: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Raw quantities by name, large where odd; all 0 where fewer than 300 pairs can be learned from.
+    """Raw quantities by name, large for anomalies; all 0 if fewer than 300 pairs can be learned from.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def broad_band(
     covariates
         (N, c) log10 S/N of LRS and XP, colour.
     learn
-        (N,) bool: pairs that may teach.
+        (N,) bool: pairs that may be learned from.
 
     Returns
     -------
@@ -63,23 +63,23 @@ def broad_band(
     for number in range(int(group.max()) + 1):
         own = group == number
         middle, covariance = _covariance(apart[own & learn])
-        found = _judged(apart[own] - middle, covariance)
+        found = _tested(apart[own] - middle, covariance)
         for name in NAMES:
             result[name][own] = found[name]
     return {name: np.where(known, values, np.median(values[learn])) for name, values in result.items()}
 
 
 def _groups(log_snr: np.ndarray, learn: np.ndarray) -> np.ndarray:
-    """(N,) number of each pair's group of like XP S/N, as many learning pairs in each."""
+    """(N,) index of each pair's group of similar XP S/N, with equal numbers of learning pairs."""
     count = int(np.clip(learn.sum() // PAIRS_A_GROUP, 1, MOST_GROUPS))
     ends = np.nanquantile(log_snr[learn], np.linspace(0, 1, count + 1)[1:-1])
     return np.asarray(np.searchsorted(ends, np.nan_to_num(log_snr)), dtype=np.int64)
 
 
 def _covariance(apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median and covariance (15, 15) of differences clipped at 4 sigma, the oddest twentieth left out.
+    """Median and covariance (15, 15) of differences clipped at 4 sigma, without the most extreme 5 %.
 
-    A band that fewer than 100 pairs know is taken to vary as the others do, by itself.
+    A band with fewer than 100 values gets the typical variance of the others and no covariance.
     """
     keep = np.ones(len(apart), dtype=bool)
     for _ in range(ROUNDS):
@@ -93,15 +93,15 @@ def _covariance(apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         covariance = np.where(count >= LEAST_KNOWN, clipped.T @ clipped / np.maximum(count, 1), 0.0)
         covariance[rare, rare] = usual**2
         spread, axes = np.linalg.eigh(covariance)
-        # of entries with different members the matrix need not be positive
+        # entries computed from different pairs may give a matrix that is not positive definite
         covariance = (axes * np.maximum(spread, FLOOR**2)) @ axes.T
-        chi2 = _judged(apart - middle, covariance)["calibration"]
+        chi2 = _tested(apart - middle, covariance)["calibration"]
         keep = chi2 <= np.quantile(chi2, KEPT)
     return middle, covariance
 
 
-def _judged(apart: np.ndarray, covariance: np.ndarray) -> dict[str, np.ndarray]:
-    """Quantities of pairs that know the same bands together, by the part of the covariance of these."""
+def _tested(apart: np.ndarray, covariance: np.ndarray) -> dict[str, np.ndarray]:
+    """Quantities of pairs, grouped by available bands, with the covariance of these bands."""
     result = {name: np.zeros(len(apart)) for name in NAMES}
     patterns, member = np.unique(np.isfinite(apart), axis=0, return_inverse=True)
     for number, bands in enumerate(patterns):

@@ -1,4 +1,4 @@
-"""What the reasons of the oddest pairs are written from: quality of their spectra, labels of their neighbours."""
+"""Evidence for the reasons of the highest-scoring pairs: quality of their spectra, labels of their neighbours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gather(
     neighbours: dict[str, Neighbours],
     chosen: np.ndarray,
 ) -> list[Evidence]:
-    """Evidence of the chosen pairs, in their order."""
+    """Evidence for the chosen pairs, in their order."""
     windows = _window_sets()
     quality = _quality(space, pairs, chosen)
     labels = _neighbour_labels(space, pairs, neighbours, chosen)

@@ -1,21 +1,21 @@
-"""Quantities of a pair that are judged against the whole atlas rather than its neighbours.
+"""Quantities of a pair that are compared with the whole atlas rather than with its neighbours.
 
-Odd stars of one kind are each other's neighbours; what the laws of residuals (see
-`specclip_search.queries.translation.residual_covariance`) and the matched filters measure is therefore freed of S/N,
+Unusual stars of one kind are each other's neighbours. The measures from residual models (see
+`specclip_search.queries.translation.residual_covariance`) and matched filters are therefore corrected for S/N,
 colour, velocity and dust by running medians, and then compared with all stars.
 
-* ``lrs_free``, ``xp_free``, ``lrs_own``, ``xp_own``: half the log of chi2 under the laws;
+* ``lrs_free``, ``xp_free``, ``lrs_own``, ``xp_own``: half the log of chi2 under the residual models;
 * ``..._peak``: log of the strongest narrow feature in sigma;
 * ``emission``, ``s_process``, ``alpha``, ``carbon``, ``helium``: matched filters, both kinds of
-  residual averaged; emission and carbon take half of XP's to LRS's;
-* ``double_lined``: what a second, moved set of lines explains;
+  residual averaged; for emission and carbon half of the XP value is added to that of LRS;
+* ``double_lined``: improvement of the fit by a second, shifted set of lines;
 * ``color``, ``calibration``, ``join``: raw LRS flux against XP in broad bands (see
   `specclip_search.queries.anomalies.broad_band`);
-* ``match``: how little both spectra look like one star's (see `specclip_search.queries.anomalies.match_network`);
+* ``match``: evidence that the spectra are of different stars (see `specclip_search.queries.anomalies.match_network`);
 * ``labels``: chi2 of the labels that both vectors' estimators give, where the model has estimators;
 * ``lrs_rarity``: how sparsely the LRS space is populated around a star, whatever its neighbours are
-  (see `specclip_search.queries.anomalies.rarity`), freed of S/N and velocity alone;
-* ``identity``: what these and the distances of `specclip_search.queries.anomalies.local_quantities` say together, see
+  (see `specclip_search.queries.anomalies.rarity`), corrected for S/N and velocity only;
+* ``identity``: combination of these and the distances of `specclip_search.queries.anomalies.local_quantities`, see
   `specclip_search.queries.anomalies.identity`.
 """
 
@@ -51,9 +51,9 @@ LEAST_SPREAD = 1e-6
 
 
 def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and (N,) raw quantities, high where odd; those that cannot be had are all 0; `learn` as everywhere.
+    """Names and (N,) raw quantities, high for anomalies; unavailable ones are all 0. `learn` as in `quantities`.
 
-    One after the other, so that they are never all held.
+    Yielded one at a time to limit memory.
     """
     for name in TOTALS:
         yield name, 0.5 * np.log(np.maximum(pairs.values[f"{name}_chi2"], 1e-6))
@@ -69,13 +69,13 @@ def global_quantities(space: Space, pairs: PairTable, learn: np.ndarray) -> Iter
 
 
 def _pattern(pairs: PairTable, side: str, name: str) -> np.ndarray:
-    """(N,) a matched filter's sigma, both kinds of residual averaged."""
+    """(N,) matched filter in sigma, averaged over both kinds of residual."""
     column = pairs.pattern_names[side].index(name)
     return np.asarray(0.5 * (pairs.patterns[f"{side}_free"][:, column] + pairs.patterns[f"{side}_own"][:, column]))
 
 
 def standardised(raw: np.ndarray, covariates: np.ndarray, learn: np.ndarray) -> np.ndarray:
-    """(N,) robust z once S/N, colour, velocity and dust are taken out; 0 for a quantity that never varies."""
+    """(N,) robust z corrected for S/N, colour, velocity and dust; 0 for a constant quantity."""
     if np.ptp(raw) < LEAST_SPREAD:
         return np.zeros(len(raw))
     trend = fit_trend(raw[learn], covariates[learn])
@@ -94,7 +94,7 @@ def _from_vectors(space: Space, pairs: PairTable, learn: np.ndarray) -> Iterator
 
 
 def _reader(space: Space, modality: str, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Takes numbers of pairs and gives their float32 vectors."""
+    """Return a function from pair indices to their float32 vectors."""
     index = space.index(modality)
 
     def read(chosen: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Are two spectra one star's? What every quantity says of it, added up as it is worth.
+"""Combined evidence that two spectra belong to different stars: a weighted sum of quantities.
 
-A wrong match shows a little in each of five quantities: of a sum, unlike of the score's high power,
-weak signals add up and noise averages out. Each counts by its inverse hyperbolic sine, in proportion
-while it is small and as its logarithm where it is far out, and by a weight of its own. The sum is a
+A wrong match shows weakly in each of five quantities. In a sum, unlike in the high power of the score,
+weak signals add up and noise averages out. Each enters as its inverse hyperbolic sine, linear
+for small and logarithmic for large values, with a weight of its own. The sum is a
 log likelihood ratio; `specclip_search.queries.evaluation.learn_weights` sets the weights by logistic regression.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILE = "identity.json"
 IDENTITY = ("mutual", "disagreement", "color", "match", "labels")
 LOW, HIGH = -3.0, 60.0
-# where a quantity stops to count in proportion, in sigma
+# where the arsinh turns from linear to logarithmic, in sigma
 KNEE = 2.0
 
 
@@ -39,12 +39,12 @@ def bent(z: np.ndarray) -> np.ndarray:
 
 
 def identity_sum(z: np.ndarray) -> np.ndarray:
-    """(N,) log likelihood ratio, but for a constant, of two stars against one.
+    """(N,) log likelihood ratio, up to a constant, of two stars against one.
 
     Parameters
     ----------
     z
-        (N, 5) robust z in the order of `IDENTITY`; 0 where a quantity is not known.
+        (N, 5) robust z in the order of `IDENTITY`; 0 where a quantity is unknown.
     """
     return bent(z) @ np.array(load_identity())
 

@@ -1,6 +1,6 @@
-"""The list that a user sees, made from stored scores: best rows, visits grouped, verdicts heeded.
+"""The list of anomalies shown to the user, from the scores stored under `results/anomalies`.
 
-Scores of all pairs as stored under `results/anomalies`.
+Selects the top rows, groups visits of a star and applies verdicts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..space.space import Space
 
 FIRST = ["lrs_spec_id", "xp_spec_id", "source_id", "score", "p_value", "q_value", "kind", "reason"]
-# verdicts can lift a pair from this far down the list
+# verdicts can raise a pair from at most this far down the list
 LEARNING_POOL = 5000
 ODD_P = 0.01
 
@@ -67,9 +67,9 @@ def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None, by: s
 
 
 def best_rows(space: Space, top: int, group: bool, by: str = "score") -> pa.Table:
-    """The `top` stored rows of highest score, or of another column; equal ones in the order of the ids.
+    """The `top` stored rows by score or another column; ties in order of the ids.
 
-    With `group` one row a star, with `n_visits` (its pairs) and `n_odd_visits` (those of p < 0.01).
+    With `group`, one row per star, with `n_visits` (its pairs) and `n_odd_visits` (those of p < 0.01).
     """
     stage = space.atlas.results("anomalies")
     if not stage.exists:
@@ -93,7 +93,7 @@ def best_rows(space: Space, top: int, group: bool, by: str = "score") -> pa.Tabl
 
 
 def _take(space: Space, rows: np.ndarray) -> pa.Table:
-    """Stored rows by their number over all shards, in the order asked for; one shard in memory."""
+    """Stored rows by their index over all shards, in the requested order; one shard in memory at a time."""
     pieces, owners, start = [], [], 0
     for part in space.atlas.results("anomalies").parts():
         here = np.flatnonzero((rows >= start) & (rows < start + part.rows))
@@ -112,7 +112,7 @@ def _moved_score(table: pa.Table, by: str) -> np.ndarray:
 
 
 def _with_verdicts(space: Space, table: pa.Table, rows: dict[str, np.ndarray], verdicts: Verdicts) -> pa.Table:
-    """Append `verdict` (null where none was given) and `learned`, how far verdicts move each row."""
+    """Append `verdict` (null if none was given) and `learned`, the shift of each row by verdicts."""
     vectors = np.concatenate(
         [space.index(LRS).vectors(rows["lrs"]), space.index(XP).vectors(rows["xp"])], axis=1
     ) / np.sqrt(2)
@@ -167,7 +167,7 @@ DESCRIPTIONS = {
 
 
 def anomalies_schema() -> pa.Schema:
-    """Columns of `results/anomalies`, one row a pair."""
+    """Columns of `results/anomalies`, one row per pair."""
     f32 = pa.float32()
     keys = [
         described("lrs_spec_id", pa.int64(), "LAMOST obsid", ucd="meta.id;meta.main"),

@@ -1,6 +1,6 @@
-"""What makes a pair odd: quantities measured against the pair's own nearest neighbours, and against all.
+"""Quantities for the anomaly score, compared with a pair's nearest neighbours and with all pairs.
 
-Eight quantities, each large when something is wrong:
+There are eight local quantities, each large for anomalies:
 
 * ``lrs_error``, ``xp_error``: half the log of the translation's reduced chi2, each direction;
 * ``lrs_window``, ``xp_window``: the largest |residual| of a spectral window, in sigma;
@@ -9,12 +9,12 @@ Eight quantities, each large when something is wrong:
 * ``disagreement``: log distance between a star's vector and those of the stars that its *other*
   spectrum is like; for two spectra of different stars it is large although each has close neighbours.
 
-Each is first freed of its dependence on both S/N and colour (running medians over the atlas),
+Each is first corrected for its dependence on both S/N and colour (running medians over the atlas),
 then compared with the same quantity of the neighbours: an LRS error with those of the XP
-neighbours (the same prediction was asked of them), an XP error with those of the LRS neighbours.
-Neighbours of like S/N count most; other visits of the same star do not count.
+neighbours (for which the same prediction was made), an XP error with those of the LRS neighbours.
+Neighbours of similar S/N have the largest weights; other visits of the same star are excluded.
 
-What is judged against the whole atlas stands in `specclip_search.queries.anomalies.global_quantities`.
+For quantities compared with the whole atlas see `specclip_search.queries.anomalies.global_quantities`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ LOCAL_NAMES = (
     "lrs_error", "xp_error", "lrs_window", "xp_window", "lrs_isolation", "xp_isolation", "mutual", "disagreement",
 )  # fmt: skip
 NAMES = (*LOCAL_NAMES, *GLOBAL_NAMES)
-# whose neighbours each quantity is compared with
+# instrument whose neighbours each quantity is compared with
 SIDE = {"lrs_error": XP, "xp_error": LRS, "lrs_isolation": LRS, "xp_isolation": XP, "mutual": LRS, "disagreement": XP}
-# rare stars have rare colors: freed of color, rarity would be freed of itself
+# rare stars have rare colors: correcting for color would remove rarity itself
 RARITY_COVARIATES = [0, 1, 3]
 BLOCK_ROWS = 8192
 NEAREST_PARTNERS = 8
@@ -52,12 +52,12 @@ Tick = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Neighbours of every pair in one instrument that are pairs themselves.
+    """Neighbours in one instrument that are themselves pairs, for every pair.
 
     Attributes
     ----------
     pair
-        (N, k) int32 pair numbers, -1 where a neighbour is no pair or the same star.
+        (N, k) int32 pair indices, -1 if a neighbour is not a pair or is the same star.
     kth_similarity
         (N,) float32 cosine to the k-th neighbour of any kind.
     """
@@ -69,14 +69,14 @@ class Neighbours:
 def pair_neighbours(
     pairs: PairTable, modality: str, blocks: Iterable[tuple[slice, np.ndarray, np.ndarray]], k: int, total: int
 ) -> Neighbours:
-    """From the vector rows near each pair's own spectrum to pairs.
+    """Map vector rows near each pair's own spectrum to pairs.
 
     Parameters
     ----------
     blocks
-        Which pairs, (n, k) rows of their neighbours, -1 where there are fewer, and (n, k) cosines; all pairs in turn.
+        Blocks of pairs, (n, k) rows of their neighbours padded with -1, and (n, k) cosines.
     total
-        Number of the instrument's vectors.
+        Number of vectors of the instrument.
     """
     lookup = pairs.pair_of_row(modality, total)
     result = Neighbours(np.full((len(pairs), k), -1, dtype=np.int32), np.zeros(len(pairs), dtype=np.float32))
@@ -90,20 +90,20 @@ def pair_neighbours(
 
 
 def log_distance(similarity: np.ndarray) -> np.ndarray:
-    """Half the log of 1 - cosine, the cosine kept below 1 - 1e-6."""
+    """Half the log of 1 - cosine, with the cosine limited to 1 - 1e-6."""
     return 0.5 * np.log(np.maximum(1.0 - similarity.astype(np.float64), 1e-6))
 
 
 @dataclass(frozen=True)
 class Features:
-    """Robust z of every quantity against the neighbours, and windows freed of what neighbours share.
+    """Robust z of every quantity, and window residuals corrected for those of the neighbours.
 
     Attributes
     ----------
     z
         (N, m) float32 in the order of `NAMES`; finite.
     lrs_windows, xp_windows
-        (N, w) float32 window residuals in robust sigma against the neighbours'.
+        (N, w) float32 window residuals relative to the neighbours, in robust sigma.
     mutual_similarity
         (N,) float32 cosine of the star's two centred vectors.
     """
@@ -152,7 +152,7 @@ def compute_features(
         z[:, column] = against_neighbours(
             raw[name][:, None], plain if name in IDENTITY else covariates, learn, neighbours[side].pair, weights[side]
         )[:, 0]
-    # the sum of what tells two stars apart comes last: it is made of the others
+    # the identity sum comes last because it combines the others
     for name, values in global_quantities(space, pairs, learn):
         z[:, NAMES.index(name)] = standardised(values, _free_of(name, covariates), learn)
     z[:, NAMES.index("identity")] = _identity(np.nan_to_num(z), learn)
@@ -160,9 +160,9 @@ def compute_features(
 
 
 def _free_of(name: str, covariates: np.ndarray) -> np.ndarray:
-    """Columns of the covariates that a quantity judged against all stars is freed of.
+    """Columns of the covariates that a global quantity is corrected for.
 
-    Of another star's spectrum, velocity and dust are no nuisance: only S/N and colour are taken out.
+    For wrong matches velocity and dust are signal, so only S/N and colour are corrected for.
     """
     if name == "lrs_rarity":
         return covariates[:, RARITY_COVARIATES]
@@ -170,14 +170,14 @@ def _free_of(name: str, covariates: np.ndarray) -> np.ndarray:
 
 
 def _identity(z: np.ndarray, learn: np.ndarray) -> np.ndarray:
-    """(N,) robust z of `identity_sum` against all: its parts are freed of S/N and colour already."""
+    """(N,) robust z of `identity_sum` against all; its parts are already corrected for S/N and colour."""
     total = identity_sum(z[:, [NAMES.index(name) for name in IDENTITY]])
     middle, sigma = median_and_sigma(total[learn])
     return np.asarray((total - middle) / max(float(sigma), 1e-6))
 
 
 def snr_weights(log_snr: np.ndarray, pair: np.ndarray) -> np.ndarray:
-    """(N, k) float32 weight of each neighbour by its difference in log S/N; 0 where it is no pair."""
+    """(N, k) float32 weight of each neighbour by its difference in log S/N; 0 if it is not a pair."""
     difference = (log_snr[np.maximum(pair, 0)] - log_snr[:, None]) / SNR_WIDTH_DEX
     weight = np.exp(-0.5 * np.nan_to_num(difference) ** 2) + SNR_FLOOR
     return np.where(pair >= 0, weight, 0.0).astype(np.float32)
@@ -186,7 +186,7 @@ def snr_weights(log_snr: np.ndarray, pair: np.ndarray) -> np.ndarray:
 def against_neighbours(
     values: np.ndarray, covariates: np.ndarray, learn: np.ndarray, pair: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """(N, m) quantities to robust z: S/N and colour taken out, then the neighbours' location and scale."""
+    """(N, m) quantities to robust z: corrected for S/N and colour, then for the neighbours' location and scale."""
     result = np.zeros(values.shape, np.float32)
     for column in range(values.shape[1]):
         own = np.asarray(values[:, column], dtype=np.float64)
@@ -203,7 +203,7 @@ def against_neighbours(
 def _vector_distances(
     space: Space, pairs: PairTable, neighbours: dict[str, Neighbours], tick: Tick | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine of each star's two vectors, and log distance to the partners of its neighbours, both ways averaged."""
+    """Cosine of each star's two vectors, and mean log distance to its neighbours' partners."""
     lrs_index, xp_index = space.index(LRS), space.index(XP)
     mutual = np.zeros(len(pairs), np.float32)
     disagreement = np.zeros(len(pairs), np.float64)
@@ -234,6 +234,6 @@ def _partner_distance(own: np.ndarray, index: object, partner_row: np.ndarray, p
 
 
 def _first_valid(pair: np.ndarray, count: int) -> np.ndarray:
-    """(n, count) the first members of each row that are not -1, -1 where there are fewer."""
+    """(n, count) the first members of each row that are not -1, padded with -1."""
     order = np.argsort(pair < 0, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(pair, order, axis=1)

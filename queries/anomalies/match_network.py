@@ -1,13 +1,13 @@
-"""Do two spectra belong to one star? A small network that learns it from the atlas's own pairs.
+"""Probability that two spectra belong to one star, from small networks trained on the atlas's own pairs.
 
-Vectors of the two instruments lie near each other, but how near differs from star to star, and
-what cannot be told from one instrument (velocity, dust) moves only one of them. Two small networks
-f and g bring both, with the broad-band shapes that vectors know nothing of, to 64 numbers in which
--|f(a) - g(b)|^2 tells true pairs from all others of a batch (InfoNCE both ways: van den Oord, Li &
+Vectors of the two instruments are close to each other, but the distance varies from star to star, and
+properties seen by one instrument only (velocity, dust) shift only one of them. Two small networks
+f and g map both, with the broad-band shapes that vectors do not contain, to 64 numbers in which
+-|f(a) - g(b)|^2 separates true pairs from all others of a batch (InfoNCE in both directions: van den Oord, Li &
 Vinyals 2018; Radford et al. 2021). The score is the
 log of how much less likely the partner is than an average spectrum of the atlas,
-min over both sides of log sum_j exp(l(a, b_j)) - l(a, b). Pairs are judged by networks that never
-saw their star: three parts, each judged by the one that learned from the other two.
+min over both sides of log sum_j exp(l(a, b_j)) - l(a, b). Pairs are scored by networks that never
+saw their star: three folds, each scored by the networks trained on the other two.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEAST_SPREAD = 0.01
 
 
 class _Side:
-    """Principal components of one instrument's vectors, S/N and broad-band shape, as a network takes them."""
+    """Network inputs of one instrument: principal components of its vectors, S/N and broad-band shape."""
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.mean = vectors.mean(axis=0)
@@ -62,23 +62,23 @@ def mismatch(
     shapes: tuple[np.ndarray, np.ndarray] | None = None,
     seed: int = 0,
 ) -> np.ndarray | None:
-    """How little two spectra look like one star's.
+    """Score of two spectra being of different stars.
 
     Parameters
     ----------
     lrs_vectors, xp_vectors
-        Take numbers of pairs (n,) and give their vectors (n, dim): never all are held at once.
+        Functions from pair indices (n,) to vectors (n, dim), so that not all are held at once.
     log_snr
         (N, 2) log10 S/N of both spectra.
     source_id
-        (N,) int64. Acceptance stars teach nothing.
+        (N,) int64. Acceptance stars are not used for training.
     shapes
         (N, 15) broad-band levels of LRS and XP (see `specclip_search.preparation.bands`), NaN where unknown.
 
     Returns
     -------
     np.ndarray or None
-        (N,) float64, high where they do not belong together; None where the atlas has too few pairs to learn from.
+        (N,) float64, high for different stars; None if the atlas has too few pairs to train on.
     """
     able = first_visits(source_id) & (split_of(source_id) != ACCEPTANCE_SPLIT)
     if able.sum() < LEAST_PAIRS:
@@ -108,14 +108,14 @@ def mismatch(
                     zip(networks, sides, (lrs_vectors, xp_vectors), strict=True)
                 )
             )
-            result[rows] = _judge(a, b, background)
+            result[rows] = _match_scores(a, b, background)
     return result
 
 
 def _scaled(
     shapes: tuple[np.ndarray, np.ndarray] | None, able: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both instruments' levels in robust sigma of XP's, so that their difference keeps its meaning; 0 where unknown."""
+    """Both instruments' levels in robust sigma of XP's, preserving their differences; 0 where unknown."""
     if shapes is None or not np.isfinite(shapes[1][able]).any():
         return np.zeros((count, 0), np.float32), np.zeros((count, 0), np.float32)
     middle, sigma = median_and_sigma(shapes[1][able].astype(np.float64))
@@ -123,7 +123,7 @@ def _scaled(
     return lrs.astype(np.float32), xp.astype(np.float32)
 
 
-def _judge(a: np.ndarray, b: np.ndarray, background: list[np.ndarray]) -> np.ndarray:
+def _match_scores(a: np.ndarray, b: np.ndarray, background: list[np.ndarray]) -> np.ndarray:
     from scipy.special import logsumexp
 
     own = -np.square(a - b).sum(axis=1)
@@ -142,7 +142,7 @@ def _network(inputs: int) -> nn.Module:
 
 
 def _train(lrs: np.ndarray, xp: np.ndarray, seed: int) -> list[nn.Module]:
-    """Both networks, trained together; the same numbers give the same networks."""
+    """Both networks, trained together; the same inputs give the same networks."""
     import torch
     from torch.nn.functional import cross_entropy
 

@@ -1,10 +1,9 @@
-"""The oddest spectra of one instrument by themselves: for spectra that have no partner.
+"""The most anomalous spectra of one instrument, with or without a partner in the other.
 
-Two questions are asked of a spectrum: does the model give it back from its own vector (total,
-strongest narrow feature, named patterns; see `specclip_search.queries.translation.residual_measures`), and has it
-close neighbours? Both are freed of S/N and of the place in the space, the first also compared with its neighbours.
-
-The list of one instrument's oddest spectra, as a user sees it.
+Two things are tested: how well the model reconstructs a spectrum from its own vector (total,
+strongest narrow feature, named patterns; see `specclip_search.queries.translation.residual_measures`), and whether it
+has close neighbours. Both are corrected for S/N and position in the space; the first is also compared with the
+neighbours' values.
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ import pyarrow.parquet as pq
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS
 from specclip_search.tables.provenance import stamp
 
 from ..space.neighbours import nearest_rows
 from ..space.space import open_space
-from ..statistics.learning_stars import learners
+from ..statistics.learning_stars import learning_rows
 from ..translation.double_lined import double_lined
-from ..translation.residual_measures import Measured, SpectrumLaw, learn
+from ..translation.residual_measures import SELF, Measured, SpectrumResidualModel, learn
 from ..translation.schema import PATTERNS, UNITS
 from .global_quantities import standardised
 from .local_quantities import against_neighbours, log_distance, snr_weights
@@ -52,7 +52,7 @@ Tick = Callable[[int], None]
 
 @dataclass(frozen=True)
 class WithinScores:
-    """Every spectrum of one instrument, in the order of its vectors.
+    """Scores of all spectra of one instrument, in the order of its vectors.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ def _place(space: Space, modality: str, total: int) -> np.ndarray:
 def _measure(space: Space, modality: str, star: np.ndarray, model: Any) -> tuple[Measured, np.ndarray, np.ndarray]:
     """Measures, the double-lined share (0 for XP) and S/N of every spectrum, in two passes: learn, then apply."""
     parts = space.atlas.vectors(space.model, modality).parts()
-    law = _learn(space, modality, parts, star, model)
+    residuals = _learn(space, modality, parts, star, model)
     side, found, double, snr = _side(modality), [], [], []
     wavelength = _wavelength(modality)
     for part in parts:
@@ -140,7 +140,7 @@ def _measure(space: Space, modality: str, star: np.ndarray, model: Any) -> tuple
             table = pa.Table.from_batches([batch])
             flux, noise = _arrays(table)
             given = np.asarray(model.reconstruct(modality, flux.astype(np.float32)), dtype=np.float64)
-            found.append(law.measure(side, "own", flux, noise, given))
+            found.append(residuals.measure(side, SELF, flux, noise, given))
             double.append(double_lined(flux, noise, given, wavelength) if modality == LRS else np.zeros(len(flux)))
             snr.append(table["snr"].to_numpy().astype(np.float64))
     names = ("chi2", "patterns", "peak", "peak_at")
@@ -148,12 +148,12 @@ def _measure(space: Space, modality: str, star: np.ndarray, model: Any) -> tuple
     return Measured(*columns), np.concatenate(double), np.concatenate(snr)
 
 
-def _learn(space: Space, modality: str, parts: list[Any], star: np.ndarray, model: Any) -> SpectrumLaw:
-    chosen, _ = learners(star, MIN_STARS, LEARNING_STARS)
+def _learn(space: Space, modality: str, parts: list[Any], star: np.ndarray, model: Any) -> SpectrumResidualModel:
+    chosen, _ = learning_rows(star, MIN_STARS, LEARNING_STARS)
     if len(chosen) == 0:
         raise QueryError(
             "Every spectrum belongs to the acceptance split, from which nothing may be learned.",
-            "Ingest more spectra: what is normal is learned from the others.",
+            "Ingest more spectra: normal spectra are learned from the others.",
         )
     start, pieces = 0, []
     for part in parts:
@@ -164,7 +164,7 @@ def _learn(space: Space, modality: str, parts: list[Any], star: np.ndarray, mode
             pieces.append(pq.ParquetFile(path).read(columns=["flux", "error"]).take(pa.array(here)))
     flux, noise = _arrays(pa.concat_tables(pieces))
     given = np.asarray(model.reconstruct(modality, flux.astype(np.float32)), dtype=np.float64)
-    return learn(_side(modality), "own", flux, noise, given)
+    return learn(_side(modality), SELF, flux, noise, given)
 
 
 def _arrays(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -188,18 +188,18 @@ def anomalies_within(
     k: int = 32,
     *,
     group: bool = True,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """The `top` oddest spectra of one instrument, with or without a partner in the other.
+    """The `top` highest-scoring spectra of one instrument, with or without a partner in the other.
 
     Parameters
     ----------
     model
         A model's name, a loaded model, or None for the atlas's active one.
     k
-        Neighbours that isolation and reconstruction error are judged by.
+        Number of neighbours for isolation and reconstruction error.
     group
-        One row a star, its oddest spectrum.
+        Return one row per star, its highest-scoring spectrum.
 
     Returns
     -------
@@ -211,14 +211,14 @@ def anomalies_within(
     Raises
     ------
     QueryError
-        If `top` or `k` is not usable or the instrument has no vectors.
+        If `top` or `k` is invalid or the instrument has no vectors.
     """
     from ..similar.similar import to_frame
     from ..views.annotate import annotate
     from ..views.connection import connect
 
     if top < 1 or not 4 <= k <= 1000:
-        raise QueryError(f"top must be at least 1, k between 4 and 1000; found {top} and {k}.", "100 and 32 are usual.")
+        raise QueryError(f"top must be at least 1, k between 4 and 1000; found {top} and {k}.", "Use 100 and 32.")
     loaded = None if model is None or isinstance(model, str) else model
     space = open_space(atlas, model if loaded is None else loaded.name)
     total = 2 * len(space.keys(modality)) if modality in space.modalities else 0
@@ -266,7 +266,7 @@ def _columns(found: WithinScores, modality: str, rows: np.ndarray) -> dict[str, 
 
 
 def within_reason(found: WithinScores, modality: str, row: int) -> str:
-    """Why a spectrum is odd, in words, the strongest ground first."""
+    """Reasons why a spectrum is anomalous, in words, strongest first."""
     z = dict(zip(found.names, found.z[row].tolist(), strict=True))
     side = "lrs" if modality == LRS else "xp"
     unit = "A" if UNITS[side] == "Angstrom" else UNITS[side]

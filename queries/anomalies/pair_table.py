@@ -21,19 +21,20 @@ if TYPE_CHECKING:
     from ..space.space import Space
 
 _SCALARS = ("lrs_chi2", "xp_chi2", "lrs_l1", "xp_l1", "lrs_mse", "xp_mse", "lrs_snr", "xp_snr", "xp_color")
-_LAWS = tuple(f"{side}_{kind}" for side in ("lrs", "xp") for kind in ("free", "own"))
-_LAW_SCALARS = (*(f"{law}_{name}" for law in _LAWS for name in ("chi2", "peak", "peak_at")), "rv", "reddening",
-                "double_lined")  # fmt: skip
+_RESIDUAL_KINDS = tuple(f"{side}_{kind}" for side in ("lrs", "xp") for kind in ("free", "own"))
+_RESIDUAL_SCALARS = (*(f"{kind}_{name}" for kind in _RESIDUAL_KINDS for name in ("chi2", "peak", "peak_at")),
+                     "rv", "reddening", "double_lined")  # fmt: skip
 _ID_COLUMNS = ("lrs_spec_id", "lrs_release", "xp_spec_id", "xp_release", "source_id")
-_MATRICES = ("lrs_window_sigma", "xp_window_sigma", *(f"{law}_patterns" for law in _LAWS), "lrs_sed", "xp_sed")
+_MATRICES = ("lrs_window_sigma", "xp_window_sigma", *(f"{kind}_patterns" for kind in _RESIDUAL_KINDS),
+             "lrs_sed", "xp_sed")  # fmt: skip
 _KEYS = (*_ID_COLUMNS, "lrs_row", "xp_row")
-# a velocity below this is hardly told from none
+# velocities below this are consistent with zero
 RV_STEP_KM_S = 20.0
 
 
 @dataclass(frozen=True)
 class PairTable:
-    """Pairs in the order of the translation shards, those whose two spectra have vectors.
+    """Pairs whose two spectra both have vectors, in the order of the translation shards.
 
     Attributes
     ----------
@@ -46,13 +47,13 @@ class PairTable:
     lrs_windows, xp_windows
         (N, w) float32 residuals of windows in sigma.
     patterns
-        (N, m) float32 matched filters in sigma by law (`lrs_free`, `lrs_own`, `xp_free`, `xp_own`).
+        (N, m) float32 matched filters in sigma by kind of residual (`lrs_free`, `lrs_own`, `xp_free`, `xp_own`).
     lrs_sed, xp_sed
         (N, 15) float32 broad-band shapes, NaN where unknown.
     part
-        (N,) number of the translation shard each pair stands in.
+        (N,) index of the translation shard of each pair.
     unembedded
-        How many pairs were left out because a spectrum has no vector yet.
+        Number of pairs left out because a spectrum has no vector yet.
     """
 
     lrs_spec_id: np.ndarray
@@ -90,7 +91,7 @@ class PairTable:
         if parts and "lrs_sed" not in pq.read_schema(parts[0].path).names:
             raise QueryError(
                 f"The translation errors of model '{space.model}' were made by an earlier version of the program.",
-                "Run `specclip-search translate` again; it makes those anew.",
+                "Run `specclip-search translate` again; it recomputes them.",
             )
         if not parts:
             raise QueryError(
@@ -99,7 +100,7 @@ class PairTable:
             )
         names = {side: _listed(parts[0], f"{side}_window_sigma", b"windows") for side in ("lrs", "xp")}
         patterns = {side: _listed(parts[0], f"{side}_free_patterns", b"patterns") for side in ("lrs", "xp")}
-        # a shard at a time: strings and lists of all pairs would take several times what is kept of them
+        # one shard at a time: strings and lists of all pairs would take several times the memory of what is kept
         pieces = [_piece(space, part) for part in parts]
         total = sum(part.rows for part in parts)
         joined: dict[str, np.ndarray] = {}
@@ -112,11 +113,11 @@ class PairTable:
             )
         return cls(
             **{name: joined[name] for name in _KEYS},
-            values={name: joined[name] for name in (*_SCALARS, *_LAW_SCALARS)},
+            values={name: joined[name] for name in (*_SCALARS, *_RESIDUAL_SCALARS)},
             lrs_windows=joined["lrs_window_sigma"],
             xp_windows=joined["xp_window_sigma"],
             window_names=names,
-            patterns={law: joined[f"{law}_patterns"] for law in _LAWS},
+            patterns={kind: joined[f"{kind}_patterns"] for kind in _RESIDUAL_KINDS},
             pattern_names=patterns,
             lrs_sed=joined["lrs_sed"],
             xp_sed=joined["xp_sed"],
@@ -126,14 +127,14 @@ class PairTable:
 
     @cached_property
     def covariates(self) -> np.ndarray:
-        """(N, 5) what a score must not follow: log10 S/N of both spectra, colour, log |velocity|, reddening."""
+        """(N, 5) covariates to correct for: log10 S/N of both spectra, colour, log |velocity|, reddening."""
         with np.errstate(divide="ignore", invalid="ignore"):
             snr = [np.log10(np.maximum(self.values[name], 0.1)) for name in ("lrs_snr", "xp_snr")]
         speed = np.log(np.abs(self.values["rv"]) + RV_STEP_KM_S)
         return np.column_stack([*snr, self.values["xp_color"], speed, self.values["reddening"]])
 
     def pair_of_row(self, modality: str, rows: int) -> np.ndarray:
-        """(rows,) int32 pair that a vector row belongs to, -1 where none; of several visits the best."""
+        """(rows,) int32 pair of each vector row, -1 if none; the best of several visits."""
         own = self.lrs_row if modality == LRS else self.xp_row
         order = np.argsort(np.nan_to_num(self.values["lrs_snr"]), kind="stable")
         result = np.full(rows, -1, dtype=np.int32)
@@ -142,8 +143,8 @@ class PairTable:
 
 
 def _piece(space: Space, part: Part) -> dict[str, np.ndarray]:
-    """What is kept of a shard's pairs whose spectra both have vectors, by name of the column."""
-    table = pq.ParquetFile(part.path).read([*_ID_COLUMNS, *_SCALARS, *_LAW_SCALARS, *_MATRICES])
+    """Columns of a shard's pairs whose spectra both have vectors, by column name."""
+    table = pq.ParquetFile(part.path).read([*_ID_COLUMNS, *_SCALARS, *_RESIDUAL_SCALARS, *_MATRICES])
     rows = {
         side: vector_rows(space.keys(modality), table[f"{side}_spec_id"], table[f"{side}_release"])
         for side, modality in (("lrs", LRS), ("xp", XP))
@@ -154,7 +155,7 @@ def _piece(space: Space, part: Part) -> dict[str, np.ndarray]:
         **{name: kept[name].to_numpy() for name in ("lrs_spec_id", "xp_spec_id", "source_id")},
         **{name: _shared_texts(kept[name]) for name in ("lrs_release", "xp_release")},
         **{f"{side}_row": rows[side][both] for side in rows},
-        **{name: kept[name].to_numpy().astype(np.float32) for name in (*_SCALARS, *_LAW_SCALARS)},
+        **{name: kept[name].to_numpy().astype(np.float32) for name in (*_SCALARS, *_RESIDUAL_SCALARS)},
         **{name: column_to_matrix(kept[name]) for name in _MATRICES},
         "part": np.full(int(both.sum()), part.number, dtype=np.int32),
     }
@@ -165,20 +166,20 @@ def _listed(part: Part, column: str, key: bytes) -> tuple[str, ...]:
 
 
 def _dictionary(texts: pa.ChunkedArray) -> tuple[list[str | None], np.ndarray]:
-    """Distinct texts, None last, and the (N,) place of each row's text among them."""
+    """Distinct texts, None last, and the (N,) index of each row's text among them."""
     encoded = texts.combine_chunks().dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
     return [*distinct, None], encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
 
 
 def _shared_texts(texts: pa.ChunkedArray) -> np.ndarray:
-    """(N,) object; rows of one text share one string, where a plain list holds a string a row."""
+    """(N,) object; equal rows share one string object to save memory."""
     distinct, codes = _dictionary(texts)
     return np.array(distinct, dtype=object)[codes]
 
 
 def vector_rows(keys: KeyTable, spec_id: pa.ChunkedArray, release: pa.ChunkedArray) -> np.ndarray:
-    """(N,) vector row of each (spec_id, release), -1 where it has none."""
+    """(N,) vector row of each (spec_id, release), -1 if there is none."""
     ids = spec_id.to_numpy()
     rows, queries = keys.all_rows_of(ids)
     number: dict[str | None, int] = {name: code for code, name in enumerate(keys.releases)}

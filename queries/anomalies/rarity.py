@@ -1,15 +1,15 @@
-"""How sparsely the space is populated around a star, whatever its neighbours are.
+"""Rarity: how sparsely the space is populated around a star, regardless of its neighbours.
 
-Isolation as `specclip_search.queries.anomalies.local_quantities` has it is compared with a star's own neighbours:
-stars of one rare kind, such as carbon-enhanced ones, are each other's neighbours and so look no odder than these.
-Here a star's distance is that to all stars. The space is whitened first (principal components of
-equal variance, so that a small direction such as that of carbon counts as much as temperature);
+The isolation of `specclip_search.queries.anomalies.local_quantities` is relative to a star's own neighbours:
+stars of one rare kind, such as carbon-enhanced ones, are each other's neighbours and do not stand out.
+Here distances to all stars are used. The space is whitened first (principal components of
+equal variance, so that a weak direction such as carbon counts as much as temperature);
 then the distance to the k-th neighbour in a sample is a measure of density (Loftsgaarden &
 Quesenberry 1965). k is a fixed share of the sample: a kind of stars rarer than this share cannot
 fill its own neighbourhood, however many stars the atlas holds.
 
 `rarity` still follows S/N and velocity a little; `specclip_search.queries.anomalies.global_quantities.standardised`
-frees it of them.
+corrects for both.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 
 Vectors = Callable[[np.ndarray], np.ndarray]
 
-# stars that the components are learned from, and stars that distances are measured to
+# number of stars for the components, and of stars that distances are measured to
 FIT_STARS, SAMPLE_STARS = 20_000, 4_000
 COMPONENTS = 50
 STARS_A_COMPONENT = 10
-# kinds rarer than this share of all stars stand out
+# kinds rarer than this fraction of all stars stand out
 SHARE = 0.004
 FEWEST_NEIGHBOURS = 2
-LEAST_VARIANCE = 1e-7  # of the first component's
+LEAST_VARIANCE = 1e-7  # relative to the first component
 BLOCK_ROWS = 2048
 
 
@@ -45,7 +45,7 @@ class Density:
     sample
         (n, c) float32 whitened vectors of the sample.
     neighbour
-        Which neighbour's distance is taken, counted from 1.
+        Index k of the neighbour whose distance is used, counted from 1.
     """
 
     mean: np.ndarray
@@ -59,9 +59,9 @@ class Density:
         Parameters
         ----------
         vectors
-            (n, dim), a block: a distance to every star of the sample is held.
+            (n, dim), one block: distances to every star of the sample are held in memory.
         inside
-            (n,) bool: stars of the sample (any visit): their nearest, themselves, does not count.
+            (n,) bool: stars of the sample (any visit): their nearest neighbour, themselves, is skipped.
         """
         own = (vectors @ self.whiten - self.mean @ self.whiten).astype(np.float32)
         squares = np.square(self.sample).sum(axis=1)
@@ -72,12 +72,12 @@ class Density:
 
 
 def fit_density(vectors: np.ndarray) -> Density | None:
-    """Density of the stars given, the first `SAMPLE_STARS` of which become the sample; None for too few.
+    """Density of the given stars, the first `SAMPLE_STARS` of which become the sample; None for too few.
 
     Parameters
     ----------
     vectors
-        (n, dim) one a star, in random order.
+        (n, dim), one per star, in random order.
     """
     count = len(vectors)
     if count < 2 * STARS_A_COMPONENT:
@@ -100,19 +100,19 @@ def rarity(vectors: Vectors, source_id: np.ndarray, learn: np.ndarray, seed: int
     Parameters
     ----------
     vectors
-        Takes rows (n,) of 0 .. N - 1 and gives their vectors (n, dim) of one instrument.
+        Function from rows (n,) in 0 .. N - 1 to vectors (n, dim) of one instrument.
     source_id
         (N,) int64.
     learn
-        (N,) bool, one row a star: those that components and sample may be drawn from (never acceptance).
+        (N,) bool, one row per star: stars for components and sample (never acceptance stars).
     seed
-        Of the draw.
+        Random seed.
 
     Returns
     -------
     np.ndarray
-        (N,) float64, high where stars are rare; all 0 where there are too few to learn from.
-        Memory holds `FIT_STARS` vectors and a block, however large N is.
+        (N,) float64, high for rare stars; all 0 if there are too few to learn from.
+        Memory is bounded by `FIT_STARS` vectors and one block.
     """
     usable = np.flatnonzero(learn)
     drawn = np.random.default_rng(seed).permutation(usable)[:FIT_STARS]

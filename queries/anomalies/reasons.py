@@ -1,4 +1,4 @@
-"""Why a pair is odd: its likely kind and the reason in words, with window, sign and sigma."""
+"""Likely kind of an anomalous pair and the reason in words, with window, sign and sigma."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ APART = ("disagreement", "mutual", "color", "match", "labels", "identity")
 CLEAR_Z = 5.0
 APART_Z = 3.0
 AGREE_Z = 2.0
-# windows are some fifty: the largest of a normal star reaches 3.3 sigma now and then
+# there are about fifty windows: the largest residual of a normal star sometimes reaches 3.3 sigma
 LEAST_Z = 3.5
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that is known of one pair when its reason is written.
+    """Evidence for one pair from which its reason is written.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Evidence:
     names, centres, units
         Windows' names, middles and units by instrument.
     quality
-        Numbers of the spectra's quality by name, for example `good_fraction`, `lrs_snr`.
+        Quality measures of the spectra by name, for example `good_fraction`, `lrs_snr`.
     labels
         Median labels of the neighbours in each instrument: name -> (LRS, XP), with their scatter.
     """
@@ -55,7 +55,7 @@ PATTERN_WORDS = {
     "helium": "helium lines stronger than predicted",
     "double_lined": "two sets of lines, moved against each other: a double-lined binary",
 }
-# a pattern is named where it stands out this far and is a fair part of what stands out most
+# a pattern is named if it is this significant and a fair fraction of the most significant quantity
 PATTERN_Z, PATTERN_SHARE = 6.0, 0.5
 SHAPE_SHARE = 0.7
 
@@ -73,12 +73,12 @@ def explain(evidence: Evidence) -> tuple[str, str]:
 
 
 def is_wrong_match(evidence: Evidence) -> bool:
-    """Two spectra that do not belong together, though each is like many others.
+    """Whether the two spectra belong to different stars, each similar to many others.
 
-    The stars that one spectrum is like have partners unlike the other spectrum, clearly and more
-    so than either spectrum is isolated; and *both* translations fail over several kinds of
-    windows. A peculiar star fails so only where its peculiar spectrum is translated from: of an
-    emission star the LRS spectrum that XP predicts is wrong in the hydrogen lines alone.
+    The stars similar to one spectrum have partners unlike the other spectrum, clearly and more
+    so than either spectrum is isolated, and *both* translations fail over several kinds of
+    windows. A peculiar star fails only when translated from its peculiar spectrum: for an
+    emission-line star the LRS spectrum predicted from XP is wrong only in the hydrogen lines.
     """
     z = evidence.z
     apart = max(z[name] for name in APART)
@@ -96,7 +96,7 @@ def _broad(evidence: Evidence, side: str) -> bool:
 
 
 def instrument_flags(evidence: Evidence) -> list[str]:
-    """What in the data themselves may have made the pair odd."""
+    """Data problems that may explain the anomaly."""
     quality, flags = evidence.quality, []
     for side, label in (("lrs", "LRS"), ("xp", "XP")):
         good = quality.get(f"{side}_good_fraction", 1.0)
@@ -113,7 +113,7 @@ def instrument_flags(evidence: Evidence) -> list[str]:
 
 
 def _shape_flags(evidence: Evidence) -> list[str]:
-    """Raw LRS flux against XP in broad bands: a bad join of the arms, or a calibration that went wrong."""
+    """Raw LRS flux against XP in broad bands: a bad join of the arms, or a wrong calibration."""
     z, largest = evidence.z, max(evidence.parts.values())
     if z["join"] >= CLEAR_Z and evidence.parts["join"] >= SHAPE_SHARE * largest:
         return [f"LRS's blue and red arm are joined with a step at 5900 A ({z['join']:.0f} sigma against XP)"]
@@ -123,7 +123,7 @@ def _shape_flags(evidence: Evidence) -> list[str]:
 
 
 def _calibration_flags(evidence: Evidence) -> list[str]:
-    """Residuals of one instrument's level alone, with its lines in order: flux calibration."""
+    """Residuals in the level of one instrument with its lines as predicted: flux calibration."""
     for side, label in (("lrs", "LRS"), ("xp", "XP")):
         z, names = evidence.windows[side], evidence.names[side]
         level = np.array([family(name) == "continuum" for name in names])
@@ -153,7 +153,7 @@ def _wrong_match_words(evidence: Evidence) -> str:
 
 
 def _window_words(evidence: Evidence) -> str:
-    """The strongest window of either instrument, and whether the other instrument shows the same."""
+    """The strongest window of either instrument, and whether the other instrument confirms it."""
     side, strength = _telling_side(evidence)
     if strength < LEAST_Z:
         return ""
@@ -173,10 +173,10 @@ def _window_words(evidence: Evidence) -> str:
 
 
 def _telling_side(evidence: Evidence) -> tuple[str, float]:
-    """The instrument whose windows tell the reason, and its largest |z|.
+    """The instrument whose windows explain the anomaly, and its largest |z|.
 
-    What is peculiar in one spectrum spoils all of the other that is predicted from it: where one
-    residual is of one kind of line and the other broad, the narrow one is the cause.
+    A peculiarity in one spectrum affects the whole prediction of the other. If one
+    residual is in one kind of line and the other is broad, the narrow one is the cause.
     """
     strongest = {side: float(np.abs(z).max(initial=0.0)) for side, z in evidence.windows.items()}
     side = max(strongest, key=lambda name: strongest[name])
@@ -201,7 +201,7 @@ def _agreement(evidence: Evidence, side: str, name: str, z: float) -> list[str]:
 
 
 def _pattern_words(evidence: Evidence) -> str:
-    """The named pattern that stands out most, where it is among what stands out most of all."""
+    """The most significant named pattern, if it is among the most significant quantities."""
     name = max(PATTERN_WORDS, key=lambda pattern: evidence.parts[pattern])
     if evidence.z[name] < PATTERN_Z or evidence.parts[name] < PATTERN_SHARE * max(evidence.parts.values()):
         return ""

@@ -1,4 +1,4 @@
-"""From robust z of many quantities to one calibrated score a pair."""
+"""Combine robust z of many quantities into one calibrated score per pair."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..statistics.learning_stars import choose, first_visits, teaches
+from ..statistics.learning_stars import first_visits, in_learning_half, pairs_in_half
 from ..statistics.p_values import benjamini_hochberg, calibrate, surprise
-from ..statistics.tail_shape import TailLaw
+from ..statistics.tail_shape import TailModel
 
 MIN_REFERENCE = 150
-# a pair this far out in any quantity is no reference for normal ones
+# a pair this extreme in any quantity is excluded from the reference
 EXTREME_Z = 10.0
 MAX_EXCLUDED = 0.10
 REFERENCE_FOLDS = 10
 POWER = 4.0
-# the atlas's own few stars tell the tail so roughly that it may count this much more
+# the tail from the atlas's own stars is uncertain, so the tail model may give this much more
 OWN_SHARE = 2.0
 BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Score, p-value and q-value of every pair, and the parts of the score.
+    """Score, p-value and q-value of every pair, and the components of the score.
 
     Attributes
     ----------
     parts
         (N, m) -log10 p of each quantity, at most 30.
     reference
-        ``validation``, or ``all but acceptance`` where there were too few validation stars.
+        ``validation``, or ``all but acceptance`` if there were too few validation stars.
     reference_stars
-        Number of pairs the p-values are ranked against.
+        Number of reference pairs for the p-values.
     """
 
     score: np.ndarray
@@ -45,24 +45,24 @@ class Scores:
 
 
 def score_pairs(
-    z: np.ndarray, source_id: np.ndarray, weights: np.ndarray, tails: Sequence[TailLaw | None] | None = None
+    z: np.ndarray, source_id: np.ndarray, weights: np.ndarray, tails: Sequence[TailModel | None] | None = None
 ) -> Scores:
     """Combine robust z into one score, (sum of weight x (-log10 p)^4)^(1/4), and calibrate it by ranks.
 
-    A high power, because most oddities show in one or two quantities: a plain sum of -log p
-    (Fisher's) drowns them in the noise of the others. The quantities depend on each other, so the
-    score's own p-value comes from its rank among reference stars.
+    A high power is used because most anomalies show in one or two quantities: a plain sum of -log p
+    (Fisher's method) loses them in the noise of the others. The quantities are not independent, so the
+    p-value of the score comes from its rank among reference stars.
 
     Parameters
     ----------
     z
-        (N, m) robust z, large where odd.
+        (N, m) robust z, large for anomalies.
     source_id
-        (N,) Gaia source_id, from which the split follows.
+        (N,) Gaia source_id, which determines the split.
     weights
         (m,) weight of each quantity.
     tails
-        How the tail of each quantity runs on; from the reference stars alone where there is none.
+        Tail model of each quantity; None to use the reference stars alone.
     """
     reference, label = reference_pairs(z, source_id)
     parts = _parts(z, reference, tails)
@@ -80,16 +80,16 @@ def combined(parts: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def quantity_parts(
-    z: np.ndarray, source_id: np.ndarray, tails: Sequence[TailLaw | None] | None = None
+    z: np.ndarray, source_id: np.ndarray, tails: Sequence[TailModel | None] | None = None
 ) -> np.ndarray:
-    """(N, m) -log10 p of each quantity against reference stars, before any weight."""
+    """(N, m) -log10 p of each quantity against reference stars, without weights."""
     return _parts(z, reference_pairs(z, source_id)[0], tails)
 
 
-def _parts(z: np.ndarray, reference: np.ndarray, tails: Sequence[TailLaw | None] | None) -> np.ndarray:
-    """(N, m) -log10 p of each quantity; of a reference star against the other reference stars.
+def _parts(z: np.ndarray, reference: np.ndarray, tails: Sequence[TailModel | None] | None) -> np.ndarray:
+    """(N, m) -log10 p of each quantity; reference stars are compared with the other reference stars.
 
-    A star ranked among a sample that holds it looks more normal than one that is not in it, and
+    A star ranked within a sample that contains it looks more normal than one outside it, and
     the final p-values of all others would come out too small.
     """
     members = np.flatnonzero(reference)
@@ -102,14 +102,14 @@ def _parts(z: np.ndarray, reference: np.ndarray, tails: Sequence[TailLaw | None]
             parts[own, j] = surprise(z[own, j], z[members[fold != number], j])
         tail = None if tails is None or len(members) < MIN_REFERENCE else tails[j]
         if tail is not None:
-            # what this atlas shows often is not odd here, however rare where the law was learned
+            # what is common in this atlas is not anomalous here, however rare where the tail model was learned
             parts[:, j] = np.minimum(tail.of(z[:, j], z[members, j]), OWN_SHARE * parts[:, j])
     return parts
 
 
 def reference_pairs(z: np.ndarray, source_id: np.ndarray) -> tuple[np.ndarray, str]:
-    """Pairs (N,) bool of validation stars that taught no model error, one a star, without far-out ones; their name."""
-    chosen, label = choose(source_id, ~teaches(source_id), MIN_REFERENCE)
+    """Pairs (N,) bool of validation stars outside the learning half, one per star, no extreme ones; their label."""
+    chosen, label = pairs_in_half(source_id, ~in_learning_half(source_id), MIN_REFERENCE)
     if not chosen.any():
         chosen, label = first_visits(source_id), "all"
     largest = z.max(axis=1)

@@ -1,9 +1,9 @@
-"""The user's verdicts on anomalies, kept in the atlas, and a ranking that learns from them.
+"""User verdicts on anomalies, stored in the atlas, and a ranking that learns from them.
 
-A verdict speaks for the stars that are alike: odd in the same way and nearby in the space. What the
+A verdict also applies to similar stars: anomalous in the same quantities and nearby in the space. What the
 user would say of a candidate is predicted by a Gaussian process (Rasmussen & Williams 2006, eq. 2.25)
-from the verdicts given, and moves its score; far from all verdicts nothing is predicted and the score
-stays. Astronomaly (Lochner & Bassett 2021) does the like with a forest. How much it helps:
+from the stored verdicts, and shifts its score; far from all verdicts the prediction is zero and the score
+is unchanged. Astronomaly (Lochner & Bassett 2021) does the same with a random forest. Measured gain:
 tests/benchmarks/feedback.py.
 """
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 STAGE = "anomaly_verdicts"
 VALUES = {"interesting": 1.0, "artifact": -1.0, "normal": -1.0}
-# patterns this far apart are hardly alike: distance of unit vectors
+# length scale of the kernel in pattern distance (between unit vectors)
 PATTERN_WIDTH = 0.35
-# of what two stars' verdicts have in common, so much asks that their vectors be near too (root of 1 - cosine)
+# fraction of the covariance that also requires nearby vectors (root of 1 - cosine)
 VECTOR_SHARE, VECTOR_WIDTH = 0.9, 0.4
-# variances beside that of the prediction, 1: of the user's mood, and of a single verdict
+# variances relative to that of the prediction (1): of the user's mean verdict, and of a single verdict
 MOOD, DOUBT = 1.0, 0.3
-# the score rises or sinks by up to a factor e^1.5
+# the score changes by at most a factor e^1.5
 STRENGTH = 1.5
 
 SCHEMA = pa.schema(
@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Pairs that were judged, each with its latest verdict."""
+    """Pairs with a verdict, each with its latest one."""
 
     lrs_spec_id: np.ndarray
     xp_spec_id: np.ndarray
@@ -62,7 +62,7 @@ class Verdicts:
 
 
 def read_verdicts(atlas: Atlas) -> Verdicts:
-    """All verdicts kept in the atlas, in order of their ids."""
+    """All verdicts stored in the atlas, in order of their ids."""
     stage = atlas.results(STAGE)
     if not stage.exists:
         empty = np.empty(0, np.int64)
@@ -73,13 +73,13 @@ def read_verdicts(atlas: Atlas) -> Verdicts:
     )
 
 
-def judge(atlas: Atlas, key: str, verdict: str) -> int:
-    """Keep a verdict on every scored pair of a spectrum named by its key; their number.
+def record_verdict(atlas: Atlas, key: str, verdict: str) -> int:
+    """Store a verdict for every scored pair of a spectrum given by its key; return the number of pairs.
 
     Raises
     ------
     QueryError
-        If the key or verdict is not usable, or no pair of that spectrum has a score.
+        If the key or verdict is invalid, or no pair of that spectrum has a score.
     """
     spectrum = parse_key(key)
     column = "lrs_spec_id" if spectrum.modality == LRS else "xp_spec_id"
@@ -100,7 +100,7 @@ def _nothing_to_judge() -> QueryError:
 
 
 def give_verdict(atlas: Atlas, lrs_spec_id: int, xp_spec_id: int, verdict: str) -> Verdicts:
-    """Keep a verdict on a pair, in place of an earlier one on the same pair.
+    """Store a verdict on a pair, replacing an earlier one.
 
     Raises
     ------
@@ -133,17 +133,17 @@ def give_verdict(atlas: Atlas, lrs_spec_id: int, xp_spec_id: int, verdict: str) 
 
 
 def odd_patterns(z: np.ndarray) -> np.ndarray:
-    """(n, m) of unit length: in what each of (n, m) robust z is odd; logarithms, lest the largest hide the others."""
+    """(n, m) of unit length: pattern of anomalous quantities from (n, m) robust z, on a log scale."""
     patterns = np.log1p(np.maximum(np.asarray(z, dtype=np.float64), 0.0))
     return np.asarray(patterns / np.maximum(np.linalg.norm(patterns, axis=1, keepdims=True), 1e-9))
 
 
 def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """How far verdicts move candidates, between -1 and 1; the judged ones go as far as their own verdict says.
+    """Shift of candidates by verdicts, between -1 and 1; candidates with a verdict are shifted by that verdict.
 
     k_ij = exp(-|dp|^2 / 2 w^2) (1 - a + a exp(-(1 - cos) / 2 w_v^2)), shift = k (k_jj + doubt I)^-1 (v - mood).
-    The mood is the mean verdict, but never below 0: who likes all that was shown may like the rest as
-    well, and who likes nothing of it wants something else, so that what is unlike it rises.
+    `mood` is the mean verdict, but never below 0: a user who likes everything shown may like the rest as
+    well; a user who likes none of it wants something else, so dissimilar candidates must rise.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray,
     patterns
         (n, m) from `odd_patterns`.
     judged
-        (v,) positions of the judged ones among the candidates.
+        (v,) positions of candidates with a verdict.
     value
         (v,) verdicts, 1 or -1.
     """

@@ -1,4 +1,4 @@
-"""How much each quantity counts in the anomaly score, and how its tail runs on.
+"""Weight of each quantity in the anomaly score, and its tail model.
 
 `specclip_search.queries.evaluation.learn_weights` sets both from a simulated survey.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from ..statistics.tail_shape import TailLaw
+from ..statistics.tail_shape import TailModel
 
 if TYPE_CHECKING:
     pass
@@ -20,15 +20,15 @@ START = 0.5
 
 
 def load_weights(names: Sequence[str]) -> dict[str, float]:
-    """The shipped weights in the order of `names`; a quantity that has none counts `START`."""
+    """The shipped weights in the order of `names`; quantities without one get `START`."""
     kept = _kept().get("weights", {})
     return {name: float(kept.get(name, START)) for name in names}
 
 
-def load_tails(names: Sequence[str]) -> list[TailLaw | None]:
-    """The shipped laws of tails in the order of `names`; None where there is none."""
+def load_tails(names: Sequence[str]) -> list[TailModel | None]:
+    """The shipped tail models in the order of `names`; None if there is none."""
     kept = _kept().get("tails", {})
-    return [TailLaw.from_json(kept[name]) if name in kept else None for name in names]
+    return [TailModel.from_json(kept[name]) if name in kept else None for name in names]
 
 
 def _kept() -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Which stars are extremely metal-poor, with the evidence."""
+"""Search for extremely metal-poor stars, with the evidence."""

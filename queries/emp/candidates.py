@@ -1,6 +1,6 @@
-"""Candidates for extremely metal-poor stars: one calibrated probability a star, its evidence beside it.
+"""Candidates for extremely metal-poor stars: one calibrated probability per star, with its evidence.
 
-Scores of the EMP search as rows: kept in the atlas, and the list that a user sees.
+Scores are stored in the atlas; the list of candidates is built from them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import pyarrow as pa
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamp
 
 from ..space.space import Space, open_space
 from .known_stars import read_known
-from .schema import SIDES, emp_schema
-from .scores import EmpScores, Progress, score_stars
+from .schema import INSTRUMENTS, emp_schema
+from .scores import EmpScores, score_stars
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ def rows_table(space: Space, scores: EmpScores, chosen: np.ndarray) -> pa.Table:
     schema = emp_schema()
     stars = scores.stars
     columns: dict[str, Any] = {"source_id": np.ma.masked_less(stars.source_id[chosen], 0)}
-    for side, modality in SIDES.items():
+    for side, modality in INSTRUMENTS.items():
         row = stars.row[modality][chosen]
         keys = space.keys(modality) if modality in space.modalities else None
         ids = np.full(len(row), -1, dtype=np.int64)
@@ -61,7 +62,7 @@ def rows_table(space: Space, scores: EmpScores, chosen: np.ndarray) -> pa.Table:
 
 
 def store(space: Space, scores: EmpScores, below: float) -> None:
-    """Keep every star's score under `results/emp`."""
+    """Store the score of every star under `results/emp`."""
     stage, schema = space.atlas.results("emp"), emp_schema()
     inputs = text_digest(
         str(REVISION),
@@ -117,7 +118,7 @@ def top_rows(space: Space, scores: EmpScores, top: int) -> pd.DataFrame:
     for name in extra.column_names:
         if name in (*hits.column_names, "source_id", "snr"):
             continue
-        # the catalogue's own [Fe/H] stands beside the estimate, under a name of its own
+        # the catalogue's [Fe/H] is shown next to the estimate, under a different name
         table = table.append_column(f"catalog_{name}" if name in table.column_names else name, extra[name])
     return to_frame(table)
 
@@ -135,21 +136,21 @@ def emp_candidates(
     builtin_seeds: bool = True,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Stars most likely to be of [Fe/H] < `below`.
+    """Stars most likely to have [Fe/H] < `below`.
 
     Parameters
     ----------
     below
-        The metallicity asked for, between -6 and 0.
+        Metallicity limit, between -6 and 0.
     known
         The user's own known metal-poor stars: a file or table with `source_id`, or `ra` and `dec`
         in degrees (matched within 3 arcsec), and `feh` where known.
     top
-        How many rows to return.
+        Number of rows to return.
     model
-        Whose vectors; the active model by default.
+        Model of the vectors; the active model by default.
     builtin_seeds
-        Use the emulator's model spectra as reference stars, too.
+        Also use emulated spectra as reference stars.
     progress
         Called with (done, total, note).
 
@@ -157,17 +158,17 @@ def emp_candidates(
     -------
     pandas.DataFrame
         rank, source_id, lrs_spec_id, xp_spec_id, probability, feh (combined estimate), feh_err,
-        the probabilities by each part alone (`p_...`: the model's estimator of either instrument, the
+        the probabilities by each source alone (`p_...`: the model's estimator of either instrument, the
         XP networks, the neighbours), evidence of each instrument (`lrs_...`, `xp_...`: labelled
         neighbours' median and scatter, linear estimate, similarity to the nearest EMP seed, seeds
-        among the neighbours, similarity to the nearest labelled star, what the estimators say), flags,
-        then position and labels. A star's own label is never evidence for itself. `.attrs` holds
+        among the neighbours, similarity to the nearest labelled star, label estimates), flags,
+        then position and labels. A star's own label is never used as evidence for it. `.attrs` holds
         model, digests, options, seeds and calibration.
 
     Raises
     ------
     QueryError
-        If nothing is labelled and there are no seeds, or an argument is not usable.
+        If there are neither labels nor seeds, or an argument is invalid.
     """
     if not -6.0 <= below <= 0.0:
         raise QueryError(f"below must lie between -6 and 0; found {below:g}.", "-3 is extremely, -2 very metal-poor.")

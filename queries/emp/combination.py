@@ -1,12 +1,12 @@
-"""How the parts' log-odds of one star combine into its probability: logistic regressions that come with the package.
+"""Combination of the sources' log-odds into one probability per star, by shipped logistic regressions.
 
     log-odds = a + b (below + 2) + sum of w_k(below) log-odds_k
 
-One for each set of parts that stars have; w_k goes in a straight line from its value at -2 and
-above to that at -3 and below, for where no labelled stars are neighbours say little. Learned from
-validation stars, which taught none of the estimators, at several metallicities at once; real stars
-set a and b, so that the probabilities hold for a survey's mix of stars and not for the simulated
-ones'. See `specclip_search.queries.evaluation.learn_emp`.
+There is one for each set of sources that stars have. w_k is interpolated linearly from its value at -2 and
+above to that at -3 and below, because neighbours are uninformative without labelled stars. They are learned from
+validation stars, on which no estimator was trained, at several metallicities at once. Real stars
+set a and b, so that the probabilities hold for the mix of stars in a survey and not for the simulated
+sample. See `specclip_search.queries.evaluation.learn_emp`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from specclip_search.training.xp_metallicity.weighting import LOWEST, REFERENCE,
 from .probability import logistic
 
 FILE = "emp_combination.json"
-PARTS = ("lrs_estimator", "xp_estimator", "xp_network", "neighbours")
-# pull of the weights to equal shares, in stars
+SOURCES = ("lrs_estimator", "xp_estimator", "xp_network", "neighbours")
+# strength of the prior towards equal weights, in stars
 PRIOR_STARS = 4.0
 
 
@@ -36,13 +36,13 @@ class Combination:
     Attributes
     ----------
     parts
-        Names among `PARTS`.
+        Names among `SOURCES`.
     weights, weights_low
-        Of their log-odds, at -2 and at -3.
+        Weights of their log-odds, at -2 and at -3.
     intercept, slope
-        a and b; below [Fe/H] = -3 the term with b stays as it is there.
+        a and b; below [Fe/H] = -3 the term with b is constant.
     stars, positives
-        How many (star, metallicity) it was learned from, and of these below.
+        Number of (star, metallicity) samples it was learned from, and of those below.
     """
 
     parts: tuple[str, ...]
@@ -62,7 +62,7 @@ class Combination:
 
 
 def plain(parts: tuple[str, ...]) -> Combination:
-    """Where nothing was learned: the mean of the log-odds."""
+    """The mean of the log-odds, used if nothing was learned."""
     equal = (1.0 / len(parts),) * len(parts)
     return Combination(parts, equal, equal, 0.0, 0.0, 0, 0)
 
@@ -77,8 +77,8 @@ def learn(
     odds
         (parts, n) log-odds of each star at each metallicity.
     below, truth, simulated
-        (n,) the metallicity, whether the star lies below, and whether it is simulated: simulated
-        stars get a constant of their own, which is then forgotten.
+        (n,) the metallicity, whether the star is below it, and whether it is simulated: simulated
+        stars get a separate constant, which is then discarded.
     """
     height = np.where(simulated, 0.0, np.maximum(below, LOWEST) - REFERENCE)
     share, count = depth(below), len(parts)
@@ -91,7 +91,7 @@ def learn(
         probability = logistic(matrix @ solution)
         curvature = matrix.T @ (matrix * (probability * (1.0 - probability))[:, None]) + np.diag(pull)
         slope = matrix.T @ (truth - probability) - pull * (solution - start)
-        # a part that speaks for low metallicity must never count against it: such a weight stays at 0
+        # evidence for low metallicity must never count against it: weights are kept non-negative
         free = ~((np.arange(len(start)) < 2 * count) & (solution <= 0.0) & (slope < 0.0))
         step = np.zeros(len(start))
         step[free] = np.linalg.solve(curvature[np.ix_(free, free)], slope[free])
@@ -128,7 +128,7 @@ def _shipped() -> dict[str, Any]:
 
 
 def combination_for(parts: tuple[str, ...], model_digest: str) -> tuple[Combination, str]:
-    """What to combine these parts with, and a note where it was not learned with this model."""
+    """The combination for these sources, and a note if it was learned with another model."""
     content = _shipped()
     for one in content.get("combinations", []):
         if tuple(one["parts"]) == parts:

@@ -1,4 +1,4 @@
-"""What estimators say of each star: the model's own from its vectors, and the package's XP networks from the flux."""
+"""Label estimates of each star, by the model's estimators from its vectors and by the XP networks from the flux."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from specclip_search.surveys import XP
 from specclip_search.training.xp_metallicity.networks import load_network
 from specclip_search.training.xp_metallicity.trees import LEAST_ODDS, load_trees, with_trees
 
-from .schema import SIDES
+from .schema import INSTRUMENTS
 from .seeds import read_flux
 from .stars import Stars
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 8192
 ESTIMATED = ("est_feh", "est_feh_err", "est_teff", "est_c_fe", "est_c_fe_err")
 NETWORK = ("net_feh", "net_feh_err", "net_c_fe", "net_c_fe_err")
-# an error that its maker calls smaller is not believed
+# floor of the errors given by estimators
 SMALLEST_SIGMA = 0.05
 
 
 def estimator_of(space: Space) -> Any:
-    """The estimators of the space's model; None where it has none, or is not to be loaded."""
+    """The estimators of the space's model; None if it has none, or must not be loaded."""
     try:
         model = space.loaded_model()
     except (SpecclipError, OSError):
@@ -42,21 +42,21 @@ def estimator_of(space: Space) -> Any:
 
 
 def estimates(space: Space, stars: Stars, thresholds: tuple[float, ...]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Parts by name, (N,) each, and log-odds of lying below each threshold.
+    """Evidence columns by name, (N,) each, and log-odds of being below each threshold.
 
     Returns
     -------
     dict
-        `<side>_est_feh` and the like for both instruments, `xp_net_feh` and the like; NaN where a
-        star has no such spectrum or the model no estimators.
+        `<side>_est_feh` and the like for both instruments, `xp_net_feh` and the like; NaN if a
+        star has no such spectrum or the model has no estimators.
     odds : np.ndarray
-        (3, thresholds, N) log-odds by the LRS estimator, the XP estimator, the XP networks; NaN where none.
+        (3, thresholds, N) log-odds by the LRS estimator, the XP estimator, the XP networks; NaN if missing.
     """
-    names = [f"{side}_{name}" for side in SIDES for name in ESTIMATED] + [f"xp_{name}" for name in NETWORK]
+    names = [f"{side}_{name}" for side in INSTRUMENTS for name in ESTIMATED] + [f"xp_{name}" for name in NETWORK]
     parts = {name: np.full(len(stars), np.nan) for name in names}
     odds = np.full((3, len(thresholds), len(stars)), np.nan)
     estimator = estimator_of(space)
-    for number, (side, modality) in enumerate(SIDES.items()):
+    for number, (side, modality) in enumerate(INSTRUMENTS.items()):
         if estimator is None or modality not in space.modalities or modality not in estimator.modalities:
             continue
         index = space.index(modality)
@@ -77,7 +77,7 @@ def estimates(space: Space, stars: Stars, thresholds: tuple[float, ...]) -> tupl
 def _network(
     space: Space, stars: Stars, thresholds: tuple[float, ...], parts: dict[str, np.ndarray], odds: np.ndarray
 ) -> None:
-    """Fill in what the XP networks say; the odds with the XP trees."""
+    """Fill in the estimates of the XP networks, and the odds including the XP trees."""
     network = load_network()
     if network is None or XP not in space.modalities:
         return
@@ -98,13 +98,13 @@ def _network(
 
 
 def _blocks(stars: Stars, modality: str) -> list[np.ndarray]:
-    """Stars that have a spectrum of this instrument, in the order of the shards that hold it."""
+    """Stars with a spectrum of this instrument, in the order of its shards."""
     rows = np.flatnonzero(stars.has(modality))
     rows = rows[np.argsort(stars.row[modality][rows], kind="stable")]
     return [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
 
 
 def log_odds(probability: np.ndarray, limit: float = 1e-4) -> np.ndarray:
-    """ln(p / (1 - p)), p kept at least `limit` from 0 and 1."""
+    """ln(p / (1 - p)), p limited to `limit` .. 1 - `limit`."""
     kept = np.clip(probability, limit, 1.0 - limit)
     return np.log(kept / (1.0 - kept))

@@ -1,6 +1,6 @@
-"""Evidence of one instrument that its stars are metal-poor: labelled neighbours, seeds, a linear estimate.
+"""Evidence for low metallicity from one instrument: labelled neighbours, seeds, a linear estimate.
 
-A star's own label never counts for itself: neighbours of the same star are left out, and the
+A star's own label is never used for itself: neighbours of the same star are left out, and the
 linear estimate of a star is learned from stars of other folds.
 """
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from ..space.space import Space
 
 K = 32
-# neighbours of the same star are dropped afterwards: so many more are asked for
+# extra neighbours requested, because those of the same star are dropped afterwards
 SPARE = 4
 BLOCK_ROWS = 1024
-# a neighbour's weight falls with its distance squared in units of that of this neighbour
+# weights fall with the squared distance in units of that of this neighbour
 SCALE_NEIGHBOUR = 8
 
 
 @dataclass(frozen=True)
 class InstrumentEvidence:
-    """Evidence by vector row of one instrument, all (rows,) float32; NaN where there is none.
+    """Evidence by vector row of one instrument, all (rows,) float32; NaN if there is none.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class InstrumentEvidence:
     linear_feh, linear_teff
         Linear estimates from the vector, learned from other labelled stars.
     seeded_feh
-        The same with outside seeds among the teachers: reaches below the poorest labelled star.
+        The same with external seeds in the training set, which extends below the most metal-poor labelled star.
     """
 
     feh: np.ndarray
@@ -77,11 +77,11 @@ def instrument_evidence(
     labels
         teff, feh, c_fe by vector row, NaN where unknown.
     usable
-        (rows,) bool: whose labels may serve as evidence for others.
+        (rows,) bool: spectra whose labels may be used as evidence for others.
     is_seed
         (rows,) bool: spectra of known EMP stars.
     extra
-        Seeds from outside the atlas.
+        External seeds.
     below
         Seeds of `extra` with [Fe/H] at most this plus 0.5 count as EMP seeds.
     """
@@ -139,7 +139,7 @@ def _block(
 def _others(
     space: Space, modality: str, own: np.ndarray, block: np.ndarray, source_id: np.ndarray, allowed: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest rows among `allowed` that are of other stars: (n, k) rows, -1 where fewer, and similarity."""
+    """Nearest rows of other stars among `allowed`: (n, k) rows, padded with -1, and similarity."""
     if len(allowed) == 0:
         return np.full((len(block), k), -1), np.full((len(block), k), np.nan)
     answer = space.index(modality).search(
@@ -164,7 +164,7 @@ def _merged(
     extra: Seeds,
     emp: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """The K nearest of labelled rows and outside seeds together: similarity, labels, whether a seed."""
+    """The K nearest of labelled rows and external seeds: similarity, labels, whether a seed."""
     rows, similarity = near
     count = min(K, outside.shape[1])
     best = np.argsort(-outside, axis=1, kind="stable")[:, :count]
@@ -181,7 +181,7 @@ def _merged(
 
 
 def _weights(similarity: np.ndarray) -> np.ndarray:
-    """exp(-d^2 / (2 h^2)), d^2 = 1 - similarity, h that of the eighth neighbour; 0 where there is no neighbour."""
+    """exp(-d^2 / (2 h^2)), d^2 = 1 - similarity, h that of the eighth neighbour; 0 if there is no neighbour."""
     valid = similarity > -1.5
     distance2 = np.where(valid, np.maximum(1.0 - similarity, 1e-6), np.inf)
     scale2 = np.sort(distance2, axis=1)[:, min(SCALE_NEIGHBOUR, similarity.shape[1]) - 1]

@@ -1,4 +1,4 @@
-"""What could make a star look metal-poor that is not, and what else is worth knowing of a candidate."""
+"""Flags of candidates: effects that can mimic low metallicity, and carbon enhancement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from specclip_search.surveys import XP
 
 from ..space.pairs import star_color
-from .schema import SIDES
+from .schema import INSTRUMENTS
 from .seeds import read_flux
 from .stars import Stars
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 HOT_TEFF = 7000.0
 LOW_SNR = {"lrs": 15.0, "xp": 20.0}
 CARBON_RICH = 0.7
-# carbon bands are told apart from others where metals are few; a guess must lie this far above in its own error
+# carbon bands are only distinctive at low metallicity; [C/Fe] must exceed the limit by this many errors
 CARBON_TOLD_BELOW, CARBON_SIGMA = -1.5, 0.25
-# the seeds' carbon comes in steps, and ordinary stars lie between them: neighbours must be surely rich
+# seeds have discrete [C/Fe] with ordinary stars in between, so neighbours must be clearly carbon-rich
 CARBON_NEIGHBOURS = 1.0
-# two estimates this many sigma apart do not speak of the same star
+# two estimates this many sigma apart disagree
 DISAGREE_SIGMA = 3.0
-# only stars that could reach a list are looked at more closely
+# only stars that could reach a list are checked in detail
 LOOK_CLOSER = 5000
 REDDENED = 0.25
 
@@ -38,12 +38,12 @@ def flag(
     feh_err: np.ndarray,
     probability: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flags of every star, and which are hot.
+    """Flags of every star, and which stars are hot.
 
     hot_star: Teff above 7000 K by the neighbours, the linear estimate or the estimator of any
-    instrument, where lines are weak for another reason; low_snr; reddened: the XP colour is far
-    redder than the neighbours' temperature allows; instruments_disagree; far_from_labels: less like
-    any labelled star than 99 % of stars are; carbon_enhanced: see `carbon_rich`.
+    instrument, so that lines are weak for another reason; low_snr; reddened: the XP colour is far
+    redder than expected for the neighbours' temperature; instruments_disagree; far_from_labels: less similar to
+    labelled stars than 99 % of stars; carbon_enhanced: see `carbon_rich`.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def flag(
     hot = np.zeros(len(stars), dtype=bool)
     low, far = np.zeros(len(stars), dtype=bool), np.zeros(len(stars), dtype=bool)
     with np.errstate(invalid="ignore"):
-        for side, modality in SIDES.items():
+        for side, modality in INSTRUMENTS.items():
             teff = np.fmax(
                 parts[f"{side}_teff"],
                 np.where(parts[f"{side}_linear_teff"] > HOT_TEFF + 500, parts[f"{side}_linear_teff"], np.nan),
@@ -84,8 +84,8 @@ def flag(
 def carbon_rich(parts: dict[str, np.ndarray], feh: np.ndarray) -> np.ndarray:
     """(N,) bool: [C/Fe] above 0.7 by more than a quarter of its error in a star below [Fe/H] = -1.5.
 
-    The LRS estimator is asked, where it is silent the XP estimator and networks together, where all
-    are silent the neighbours: their [C/Fe] must lie above 1.
+    The LRS estimator is used; if it has no value, the XP estimator and networks together; if none has,
+    the neighbours, whose [C/Fe] must be above 1.
     """
     told, error = parts["lrs_est_c_fe"], parts["lrs_est_c_fe_err"]
     values = np.stack([parts["xp_est_c_fe"], parts["xp_net_c_fe"]])
@@ -102,7 +102,7 @@ def carbon_rich(parts: dict[str, np.ndarray], feh: np.ndarray) -> np.ndarray:
 
 
 def reddened(space: Space, stars: Stars, parts: dict[str, np.ndarray], probability: np.ndarray) -> np.ndarray:
-    """Likely candidates whose XP colour is much redder than that of other stars of their temperature."""
+    """Likely candidates whose XP colour is much redder than that of other stars with their temperature."""
     result = np.zeros(len(stars), dtype=bool)
     if XP not in space.modalities:
         return result
@@ -119,7 +119,7 @@ def reddened(space: Space, stars: Stars, parts: dict[str, np.ndarray], probabili
         for name, rows in (("likely", likely), ("common", common))
     }
     good = np.isfinite(color["common"])
-    # log colour against 1/T is nearly a straight line for a black body, and for stars of 4000-7000 K
+    # log colour is nearly linear in 1/T for a black body, and for stars of 4000-7000 K
     slope, constant = np.polyfit(1e4 / teff["common"][good], color["common"][good], 1)
     excess = color["likely"] - (constant + slope * 1e4 / teff["likely"])
     result[likely] = np.nan_to_num(excess) > REDDENED

@@ -28,7 +28,7 @@ class KnownStars:
     source_id
         (n,) int64, distinct.
     feh, c_fe
-        (n,) float64, NaN where the list does not say.
+        (n,) float64, NaN if not given.
     listed
         Number of rows in the list.
     by
@@ -83,7 +83,7 @@ def read_known(atlas: Atlas, known: Any) -> KnownStars:
                 "Name a column source_id, or two columns ra and dec.",
             )
         place, source_id, by = *_by_position(atlas, ra, dec), "position"
-    # several rows of one star (one a reference): their median counts
+    # several rows of one star (one per reference): use their median
     distinct, inverse = np.unique(source_id, return_inverse=True)
     return KnownStars(
         distinct,
@@ -159,7 +159,7 @@ def _atlas_stars(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not pieces:
         return np.empty(0, np.int64), np.empty(0), np.empty(0)
     ids, ra, dec = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    # a star with a position goes before the same one without
+    # prefer rows with a position
     order = np.lexsort((~np.isfinite(ra), ids))
     _, first = np.unique(ids[order], return_index=True)
     return ids[order][first], ra[order][first], dec[order][first]

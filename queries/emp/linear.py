@@ -1,4 +1,4 @@
-"""Linear estimates of [Fe/H] and Teff from an instrument's vectors, each star's learned from other stars."""
+"""Linear estimates of [Fe/H] and Teff from an instrument's vectors, cross-validated over stars."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BLOCK_ROWS = 1024
 FOLDS = 5
 MAX_TRAIN_ROWS = 200_000
 RIDGE = 1e-5
-# model stars are not quite like real ones: together they count as this fraction of the real ones
+# model spectra differ from real ones: their total weight is this fraction of that of the real ones
 SEED_SHARE = 0.05
 
 
 def folds_of(source_id: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Fold 0-4 of each star: all its spectra in one."""
+    """Fold 0-4 of each star; all its spectra are in the same fold."""
     key = np.where(source_id >= 0, source_id, row).astype(np.uint64)
     return ((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) % np.uint64(FOLDS)
 
@@ -32,9 +32,9 @@ def folds_of(source_id: np.ndarray, row: np.ndarray) -> np.ndarray:
 def linear_estimates(
     space: Space, modality: str, labels: dict[str, np.ndarray], usable: np.ndarray, extra: Seeds
 ) -> dict[str, np.ndarray]:
-    """Ridge regressions of [Fe/H] and Teff on the vector, each star's from stars of the other folds.
+    """Ridge regressions of [Fe/H] and Teff on the vector, for each star trained on the other folds.
 
-    Stars are weighted against their frequency in [Fe/H], so that the few metal-poor ones count.
+    Stars are weighted inversely to their frequency in [Fe/H], so that the few metal-poor ones count.
     """
     index, keys = space.index(modality), space.keys(modality)
     total = len(keys)
@@ -48,7 +48,7 @@ def linear_estimates(
     targets = np.column_stack([labels["feh"][train], labels["teff"][train] / 1000.0])
     weight = np.empty(len(train))
     for number in range(FOLDS):
-        # from the fold's own stars alone: a label must not even count in the weights of those that judge its star
+        # per fold, so that a label does not influence even the weights of the stars used to estimate its star
         members = fold[train] == number
         weight[members] = inverse_density(targets[members, 0])
     gram, right = _normal_equations(index, train, fold[train], targets, weight)
@@ -88,7 +88,7 @@ def _normal_equations(
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, more_gram: np.ndarray, more_right: np.ndarray) -> list[np.ndarray]:
-    """For each fold the solution from all other folds and what is added."""
+    """For each fold the solution from all other folds plus the added terms."""
     solutions = []
     for number in range(FOLDS):
         matrix = gram.sum(axis=0) - gram[number] + more_gram

@@ -1,4 +1,4 @@
-"""Candidates of the EMP search as pictures: where on the sky they stand, and how their [Fe/H] are spread."""
+"""Plots of EMP candidates: a sky map and a histogram of [Fe/H]."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 FRAMES = ("galactic", "equatorial")
 SUFFIXES = (".png", ".svg", ".pdf")
 FEH_BIN = 0.1
-# what candidates are drawn above, from light to dark
+# probability limits drawn from light to dark
 LIKELY = (0.1, 0.5, 0.9)
 SHADES = ("#c6d7ea", "#7ba6cf", "#1f4e79")
 CARBON_COLOUR = "#c44e00"
 
 
 def draw(frame: pd.DataFrame, path: str | Path, galactic: bool = True) -> Path:
-    """Sky map above, histogram below, in one picture; see `sky_map` and `histogram`."""
+    """Sky map above, histogram below, in one figure; see `sky_map` and `histogram`."""
     with _figure(path, (9.0, 9.5)) as figure:
         grid = figure.add_gridspec(2, 1, height_ratios=(1.25, 1.0))
         _sky(figure.add_subplot(grid[0], projection="mollweide"), frame, galactic)
@@ -36,7 +36,7 @@ def draw(frame: pd.DataFrame, path: str | Path, galactic: bool = True) -> Path:
 
 
 def sky_map(frame: pd.DataFrame, path: str | Path, galactic: bool = True) -> Path:
-    """Candidates on the whole sky, Mollweide's equal-area projection.
+    """All-sky map of candidates in Mollweide's equal-area projection.
 
     Parameters
     ----------
@@ -45,13 +45,13 @@ def sky_map(frame: pd.DataFrame, path: str | Path, galactic: bool = True) -> Pat
     path
         PNG, SVG or PDF file to write.
     galactic
-        Galactic coordinates, l = 0 in the middle and growing to the left; else ICRS with RA = 0
+        Galactic coordinates, l = 0 in the middle and increasing to the left; else ICRS with RA = 0
         in the middle.
 
     Raises
     ------
     QueryError
-        If no candidate has a position, or the name does not tell the format.
+        If no candidate has a position, or the file name has no known suffix.
     MissingExtra
         If matplotlib is not installed.
     """
@@ -61,7 +61,7 @@ def sky_map(frame: pd.DataFrame, path: str | Path, galactic: bool = True) -> Pat
 
 
 def histogram(frame: pd.DataFrame, path: str | Path) -> Path:
-    """How many candidates there are at each [Fe/H], by how likely they are, and how many are carbon-enhanced."""
+    """Histogram of the candidates' [Fe/H], by probability, and of the carbon-enhanced ones."""
     with _figure(path, (8.0, 4.6)) as figure:
         _histogram(figure.add_subplot(), frame)
     return Path(path)
@@ -69,7 +69,7 @@ def histogram(frame: pd.DataFrame, path: str | Path) -> Path:
 
 @contextmanager
 def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """A figure that is written, whole or not at all, when the block ends."""
+    """A figure that is written atomically when the block ends."""
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
         raise QueryError(f"A picture must be one of {', '.join(SUFFIXES)}; found '{target.name}'.", "Rename the file.")
@@ -82,7 +82,7 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Figure]:
     FigureCanvasAgg(figure)
     yield figure
     kind = target.suffix.lower()[1:]
-    # no date inside: the same candidates give the same bytes
+    # no date in the file: the same candidates give the same bytes
     metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     with whole_file(target) as temporary:
         figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
@@ -120,7 +120,7 @@ def _sky(axes: Axes, frame: pd.DataFrame, galactic: bool) -> None:
 
 
 def _projected(ra: np.ndarray, dec: np.ndarray, galactic: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Radians on the map, longitude growing to the left."""
+    """Radians on the map, longitude increasing to the left."""
     if not galactic:
         return -np.radians((ra + 180.0) % 360.0 - 180.0), np.radians(dec)
     from astropy import units

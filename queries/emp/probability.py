@@ -1,11 +1,11 @@
-"""One calibrated probability of being below a metallicity, from the evidence of one or two instruments.
+"""Calibrated probability of being below a metallicity, from the evidence of one or two instruments.
 
-The labelled stars of the atlas (never acceptance stars) teach three things, from evidence that
-did not know their own labels: how the evidence combines into one [Fe/H] (weighted least
-squares), how large its error is (by S/N and the neighbours' scatter), and how often a star that
-looks d sigma below a metallicity is below it (logistic regression, shrunk to the normal law).
-Where the atlas holds too few stars below the metallicity that is asked for, the last is
-learned at a higher one and moved down with the error's shape kept: said so in `note`.
+Three things are learned from the labelled stars of the atlas (never acceptance stars), with evidence that
+does not use their own labels: how the evidence combines into one [Fe/H] (weighted least
+squares), its error (as a function of S/N and the neighbours' scatter), and how often a star
+estimated d sigma below a metallicity is below it (logistic regression, shrunk to a normal distribution).
+If the atlas has too few stars below the requested metallicity, the last is
+learned at a higher one and shifted down with the same shape; `note` reports this.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from specclip_search.training.xp_metallicity.weighting import inverse_density
 
 MIN_LABELLED = 100
 MIN_POSITIVES = 30
-# a logistic law of this slope is the normal law's distribution function to 1 %
+# a logistic function of this slope equals the normal distribution function to 1 %
 NORMAL_SLOPE = 1.702
-# strength of the pull to the normal law, in stars
+# strength of the prior towards the normal distribution, in stars
 PRIOR_STARS = 10.0
 SMALLEST_SIGMA = 0.08
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was learned from labelled stars; see the module.
+    """Calibration learned from labelled stars; see the module docstring.
 
     Attributes
     ----------
@@ -36,11 +36,11 @@ class Calibration:
     error
         Coefficients of the log error on the error columns and a constant.
     intercept, slope
-        Of the logistic law in (threshold - feh) / error.
+        Of the logistic function of (threshold - feh) / error.
     threshold
-        [Fe/H] at which the logistic law was learned.
+        [Fe/H] at which the logistic function was learned.
     positives, labelled
-        Number of labelled stars below the threshold, and in all.
+        Number of labelled stars below the threshold, and in total.
     """
 
     combine: np.ndarray
@@ -76,7 +76,7 @@ def fit(evidence: np.ndarray, error_terms: np.ndarray, feh: np.ndarray, below: f
     feh
         (n,) labels.
     below
-        The metallicity that will be asked for.
+        The requested metallicity.
     """
     n, m = evidence.shape
     if n < MIN_LABELLED:
@@ -90,7 +90,7 @@ def fit(evidence: np.ndarray, error_terms: np.ndarray, feh: np.ndarray, below: f
     start = np.append(np.zeros(error_terms.shape[1]), np.median(log_error))
     error = _least_squares(_with_one(error_terms), log_error, inverse_density(feh), start)
     sigma = np.exp(_with_one(error_terms) @ error)
-    # the mean of log|r| lies below log sigma: scale so that two thirds of the residuals lie within
+    # the mean of log|r| is below log sigma: scale so that two thirds of the residuals are within one error
     error[-1] += np.log(max(float(np.quantile(residual / sigma, 0.683)), 1e-3))
     sigma = np.maximum(np.exp(np.clip(_with_one(error_terms) @ error, -4, 1)), SMALLEST_SIGMA)
     return _calibrated(combine, error, _with_one(evidence) @ combine, sigma, feh, below)
@@ -116,7 +116,7 @@ def _calibrated(
 
 
 def _least_squares(matrix: np.ndarray, target: np.ndarray, weight: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Weighted ridge regression, pulled to `start` with the strength of a few stars."""
+    """Weighted ridge regression with a prior at `start` of the strength of a few stars."""
     weighted = matrix * weight[:, None]
     gram = weighted.T @ matrix
     penalty = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))

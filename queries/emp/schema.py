@@ -1,4 +1,4 @@
-"""Columns of `results/emp`, one row a star."""
+"""Columns of `results/emp`, one row per star."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pyarrow as pa
 from specclip_search.atlas.schemas import described
 from specclip_search.surveys import PAIR
 
-SIDES = {modality.short: modality.name for modality in PAIR}
-PARTS = {
+INSTRUMENTS = {modality.short: modality.name for modality in PAIR}
+INSTRUMENT_COLUMNS = {
     "feh": ("weighted median [Fe/H] of the nearest labelled stars and seeds", "dex", "phys.abund.Fe"),
     "feh_sigma": (
         "robust scatter of [Fe/H] of the nearest labelled stars and seeds",
@@ -32,7 +32,7 @@ PARTS = {
 FEH_UCD = "phys.abund.Fe"
 ESTIMATES = {
     f"{side}_est_{name}": (f"{side.upper()}: {text} by the model's estimator", unit, ucd)
-    for side in SIDES
+    for side in INSTRUMENTS
     for name, (text, unit, ucd) in {
         "feh": ("[Fe/H]", "dex", FEH_UCD),
         "feh_err": ("1 sigma error of [Fe/H]", "dex", f"stat.error;{FEH_UCD}"),
@@ -83,7 +83,7 @@ def emp_schema() -> pa.Schema:
     fields += [described(name, f32, text, unit, ucd) for name, (text, unit, ucd) in ESTIMATES.items()]
     fields += [
         described(f"{side}_{name}", f32, f"{side.upper()}: {text}", unit, ucd)
-        for side in SIDES
-        for name, (text, unit, ucd) in PARTS.items()
+        for side in INSTRUMENTS
+        for name, (text, unit, ucd) in INSTRUMENT_COLUMNS.items()
     ]
     return pa.schema(fields)

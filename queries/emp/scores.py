@@ -1,27 +1,25 @@
-"""Evidence of metal-poverty for every star of an atlas, and the probability it amounts to."""
+"""Evidence for low metallicity of every star of an atlas, and the resulting probability."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 
 from ..space.space import Space
-from .combination import PARTS as VOICES
-from .combination import combination_for
+from .combination import SOURCES, combination_for
 from .estimates import SMALLEST_SIGMA, estimates, log_odds
 from .flags import flag
 from .known_stars import KnownStars
 from .neighbour_estimate import neighbours_say
-from .schema import PARTS, SIDES
+from .schema import INSTRUMENT_COLUMNS, INSTRUMENTS
 from .stars import Stars, read_stars
 from .teachers import taught_evidence
 
 HOT_FACTOR = 0.05
-Progress = Callable[..., None]
 
 
 @dataclass
@@ -37,9 +35,9 @@ class EmpScores:
     parts
         Evidence columns by name, (N,) float64, NaN where there is none.
     flags
-        (N,) object: space-separated words, empty where there is nothing to say.
+        (N,) object: space-separated words, empty if there are no flags.
     notes
-        What a user should know about seeds and calibration.
+        Notes on seeds and calibration for the user.
     """
 
     stars: Stars
@@ -53,18 +51,18 @@ class EmpScores:
 
 @dataclass
 class Evidence:
-    """Everything that is known of every star before it is put together.
+    """Evidence for every star before it is combined.
 
     Attributes
     ----------
     parts
         As in `EmpScores`.
     odds
-        (4, thresholds, N) log-odds by `VOICES` of lying below each threshold, NaN where a voice is silent.
+        (4, thresholds, N) log-odds by `SOURCES` of being below each threshold, NaN if a source has no value.
     feh, feh_err
-        (4, N) what each voice thinks [Fe/H] is.
+        (4, N) [Fe/H] from each source.
     label
-        (N,) what a catalogue says, NaN where it says nothing.
+        (N,) [Fe/H] from a catalogue, NaN if there is none.
     """
 
     stars: Stars
@@ -88,7 +86,7 @@ def score_stars(
     evidence = gather_evidence(space, (below,), known, builtin_seeds, progress, only)
     probability = combine(evidence, 0, below, space.model_digest())
     feh, feh_err = together(evidence.feh, evidence.feh_err)
-    parts = evidence.parts | {f"p_{voice}": _probability(evidence.odds[i, 0]) for i, voice in enumerate(VOICES)}
+    parts = evidence.parts | {f"p_{source}": _probability(evidence.odds[i, 0]) for i, source in enumerate(SOURCES)}
     flags, hot = flag(space, evidence.stars, parts, feh, feh_err, probability)
     probability = np.where(hot, HOT_FACTOR * probability, probability)
     return EmpScores(evidence.stars, probability, feh, feh_err, parts, flags, evidence.notes)
@@ -102,9 +100,9 @@ def gather_evidence(
     progress: Progress | None = None,
     only: np.ndarray | None = None,
 ) -> Evidence:
-    """What each voice says of every star; the first threshold decides who serves as a seed.
+    """Evidence from each source for every star; the first threshold decides which stars serve as seeds.
 
-    Neighbours are looked at for the source_ids `only`, if given; they are what takes time.
+    Neighbours, the slow part, are searched only for the source_ids `only`, if given.
     """
     stars = read_stars(space)
     notes: list[str] = []
@@ -114,18 +112,19 @@ def gather_evidence(
         if progress is not None:
             progress(turn, len(instruments) + 1, f"evidence of {modality}")
         found[modality], own = taught_evidence(space, modality, thresholds[0], known, builtin_seeds, notes, only)
-        # what a catalogue says of the star itself: only ever compared with, never used as evidence for it
+        # the star's own catalogue label: for comparison only, never used as evidence for it
         label = np.where(np.isfinite(label), label, stars.take(modality, own))
     if known is not None:
         with_feh = int(np.isfinite(known.feh).sum())
-        notes.append(f"{len(known.source_id)} of {known.listed} listed stars found by {known.by}, {with_feh} with [Fe/H]")
+        found_of = f"{len(known.source_id)} of {known.listed}"
+        notes.append(f"{found_of} listed stars found by {known.by}, {with_feh} with [Fe/H]")
         notes.extend(known.notes)
     parts = {
         f"{side}_{name}": stars.take(modality, getattr(found[modality], name))
         if modality in found
         else np.full(len(stars), np.nan)
-        for side, modality in SIDES.items()
-        for name in PARTS
+        for side, modality in INSTRUMENTS.items()
+        for name in INSTRUMENT_COLUMNS
     }
     if progress is not None:
         progress(len(instruments), len(instruments) + 1, "estimates")
@@ -140,12 +139,12 @@ def gather_evidence(
     if progress is not None:
         progress(len(instruments) + 1, len(instruments) + 1, "")
     names = ("lrs_est", "xp_est", "xp_net", "near")
-    voices, errors = (np.stack([parts[f"{name}_{end}"] for name in names]) for end in ("feh", "feh_err"))
-    return Evidence(stars, parts, odds, voices, errors, label, notes)
+    values, errors = (np.stack([parts[f"{name}_{end}"] for name in names]) for end in ("feh", "feh_err"))
+    return Evidence(stars, parts, odds, values, errors, label, notes)
 
 
 def combine(evidence: Evidence, place: int, below: float, model_digest: str) -> np.ndarray:
-    """(N,) probability of lying below a threshold; 0 where nothing is known of a star."""
+    """(N,) probability of being below a threshold; 0 for stars without evidence."""
     odds = evidence.odds[:, place]
     speaks = np.isfinite(odds)
     probability = np.zeros(odds.shape[1])
@@ -153,7 +152,7 @@ def combine(evidence: Evidence, place: int, below: float, model_digest: str) -> 
         if not pattern.any():
             continue
         here = (speaks == pattern[:, None]).all(axis=0)
-        parts = tuple(name for name, there in zip(VOICES, pattern, strict=True) if there)
+        parts = tuple(name for name, there in zip(SOURCES, pattern, strict=True) if there)
         combination, note = combination_for(parts, model_digest)
         if note and note not in evidence.notes:
             evidence.notes.append(note)
@@ -162,10 +161,10 @@ def combine(evidence: Evidence, place: int, below: float, model_digest: str) -> 
 
 
 def together(feh: np.ndarray, feh_err: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of several estimates (voices, N) weighted by 1 / error^2, and its error.
+    """Mean of several estimates (sources, N) weighted by 1 / error^2, and its error.
 
     The estimates are not independent: their errors are averaged (weighted as the values), not
-    divided by their number, and how far they lie apart is added.
+    divided by their number, and their scatter is added.
     """
     known = np.isfinite(feh) & np.isfinite(feh_err)
     weight = np.where(known, np.maximum(np.nan_to_num(feh_err, nan=1.0), SMALLEST_SIGMA) ** -2.0, 0.0)

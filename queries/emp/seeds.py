@@ -1,10 +1,10 @@
-"""Built-in reference stars of the EMP search: the emulator's own spectra, embedded like observed ones.
+"""Built-in reference stars of the EMP search: emulated spectra, embedded like observed ones.
 
-Catalogues hold few or no stars of [Fe/H] < -2.5 and often none hotter than 7000 K. Model spectra
-over Teff, log g and [Fe/H] from -2.5 to -4, carbon-normal and carbon-rich, stand for the first;
+Catalogues contain few or no stars with [Fe/H] < -2.5 and often none hotter than 7000 K. Model spectra
+over Teff, log g and [Fe/H] from -2.5 to -4, carbon-normal and carbon-rich, represent the first;
 model spectra of hot stars of ordinary metallicity, whose weak lines mimic metal-poor ones, for
-the second. LRS spectra are the emulator's; XP spectra are real ones of the atlas moved to the
-wished labels by the ratio of two model spectra where it holds suitable stars, else the models'.
+the second. LRS spectra are emulated; XP spectra are real ones of the atlas shifted to the
+target labels by the ratio of two model spectra if it has suitable stars, else emulated.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Seeds:
 
     @classmethod
     def none(cls, dim: int) -> Seeds:
-        """No seeds at all."""
+        """Empty seeds."""
         return cls(np.empty((0, dim), np.float32), np.empty((0, len(LABELS))))
 
 
@@ -84,13 +84,13 @@ def wished_labels() -> np.ndarray:
 
 
 def emulator_seeds(space: Space, modality: str, labels: dict[str, np.ndarray], seed: int = 0) -> Seeds:
-    """Built-in seeds of one instrument, embedded with the space's model.
+    """Built-in seeds of one instrument, embedded with the model of the space.
 
     Parameters
     ----------
     labels
         Labels by vector row of this instrument (see `labels.row_labels`); for XP, real stars with
-        teff, logg and feh are moved to low metallicity.
+        teff, logg and feh are shifted to low metallicity.
     """
     from specclip_search.simulation.spectra.emulator import Emulator
 
@@ -135,7 +135,7 @@ def _over_550nm(flux: np.ndarray) -> np.ndarray:
 def _moved_from_real(
     space: Space, emulator: Any, labels: dict[str, np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """XP spectra of real metal-poor stars moved to lower [Fe/H]; None where there are too few to start from."""
+    """XP spectra of real metal-poor stars shifted to lower [Fe/H]; None if there are too few to start from."""
     from specclip_search.simulation.samples.metal_poor import draw_targets, suitable_bases
     from specclip_search.simulation.spectra.gaia_xp import moved_xp
 

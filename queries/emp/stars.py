@@ -1,4 +1,4 @@
-"""Stars of an atlas with the rows of their spectra: one row a star, the best spectrum of each instrument."""
+"""Stars of an atlas with the rows of their spectra: one row per star, the best spectrum of each instrument."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Stars:
     Attributes
     ----------
     source_id
-        (N,) int64, -1 where a LAMOST spectrum's star is not known: it counts as a star of its own.
+        (N,) int64, -1 if the star of a LAMOST spectrum is unknown; it then counts as a separate star.
     row
-        For each instrument (N,) int64 vector row, -1 where the star has no spectrum.
+        For each instrument (N,) int64 vector row, -1 if the star has no spectrum.
     snr
-        For each instrument (N,) float64, NaN where unknown.
+        For each instrument (N,) float64, NaN if unknown.
     """
 
     source_id: np.ndarray
@@ -41,7 +41,7 @@ class Stars:
         return self.row[modality] >= 0
 
     def take(self, modality: str, values: np.ndarray) -> np.ndarray:
-        """Values by vector row brought to stars; NaN where a star has no spectrum."""
+        """Values by vector row mapped to stars; NaN if a star has no spectrum."""
         row = self.row[modality]
         if len(values) == 0:
             return np.full(len(row), np.nan)
@@ -49,7 +49,7 @@ class Stars:
 
 
 def read_stars(space: Space) -> Stars:
-    """All stars with a vector; of several visits the spectrum of highest S/N."""
+    """All stars with a vector; of several visits the spectrum with the highest S/N."""
     best: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     alone = np.empty(0, np.int64)
     row_snr: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""Who teaches the EMP search about one instrument: labelled stars, the user's known ones, built-in seeds."""
+"""Calibration stars of the EMP search for one instrument: labelled stars, known stars of the user, built-in seeds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .flags import HOT_TEFF
 from .known_stars import KnownStars
 from .seeds import Seeds, emulator_seeds
 
-# where no star of the atlas is known to lie below, the poorest ones that are known serve as seeds
+# if no star of the atlas is known to be below, the most metal-poor known ones serve as seeds
 FEWEST_SEEDS = 20
-# hot stars that no catalogue gives [Fe/H] are taught as ordinary ones: weak lines alone prove nothing
+# hot stars without [Fe/H] in any catalogue are labelled as ordinary ones: weak lines alone prove nothing
 HOT_FEH = 0.0
 LABELS = ("teff", "logg", "feh", "alpha_fe", "alpha_m", "c_fe")
 
@@ -26,13 +26,13 @@ def taught_evidence(
     space: Space, modality: str, below: float, known: KnownStars | None, builtin_seeds: bool, notes: list[str],
     only: np.ndarray | None = None,
 ) -> tuple[InstrumentEvidence, np.ndarray]:
-    """Evidence of one instrument's spectra, and the catalogues' [Fe/H] of each; of the stars `only`, if given."""
+    """Evidence from one instrument's spectra, and their [Fe/H] from catalogues; for the stars `only`, if given."""
     keys = space.keys(modality)
     source_id = np.asarray(keys.source_id)
     found = row_labels(space.atlas, keys, modality, LABELS)
     nothing = np.full(len(keys), np.nan)
     labels = {name: found.get(name, nothing.copy()) for name in LABELS}
-    # acceptance stars are searched, but what is known of them teaches nothing; made stars teach as built-in seeds alone
+    # acceptance stars are searched, but their labels are never used; simulated stars count only as built-in seeds
     may_teach = ~((source_id >= 0) & (split_of(source_id) == ACCEPTANCE_SPLIT)) & (source_id < FIRST_SIMULATED_ID)
     own = np.where(may_teach, labels["feh"], np.nan)
     contrast = may_teach & ~np.isfinite(own) & (labels["teff"] > HOT_TEFF)
@@ -64,7 +64,7 @@ def taught_evidence(
 def _add_known(
     labels: dict[str, np.ndarray], usable: np.ndarray, source_id: np.ndarray, known: KnownStars, below: float
 ) -> np.ndarray:
-    """Give the user's known stars their labels; returns which rows they are."""
+    """Assign labels to the user's known stars; return their rows."""
     place = np.minimum(np.searchsorted(known.source_id, source_id), max(len(known.source_id) - 1, 0))
     here = (known.source_id[place] == source_id) if len(known.source_id) else np.zeros(len(source_id), dtype=bool)
     feh = np.where(np.isfinite(known.feh), known.feh, below)

@@ -1,1 +1,1 @@
-"""Scored against known truth, and the weights that are learned from it."""
+"""Evaluation against known truth, and the weights learned from it."""

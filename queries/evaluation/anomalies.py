@@ -1,4 +1,4 @@
-"""The part of an evaluation that asks whether odd spectra are found, by class, kind and S/N."""
+"""Evaluation of the anomaly search: recovery of injected anomalies by class, kind and S/N."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .parts import groups
 from .truth import Truth
 
 TOP_SHARES = (0.001, 0.01)
-# the quantity that finds a class best by itself, as `anomalies --by` lists it
+# the single quantity that finds a class best, as ranked by `anomalies --by`
 FINDS = {
     "wrong_match": "identity", "emission": "emission", "double_lined": "double_lined", "carbon_star": "carbon",
     "carbon_enhanced": "lrs_rarity", "s_process": "s_process", "strong_alpha": "alpha", "hot_subdwarf": "helium",
     "bad_join": "join", "flux_calibration": "calibration",
 }  # fmt: skip
-FEWEST = 5  # odd spectra of a class in a bin of S/N, or nothing is said of it
+FEWEST = 5  # anomalies of a class in a bin of S/N; bins with fewer are not reported
 
 
 def strangeness(
@@ -30,12 +30,12 @@ def strangeness(
     seed: int,
     quantities: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Measured]:
-    """How well scores tell odd spectra from normal ones, by class and kind, and what scores must not follow.
+    """How well scores separate anomalies from normal spectra, by class and kind, and correlations with nuisances.
 
     Parameters
     ----------
     quantities
-        (N,) z by name: how well a class is found by its own quantity alone is told of those that are here.
+        (N,) z by name, for the results of ranking by a single quantity.
     """
     row = truth.spectra(obsid)
     known = row >= 0
@@ -62,7 +62,7 @@ def strangeness(
 
 
 def _classes(seen: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Which spectra are odd at all, of each kind and of each class."""
+    """Masks of all anomalies, of each kind and of each class."""
     kinds = np.array([ODDITIES.get(name, "") for name in seen], dtype=object)
     yield "any oddity", seen != ""
     for kind in dict.fromkeys(ODDITIES.values()):
@@ -72,9 +72,9 @@ def _classes(seen: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _found(name: str, score: np.ndarray, positive: np.ndarray, seed: int) -> Iterator[Measured]:
-    """Average precision, and recall in the top of a list of these odd spectra and the normal ones.
+    """Average precision, and recall in the top of a list of these anomalies and the normal spectra.
 
-    Spectra of other classes are left out: they must not push these down.
+    Spectra of other classes are left out so that they do not lower the ranks of these.
     """
     yield ranked("anomaly average precision", name, score, positive, seed)
     for part in TOP_SHARES:
@@ -82,6 +82,6 @@ def _found(name: str, score: np.ndarray, positive: np.ndarray, seed: int) -> Ite
 
 
 def _limit(score: np.ndarray, part: float) -> float:
-    """Score of the last one that stands within the top share of the list, at least one."""
+    """Score of the last entry within the top fraction of the list, at least one."""
     length = max(round(part * len(score)), 1)
     return float(np.partition(score, len(score) - length)[len(score) - length])

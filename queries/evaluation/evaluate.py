@@ -1,4 +1,4 @@
-"""How good the searches are, scored against a simulated survey whose truth is known."""
+"""Evaluation of the searches on a simulated survey with known truth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specclip_search.errors import QueryError
+from specclip_search.progress import Progress
 from specclip_search.tables.provenance import stamp
 
 from ..anomalies.anomalies import score_atlas
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-Progress = Callable[..., None]
 
 
 def evaluate(
@@ -34,29 +34,29 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Every figure of merit that a simulated survey allows, one row each.
+    """All figures of merit from a simulated survey, one row each.
 
     Parameters
     ----------
     model
-        Whose vectors and translations; the active model by default.
+        Model of the vectors and translations; the active model by default.
     below
         [Fe/H] below which a star counts as metal-poor.
     seed
-        Of the resampling, and of the choice of 5,000 spectra where more could be asked.
+        Random seed of the resampling, and of the choice of 5,000 query spectra if there are more.
     progress
         Called with (done, total, note).
 
     Returns
     -------
     pandas.DataFrame
-        metric, class, value, low, high (95 %), n. Shares have Wilson's interval, medians that of order
-        statistics, average precision a bootstrap's, rank correlations Fisher's.
+        metric, class, value, low, high (95 %), n. Fractions have Wilson intervals, medians those of order
+        statistics, average precision bootstrap and rank correlations Fisher intervals.
 
     Raises
     ------
     QueryError
-        If the atlas holds no simulated survey, or its pairs are not translated.
+        If the atlas has no simulated survey, or its pairs are not translated.
     """
     import pandas as pd
 

@@ -1,9 +1,10 @@
-"""Learn how the parts of the EMP probability combine: ``python -m specclip_search.queries.evaluation.learn_emp --atlas
-ATLAS``.
+"""Learn how the sources of the EMP probability combine.
+
+    python -m specclip_search.queries.evaluation.learn_emp --atlas ATLAS
 
 The atlas is the one the estimators were trained on (real labelled XP stars, LAMOST spectra
 simulated for them, simulated metal-poor pairs), embedded with the model and indexed. Validation
-stars alone are learned from: estimators know the training stars' labels, acceptance stars are
+stars alone are used: estimators were trained on the labels of training stars, and acceptance stars are
 never touched. Run again whenever the model, its estimators or the XP networks change.
 """
 
@@ -23,11 +24,11 @@ from specclip_search.keys import VALIDATION_SPLIT, split_of
 from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
 from specclip_search.surveys import XP
 
-from ..emp.combination import FILE, PARTS, Combination, learn, to_json
+from ..emp.combination import FILE, SOURCES, Combination, learn, to_json
 from ..emp.estimates import log_odds
 from ..emp.linear import folds_of
 from ..emp.neighbour_estimate import neighbours_say
-from ..emp.schema import SIDES
+from ..emp.schema import INSTRUMENTS
 from ..emp.scores import Evidence, gather_evidence
 from ..space.space import Space, open_space
 from ..views.labels import star_labels
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# where real stars are, and where only simulated ones are
+# thresholds with real stars, and with simulated ones only
 REAL_THRESHOLDS = (-2.0, -1.6, -1.8, -2.2)
 MADE_THRESHOLDS = (-2.5, -3.0, -3.5)
 THRESHOLDS = REAL_THRESHOLDS + MADE_THRESHOLDS
-# XP alone first: what neighbours say without estimators is then learned from it
+# XP alone first: the combination for neighbours without estimators is learned from it
 PATTERNS = (("xp",), ("lrs",), ("lrs", "xp"))
 JUDGED_AT = -2.0
 NEIGHBOUR_STARS = 12_000
@@ -55,7 +56,7 @@ def calibrate(atlas: Atlas, model: str | None = None) -> dict[str, Any]:
 
 
 def learn_all(space: Space, evidence: Evidence) -> dict[str, Any]:
-    """The combinations for all sets of parts, from the evidence of many stars."""
+    """The combinations for all sets of sources, from the evidence of many stars."""
     stars = evidence.stars
     made = stars.source_id >= FIRST_SIMULATED_ID
     label = star_labels(space.atlas, stars.source_id, ["feh"])["feh"]
@@ -74,7 +75,7 @@ def learn_all(space: Space, evidence: Evidence) -> dict[str, Any]:
 
 
 def _looked_at(space: Space) -> np.ndarray:
-    """source_id of validation stars, and of enough real ones to teach what neighbours' words are worth."""
+    """source_id of validation stars, and of enough real ones to calibrate the neighbour evidence."""
     ids = np.unique(np.concatenate([np.asarray(space.keys(name).source_id) for name in space.modalities]))
     ids = ids[ids >= 0]
     held = split_of(ids) == VALIDATION_SPLIT
@@ -84,13 +85,13 @@ def _looked_at(space: Space) -> np.ndarray:
 
 
 def _seen_with(space: Space, evidence: Evidence, sides: tuple[str, ...]) -> np.ndarray:
-    """(4, thresholds, N) log-odds as if stars had spectra of these instruments alone."""
+    """(4, thresholds, N) log-odds as if stars had spectra of these instruments only."""
     odds = evidence.odds.copy()
     if "lrs" not in sides:
         odds[0] = np.nan
     if "xp" not in sides:
         odds[1:3] = np.nan
-    hidden = tuple(f"{side}_" for side in SIDES if side not in sides)
+    hidden = tuple(f"{side}_" for side in INSTRUMENTS if side not in sides)
     parts = {
         name: np.full(len(values), np.nan) if hidden and name.startswith(hidden) else values
         for name, values in evidence.parts.items()
@@ -102,20 +103,20 @@ def _seen_with(space: Space, evidence: Evidence, sides: tuple[str, ...]) -> np.n
 
 
 def _subsets(odds: np.ndarray, held: np.ndarray) -> Iterator[tuple[str, ...]]:
-    """The parts there are, and what is left where the model has no estimators."""
-    there = tuple(name for i, name in enumerate(PARTS) if np.isfinite(odds[i, 0, held]).any())
+    """The available sources, and those left if the model has no estimators."""
+    there = tuple(name for i, name in enumerate(SOURCES) if np.isfinite(odds[i, 0, held]).any())
     yield there
     yield tuple(name for name in there if not name.endswith("estimator"))
 
 
 def _places(parts: tuple[str, ...]) -> list[int]:
-    return [PARTS.index(name) for name in parts]
+    return [SOURCES.index(name) for name in parts]
 
 
 def _learned(
     parts: tuple[str, ...], odds: np.ndarray, chosen: np.ndarray, label: np.ndarray, made: np.ndarray
 ) -> Combination:
-    """The combination from the chosen stars: real ones at real thresholds, simulated ones at theirs."""
+    """The combination from the chosen stars: real and simulated ones at their respective thresholds."""
     rows, below = [], []
     for place, threshold in enumerate(THRESHOLDS):
         mine = np.flatnonzero(chosen & (made if threshold in MADE_THRESHOLDS else ~made))
@@ -129,7 +130,7 @@ def _learned(
 def _measured(
     parts: tuple[str, ...], odds: np.ndarray, chosen: np.ndarray, label: np.ndarray, made: np.ndarray, ids: np.ndarray
 ) -> dict[str, Any]:
-    """Average precision on real validation stars at -2, each star judged by a combination it did not teach."""
+    """Cross-validated average precision on real validation stars at -2."""
     real = np.flatnonzero(chosen & ~made)
     poor = label[real] < JUDGED_AT
     score = np.empty(len(ids))
@@ -151,7 +152,7 @@ def _measured(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Learn how the parts of the EMP probability combine.")
+    parser = argparse.ArgumentParser(description="Learn how the sources of the EMP probability combine.")
     parser.add_argument("--atlas", type=Path, required=True, help=f"embedded, indexed atlas with labelled {XP} stars")
     parser.add_argument("--model", default=None)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "emp" / "weights" / FILE)

@@ -3,11 +3,11 @@
     python -m specclip_search.queries.evaluation.learn_weights identity ATLAS
     python -m specclip_search.queries.evaluation.learn_weights anomalies ATLAS
 
-`identity` fits, by logistic regression, how much each quantity says of two spectra being of different stars, on a
+`identity` fits a logistic regression of wrong matches on the quantities that indicate different stars, on a
 simulated survey with many wrong matches (`specclip-search simulate --rate wrong_match=0.04`). `anomalies` then learns
-how the tails of normal pairs run on (see `specclip_search.queries.statistics.tail_shape`) and climbs, one weight after
-the other, to the largest mean of the average precisions of all classes of oddity. Both take the quantities that
-`specclip-search anomalies` stored, leave acceptance stars out, and are to be run again whenever the shipped model
+the tails of normal pairs (see `specclip_search.queries.statistics.tail_shape`) and maximises, one weight after
+the other, the mean of the average precisions of all anomaly classes. Both use the quantities that
+`specclip-search anomalies` stored, leave out acceptance stars, and must be run again whenever the shipped model
 changes.
 """
 
@@ -38,13 +38,13 @@ from .truth import Truth
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
-# of the fourth power: the tails of quantities differ by factors of up to six
+# initial weights of the fourth powers: the tails of quantities differ by factors of up to six
 STEPS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 ROUNDS = 6
 LEAST_GAIN = 5e-4
-# of the largest: what no simulated class shows, an oddity of XP alone for example, must still be seen
+# minimum relative to the largest: anomalies that no simulated class covers, e.g. in XP alone, must still count
 LEAST_WEIGHT = 0.03
-# the list as a whole counts as much as this many classes, wrong matches as much as that many
+# weights, in classes, of the list as a whole and of wrong matches
 ALL_COUNT, WRONG_COUNT = 4.0, 3.0
 RIDGE = 1.0
 
@@ -52,16 +52,16 @@ RIDGE = 1.0
 def climb(
     powers: np.ndarray, classes: np.ndarray, names: Sequence[str], starts: Sequence[dict[str, float]] = ()
 ) -> tuple[dict[str, float], float]:
-    """Weights of the largest mean average precision that is reached from any start, and that mean.
+    """Weights with the largest mean average precision reached from any start, and that mean.
 
     Parameters
     ----------
     powers
-        (N, m) -log10 p of each quantity to the power that `specclip_search.queries.anomalies.scoring` takes.
+        (N, m) -log10 p of each quantity to the power used in `specclip_search.queries.anomalies.scoring`.
     classes
-        (N,) class of oddity, empty for a normal pair.
+        (N,) anomaly class, empty for a normal pair.
     starts
-        Weights to climb from besides all alike.
+        Initial weights to start from, in addition to equal ones.
     """
     from_all = [dict.fromkeys(map(str, names), START), *starts]
     return max((_climb(powers, classes, names, start) for start in from_all), key=lambda found: found[1])
@@ -104,7 +104,7 @@ def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
     Raises
     ------
     QueryError
-        If the atlas holds no simulated survey or no scores.
+        If the atlas has no simulated survey or no scores.
     """
     space = open_space(atlas, model)
     score_atlas(space)
@@ -118,7 +118,7 @@ def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
     tails = [learn_tail(column) for column in z[used & (seen == "")].T]
     parts = quantity_parts(z, star, tails)
     weights, reached = climb(parts[used] ** POWER, seen[used].astype(str), NAMES, [load_weights(NAMES)])
-    largest = max(weights.values())  # of a common factor nothing depends but the score's size
+    largest = max(weights.values())  # a common factor only scales the score
     return {
         "weights": {name: round(max(weight / largest, LEAST_WEIGHT), 7) for name, weight in weights.items()},
         "tails": {name: tail.as_json() for name, tail in zip(NAMES, tails, strict=True) if tail is not None},
@@ -130,7 +130,7 @@ def fit_weights(atlas: Atlas, model: str | None = None) -> dict[str, object]:
 
 
 def logistic_weights(values: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """(m,) weights of a logistic regression; a little ridge keeps them finite.
+    """(m,) weights of a logistic regression; a small ridge term keeps them finite.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def fit_identity(atlas: Atlas) -> dict[str, object]:
     Raises
     ------
     QueryError
-        If the atlas holds no simulated survey or no scores.
+        If the atlas has no simulated survey or no scores.
     """
     truth = Truth.read(atlas)
     stored = atlas.results("anomalies").read(["lrs_spec_id", "source_id", *(f"z_{name}" for name in IDENTITY)])
@@ -183,7 +183,7 @@ _FITS: dict[str, tuple[Callable[[Atlas], dict[str, object]], Path]] = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fit what the first argument names on the atlas of the second, and keep it beside the code that uses it."""
+    """Fit the weights named by the first argument on the atlas given by the second, and save them in the package."""
     from specclip_search.atlas import Atlas
 
     fit, path = _FITS[arguments[0]]

@@ -1,4 +1,4 @@
-"""Figures of merit with the interval that their sample allows."""
+"""Figures of merit with confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One figure: what, of which class, its value, 95 % interval and the number it rests on."""
+    """One figure of merit: metric, class, value, 95 % interval and sample size."""
 
     metric: str
     group: str
@@ -22,13 +22,13 @@ class Measured:
     n: int
 
     def row(self) -> dict[str, str | float | int]:
-        """As a row of the table; the group's column is called `class`."""
+        """As a row of the table; the column of the group is called `class`."""
         content = asdict(self)
         return {"metric": content.pop("metric"), "class": content.pop("group"), **content}
 
 
 def share(metric: str, group: str, hits: np.ndarray) -> Measured:
-    """A share of true values with Wilson's interval (1927); NaN where there is nothing to count."""
+    """Fraction of true values with Wilson's interval (1927); NaN for an empty sample."""
     n, count = len(hits), int(np.sum(hits))
     if n == 0:
         return Measured(metric, group, np.nan, np.nan, np.nan, 0)
@@ -50,7 +50,7 @@ def middle(metric: str, group: str, values: np.ndarray) -> Measured:
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
-    """Mean over the positives of the precision at each one's place; of equal scores the positives stand last."""
+    """Average precision: mean over the positives of the precision at their ranks; ties count against them."""
     hit = positive[np.lexsort((positive, -score))]
     places = np.flatnonzero(hit)
     return float((np.arange(1, len(places) + 1) / (places + 1)).mean()) if len(places) else float("nan")
@@ -67,7 +67,7 @@ def ranked(metric: str, group: str, score: np.ndarray, positive: np.ndarray, see
         return Measured(metric, group, np.nan, np.nan, np.nan, 0)
     rng = np.random.default_rng(seed)
     odd, normal = np.sort(score[positive])[::-1], np.sort(score[~positive])
-    # negatives at least as high as each positive, and how many lie between one positive and the next
+    # negatives at least as high as each positive, and how many fall between consecutive positives
     above = len(normal) - np.searchsorted(normal, odd, side="left")
     between = np.diff(above, prepend=0, append=len(normal))
     drawn = []

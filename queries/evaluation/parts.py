@@ -1,6 +1,6 @@
-"""Parts of an evaluation: retrieval, neighbours' labels, translation, metal-poor stars.
+"""Parts of an evaluation: retrieval, labels of neighbours, translation, metal-poor stars and label estimates.
 
-The part of an evaluation that asks how far estimated labels lie from the truth, and whether their errors hold.
+Estimated labels are compared with the truth, and their errors with the scatter.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def groups(snr: np.ndarray, source_id: np.ndarray) -> Iterator[tuple[str, np.nda
 
 
 def retrieval(space: Space, truth: Truth, pairs: PairTable, seed: int) -> Iterator[Measured]:
-    """Whether a normal star's LAMOST spectrum has its own XP among the nearest of all the survey's, and back.
+    """Retrieval: rank of a normal star's own XP spectrum among all of the survey, from LAMOST, and the reverse.
 
-    And how far the labels of the `NEIGHBOURS` nearest XP spectra of other stars lie from the star's own.
+    Also the difference between the labels of the `NEIGHBOURS` nearest XP spectra and the star's own.
     """
     seen = truth.spectra(pairs.lrs_spec_id)
     normal = np.flatnonzero((seen >= 0) & (truth.seen[np.maximum(seen, 0)] == ""))
@@ -63,7 +63,7 @@ def retrieval(space: Space, truth: Truth, pairs: PairTable, seed: int) -> Iterat
         candidates = space.index(answering).vectors(everyone)
         queries = space.index(asked).vectors(sides[asked][chosen])
         rank, near = _ranks(queries, candidates, star, owners)
-        near_star = owners[near]  # of the last turn: XP neighbours of LAMOST spectra
+        near_star = owners[near]  # of the last iteration: XP neighbours of LAMOST spectra
         for name, inside in groups(snr, star):
             yield share(f"retrieval {text}, R@1", name, rank[inside] < 1)
             yield share(f"retrieval {text}, R@10", name, rank[inside] < 10)
@@ -71,7 +71,7 @@ def retrieval(space: Space, truth: Truth, pairs: PairTable, seed: int) -> Iterat
     for label, unit in LABELS:
         values = truth.numbers[label]
         with warnings.catch_warnings():
-            # neighbours of another kind have no labels; where all are such the median is NaN
+            # neighbours of another kind have no labels; if all are such, the median is NaN
             warnings.simplefilter("ignore", RuntimeWarning)
             apart = np.abs(np.nanmedian(values[others], axis=1) - values[own])
         for name, inside in groups(snr, star):
@@ -81,7 +81,7 @@ def retrieval(space: Space, truth: Truth, pairs: PairTable, seed: int) -> Iterat
 def _ranks(
     query: np.ndarray, candidates: np.ndarray, star: np.ndarray, owners: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many candidates of other stars are at least as near as the nearest own one, and the nearest others."""
+    """Number of candidates of other stars at least as near as the nearest own one, and the nearest others."""
     order = np.argsort(owners, kind="stable")
     low, high = (np.searchsorted(owners, star, side=side, sorter=order) for side in ("left", "right"))
     rank = np.empty(len(query), np.int64)
@@ -99,7 +99,7 @@ def _ranks(
 
 
 def translation(truth: Truth, pairs: PairTable) -> Iterator[Measured]:
-    """Translation errors of normal pairs, both ways."""
+    """Translation errors of normal pairs, in both directions."""
     seen = truth.spectra(pairs.lrs_spec_id)
     normal = np.flatnonzero((seen >= 0) & (truth.seen[np.maximum(seen, 0)] == ""))
     snr = truth.snr[seen[normal]]
@@ -113,14 +113,14 @@ def translation(truth: Truth, pairs: PairTable) -> Iterator[Measured]:
 def metal_poor(space: Space, truth: Truth, below: float, seed: int) -> Iterator[Measured]:
     """Completeness and purity of the metal-poor list at several lengths, among the survey's stars.
 
-    The search knows no label of a simulated star: `truth` holds them under names of its own. Of the
-    stars whose best LAMOST spectrum is better than S/N 20 it is told apart.
+    The search has no access to labels of simulated stars, which are stored in `truth`. Stars
+    whose best LAMOST spectrum has S/N above 20 are also reported separately.
     """
     scores = score_stars(space, below)
     row = truth.stars(scores.stars.source_id)
     here = row >= 0
     row, probability, feh = row[here], scores.probability[here], scores.feh[here]
-    # place in the list: by probability, then by the estimate
+    # rank in the list: by probability, then by the estimate
     order = np.lexsort((row, np.nan_to_num(feh, nan=9.0), -np.nan_to_num(probability, nan=-1.0)))
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
@@ -154,7 +154,7 @@ SHORT = {LRS: "LRS", XP: "XP"}
 
 
 def estimated_labels(space: Space, truth: Truth) -> Iterator[Measured]:
-    """Errors of the label estimates that stand in the atlas, of normal spectra; nothing where there are none."""
+    """Errors of the label estimates of normal spectra in the atlas; nothing if there are none."""
     for modality, short in SHORT.items():
         stage = space.atlas.estimates(modality, space.model)
         if stage.exists:
@@ -163,9 +163,9 @@ def estimated_labels(space: Space, truth: Truth) -> Iterator[Measured]:
 
 
 def label_errors(estimates: pa.Table, short: str, truth: Truth) -> Iterator[Measured]:
-    """Median distance from the truth and the share within the stated error, by true [Fe/H].
+    """Median difference from the truth and the fraction within the stated error, by true [Fe/H].
 
-    That share is 0.683 where errors are Gaussian and true.
+    The fraction is 0.683 for correct Gaussian errors.
     """
     source_id = estimates["source_id"].fill_null(-1).to_numpy()
     star = truth.stars(source_id)

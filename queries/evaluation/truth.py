@@ -1,4 +1,4 @@
-"""What a simulated survey's stars and spectra truly are, brought to spectra and pairs."""
+"""Truth tables of a simulated survey, mapped to spectra and pairs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Truth:
     numbers
         true_teff [K], true_logg, true_feh, true_alpha_fe, true_c_fe, true_rv [km/s], ebv [mag], (N,) float64.
     kind
-        (N,) object, kind of oddity or empty; by star.
+        (N,) object, kind of anomaly or empty, per star.
     obsid
         (M,) int64.
     seen
-        (M,) object, the class of oddity that this spectrum shows, empty where none.
+        (M,) object, anomaly class shown by this spectrum, empty if none.
     snr
-        (M,) float64 S/N in g that was asked for.
+        (M,) float64 requested S/N in g.
     star
         (M,) int64 source_id.
     """
@@ -54,7 +54,7 @@ class Truth:
         Raises
         ------
         QueryError
-            If the atlas holds no simulated survey.
+            If the atlas has no simulated survey.
         """
         tables = {}
         for name, wanted in ((TRUTH, ("source_id", "oddity_kind", *_NUMBERS)),
@@ -79,22 +79,22 @@ class Truth:
         )
 
     def covariates(self) -> dict[str, np.ndarray]:
-        """(N,) what no score should follow, by star."""
+        """(N,) nuisance quantities that no score should depend on, per star."""
         return {"|RV|": np.abs(self.numbers["true_rv"]), "E(B-V)": self.numbers["ebv"]}
 
     def best_snr(self) -> np.ndarray:
-        """(N,) S/N of each star's best LAMOST spectrum, 0 where it has none."""
+        """(N,) S/N of each star's best LAMOST spectrum, 0 if it has none."""
         best = np.zeros(len(self.source_id))
         row = self.stars(self.star)
         np.maximum.at(best, row[row >= 0], self.snr[row >= 0])
         return best
 
     def stars(self, source_id: np.ndarray) -> np.ndarray:
-        """Row of each star here, -1 where it is none of the survey's."""
+        """Row of each star, -1 if it is not in the survey."""
         return _find(self.source_id, source_id)
 
     def spectra(self, obsid: np.ndarray) -> np.ndarray:
-        """Row of each LAMOST spectrum here, -1 where it is none of the survey's."""
+        """Row of each LAMOST spectrum, -1 if it is not in the survey."""
         return _find(self.obsid, obsid)
 
 

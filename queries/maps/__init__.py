@@ -1,1 +1,1 @@
-"""The space as a picture."""
+"""Two-dimensional maps of the space."""

@@ -1,4 +1,4 @@
-"""What a map is coloured by: numbers between robust limits, or categories."""
+"""Colours of a map: numbers between robust limits, or categories."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ OTHER_COLOUR = "#999999"
 
 @dataclass(frozen=True)
 class Colouring:
-    """What a map is coloured by.
+    """Values that a map is coloured by.
 
     Attributes
     ----------
     name, unit
-        For the colour bar.
+        Label of the colour bar.
     values
-        (N,) float64 with NaN for no value, or (N,) int64 numbers into `categories`, -1 for none.
+        (N,) float64 with NaN for no value, or (N,) int64 indices into `categories`, -1 for none.
     categories
         Names, the most frequent first; empty for numbers.
     low, high
@@ -71,7 +71,7 @@ def colouring(table: pa.Table, column: str) -> Colouring:
 
 
 def _categories(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Numbers of categories, most frequent first; those beyond nine are one, `other`."""
+    """Numbers of categories, most frequent first; those beyond nine are merged into `other`."""
     encoded = column.combine_chunks().dictionary_encode()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     names = [name or "none" for name in encoded.dictionary.to_pylist()]

@@ -1,4 +1,4 @@
-"""A plane picture of the space: UMAP of a sample, every other point placed among its neighbours in the sample."""
+"""Two-dimensional layout of the space: UMAP of a sample, other points placed by their neighbours in the sample."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from specclip_search.errors import MissingExtra, QueryError
+from specclip_search.progress import Progress
 
 DIMENSIONS = 50
 NEIGHBOURS = 15
@@ -16,7 +17,6 @@ PLACED_BY = 10
 BATCH_ROWS = 16_384
 FLAT_BELOW = 20_000
 SMALLEST = 50
-Progress = Callable[[int, int, str], None]
 # (rows) int64 -> (len(rows), dim) float32 centred unit vectors
 Reader = Callable[[np.ndarray], np.ndarray]
 
@@ -30,9 +30,9 @@ class Layout:
     position
         (N, 2) float32; no unit, centred on 0, the sample's standard deviation is 1.
     sampled
-        (S,) int64 rows that UMAP itself laid out, ascending.
+        (S,) int64 rows laid out by UMAP itself, ascending.
     explained
-        Share of the variance of the sample that the PCA keeps.
+        Fraction of the sample's variance kept by the PCA.
     """
 
     position: np.ndarray
@@ -41,22 +41,22 @@ class Layout:
 
 
 def lay_out(read: Reader, rows: int, sample: int, seed: int, progress: Progress | None = None) -> Layout:
-    """Place `rows` points in a plane so that near ones stay near.
+    """Place `rows` points in a plane so that neighbours stay close.
 
     PCA to 50 dimensions, FAISS neighbours and UMAP (McInnes et al. 2018, arXiv:1802.03426) of a
-    seeded sample; the rest is placed by weighted positions of the ten nearest of the sample.
-    Memory: the sample, one batch and 8 bytes a point.
+    seeded sample; other points are placed at weighted positions of their ten nearest sample points.
+    Memory: the sample, one batch and 8 bytes per point.
 
     Parameters
     ----------
     read
-        Gives vectors by row; rows are asked for in ascending order.
+        Returns vectors by row; rows are requested in ascending order.
     rows
         Number of points.
     sample
-        How many of them UMAP lays out.
+        Number of points laid out by UMAP.
     seed
-        The same seed gives the same picture.
+        Random seed; the same seed gives the same layout.
 
     Raises
     ------
@@ -93,30 +93,30 @@ def lay_out(read: Reader, rows: int, sample: int, seed: int, progress: Progress 
 
 
 def principal_axes(vectors: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean, (dim, d) axes of largest variance with a fixed sign, and the share of the variance they keep."""
+    """Mean, (dim, d) axes of largest variance with a fixed sign, and the fraction of the variance they keep."""
     mean = vectors.mean(axis=0, dtype=np.float64)
     centred = vectors - mean.astype(np.float32)
     covariance = (centred.T @ centred).astype(np.float64) / len(vectors)
     values, axes = np.linalg.eigh(covariance)
     order = np.argsort(-values)[: min(dimensions, len(values), len(vectors) - 1)]
     axes = axes[:, order]
-    # eigenvectors come with either sign: the largest component is made positive
+    # the sign of eigenvectors is arbitrary: make the largest component positive
     axes = axes * np.sign(axes[np.argmax(np.abs(axes), axis=0), np.arange(len(order))])
     return mean.astype(np.float32), axes.astype(np.float32), float(values[order].sum() / max(values.sum(), 1e-30))
 
 
 def place(laid: np.ndarray, found: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Positions from those of neighbours.
+    """Positions of points from those of their neighbours.
 
-    Neighbours may lie on different islands, between which there is nothing: of the ten only the
-    half around the most central one counts, each by exp(-(d / d_median)^2).
+    Neighbours may be in different clusters with empty space in between, so of the ten only the
+    half around the most central one is used, with weights exp(-(d / d_median)^2).
 
     Parameters
     ----------
     laid
         (S, 2) positions of the sample.
     found, distance
-        (N, k) places in the sample, -1 for none, and distances to them.
+        (N, k) indices into the sample, -1 for none, and distances.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def place(laid: np.ndarray, found: np.ndarray, distance: np.ndarray) -> np.ndarr
 
 
 def _search_index(reduced: np.ndarray, seed: int):  # type: ignore[no-untyped-def]
-    """FAISS index of the sample: exact, by inverted lists where it is large."""
+    """FAISS index of the sample: exact, or with inverted lists if it is large."""
     import faiss
 
     flat = faiss.IndexFlatL2(reduced.shape[1])
@@ -160,14 +160,14 @@ def _umap(reduced: np.ndarray, seed: int) -> np.ndarray:
         raise MissingExtra("umap-learn", "map", "a map of the space") from None
     count = min(NEIGHBOURS, len(reduced) - 1)
     distance, found = _search_index(reduced, seed).search(reduced, count)
-    # every point is its own nearest, also among equals
+    # every point is its own nearest neighbour, also among ties
     other = np.where(found == np.arange(len(found))[:, None], -1, found)
     own = np.argmax(other < 0, axis=1)
     rows = np.arange(len(found))
     found[rows, own], distance[rows, own] = found[:, 0], distance[:, 0]
     found[:, 0], distance[:, 0] = rows, 0.0
     with warnings.catch_warnings():
-        # neighbours come from FAISS, one job makes the same picture twice: UMAP notes both
+        # UMAP warns about precomputed neighbours and n_jobs = 1; both are intended, the latter for reproducibility
         warnings.simplefilter("ignore")
         reducer = UMAP(
             n_neighbors=count,

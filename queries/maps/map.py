@@ -1,4 +1,4 @@
-"""The map of an atlas: every spectrum in a plane, kept, with what is known of its star beside it."""
+"""The map of an atlas: a stored 2-D position of every spectrum, with data of its star."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest, whole_file
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, PAIR
 
 from ..space.space import Space, open_space
@@ -23,16 +24,15 @@ from .layout import Layout, lay_out
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Stage
 
-# raise when the layout changes: maps made before are then made again
+# increase when the layout changes: existing maps are then recomputed
 REVISION = 1
 DEFAULT_SAMPLE = 50_000
 SHARD_ROWS = 262_144
 _PREFIX = {modality.name: modality.prefix for modality in PAIR}
-Progress = Callable[[int, int, str], None]
 
 
 def map_schema() -> pa.Schema:
-    """Columns of `results/map`, one row a spectrum."""
+    """Columns of `results/map`, one row per spectrum."""
     f32 = pa.float32()
     return pa.schema(
         [
@@ -56,16 +56,16 @@ def make_map(
     model: str | None = None,
     progress: Progress | None = None,
 ) -> Stage:
-    """Lay the space out, unless a map of these vectors, this sample and this seed is kept already.
+    """Compute the map, unless one with the same vectors, sample and seed is already stored.
 
     Parameters
     ----------
     within
-        One instrument; by default all, in one map.
+        One instrument; by default all instruments in one map.
     sample
-        Spectra that UMAP lays out; all others are placed by their neighbours among them.
+        Number of spectra laid out by UMAP; all others are placed by their neighbours among them.
     seed
-        The same seed gives the same map.
+        Random seed; the same seed gives the same map.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def make_map(
 
 
 def _reader(space: Space, names: Sequence[str], offsets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Centred vectors by row counted over the instruments."""
+    """Centred vectors by row, counted over all instruments."""
 
     def read(rows: np.ndarray) -> np.ndarray:
         pieces = []
@@ -156,7 +156,7 @@ def _write(
 
 
 def map_columns(atlas: Atlas) -> list[str]:
-    """What a map can be coloured by: columns of the map and of the view `stars`."""
+    """Columns a map can be coloured by, of the map and of the view `stars`."""
     from ..views.connection import connect
 
     with connect(atlas) as connection:
@@ -166,12 +166,12 @@ def map_columns(atlas: Atlas) -> list[str]:
 
 
 def check_color(atlas: Atlas, color: str | None) -> None:
-    """Refuse a column that is not there, with the names of those that are.
+    """Raise for a missing column, listing the available ones.
 
     Raises
     ------
     QueryError
-        If `color` is no column of `stars`.
+        If `color` is not a column of `stars`.
     """
     known = map_columns(atlas)
     if color is not None and color not in known:
@@ -213,7 +213,7 @@ def map_table(atlas: Atlas, columns: Sequence[str]) -> pa.Table:
 
 
 def _star_rows(points: pa.Table, stars: pa.Table) -> np.ndarray:
-    """(N,) row of each mapped spectrum's star, -1 where there is none: by source_id, else by obsid and release."""
+    """(N,) row of each mapped spectrum's star, -1 if there is none: by source_id, else by obsid and release."""
     wanted = points["source_id"].fill_null(-1).to_numpy()
     known = stars["source_id"].fill_null(-1).to_numpy()
     order = np.argsort(known, kind="stable")
@@ -238,12 +238,12 @@ def _star_rows(points: pa.Table, stars: pa.Table) -> np.ndarray:
 
 
 def label_columns(atlas: Atlas) -> list[str]:
-    """Columns of `stars` that go into a map's Parquet: position, S/N, labels, scores."""
+    """Columns of `stars` in a map's Parquet file: position, S/N, labels, scores."""
     left_out = {"release", "modality", "lamost_release", "n_lamost"}
     return [name for name in map_columns(atlas) if name not in left_out]
 
 
 def write_map(table: pa.Table, path: Path) -> None:
-    """Write a map for embedding-atlas and TOPCAT; the file appears whole or not at all."""
+    """Write a map for embedding-atlas and TOPCAT, atomically."""
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

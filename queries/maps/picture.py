@@ -1,4 +1,4 @@
-"""Drawing a map: single points where there are few, the mean of each pixel where there are millions."""
+"""Draw a map: single points for few spectra, the mean of each pixel for millions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 POINTS_BELOW = 30_000
 PIXELS = 640
-# share of the spectra that lie nearest their own instrument's middle where instruments are named on the map
+# instruments are named on the map if at least this fraction of spectra is nearest to its own instrument's centre
 LEAST_APART = 0.9
 
 
@@ -30,7 +30,7 @@ def draw_map(table: pa.Table, column: str | None, path: Path, title: str = "") -
     table
         From `specclip_search.queries.maps.map.map_table`.
     column
-        What to colour by; None shows how many spectra lie where.
+        Column to colour by; None shows the density of spectra.
     """
     x, y = table["x"].to_numpy(), table["y"].to_numpy()
     colours = None if column is None else colouring(table, column)
@@ -48,7 +48,7 @@ def draw_map(table: pa.Table, column: str | None, path: Path, title: str = "") -
 
 
 def _name_instruments(axis: Axes, x: np.ndarray, y: np.ndarray, modality: list[str]) -> None:
-    """Write over each instrument's part of the map which one it is, where the parts lie apart."""
+    """Label each instrument's region of the map if the regions are separate."""
     from specclip_search.surveys import get_modality
 
     names = sorted(set(modality))
@@ -85,7 +85,7 @@ def _draw(figure: Figure, axis: Axes, x: np.ndarray, y: np.ndarray, colours: Col
 
 
 def view_of(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
-    """A square that holds all points: (left, right, bottom, top)."""
+    """A square around all points: (left, right, bottom, top)."""
     centre = [0.5 * (float(values.min()) + float(values.max())) for values in (x, y)]
     half = 0.52 * max(float(np.ptp(x)), float(np.ptp(y)), 1e-6)
     return centre[0] - half, centre[0] + half, centre[1] - half, centre[1] + half
@@ -99,15 +99,15 @@ def map_image(
     pixels: int,
     spread: bool = False,
 ) -> tuple[np.ndarray, float]:
-    """The map as (pixels, pixels, 4) RGBA in 0-1, transparent where nothing lies; and the largest count of a pixel.
+    """The map as (pixels, pixels, 4) RGBA in 0-1, transparent where empty; and the largest count of a pixel.
 
-    A pixel shows the mean of its spectra (numbers) or the most frequent (categories); the denser,
-    the more opaque. Spectra without a value are grey.
+    A pixel shows the mean of its spectra (numbers) or the most frequent value (categories); denser
+    pixels are more opaque. Spectra without a value are grey.
 
     Parameters
     ----------
     spread
-        Draw each point as a small disc, so that single ones are seen.
+        Draw each point as a small disc, so that single points are visible.
     """
     cell = _cells(x, y, extent, pixels)
     count = np.bincount(cell, minlength=pixels**2).astype(np.float64)
@@ -147,7 +147,7 @@ def _mean_colours(
         return table[votes.argmax(axis=0)], np.asarray(votes.any(axis=0))
     given = np.isfinite(colours.values)
     weight = np.bincount(cell[given], minlength=pixels**2)
-    # single extreme values must not take a pixel over
+    # single extreme values must not dominate a pixel
     clipped = np.clip(colours.values[given], colours.low, colours.high)
     mean = np.bincount(cell[given], weights=clipped, minlength=pixels**2) / np.maximum(weight, 1)
     scaled = (mean - colours.low) / max(colours.high - colours.low, 1e-30)
@@ -157,7 +157,7 @@ def _mean_colours(
 def _spread(
     count: np.ndarray, shown: np.ndarray, known: np.ndarray, pixels: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fill the empty pixels beside full ones: mean colour of the full ones around."""
+    """Fill empty pixels next to filled ones with the mean colour of these."""
     shape: Any = (pixels, pixels)
     full = (count > 0).reshape(shape)
     value = (shown * known[:, None]).reshape(*shape, 3)

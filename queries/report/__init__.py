@@ -1,1 +1,1 @@
-"""One HTML page."""
+"""HTML report of an atlas."""

@@ -1,4 +1,4 @@
-"""Cards of a report: one a star, with its spectra, translations, residuals, neighbours, labels and links."""
+"""Cards of a report: one per star, with its spectra, translations, residuals, neighbours, labels and links."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..space.space import Space
 
-SIDES = {modality.short: modality.name for modality in PAIR}
+INSTRUMENTS = {modality.short: modality.name for modality in PAIR}
 PREFIX = {modality.name: modality.prefix for modality in PAIR}
 NEIGHBOURS = 5
 NEIGHBOUR_COLUMNS = ("teff", "logg", "feh", "snr")
@@ -28,7 +28,7 @@ NEIGHBOUR_COLUMNS = ("teff", "logg", "feh", "snr")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the page shows of one star; every text is plain, the page escapes it."""
+    """Contents of one card; all texts are plain and escaped by the page."""
 
     number: str
     keys: tuple[str, ...]
@@ -47,7 +47,7 @@ class Card:
 
 
 def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequence[str]) -> list[Card]:
-    """A card a row of `anomalies` or `emp`.
+    """One card per row of `anomalies` or `emp`.
 
     Parameters
     ----------
@@ -60,11 +60,11 @@ def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequenc
     """
     if frame.empty:
         return []
-    ids = {side: _ids(frame, f"{side}_spec_id") for side in SIDES}
-    releases = {side: _texts(frame, f"{side}_release") for side in SIDES}
+    ids = {side: _ids(frame, f"{side}_spec_id") for side in INSTRUMENTS}
+    releases = {side: _texts(frame, f"{side}_release") for side in INSTRUMENTS}
     spectra = {
         side: read_spectra(space.atlas, name, ids[side], releases[side])
-        for side, name in SIDES.items()
+        for side, name in INSTRUMENTS.items()
         if name in space.modalities
     }
     predicted = _predictions(space, spectra)
@@ -77,18 +77,18 @@ def make_cards(space: Space, frame: pd.DataFrame, letter: str, headline: Sequenc
         number = f"{letter}{i + 1}"
         panels = [
             (panel.title, Markup(panel_svg(panel, f"{number}{side}")))
-            for side, name in SIDES.items()
+            for side, name in INSTRUMENTS.items()
             if (panel := _panel(name, i, spectra.get(side), predicted.get(side), sigma[i][side])) is not None
         ]
         star = _number(row, "source_id")
         cards.append(
             Card(
                 number=number,
-                keys=tuple(f"{PREFIX[SIDES[s]]}:{ids[s][i]}" for s in ("xp", "lrs") if ids[s][i] >= 0),
+                keys=tuple(f"{PREFIX[INSTRUMENTS[s]]}:{ids[s][i]}" for s in ("xp", "lrs") if ids[s][i] >= 0),
                 rank=int(row["rank"]),
                 title=f"Gaia DR3 {star}" if star >= 0 else f"LAMOST {ids['lrs'][i]}",
                 kind=str(row.get("kind") or ""),
-                simulated=" and ".join(PREFIX[SIDES[s]] for s, rows in spectra.items() if rows.simulated[i]),
+                simulated=" and ".join(PREFIX[INSTRUMENTS[s]] for s, rows in spectra.items() if rows.simulated[i]),
                 headline=[(name, written(row[name])) for name in headline if name in frame],
                 flags=str(row.get("flags") or "").split(),
                 reason=str(row.get("reason") or "") or emp_words(row),
@@ -122,16 +122,16 @@ def _number(row: pd.Series, column: str) -> int:
 
 
 def _predictions(space: Space, spectra: dict[str, SpectrumRows]) -> dict[str, np.ndarray]:
-    """For each side (N, n) spectra as predicted from the other's, NaN where that is not there."""
+    """For each instrument (N, n) spectra predicted from the other one, NaN if that is missing."""
     from specclip_search.surveys import get_modality
 
     model = space.loaded_model()
     result = {}
     for side, other in (("lrs", "xp"), ("xp", "lrs")):
-        if other not in spectra or SIDES[side] not in model.modalities:
+        if other not in spectra or INSTRUMENTS[side] not in model.modalities:
             continue
         source = spectra[other]
-        flux = np.full((len(source), get_modality(SIDES[side]).size), np.nan)
+        flux = np.full((len(source), get_modality(INSTRUMENTS[side]).size), np.nan)
         if source.found.any():
             flux[source.found] = model.translate(source.modality, source.flux[source.found].astype(np.float32))
         result[side] = flux
@@ -141,8 +141,8 @@ def _predictions(space: Space, spectra: dict[str, SpectrumRows]) -> dict[str, np
 def _window_sigmas(
     space: Space, lrs_spec_id: np.ndarray, release: Sequence[str | None]
 ) -> list[dict[str, np.ndarray | None]]:
-    """Residuals of windows of each card by side, as `translate` measured them."""
-    nothing: dict[str, np.ndarray | None] = dict.fromkeys(SIDES)
+    """Window residuals of each card by instrument, as measured by `translate`."""
+    nothing: dict[str, np.ndarray | None] = dict.fromkeys(INSTRUMENTS)
     stage = space.atlas.translations(space.model)
     if not stage.exists:
         return [nothing] * len(lrs_spec_id)
@@ -160,7 +160,7 @@ def _window_sigmas(
     result: list[dict[str, np.ndarray | None]] = []
     for key in zip(lrs_spec_id.tolist(), release, strict=True):
         row = known.get(key)
-        measured = {} if row is None else {side: np.array(row[f"{side}_window_sigma"], dtype=float) for side in SIDES}
+        measured = {side: np.array(row[f"{side}_window_sigma"], dtype=float) for side in INSTRUMENTS} if row else {}
         result.append({**nothing, **measured})
     return result
 
@@ -186,11 +186,11 @@ def _panel(
 def _neighbours(
     space: Space, ids: dict[str, np.ndarray], releases: dict[str, list[str | None]]
 ) -> list[list[dict[str, str]]]:
-    """Nearest other stars of each card, in each instrument by the star's own spectrum there."""
+    """Nearest other stars of each card, in each instrument from the star's own spectrum."""
     from ..similar.similar import similar
 
     result: list[list[dict[str, str]]] = [[] for _ in ids["lrs"]]
-    for side, name in SIDES.items():
+    for side, name in INSTRUMENTS.items():
         if name not in space.modalities:
             continue
         keys = {

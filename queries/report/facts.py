@@ -1,4 +1,4 @@
-"""What a report says of the atlas: what was searched, with what, how well the index finds, and what the scores mean."""
+"""Facts of a report about the atlas: data searched, model, recall of the index, and meaning of the scores."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Facts:
     Attributes
     ----------
     counts
-        What is in the atlas, and how many.
+        Contents of the atlas with counts.
     rejected
-        Instrument, reason, number of spectra set aside.
+        Instrument, reason, number of rejected spectra.
     origin
         Model, versions and digests.
     recall
@@ -40,7 +40,7 @@ class Facts:
 
 
 def gather_facts(space: Space) -> Facts:
-    """Count and read; nothing is computed."""
+    """Collect the facts; only counts and stored values, nothing is computed."""
     return Facts(_counts(space), _rejected(space), _origin(space), _recall(space))
 
 
@@ -98,7 +98,7 @@ def _recall(space: Space) -> Rows:
 
 
 def definitions(space: Space) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """For each table of results its columns with unit and meaning, from the columns' own metadata."""
+    """For each table of results its columns with unit and meaning, from the column metadata."""
     from ..anomalies.listing import anomalies_schema
     from ..emp.schema import emp_schema
     from ..maps.map import map_schema

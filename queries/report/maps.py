@@ -1,4 +1,4 @@
-"""Maps of a report: pictures inline, with the cards' stars marked on them."""
+"""Maps of a report as inline images, with the stars of the cards marked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from ..maps.picture import POINTS_BELOW, map_image, view_of
 from .words import figures
 
 if TYPE_CHECKING:
-    from ..maps.map import Progress
+    from specclip_search.progress import Progress
+
     from ..space.space import Space
     from .cards import Card
 
@@ -40,13 +41,13 @@ class MapPicture:
     image
         A data URI.
     name
-        What it is coloured by, with the unit.
+        Quantity shown by colour, with its unit.
     low, high
         Ends of the colour bar.
     categories
-        (name, colour) where the colours are categories.
+        (name, colour) if the colours are categories.
     marks
-        (card, left, top, title) of the stars on cards; left and top in per cent.
+        (card, left, top, title) of the stars with cards; left and top in per cent.
     """
 
     image: str
@@ -60,9 +61,9 @@ class MapPicture:
 def make_maps(
     space: Space, cards: Sequence[Card], seed: int = 0, progress: Progress | None = None
 ) -> tuple[list[MapPicture], str]:
-    """Maps in every colour that the atlas has, and why there is none where there is none.
+    """Maps in all available colours, and the reason if there are none.
 
-    The map that is kept is drawn where there is one of these vectors; else one is made.
+    The stored map is drawn if it shows the current vectors; else a new one is computed.
     """
     try:
         stage = space.atlas.results("map")
@@ -77,7 +78,7 @@ def make_maps(
 
 
 def _is_current(space: Space) -> bool:
-    """Whether the map that is kept shows the vectors there are, whatever sample and seed it was made with."""
+    """Whether the stored map shows the current vectors, with any sample and seed."""
     extra = space.atlas.results("map").parts()[0].extra
     rows = sum(len(space.keys(name)) for name in extra.get("modalities", []) if name in space.modalities)
     same = extra.get("model_digest") == space.model_digest() and extra.get("model") == space.model
@@ -106,7 +107,7 @@ def _pictures(table: pa.Table, cards: Sequence[Card]) -> list[MapPicture]:
 def _marks(
     table: pa.Table, cards: Sequence[Card], extent: tuple[float, float, float, float]
 ) -> list[tuple[str, float, float, str]]:
-    """Where the cards' stars lie; the XP spectrum speaks for a star that has both."""
+    """Positions of the cards' stars; the XP spectrum is used for a star that has both."""
     wanted = pa.array([key for card in cards for key in card.keys], pa.string())
     rows = np.flatnonzero(pc.is_in(table["key"], value_set=wanted).to_numpy())
     place = dict(zip(table["key"].take(rows).to_pylist(), rows.tolist(), strict=True))
@@ -123,7 +124,7 @@ def _marks(
 
 
 def _data_uri(image: np.ndarray) -> str:
-    """RGBA rows from the bottom up as a PNG in the page itself."""
+    """RGBA rows, bottom first, as an inline PNG."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: what was searched, what was found, and what every number means."""
+"""Self-contained HTML report: data searched, results, and the meaning of every number."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from specclip_search.atlas.files import write_text
 from specclip_search.errors import QueryError, SpecclipError
+from specclip_search.progress import Progress
 from specclip_search.version import __version__
 
 from ..space.space import Space, open_space
@@ -28,23 +29,22 @@ if TYPE_CHECKING:
 MOST_CARDS = 100
 ANOMALY_HEADLINE = ("score", "p_value", "q_value", "similarity", "lrs_snr", "xp_snr", "n_visits", "n_odd_visits")
 EMP_HEADLINE = ("probability", "feh", "feh_err", "lrs_snr", "xp_snr")
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportResult:
-    """What was written.
+    """Summary of a written report.
 
     Attributes
     ----------
     path
         The page.
     size
-        Its bytes.
+        Size in bytes.
     anomalies, emp, maps
-        Numbers of cards and pictures on it.
+        Numbers of cards and maps.
     notes
-        What is missing on the page, and why.
+        Missing parts, with reasons.
     """
 
     path: Path
@@ -67,25 +67,25 @@ def write_report(
     title: str = "",
     progress: Progress | None = None,
 ) -> ReportResult:
-    """Search the atlas and write what was found as a page that needs no network.
+    """Search the atlas and write the results as a page that needs no network access.
 
     The same atlas and options give the same bytes.
 
     Parameters
     ----------
     path
-        Ends in .html.
+        Output file; must end in .html.
     anomalies, emp
-        How many cards of each, 0 to 100; 0 leaves that search out.
+        Number of cards of each, 0 to 100; 0 skips that search.
     below
         [Fe/H] below which a star counts as metal-poor.
     maps
-        Draw maps of the space, where umap-learn is installed.
+        Draw maps of the space if umap-learn is installed.
 
     Raises
     ------
     QueryError
-        If the name ends otherwise, a number of cards is out of range, or translations are there but out of date.
+        If the suffix is wrong, a number of cards is out of range, or translations are out of date.
     VectorIndexError
         If an index is missing or stale.
     """
@@ -95,7 +95,7 @@ def write_report(
     notes: list[str] = []
     tell = progress or (lambda done, total, note: None)
     tell(0, 4, "anomalies")
-    # a page without anomalies is for atlases that cannot have any, not for those where something is amiss
+    # only atlases that cannot have anomalies get a page without them; other errors are raised
     usable = atlas.translations(space.model).exists
     odd = _searched(notes, "anomalies", anomalies, lambda: _anomalies(atlas, anomalies, space.model), usable)
     tell(1, 4, "emp")
@@ -124,7 +124,7 @@ def write_report(
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """Everything that the template shows."""
+    """Data for the template."""
 
     title: str
     facts: Facts
@@ -138,7 +138,7 @@ class _Page:
 
 def _check(path: Path, anomalies: int, emp: int) -> None:
     if path.suffix.lower() not in (".html", ".htm"):
-        raise QueryError(f"A report's name must end in .html; found '{path.name}'.", "Name it, say, report.html.")
+        raise QueryError(f"A report's name must end in .html; found '{path.name}'.", "Use a name such as report.html.")
     for name, number in (("anomalies", anomalies), ("emp", emp)):
         if not 0 <= number <= MOST_CARDS:
             raise QueryError(
@@ -150,7 +150,7 @@ def _check(path: Path, anomalies: int, emp: int) -> None:
 def _searched(
     notes: list[str], name: str, number: int, search: Callable[[], pd.DataFrame], strict: bool = False
 ) -> pd.DataFrame | None:
-    """A search's result; None where it cannot be done on this atlas, which a note tells unless `strict`."""
+    """Result of a search; None, with a note, if it is impossible on this atlas and not `strict`."""
     if number == 0:
         return None
     try:
@@ -175,7 +175,7 @@ def _emp(atlas: Atlas, top: int, below: float, model: str) -> pd.DataFrame:
 
 
 def _provenance(frame: pd.DataFrame) -> str:
-    """Options and digests of a search; its columns' meanings stand in the definitions."""
+    """Options and digests of a search; the meanings of its columns are in the definitions."""
     from specclip_search.tables.provenance import COLUMNS
 
     told = {name: value for name, value in frame.attrs.items() if name != COLUMNS}
@@ -183,7 +183,7 @@ def _provenance(frame: pd.DataFrame) -> str:
 
 
 def render(space: Space, page: _Page) -> str:
-    """The page as HTML; everything that came from the atlas is escaped."""
+    """The page as HTML; everything from the atlas is escaped."""
     from jinja2 import Environment, StrictUndefined
 
     folder = files(__package__) / "templates"

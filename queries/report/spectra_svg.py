@@ -1,4 +1,4 @@
-"""Spectra of a card as SVG text: observed over predicted, and below them the residual of each window."""
+"""Spectra of a card as SVG: observed over predicted, with the residual of each window below."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..space.windows import WindowSet
 
-# lengths in the picture's own units; a browser scales it
+# lengths in SVG user units
 WIDTH, LEFT, RIGHT = 7600, 420, 60
 TOP, FLUX_HEIGHT, GAP, BAR_HEIGHT, BOTTOM = 60, 1300, 60, 480, 300
 TELLING = 3.5
@@ -28,11 +28,11 @@ class Panel:
     modality
         The instrument (`Modality`).
     observed, predicted
-        (n,) fluxes, or None where there is none.
+        (n,) fluxes, or None if missing.
     window_sigma
-        (w,) residual of each window in sigma, in the order of `WindowSet`; None where not measured.
+        (w,) residual of each window in sigma, in the order of `WindowSet`; None if not measured.
     title
-        What is shown, in words.
+        Description of the panel.
     """
 
     modality: Any
@@ -43,7 +43,7 @@ class Panel:
 
 
 def panel_svg(panel: Panel, number: str) -> str:
-    """One panel as an inline SVG element; colours come from the page's style sheet."""
+    """One panel as an inline SVG element; colours are defined in the page's style sheet."""
     wave = np.asarray(panel.modality.wavelength)
     across = _across(wave)
     bars = panel.window_sigma is not None
@@ -69,7 +69,7 @@ def _across(wave: np.ndarray) -> np.ndarray:
 
 
 def _limits(panel: Panel) -> tuple[float, float]:
-    """Lowest and highest flux of the picture; the noisy ends and single spikes do not decide."""
+    """Flux range of the panel, ignoring the noisy ends and single spikes."""
     shown = [flux for flux in (panel.observed, panel.predicted) if flux is not None]
     cut = len(shown[0]) // 60
     low = min(float(np.quantile(flux[cut:-cut], 0.002)) for flux in shown)
@@ -79,7 +79,7 @@ def _limits(panel: Panel) -> tuple[float, float]:
 
 
 def _path(across: np.ndarray, flux: np.ndarray, low: float, high: float) -> str:
-    """Whole numbers and steps from point to point: a few bytes a point."""
+    """SVG path with integer relative steps: a few bytes per point."""
     x = np.rint(across).astype(int)
     y = np.rint(TOP + FLUX_HEIGHT * (1 - np.clip((flux - low) / (high - low), 0, 1))).astype(int)
     steps = "".join(f"l{dx} {dy}" for dx, dy in zip(np.diff(x), np.diff(y), strict=True))
@@ -112,7 +112,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 
 def _telling(panel: Panel) -> list[tuple[str, float, float, float]]:
-    """(name, lo, hi, sigma) of the windows that stand out, the clearest first."""
+    """(name, lo, hi, sigma) of the significant windows, most significant first."""
     if panel.window_sigma is None:
         return []
     ends = {window.name: window for window in panel.modality.windows}
@@ -126,7 +126,7 @@ def _telling(panel: Panel) -> list[tuple[str, float, float, float]]:
 
 
 def _marks(panel: Panel, telling: Sequence[tuple[str, float, float, float]], across: np.ndarray) -> tuple[str, str]:
-    """Shades behind the windows that stand out, and their names above, where they do not run into each other."""
+    """Shading of the significant windows, and their names where they do not overlap."""
     wave = np.asarray(panel.modality.wavelength)
     shades, names, taken = [], [], [(-1.0, -1.0)]
     for name, low, high, z in telling:
@@ -153,7 +153,7 @@ def _words(panel: Panel) -> str:
 
 
 def _bars(panel: Panel, across: np.ndarray) -> str:
-    """Residuals of the windows; heights by asinh, so that 3 and 100 sigma are both seen."""
+    """Residuals of the windows; heights scaled by asinh, so that both 3 and 100 sigma are visible."""
     assert panel.window_sigma is not None
     wave = np.asarray(panel.modality.wavelength)
     names = WindowSet.of(panel.modality).names

@@ -1,4 +1,4 @@
-"""The words of a card: numbers as text, what was found of [Fe/H], catalogue row, evidence and links."""
+"""Text of a card: formatted numbers, [Fe/H] estimates, catalogue row, evidence and links."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from ..space.spectra import SpectrumRows
 
-SIDES = tuple(modality.short for modality in PAIR)
+INSTRUMENTS = tuple(modality.short for modality in PAIR)
 _NO_EVIDENCE = ("_spec_id", "_release", "_snr", "_simulated")
 
 
 def emp_words(row: pd.Series) -> str:
-    """What each instrument says of a star's [Fe/H]: `LRS: neighbours -2.4 ± 0.1; XP: neighbours -2.6 ± 0.2`."""
+    """[Fe/H] of a star from each instrument: `LRS: neighbours -2.4 ± 0.1; XP: neighbours -2.6 ± 0.2`."""
     told = []
-    for side in SIDES:
+    for side in INSTRUMENTS:
         said = [
             f"{who} {float(row[value]):.2f} ± {float(row[error]):.2f}"
             for who, value, error in (
@@ -49,7 +49,7 @@ def catalogue_row(row: pd.Series, about: dict[str, dict[str, str]]) -> list[tupl
 
 
 def evidence_rows(row: pd.Series, about: dict[str, dict[str, str]], shown: set[str]) -> list[tuple[str, str, str]]:
-    """What the score was made from: every column of the two spectra that is not shown elsewhere."""
+    """Evidence behind the score: all columns of the two spectra not shown elsewhere."""
     return [
         (str(name), f"{text} {about.get(name, {}).get('unit', '')}".strip(), about.get(name, {}).get("description", ""))
         for name in row.index
@@ -63,7 +63,7 @@ def evidence_rows(row: pd.Series, about: dict[str, dict[str, str]], shown: set[s
 def sky_links(
     row: pd.Series, obsid: int, release: str | None, lrs: SpectrumRows | None, i: int
 ) -> list[tuple[str, str]]:
-    """Other services' pages of this place in the sky."""
+    """Links to other services for this sky position."""
     ra, dec = row.get("ra"), row.get("dec")
     if ra is None or dec is None or not (np.isfinite(float(ra)) and np.isfinite(float(dec))):
         return []
@@ -80,12 +80,12 @@ def sky_links(
 
 
 def figures(value: float) -> str:
-    """Four figures, without an exponent where the number is large."""
+    """Four significant figures, without an exponent for large numbers."""
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def written(value: Any) -> str:
-    """A value for a reader: ids whole, numbers to four figures, nothing for no value."""
+    """Format a value: ids in full, numbers to four significant figures, empty for missing values."""
     import pandas as pd
 
     if value is None or (not isinstance(value, str) and pd.isna(value)):

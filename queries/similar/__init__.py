@@ -1,1 +1,1 @@
-"""Which spectra are like this one."""
+"""Similarity search for spectra."""

@@ -1,6 +1,6 @@
-"""A picture of what `similar` found: the query over its neighbours, one panel an instrument.
+"""Plot the result of `similar`: the query over its neighbours, one panel per instrument.
 
-One instrument's panel in a picture of neighbours: the query over them, telling windows marked.
+Informative windows are marked in each panel.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 GREEK = {"Halpha": "Hα", "Hbeta": "Hβ", "Hgamma": "Hγ", "Hdelta": "Hδ"}
 QUERY, NEAR, MIDDLE, SHARED, APART, CLASSIC = "#0b3d91", "0.55", "#e08a00", "#2a78d6", "#c62828", "0.45"
-# so many neighbours are drawn as their median and the band that holds two thirds of them
+# from this number on, neighbours are drawn as their median and a band containing two thirds of them
 ENOUGH_FOR_BAND = 5
 BAND = (0.16, 0.84)
-# share of a spectrum's pixels that may lie outside the picture
+# fraction of a spectrum's pixels that may lie outside the axes
 LONE_PIXELS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Everything in one panel: spectra as (N, n), NaN rows for what is not there."""
+    """Contents of one panel: spectra as (N, n), NaN rows for missing ones."""
 
     modality: str
     queries: np.ndarray
@@ -50,7 +50,7 @@ class Panel:
 
 
 def draw_panel(axis: Axes, panel: Panel, title: str) -> None:
-    """Neighbours, over them the queries, the windows marked, a legend."""
+    """Draw neighbours, queries on top, marked windows and a legend."""
     from specclip_search.surveys import get_modality
 
     modality = get_modality(panel.modality)
@@ -72,7 +72,7 @@ def draw_panel(axis: Axes, panel: Panel, title: str) -> None:
 
 
 def _draw_neighbours(axis: Axes, panel: Panel, wave: np.ndarray) -> None:
-    """Few neighbours one by one; of many the median and a band, for noise would bury the query."""
+    """Draw few neighbours individually; many as median and band, so that noise does not hide the query."""
     if not len(panel.neighbours):
         return
     told = f"nearest, similarity {panel.similarity.max():.2f} to {panel.similarity.min():.2f}"
@@ -88,8 +88,8 @@ def _draw_neighbours(axis: Axes, panel: Panel, wave: np.ndarray) -> None:
 
 
 def _limits(panel: Panel) -> tuple[float, float]:
-    """Lowest and highest flux to show: the queries but for lone pixels, and what nine of ten neighbours need."""
-    # the ends of a spectrum are its noisiest pixels
+    """Flux range: the queries except single pixels, and 90 % of the neighbours."""
+    # the ends of a spectrum are its noisiest part
     inner = slice(panel.queries.shape[1] // 50, -(panel.queries.shape[1] // 50))
     query, near = panel.queries[:, inner], panel.neighbours[:, inner]
     low, high = np.nanquantile(query, (LONE_PIXELS, 1 - LONE_PIXELS))
@@ -101,7 +101,7 @@ def _limits(panel: Panel) -> tuple[float, float]:
 
 
 def _mark(axis: Axes, marked: Sequence[MarkedWindow], wave: np.ndarray) -> None:
-    """Shade the windows and write their names at heights that keep them from running into each other."""
+    """Shade the windows and write their names at heights that avoid overlaps."""
     span = float(wave[-1] - wave[0])
     ends = [-np.inf] * 4
     for window in marked:
@@ -124,19 +124,19 @@ MOST_NEIGHBOURS = 60
 
 
 def plot_similar(atlas: Atlas, found: pd.DataFrame, path: str | Path) -> None:
-    """Draw the result of `similar` as a file.
+    """Plot the result of `similar` to a file.
 
     Parameters
     ----------
     found
-        What `similar` returned; its `.attrs` name the targets.
+        Result of `similar`; its `.attrs` give the targets.
     path
-        Ends in .png, .svg or .pdf.
+        Output file; must end in .png, .svg or .pdf.
 
     Raises
     ------
     QueryError
-        If the name ends otherwise, nothing was found, or there are more than six lists to draw.
+        If the suffix is wrong, nothing was found, or there are more than six lists to plot.
     MissingExtra
         If matplotlib is not installed.
     """
@@ -153,7 +153,7 @@ def plot_similar(atlas: Atlas, found: pd.DataFrame, path: str | Path) -> None:
         drawn.append((title, _panels(atlas, model, targets, seen)))
     count = sum(len(panels) for _, panels in drawn)
     if not count:
-        raise QueryError("Nothing was found: there is nothing to draw.", "Widen --where, or search both instruments.")
+        raise QueryError("Nothing was found: there is nothing to plot.", "Widen --where, or search both instruments.")
     with picture(Path(path), 11.0, 0.5 + 3.0 * count, "a picture of neighbours") as figure:
         axes = iter(np.atleast_1d(figure.subplots(count, 1)))
         for title, panels in drawn:
@@ -174,9 +174,9 @@ def _lists(found: pd.DataFrame) -> list[tuple[str, list[str], pd.DataFrame]]:
 def _both_instruments(
     atlas: Atlas, options: dict[str, Any], model: str, targets: list[str], rows: pd.DataFrame
 ) -> pd.DataFrame:
-    """The rows, and where the merged list left an instrument out, its nearest as well.
+    """The rows; if the merged list contains no rows of an instrument, also its nearest ones.
 
-    Similarities across instruments are lower than within one: a merged list may hold one instrument alone.
+    Similarities across instruments are lower than within one, so a merged list may contain one instrument only.
     """
     import pandas as pd
 
@@ -242,7 +242,7 @@ def _panel(
 
 
 def _shown_in(atlas: Atlas, model: str, modality: str, name: str, query: SpectrumRows) -> tuple[SpectrumRows, str, str]:
-    """What stands for the query in a panel: itself, the same star's own spectrum there, or its translation."""
+    """Spectrum representing the query in a panel: itself, the same star's spectrum, or its translation."""
     name = Path(name).name if ":" not in name else name
     if query.modality == modality:
         return query, name, "-"

@@ -1,4 +1,4 @@
-"""Spectra found for targets, instrument by instrument: the searches behind `similar`."""
+"""The searches behind `similar`: spectra found for targets, for each instrument."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def search_targets(
     exclude_self: bool = True,
     exclude_repeats: bool = False,
 ) -> list[list[Hits]]:
-    """For each target its hits in each of `modalities`; targets of one instrument are searched as one batch."""
+    """For each target its hits in each of `modalities`; targets of one instrument are searched in one batch."""
     results: list[list[Hits]] = [[] for _ in targets]
     for modality in modalities:
         left_out = [left_out_rows(space, one, modality, exclude_self, exclude_repeats) for one in targets]

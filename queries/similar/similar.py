@@ -1,4 +1,4 @@
-"""The nearest spectra of a spectrum, in its own instrument and in the other."""
+"""Nearest spectra of a target, in its own instrument and in the other."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def similar(
 ) -> pd.DataFrame:
     """Spectra most similar to a target.
 
-    Similarity is the cosine of the model's shared vectors, each instrument's own mean taken
-    away, exact after re-ranking.
+    Similarity is the cosine of the model's shared vectors after subtracting the mean of each
+    instrument, exact after re-ranking.
 
     Parameters
     ----------
@@ -50,22 +50,22 @@ def similar(
         A key (`lamost:101001`, `lamost:101001@dr7`, `gaia:<source_id>`), a `SpectrumKey`, the path
         of a spectrum file, or a list of these.
     k
-        How many spectra to return for each target, 1 to 10,000.
+        Number of spectra to return for each target, 1 to 10,000.
     within
         One instrument (`lamost_lrs` or `gaia_xp`); None or `both` searches both and merges the
-        lists by rank: the first of each, the second of each, because similarities across instruments
+        lists by rank (the first of each, the second of each, ...), because similarities across instruments
         are lower than within one. `rank_in_instrument` keeps the rank in each.
     where
         SQL expression on the columns of the view `spectra`, for example ``teff > 4500``; only
-        spectra for which it is true are searched.
+        spectra that satisfy it are searched.
     exact
-        Compare with every spectrum instead of by the index.
+        Compare with every spectrum instead of using the index.
     model
-        Whose vectors; the atlas's active model by default.
+        Model of the vectors; the atlas's active model by default.
     exclude_self
-        Leave the target's own spectrum out.
+        Exclude the target's own spectrum.
     exclude_repeats
-        Leave out every spectrum of the target's star, in both instruments.
+        Exclude every spectrum of the target's star, in both instruments.
     combine
         With several targets: `each` gives every target its own list (column `target`), `mean`
         searches with the mean of their vectors, `any` ranks by the similarity to the nearest of them.
@@ -75,14 +75,14 @@ def similar(
     pandas.DataFrame
         rank, modality, spec_id, source_id, similarity, rank_in_instrument, other_spec_id (the same
         star's spectrum of the other instrument), release, then S/N, position, labels, and what was
-        estimated from the spectrum found (`teff_estimated`, ...) where the atlas has estimates. With
+        estimated from the spectrum found (`teff_estimated`, ...) if the atlas has estimates. With
         several targets under `each` a first column `target`; under `any` a column `nearest_target`.
         `.attrs` names model, digests, version and options.
 
     Raises
     ------
     QueryError
-        If a target, instrument, `k`, `where` or `combine` is not usable.
+        If a target, instrument, `k`, `where` or `combine` is invalid.
     VectorIndexError
         If the index is missing or stale.
     """
@@ -118,7 +118,7 @@ def similar(
 def search_hits(
     atlas: Atlas, target: TargetLike, k: int = 20, within: str | None = None, model: str | None = None
 ) -> list[tuple[str, int, int | None, int, float]]:
-    """The light core of `similar`, for SQL: (modality, spec_id, source_id, rank, similarity) a hit."""
+    """Minimal form of `similar` for SQL: (modality, spec_id, source_id, rank, similarity) per hit."""
     _check(k, "each")
     space = open_space(atlas, model)
     modalities = _modalities(space, within)

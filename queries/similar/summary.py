@@ -1,4 +1,4 @@
-"""What the neighbours' labels say together: `20 nearest: [Fe/H] = -2.4 +- 0.2`."""
+"""Summary of the neighbours' labels: `20 nearest: [Fe/H] = -2.4 +- 0.2`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .table import SUFFIX
 if TYPE_CHECKING:
     import pandas as pd
 
-# label: how it is written, decimals, unit
+# label: symbol, decimals, unit
 _WRITTEN = {
     "teff": ("Teff", 0, " K"),
     "logg": ("log g", 2, ""),
@@ -32,13 +32,13 @@ def summarise(neighbours: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     neighbours
-        A result of `similar`; with a column `target` each target is summed up by itself.
+        A result of `similar`; with a column `target` each target is summarised separately.
 
     Returns
     -------
     pandas.DataFrame
-        target (where there were several), label, n (rows that have it), of (rows in all), median,
-        sigma (1.4826 x median absolute deviation), text. No rows where nothing is labelled.
+        target (if there are several), label, n (rows that have it), of (total rows), median,
+        sigma (1.4826 x median absolute deviation), text. Empty if nothing is labelled.
     """
     import pandas as pd
 
@@ -59,7 +59,7 @@ def summarise(neighbours: pd.DataFrame) -> pd.DataFrame:
 
 
 def _known(part: pd.DataFrame, label: str) -> tuple[np.ndarray, str]:
-    """What catalogues say; where they say nothing, what was estimated from the spectra, under that name."""
+    """Labels from catalogues; if there are none, labels estimated from the spectra, named as such."""
     for name in (label, label + SUFFIX):
         if name in part:
             values = part[name].to_numpy(dtype=float, na_value=np.nan)

@@ -1,6 +1,6 @@
-"""Hits as a table, instruments merged by rank; several targets' hits in one list.
+"""Tables of search hits: instruments and targets merged, with estimated labels.
 
-Labels estimated from the spectra found, beside what catalogues say of their stars.
+Instruments are merged by rank, because similarities across instruments are lower than within one.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, 
 
 
 def merged_order(hits: Sequence[Hits]) -> np.ndarray:
-    """Order of the instruments' hits, one after the other, in one list: each one's first, then each one's second...
+    """Order that merges the instruments' hits by rank: the first of each, then the second of each, ...
 
-    Similarities across instruments are lower than within one, whatever the star: by them alone the
-    other instrument's hits would come last. Those of one rank stand by similarity.
+    Similarities across instruments are lower than within one for any star: sorted by similarity alone, the
+    other instrument's hits would come last. Hits of equal rank are sorted by similarity.
     """
     rank = np.concatenate([np.arange(len(one.rows)) for one in hits])
     return np.lexsort((-np.concatenate([one.similarity for one in hits]), rank))
@@ -97,14 +97,14 @@ def _key_columns(space: Space, hits: Sequence[Hits]) -> dict[str, list[Any]]:
 
 
 def counterpart_ids(space: Space, modality: str, source_id: np.ndarray) -> np.ndarray:
-    """(N,) spec_id of the same stars' newest spectrum in the other instrument, -1 where there is none."""
+    """(N,) spec_id of the same star's newest spectrum in the other instrument, -1 if there is none."""
     result = np.full(len(source_id), -1, dtype=np.int64)
     other = space.other(modality)
     if other is None or len(source_id) == 0:
         return result
     keys = space.keys(other)
     rows, queries = keys.rows_of_sources(source_id)
-    # rows of the newest release are written last and stay
+    # rows of the newest release are written last, so they win
     order = np.lexsort((-rows, keys.release[rows]))
     result[queries[order]] = keys.spec_id[rows[order]]
     return result
@@ -121,7 +121,7 @@ def combined_table(
     exclude_self: bool,
     exclude_repeats: bool,
 ) -> pa.Table:
-    """One list for several targets."""
+    """Merge the hits of several targets into one list."""
     spare = len(targets) * (4 if exclude_repeats else 1)
     searched = [_mean_target(space, targets)] if combine == "mean" else targets
     lists = search_targets(space, searched, min(k + spare, MAX_K), modalities, allowed, exact, False)
@@ -171,15 +171,15 @@ def with_estimates(atlas: Atlas, model: str, hits: pa.Table) -> pa.Table:
     Parameters
     ----------
     model
-        Whose estimates, of the vectors that were searched.
+        Model of the estimates, the one whose vectors were searched.
     hits
         Rows with modality, spec_id and release.
 
     Returns
     -------
     pa.Table
-        The same rows; the columns are null where a spectrum has no estimate, and absent where the
-        atlas has none at all.
+        The same rows; the columns are null if a spectrum has no estimate, and absent if the
+        atlas has no estimates.
     """
     values: dict[str, np.ndarray] = {name: np.full(hits.num_rows, np.nan, np.float32) for name in COLUMNS}
     fields: dict[str, pa.Field] = {}

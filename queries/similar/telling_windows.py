@@ -1,4 +1,4 @@
-"""Which spectral windows to point out in a picture of a spectrum among its neighbours."""
+"""Choice of spectral windows to mark in a plot of a spectrum and its neighbours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_SHARED = 5
 MOST_APART = 3
 LEAST_SHARED = 0.7
 LEAST_APART = 4.0
-# what a reader looks for in any star, marked in any case
+# standard lines of any star, always marked
 CLASSIC = ("Ca HK", "Hdelta", "G band CH", "Hgamma", "Hbeta", "Mg b", "Mg b MgH", "Na D", "Halpha")
 HELIUM = "He I"
 HOT_BALMER = -1.0
@@ -22,23 +22,23 @@ HOT_BALMER = -1.0
 
 @dataclass(frozen=True, slots=True)
 class MarkedWindow:
-    """A window worth pointing out.
+    """A marked window.
 
     Attributes
     ----------
     lo, hi
         Ends in the instrument's unit.
     z
-        `apart`: query against its neighbours, in sigma of their scatter and the query's noise.
-        Otherwise: neighbours against stars at large, in robust standard deviations of these.
+        If `apart`: query relative to its neighbours, in sigma of their scatter and the query's noise.
+        Otherwise: neighbours relative to the general sample, in its robust standard deviations.
     apart
-        Whether the query differs from its neighbours here; else query and neighbours differ
-        together from stars at large.
+        Whether the query differs from its neighbours; otherwise query and neighbours both differ
+        from the general sample.
     """
 
     @property
     def telling(self) -> bool:
-        """Whether it is marked for its z, not only because readers look for it."""
+        """Whether it is marked for its z, not only as a standard line."""
         return self.apart or abs(self.z) >= LEAST_SHARED
 
 
@@ -52,25 +52,25 @@ class MarkedWindow:
 def telling_windows(
     modality: Any, query: np.ndarray, error: np.ndarray, neighbours: np.ndarray, sample: np.ndarray
 ) -> list[MarkedWindow]:
-    """Windows that set the neighbours apart from stars at large, and those where the query stands out from them.
+    """Windows where the neighbours differ from the general sample, and where the query differs from them.
 
     Parameters
     ----------
     modality
         The instrument.
     query, error
-        (n,) spectrum and its 1 sigma error; NaN where there is none to compare.
+        (n,) spectrum and its 1 sigma error; NaN if there is nothing to compare.
     neighbours
         (k, n) spectra of its neighbours.
     sample
-        (m, n) spectra of stars at large.
+        (m, n) spectra of the general sample.
 
     Returns
     -------
     list of MarkedWindow
-        By wavelength, hardly overlapping. Continua are left out of what is shared: they tell the
-        temperature, which all other windows do as well; and so is helium where hydrogen is not strong,
-        for there its windows measure metals. The lines of `CLASSIC` are there in any case.
+        Sorted by wavelength, with little overlap. For shared differences, continua are left out, because they
+        measure temperature, as all other windows do; so is helium if hydrogen is weak,
+        because its windows then measure metals. The lines of `CLASSIC` are always included.
     """
     windows = WindowSet.of(modality)
     ends = {window.name: (window.lo, window.hi) for window in modality.windows}
@@ -113,7 +113,7 @@ def _apart(query: np.ndarray, error: np.ndarray, near: np.ndarray, windows: Wind
         return np.zeros(len(windows))
     mean, variance = window_means(query[None], error[None], np.zeros_like(query), windows.members)
     middle, spread = median_and_sigma(near)
-    # a scatter from few neighbours is itself uncertain: Student's t with as many degrees of freedom, roughly
+    # a scatter from few neighbours is uncertain: approximately Student's t with that many degrees of freedom
     sigma = np.sqrt(spread**2 * (1 + 4 / len(near)) + variance[0] + 1e-8)
     return np.nan_to_num((mean[0] - middle) / sigma)
 

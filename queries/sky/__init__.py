@@ -1,1 +1,1 @@
-"""By position: match, link, cross-match, HATS."""
+"""Queries by position: matching, linking, cross-matching, HATS."""

@@ -1,4 +1,4 @@
-"""Cross-matching tables of an atlas by position, through SQL on either side."""
+"""Cross-match tables of an atlas by position; both sides can be SQL statements."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def crossmatch(
     radius_arcsec
         Largest separation, at most one degree.
     left_epoch, right_epoch
-        Julian years of the positions. Where they differ, the side that has `pmra`, `pmdec`
-        (mas/yr) is moved to the other's epoch, the left one if both have.
+        Epochs of the positions in Julian years. If they differ, the side with `pmra`, `pmdec`
+        (mas/yr) is propagated to the other epoch, the left one if both have them.
     nearest
-        Keep only the nearest right row of each left one; else all pairs.
+        Keep only the nearest right row of each left row; else all pairs.
 
     Returns
     -------
     pa.Table
-        The left columns, the right columns (`_right` after names that both have),
+        The left columns, the right columns (with suffix `_right` for names in both),
         separation_arcsec, candidates; in the left table's order.
 
     Raises
     ------
     QueryError
-        If a side has no position, only one epoch is given, epochs differ and no side has proper
-        motions, or the radius is not usable.
+        If a side has no position, only one epoch is given, epochs differ and neither side has proper
+        motions, or the radius is invalid.
     """
     if (left_epoch is None) != (right_epoch is None):
         raise _one_epoch(left_epoch, right_epoch)
@@ -87,12 +87,12 @@ def matched(
     right_epoch: float | None = None,
     nearest: bool = True,
 ) -> tuple[SkyMatches, np.ndarray]:
-    """Match two lists of positions, moved to one epoch; see `crossmatch`.
+    """Match two lists of positions, propagated to one epoch; see `crossmatch`.
 
     Parameters
     ----------
     left, right
-        (N,) `ra`, `dec` in degrees, and `pmra`, `pmdec` in mas/yr where known.
+        (N,) `ra`, `dec` in degrees, and `pmra`, `pmdec` in mas/yr if known.
 
     Returns
     -------

@@ -1,7 +1,4 @@
-"""Cross-matches of survey-sized catalogues: LSDB on Dask, tile by tile; the pairs of `crossmatch`.
-
-The matching of two HATS tiles, as LSDB runs it: the same pairs that `sky_match` finds in one piece.
-"""
+"""Cross-match survey-sized HATS catalogues with LSDB on Dask, tile by tile; same pairs as `crossmatch`."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..views.connection import AtlasConnection
 
-# columns of a catalogue in HATS layout that are no columns of its rows
+# columns of the HATS layout that do not belong to the catalogue itself
 _HIVE = {"Norder", "Dir", "Npix", "_healpix_29"}
 
 
@@ -42,9 +39,9 @@ _HIVE = {"Norder", "Dir", "Npix", "_healpix_29"}
 def as_catalogues(
     connection: AtlasConnection, sides: tuple[str, str], margin_arcsec: float, max_rows: int = MAX_ROWS
 ) -> Iterator[list[Path]]:
-    """HATS folders of two sides: those that are folders as they are, views and SELECTs written out for the while.
+    """HATS folders of two sides: given folders unchanged, views and SELECTs written to temporary folders.
 
-    They are written into the atlas, which every worker of a cluster can see.
+    Temporary folders are in the atlas, which every worker of a cluster can read.
     """
     found = []
     with tempfile.TemporaryDirectory(prefix=".crossmatch-", dir=connection.views.atlas.path) as scratch:
@@ -60,11 +57,11 @@ def as_catalogues(
 
 
 def is_catalogue(side: str) -> bool:
-    """Whether a side of a match names a HATS folder, not a table of the atlas."""
+    """Whether a side of a match is a HATS folder rather than a table of the atlas."""
     try:
         folder = Path(side)
         return any((folder / name).is_file() for name in ("collection.properties", "hats.properties", "properties"))
-    except OSError:  # a SELECT longer than a path may be
+    except OSError:  # a SELECT longer than the maximum path length
         return False
 
 
@@ -89,16 +86,16 @@ def crossmatch_hats(
         From `specclip_search.stages.cluster.dask_client`.
     left, right
         HATS catalogues or collections, anything that `lsdb.open_catalog` opens. The right one needs
-        a margin that holds the radius and, where epochs differ, the motions.
+        a margin that covers the radius and, if epochs differ, the proper motions.
     radius_arcsec, left_epoch, right_epoch, nearest
         As of `crossmatch`.
     output
-        Folder of a new HATS catalogue for the matches; without it they are returned.
+        Folder of a new HATS catalogue for the matches; if not given they are returned.
 
     Returns
     -------
     pa.Table or None
-        Columns as of `crossmatch`, in order of the tiles; None where they went to `output`.
+        Columns as in `crossmatch`, in order of the tiles; None if written to `output`.
 
     Raises
     ------
@@ -159,7 +156,7 @@ def _opened(lsdb: Any, side: str | os.PathLike[str]) -> Any:
 
 
 def _margin(right: Any, name: str | os.PathLike[str], radius_arcsec: float) -> float:
-    """Reach of the right catalogue's margin, which must hold the radius."""
+    """Width of the right catalogue's margin, which must cover the radius."""
     if right.margin is not None:
         reach = float(right.margin.hc_structure.catalog_info.margin_threshold)
     else:
@@ -175,7 +172,7 @@ def _margin(right: Any, name: str | os.PathLike[str], radius_arcsec: float) -> f
 
 
 def _motion(sides: list[Any], left_epoch: float | None, right_epoch: float | None) -> tuple[str | None, float]:
-    """Which side is moved to the other's epoch, and by how many years."""
+    """The side to propagate to the other epoch, and the number of years."""
     if left_epoch is None or right_epoch is None or left_epoch == right_epoch:
         return None, 0.0
     for side, name, years in ((0, "left", right_epoch - left_epoch), (1, "right", left_epoch - right_epoch)):
@@ -188,7 +185,7 @@ def _motion(sides: list[Any], left_epoch: float | None, right_epoch: float | Non
 
 
 def _written(matched: Any, output: Path, sides: list[Any]) -> None:
-    """The matches as a HATS catalogue, which stands whole or not at all, with units and meanings."""
+    """Write the matches atomically as a HATS catalogue, with units and descriptions."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
         work = Path(scratch) / output.name
@@ -200,7 +197,7 @@ def _written(matched: Any, output: Path, sides: list[Any]) -> None:
 
 
 def _with_fields(table: pa.Table, sides: list[Any]) -> pa.Table:
-    """The table with the units and meanings that `crossmatch` gives."""
+    """The table with the units and descriptions of `crossmatch`."""
     return pa.Table.from_arrays(table.columns, schema=with_fields(table.schema, _fields(sides)))
 
 
@@ -213,7 +210,7 @@ def _fields(sides: list[Any]) -> dict[str, pa.Field]:
 
 
 def _schema(side: Any) -> pa.Schema:
-    """Columns of a catalogue with all that its files say of them; LSDB's own schema leaves that out."""
+    """Columns of a catalogue with the metadata of its files, which LSDB's own schema omits."""
     import pyarrow.parquet as pq
 
     try:

@@ -1,4 +1,4 @@
-"""The matching of two HATS tiles, as LSDB runs it: the same pairs that `sky_match` finds in one piece.
+"""Matching algorithm for two HATS tiles, run by LSDB; same pairs as `sky_match` on whole tables.
 
 Importing this module imports LSDB.
 """
@@ -28,11 +28,11 @@ class SkyMatch(AbstractCrossmatchAlgorithm):
     radius_arcsec
         Largest separation.
     margin_arcsec
-        Reach of the right catalogue's margin; it must hold the radius and every motion.
+        Width of the right catalogue's margin; it must cover the radius and all proper motions.
     nearest
         Keep only the nearest right row of each left one.
     moved, years
-        Side, ``left`` or ``right``, whose positions are first moved by so many Julian years along
+        Side, ``left`` or ``right``, whose positions are first propagated by this many Julian years with
         its `pmra` and `pmdec`.
     """
 
@@ -54,7 +54,7 @@ class SkyMatch(AbstractCrossmatchAlgorithm):
         self.years = years
 
     def perform_crossmatch(self, crossmatch_args: Any) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-        """Rows of both tiles, and what is said of each pair."""
+        """Rows of both tiles, and the columns of each pair."""
         left = self._position(crossmatch_args.left_df, crossmatch_args.left_catalog_info, "left")
         right = self._position(crossmatch_args.right_df, crossmatch_args.right_catalog_info, "right")
         found = sky_match(*left, *right, self.radius_arcsec)

@@ -1,4 +1,4 @@
-"""Linking LAMOST spectra to Gaia stars: by the id a catalogue gives, else by position."""
+"""Link LAMOST spectra to Gaia stars: by an id from a catalogue, else by position."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class LinkReport:
-    """Accounts of a linking: spectra = by_id + by_position + ambiguous + unmatched + without_position.
+    """Report of linking: spectra = by_id + by_position + ambiguous + unmatched + without_position.
 
     Attributes
     ----------
     spectra
-        LAMOST spectra (obsids) of the atlas that are real.
+        Observed LAMOST spectra (obsids) of the atlas.
     by_id
         Linked by their own file or by a catalogue with obsid and source_id.
     by_position
@@ -57,7 +57,7 @@ class LinkReport:
     unmatched, without_position
         No star within the radius; no position known.
     conflicts
-        Obsids that catalogues give to different stars; they are matched by position.
+        Obsids assigned to different stars by catalogues; they are matched by position.
     """
 
     spectra: int
@@ -77,16 +77,16 @@ def link_stars(
     lamost_epoch: float = LAMOST_EPOCH,
     gaia_epoch: float = GAIA_EPOCH,
 ) -> LinkReport:
-    """Find the Gaia star of every LAMOST spectrum and keep what was found by position as catalogue `links`.
+    """Find the Gaia star of every LAMOST spectrum and store matches by position as catalogue `links`.
 
-    Ids go first: a catalogue with `obsid` and `source_id` links without this command. The rest is
-    matched by position to `catalogue`, whose stars are moved by their proper motion to the epoch
-    of LAMOST's positions. An ambiguous match is reported, never picked.
+    Ids take precedence: a catalogue with `obsid` and `source_id` links without this command. The rest is
+    matched by position to `catalogue`, whose stars are propagated with their proper motion to the epoch
+    of LAMOST's positions. An ambiguous match is reported and not linked.
 
     Parameters
     ----------
     catalogue
-        Catalogue of the atlas with `source_id`, `ra`, `dec` (deg) and, to be moved, `pmra` and
+        Catalogue of the atlas with `source_id`, `ra`, `dec` (deg) and, for proper motion, `pmra` and
         `pmdec` (mas/yr). None: the positions of the atlas's own XP spectra.
     radius_arcsec
         Largest separation.
@@ -137,7 +137,7 @@ def link_stars(
 
 
 def _forget(atlas: Atlas) -> None:
-    """Leave no links of an earlier run where this one finds none."""
+    """Remove links of an earlier run if this one finds none."""
     stage = atlas.catalog(LINKS)
     if stage.exists:
         with stage.lock():
@@ -146,7 +146,7 @@ def _forget(atlas: Atlas) -> None:
 
 
 def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """obsid, source_id as far as ids tell, ra and dec of the real LAMOST spectra, one row an obsid."""
+    """obsid, source_id if known by id, ra and dec of the observed LAMOST spectra, one row per obsid."""
     stage = atlas.spectra(LRS)
     if not stage.exists:
         raise stage.missing()
@@ -160,7 +160,7 @@ def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 
 
 def _stars(atlas: Atlas, catalogue: str | None, years: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """source_id, ra and dec of the stars to match with, moved by `years` where proper motions are known."""
+    """source_id, ra and dec of the stars to match, propagated by `years` if proper motions are known."""
     stage = atlas.catalog(catalogue) if catalogue else atlas.spectra(XP)
     if not stage.exists:
         raise stage.missing()

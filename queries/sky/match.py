@@ -1,4 +1,4 @@
-"""Matching two lists of positions on the sky, pruned by HEALPix, with proper motion."""
+"""Match two lists of sky positions with HEALPix pruning, with proper motion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FINEST = 16
 
 @dataclass(frozen=True, slots=True)
 class SkyMatches:
-    """Pairs closer than the radius, by left row and then by separation.
+    """Pairs within the radius, sorted by left row and then by separation.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class SkyMatches:
     separation: np.ndarray
 
     def nearest(self) -> SkyMatches:
-        """For each left row that has any, the nearest right one."""
+        """The nearest right row of each left row with a match."""
         _, first = np.unique(self.left, return_index=True)
         return SkyMatches(self.left[first], self.right[first], self.separation[first])
 
@@ -44,19 +44,19 @@ class SkyMatches:
 def move(
     ra: np.ndarray, dec: np.ndarray, pmra: np.ndarray, pmdec: np.ndarray, years: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions after `years`, by straight motion in space without parallax or radial velocity.
+    """Propagate positions by `years`, assuming linear space motion without parallax or radial velocity.
 
     The unit vector moves by `years` times the proper motion along the local east and north and
-    is made unit again (Hipparcos catalogue, vol. 1, sec. 1.5.5, with zero radial motion).
+    is renormalised (Hipparcos catalogue, vol. 1, sec. 1.5.5, with zero radial motion).
 
     Parameters
     ----------
     ra, dec
         (N,) degrees.
     pmra, pmdec
-        (N,) mas a year, pmra with cos(dec); NaN counts as 0.
+        (N,) mas/yr, pmra with the factor cos(dec); NaN counts as 0.
     years
-        Julian years from the positions' epoch; negative goes back.
+        Julian years from the positions' epoch; negative values go back in time.
 
     Returns
     -------
@@ -72,11 +72,11 @@ def move(
 
 
 def sky_match(ra1: np.ndarray, dec1: np.ndarray, ra2: np.ndarray, dec2: np.ndarray, radius_arcsec: float) -> SkyMatches:
-    """All pairs of positions not farther apart than the radius.
+    """All pairs of positions within the radius.
 
-    Right positions are sorted by HEALPix cell, of cells no smaller than the radius; a left
-    position meets those of its own and the eight neighbouring cells. Positions that are not
-    finite match nothing.
+    Right positions are sorted by HEALPix cell, with cells no smaller than the radius; a left
+    position is compared with those of its own and the eight neighbouring cells. Positions that are not
+    finite have no matches.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def sky_match(ra1: np.ndarray, dec1: np.ndarray, ra2: np.ndarray, dec2: np.ndarr
     targets = unit_vectors(ra2[rows], dec2[rows])
     queries = np.flatnonzero(np.isfinite(ra1) & np.isfinite(dec1))
     own = _cells(healpix, ra1[queries], dec1[queries])
-    # neighbours on the sky one after another: the same stretch of `cells` is then searched again and again
+    # process neighbours on the sky together, so that the same part of `cells` is searched repeatedly
     queries, own = queries[(by_cell := np.argsort(own))], own[by_cell]
     pieces = [
         _match_block(
@@ -125,13 +125,13 @@ def sky_match(ra1: np.ndarray, dec1: np.ndarray, ra2: np.ndarray, dec2: np.ndarr
 
 
 def _healpix(radius_arcsec: float) -> object:
-    """Cells whose narrowest width exceeds the radius, so that no match lies beyond a neighbour."""
+    """Cells whose smallest width exceeds the radius, so that no match is beyond a neighbouring cell."""
     try:
         from astropy_healpix import HEALPix, nside_to_pixel_resolution
     except ImportError as error:
         raise MissingExtra("astropy-healpix", "sky", "A sky match") from error
     level = _FINEST
-    # the flattest cells, at the poles' edges, are about half as wide as the mean
+    # the narrowest cells, at the edges of the polar caps, are about half as wide as the mean
     while level > 0 and nside_to_pixel_resolution(2**level).to_value("arcsec") < 2.5 * radius_arcsec:
         level -= 1
     return HEALPix(nside=2**level, order="nested")
@@ -154,7 +154,7 @@ def _match_block(
     targets: np.ndarray,
     radius_arcsec: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(left row, sorted right position, separation) of the pairs of some left rows."""
+    """(left row, sorted right position, separation) of the pairs of a block of left rows."""
     ra, dec = positions
     with np.errstate(invalid="ignore"):  # cells with seven neighbours have -1 for the eighth
         around = np.vstack([own[None], healpix.neighbours(own)])  # type: ignore[attr-defined]
@@ -177,7 +177,7 @@ def unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
 
 
 def angle_arcsec(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N,) angle between unit vectors in arcsec, by half the chord: exact for the smallest."""
+    """(N,) angle between unit vectors in arcsec, from half the chord, accurate for small angles."""
     chord = np.linalg.norm(first - second, axis=-1)
     return 2 * np.arcsin(np.minimum(chord / 2, 1)) / ARCSEC_TO_RAD
 

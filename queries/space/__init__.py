@@ -1,1 +1,1 @@
-"""What every query starts from: the open space, targets, spectra, pairs, neighbours."""
+"""Basis of all queries: the open space, targets, spectra, pairs, neighbours."""

@@ -1,4 +1,4 @@
-"""From an id to its rows in a stage's shards, without reading the stage: its ids sorted, kept beside the indexes."""
+"""Look up rows of a stage by id through sorted ids stored with the indexes, without reading the stage."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _OPEN_FILES = 512
 _FORMAT = 1
-# row groups that are worth a second thread; each takes half a millisecond
+# number of row groups from which a second thread pays off; each takes half a millisecond
 _WORTH_THREADS, _READERS = 8, 2
-# fewer ids are sorted sooner than a file is written and read
+# for fewer ids, sorting is faster than writing and reading a file
 _WORTH_KEEPING = 200_000
 
 
@@ -35,7 +35,7 @@ class Lookup:
     Parameters
     ----------
     ids
-        (N,) int64, sorted; rows without an id are not in it.
+        (N,) int64, sorted; rows without an id are not included.
     rows
         (N,) int64 row of each in the stage: files in order, rows within.
     files
@@ -81,7 +81,7 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Rows wanted of one row group: `rows` within it, and their places in the answer."""
+    """Requested rows of one row group: `rows` within it, and their positions in the result."""
 
     path: str
     changed: int
@@ -102,7 +102,7 @@ def _groups_of(path: str, rows: np.ndarray, place: np.ndarray) -> list[_Group]:
 
 
 def _read(wanted: list[_Group], columns: list[str]) -> list[pa.Table]:
-    """The rows of every group, in order; of many groups half are read by a second thread with readers of its own."""
+    """The rows of every group, in order; for many groups a second thread with its own readers reads half of them."""
 
     def share(turn: int, step: int) -> list[pa.Table]:
         return [_rows_of(one, columns, turn) for one in wanted[turn::step]]
@@ -127,9 +127,9 @@ def _threads() -> ThreadPoolExecutor:
 
 @lru_cache(maxsize=_OPEN_FILES)
 def _opened(path: str, changed: int, reader: int) -> tuple[pq.ParquetFile, np.ndarray, threading.Lock]:
-    """A file with its footer, the first row of each of its row groups, and a lock: a reader serves one thread.
+    """An open file with its footer, the first row of each row group, and a lock, as readers are not thread-safe.
 
-    `reader` tells apart the handles of threads that read the same file at once.
+    `reader` distinguishes the handles of threads that read the same file concurrently.
     """
     file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -137,12 +137,12 @@ def _opened(path: str, changed: int, reader: int) -> tuple[pq.ParquetFile, np.nd
 
 
 def open_lookup(atlas: Atlas, name: str, files: Sequence[str], key: str) -> Lookup:
-    """The lookup of a stage's column, made where there is none or the stage has changed.
+    """The lookup of a stage's column, rebuilt if it is missing or the stage has changed.
 
     Parameters
     ----------
     name
-        Name of the view, for the lookup's own file.
+        Name of the view, used for the file name of the lookup.
     files
         The stage's Parquet files, all with column `key`.
     """
@@ -150,7 +150,7 @@ def open_lookup(atlas: Atlas, name: str, files: Sequence[str], key: str) -> Look
 
 
 def fingerprint(files: Sequence[str]) -> str:
-    """What changes when any shard does; shards are replaced by renaming, so size and time tell."""
+    """Fingerprint of the shards; they are replaced by renaming, so size and modification time suffice."""
     stats = [os.stat(file) for file in files]
     return text_digest(str(_FORMAT), *(f"{f}:{s.st_size}:{s.st_mtime_ns}" for f, s in zip(files, stats, strict=True)))
 
@@ -167,7 +167,7 @@ def _kept(atlas: str, name: str, files: tuple[str, ...], key: str, fingerprint: 
     try:
         _store(base, made, fingerprint)
     except OSError:
-        # an atlas that cannot be written to is searched all the same
+        # a read-only atlas can still be searched
         return made
     return _load(base, files, fingerprint) or made
 

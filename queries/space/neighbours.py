@@ -20,7 +20,7 @@ def nearest_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest spectra of other stars in the same instrument, for each of `rows`.
 
-    All visits of the star itself are left out: forty spectra of one odd star are no evidence
+    All visits of the star itself are left out: forty spectra of one unusual star are no evidence
     that it is normal.
 
     Parameters
@@ -31,7 +31,7 @@ def nearest_rows(
     Returns
     -------
     tuple of np.ndarray
-        (N, k) int64 rows, -1 where there are fewer, and (N, k) float32 similarity, 0 there.
+        (N, k) int64 rows, padded with -1, and (N, k) float32 similarity, padded with 0.
     """
     found = np.full((len(rows), k), -1, dtype=np.int64)
     similarity = np.zeros((len(rows), k), dtype=np.float32)
@@ -43,7 +43,7 @@ def nearest_rows(
 def nearest_blocks(
     space: Space, modality: str, rows: np.ndarray, k: int, tick: Callable[[int], None] | None = None
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """What `nearest_rows` returns, a block of `rows` at a time, and which rows they are."""
+    """Results of `nearest_rows` for one block of `rows` at a time, with the block."""
     index, keys = space.index(modality), space.keys(modality)
     for start in range(0, len(rows), SEARCH_ROWS):
         block = slice(start, min(start + SEARCH_ROWS, len(rows)))

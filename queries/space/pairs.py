@@ -1,4 +1,4 @@
-"""Pairs: which LRS spectrum and which XP spectrum are of the same star, and their fluxes."""
+"""Pairs of LRS and XP spectra of the same star, and their fluxes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Part
 
 BLOCK_COLUMNS = ("spec_id", "source_id", "release", "snr", "flux", "error", "sed")
-# colour of a star from its own XP spectrum, in nm; both bands lie clear of the ends
+# bands in nm for the colour of a star from its XP spectrum; both avoid the noisy ends
 BLUE_BAND, RED_BAND = (440.0, 480.0), (640.0, 680.0)
 
 
@@ -35,7 +35,7 @@ def newest_first(releases: list[str]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class StarKeys:
-    """The spectra of one instrument by star, sorted by source_id, one spectrum (the newest) a star."""
+    """The spectra of one instrument by star, sorted by source_id, one spectrum (the newest) per star."""
 
     source_id: np.ndarray
     spec_id: np.ndarray
@@ -45,7 +45,7 @@ class StarKeys:
     digests: dict[int, str]
 
     def find(self, source_id: np.ndarray) -> np.ndarray:
-        """Position of each star here, -1 where it has none."""
+        """Index of each star, -1 if it has no spectrum."""
         if len(self.source_id) == 0:
             return np.full(len(source_id), -1)
         position = np.minimum(np.searchsorted(self.source_id, source_id), len(self.source_id) - 1)
@@ -53,7 +53,7 @@ class StarKeys:
 
 
 def star_keys(atlas: Atlas, modality: str) -> StarKeys:
-    """Keys of all spectra of `modality` that know their star; of several releases the newest."""
+    """Keys of all spectra of `modality` with a known star; the newest of several releases."""
     pieces, digests = [], {}
     links = star_links(atlas, get_modality(modality).link_column)
     for part in atlas.spectra(modality).parts():
@@ -92,17 +92,17 @@ class FluxStore:
     snr: np.ndarray
 
     def take(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(N, n) float64 flux and error, and (N,) S/N, of positions that were chosen."""
+        """(N, n) float64 flux and error, and (N,) S/N, at the given positions."""
         slot = self.slot[position]
         return self.flux[slot].astype(np.float64), self.error[slot].astype(np.float64), self.snr[slot]
 
 
 @contextmanager
 def flux_store(atlas: Atlas, modality: str, keys: StarKeys, wanted: np.ndarray, folder: Path) -> Iterator[FluxStore]:
-    """Lay the wanted spectra side by side in scratch files in `folder`, removed at the end.
+    """Copy the requested spectra to contiguous scratch files in `folder`, removed at the end.
 
-    Partners of one shard are strewn over all shards of the other instrument; reading those
-    again for every shard would cost the survey times itself.
+    Partners of one shard are spread over all shards of the other instrument; reading those
+    again for every shard would take quadratic time.
     """
     positions = np.unique(wanted[wanted >= 0])
     slot = np.full(len(keys.source_id), -1, dtype=np.int64)
@@ -159,7 +159,7 @@ def read_keys(part: Part, links: StarLinks) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_block(part: Part, links: StarLinks) -> SpectraBlock:
-    """A whole shard of LRS spectra; shards are small enough to hold."""
+    """A whole shard of LRS spectra; shards fit in memory."""
     file = pq.ParquetFile(part.path)
     names = [name for name in BLOCK_COLUMNS if name in file.schema_arrow.names]
     table = file.read(columns=names)
@@ -178,7 +178,7 @@ def read_block(part: Part, links: StarLinks) -> SpectraBlock:
 
 
 def _shapes(table: pa.Table) -> np.ndarray:
-    """(N, 15) broad-band shapes; NaN in spectra that were ingested before there was such a column."""
+    """(N, 15) broad-band shapes; NaN for spectra ingested before this column existed."""
     result = np.full((table.num_rows, BANDS), np.nan, np.float32)
     if "sed" in table.column_names:
         known = table["sed"].is_valid().to_numpy(zero_copy_only=False)
@@ -187,7 +187,7 @@ def _shapes(table: pa.Table) -> np.ndarray:
 
 
 def star_color(xp_flux: np.ndarray, wavelength_nm: np.ndarray) -> np.ndarray:
-    """(N,) log10 of mean flux at 640-680 nm over that at 440-480 nm; NaN where not positive."""
+    """(N,) log10 of mean flux at 640-680 nm over that at 440-480 nm; NaN if not positive."""
     blue = xp_flux[:, (wavelength_nm >= BLUE_BAND[0]) & (wavelength_nm <= BLUE_BAND[1])].mean(axis=1)
     red = xp_flux[:, (wavelength_nm >= RED_BAND[0]) & (wavelength_nm <= RED_BAND[1])].mean(axis=1)
     good = (blue > 0) & (red > 0)

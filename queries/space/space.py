@@ -1,4 +1,4 @@
-"""One model's space in an atlas: keys, vectors and indexes of every instrument, opened when first used."""
+"""The space of one model in an atlas: keys, vectors and indexes of every instrument, opened on first use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODALITY_ORDER = (LRS, XP)
 
 
 class Space:
-    """Vectors of one model over the instruments of an atlas.
+    """Vectors of one model for all instruments of an atlas.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Space:
         Raises
         ------
         VectorIndexError
-            If there is none, or it was built from other vectors.
+            If it does not exist, or was built from other vectors.
         """
         if modality not in self._indexes:
             from specclip_search.indexing.search.index import VectorIndex
@@ -69,7 +69,7 @@ class Space:
         return self._indexes[modality]
 
     def require(self, modality: str) -> str:
-        """`modality` if it has vectors, else a QueryError that names those which have."""
+        """`modality` if it has vectors, else a QueryError that lists the available ones."""
         if modality not in self.modalities:
             raise QueryError(
                 f"There are no '{modality}' vectors of model '{self.model}' in this atlas; "
@@ -79,7 +79,7 @@ class Space:
         return modality
 
     def loaded_model(self) -> Any:
-        """The model itself, for spectra that are not in the atlas."""
+        """The loaded model, for spectra that are not in the atlas."""
         if self._loaded is None:
             from specclip_search.training.model import load_model
 
@@ -93,11 +93,11 @@ class Space:
         return ensure_mean(self.atlas, self.model, modality).vector
 
     def other(self, modality: str) -> str | None:
-        """The other instrument of the pair, where it has vectors."""
+        """The other instrument of the pair, if it has vectors."""
         return next((name for name in self.modalities if name != modality), None)
 
     def origin(self) -> dict[str, Any]:
-        """What identifies the vectors that a result came from: model, its digest, digests of the vectors."""
+        """Provenance of a result: model, its digest, digests of the vectors."""
         digests = {name: self.atlas.vectors(self.model, name).digest for name in self.modalities}
         return {
             "model": self.model,
@@ -108,7 +108,7 @@ class Space:
         }
 
     def model_digest(self) -> str:
-        """Digest of the weights that made the vectors, from the shards' own sidecars."""
+        """Digest of the weights that produced the vectors, from the sidecars of the shards."""
         for name in self.modalities:
             for part in self.atlas.vectors(self.model, name).parts():
                 return str(part.extra.get("model_digest", ""))
@@ -119,7 +119,7 @@ _OPEN: WeakKeyDictionary[Atlas, dict[str, tuple[tuple[int, ...], Space]]] = Weak
 
 
 def open_space(atlas: Atlas, model: str | None = None) -> Space:
-    """The space of `model`, kept open with the atlas object while its vectors and indexes stay the same."""
+    """The space of `model`, cached on the atlas object while its vectors and indexes are unchanged."""
     name = atlas.require_model(model)
     state = _state(atlas, name)
     spaces = _OPEN.setdefault(atlas, {})
@@ -131,7 +131,7 @@ def open_space(atlas: Atlas, model: str | None = None) -> Space:
 
 
 def _state(atlas: Atlas, model: str) -> tuple[int, ...]:
-    """Modification times of the folders whose content decides; a commit renames into them."""
+    """Modification times of the relevant folders, which change with every commit."""
     folders: list[Path] = []
     for modality in MODALITY_ORDER:
         folders += [atlas.vectors(model, modality).folder, atlas.index_folder(model, modality)]

@@ -1,4 +1,4 @@
-"""Spectra by their keys, read from the atlas's shards without reading the shards whole."""
+"""Read spectra by key from the atlas's shards without reading whole shards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SpectrumRows:
     modality
         The instrument.
     flux, error
-        (N, n) float64 model input and its 1 sigma; error is inf where a pixel says nothing. NaN
+        (N, n) float64 model input and its 1 sigma; error is inf for pixels without information. NaN
         rows for spectra that were not found.
     snr
         (N,) float64.
@@ -66,14 +66,14 @@ _COLUMNS = ("release", "snr", "source_id", "simulated", "flux", "error")
 def read_spectra(
     atlas: Atlas, modality: str, spec_id: np.ndarray, release: Sequence[str | None] | None = None
 ) -> SpectrumRows:
-    """Spectra of `modality` by id, in the order asked for.
+    """Spectra of `modality` by id, in the requested order.
 
     Parameters
     ----------
     spec_id
-        (N,) int64; -1 asks for nothing.
+        (N,) int64; -1 for no spectrum.
     release
-        Data release of each; None takes the newest there is.
+        Data release of each; None for the newest.
     """
     wanted = np.asarray(spec_id, dtype=np.int64)
     lookup = _lookup(atlas, modality)
@@ -115,14 +115,14 @@ def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> Spec
 
 
 def read_target(atlas: Atlas, target: str | Path) -> SpectrumRows:
-    """The one spectrum of a key (`lamost:101001`, `@release` after it) or of a spectrum's file.
+    """The spectrum of a key (`lamost:101001`, `@release` after it) or of a spectrum's file.
 
     Raises
     ------
     QueryError
-        If it is not in the atlas.
+        If the key is not in the atlas.
     SpectrumError
-        If the file holds no spectrum that can be used.
+        If the file contains no usable spectrum.
     """
     text = str(target)
     if ":" not in text or Path(text).exists():
@@ -158,9 +158,9 @@ def _from_file(path: Path) -> SpectrumRows:
 
 
 def sample_fluxes(atlas: Atlas, modality: str, most: int = 1000, seed: int = 0) -> np.ndarray:
-    """(m, n) float64 model input of spectra from a few row groups anywhere in the shards.
+    """(m, n) float64 model input of spectra from a few random row groups of the shards.
 
-    Whole row groups are read, chosen at random: a random row of each shard would read them all.
+    Whole row groups are read, because random single rows would require reading all of them.
     """
     parts = atlas.spectra(modality).parts()
     groups = [(part.path, i) for part in parts for i in range(pq.ParquetFile(part.path).metadata.num_row_groups)]
@@ -177,7 +177,7 @@ def sample_fluxes(atlas: Atlas, modality: str, most: int = 1000, seed: int = 0) 
 
 
 def read_columns(space: Space, modality: str, rows: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Numeric columns of the spectra that stand at vector rows, as float64; NaN where null.
+    """Numeric columns of the spectra at vector rows, as float64; NaN for null.
 
     Vector shards hold the rows of the spectra shards of the same number, in the same order.
     """

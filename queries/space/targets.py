@@ -1,4 +1,4 @@
-"""What a user searches with: keys, spectrum files or several of them, turned into vectors."""
+"""Search targets: keys or spectrum files, converted to vectors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TargetLike = str | os.PathLike[str] | SpectrumKey
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to search with.
+    """One search target.
 
     Attributes
     ----------
     name
-        As the user wrote it; stands in the `target` column.
+        As given by the user; shown in the `target` column.
     modality
         Instrument of the spectrum.
     vector
@@ -37,7 +37,7 @@ class Target:
     source_id
         Gaia source_id of the star, or None where unknown.
     centred
-        Whether its instrument's mean has been taken from the vector.
+        Whether the mean of its instrument has been subtracted from the vector.
     """
 
     name: str
@@ -49,20 +49,20 @@ class Target:
 
 
 def resolve_targets(space: Space, targets: Sequence[TargetLike]) -> list[Target]:
-    """Find every target in the atlas or read it from its file; nothing is searched before all are good.
+    """Find every target in the atlas or read it from its file; all are validated before any search.
 
     Parameters
     ----------
     targets
         Keys (`lamost:101001`, `lamost:101001@dr7`, `gaia:5853418002145112704`), `SpectrumKey`s or
-        paths of spectrum files. Without `@release` the newest release that has the id is meant.
+        paths of spectrum files. Without `@release` the newest release with this id is used.
 
     Raises
     ------
     QueryError
         If there are no targets, one is not in the atlas, or one is neither a key nor a file.
     SpectrumError
-        If a file holds no spectrum that can be used; the reason is told.
+        If a file contains no usable spectrum; the reason is reported.
     """
     if len(targets) == 0:
         raise QueryError("No target was given.", "Name one, for example lamost:101001 or a spectrum file.")
@@ -139,7 +139,7 @@ def _from_file(space: Space, path: Path) -> Target:
         raise SpectrumError(
             reason,
             f"{path} cannot be searched with ({reason}): {prepared.messages[0]}",
-            "Choose another spectrum; this one would be set aside on ingest, too.",
+            "Choose another spectrum; this one would also be rejected on ingest.",
         )
     vector = space.loaded_model().embed(modality, np.asarray(prepared.flux))[0]
     source_id = spectrum.meta.get("source_id")
@@ -149,11 +149,11 @@ def _from_file(space: Space, path: Path) -> Target:
 
 
 def space_modality(space: Space, modality: str, path: Path) -> str:
-    """`modality` where the model has it, else a QueryError that names the file."""
+    """`modality` if the model supports it, else a QueryError that names the file."""
     known = getattr(space.loaded_model(), "modalities", space.modalities)
     if modality not in known:
         raise QueryError(
-            f"{path} is a {modality} spectrum; model '{space.model}' knows {', '.join(known)}.",
+            f"{path} is a {modality} spectrum; model '{space.model}' supports {', '.join(known)}.",
             "Give a spectrum of one of these instruments.",
         )
     return modality

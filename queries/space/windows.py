@@ -1,7 +1,4 @@
-"""Residuals of a spectrum gathered in named windows, in sigma and with their sign.
-
-What a window's residual means, in words.
-"""
+"""Residuals of a spectrum in named spectral windows, in sigma with sign, and their description in words."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ class WindowSet:
     unit
         ``Angstrom`` or ``nm``.
     members
-        (w, n) bool: which grid points each window holds.
+        (w, n) bool: grid points of each window.
     """
 
     names: tuple[str, ...]
@@ -35,7 +32,7 @@ class WindowSet:
 
     @classmethod
     def of(cls, modality: Any) -> WindowSet:
-        """Windows of a `Modality` that hold at least one of its grid points."""
+        """Windows of a `Modality` that contain at least one grid point."""
         wavelength = np.asarray(modality.wavelength)
         kept = []
         for window in modality.windows:
@@ -52,7 +49,7 @@ class WindowSet:
 def window_means(
     residual: np.ndarray, noise: np.ndarray, model_error: np.ndarray, members: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse-variance mean residual of each window and the variance that noise alone gives it.
+    """Inverse-variance weighted mean residual of each window and its variance from noise alone.
 
     mean_w = sum v r / sum v with v = 1 / (noise^2 + model_error^2) over the window's pixels;
     var_w = sum v^2 noise^2 / (sum v)^2.
@@ -62,7 +59,7 @@ def window_means(
     residual
         (N, n) observed minus predicted.
     noise
-        (N, n) 1 sigma of the observation; inf where a pixel says nothing.
+        (N, n) 1 sigma of the observation; inf for pixels without information.
     model_error
         (N, n) or (n,) 1 sigma of the prediction.
     members
@@ -71,7 +68,7 @@ def window_means(
     Returns
     -------
     tuple of np.ndarray
-        (N, w) mean, NaN where a window holds no informative pixel, and (N, w) variance.
+        (N, w) mean, NaN if a window has no informative pixel, and (N, w) variance.
     """
     good = np.isfinite(noise) & np.isfinite(residual)
     sigma = np.where(good, noise, 1.0)
@@ -87,7 +84,7 @@ def window_means(
 BALMER = ("Halpha", "Hbeta", "Hgamma", "Hdelta")
 MOLECULES = {"carbon": ("CH", "C2", "CN"), "titanium oxide": ("TiO", "VO", "CaH")}
 _GREEK = {"Halpha": "H-alpha", "Hbeta": "H-beta", "Hgamma": "H-gamma", "Hdelta": "H-delta"}
-# counterparts of LRS windows among the XP windows, by what both measure
+# XP windows that measure the same feature as an LRS window
 SAME_FEATURE = {
     "Hbeta": ("Hbeta",),
     "Hdelta": ("Hdelta",),
@@ -106,7 +103,7 @@ def is_continuum(name: str) -> bool:
 
 
 def family(name: str) -> str:
-    """What a window belongs to: ``Balmer``, ``carbon``, ``titanium oxide``, ``continuum`` or ``metal``."""
+    """Group of a window: ``Balmer``, ``carbon``, ``titanium oxide``, ``continuum`` or ``metal``."""
     if name in BALMER:
         return "Balmer"
     if is_continuum(name):
@@ -123,9 +120,9 @@ def line_phrase(name: str, z: float, emission: bool) -> str:
     Parameters
     ----------
     z
-        Residual in sigma, positive where the observed flux lies above the predicted.
+        Residual in sigma, positive if the observed flux is above the predicted.
     emission
-        Whether the hydrogen lines alone stand out, so that emission explains them.
+        Whether only the hydrogen lines deviate, so that emission explains them.
     """
     title = _GREEK.get(name, name)
     if is_continuum(name):
@@ -143,9 +140,9 @@ def leading(z: np.ndarray, count: int = 3) -> np.ndarray:
 
 
 def only_hydrogen(names: Sequence[str], z: np.ndarray) -> bool:
-    """Whether a Balmer line stands out above every other line by half again.
+    """Whether a Balmer line exceeds every other line by a factor of at least 1.5.
 
-    A star that is merely hotter or cooler than predicted shows it in metals and bands, too.
+    A star that is only hotter or cooler than predicted also deviates in metals and bands.
     """
     balmer = np.array([name in BALMER for name in names])
     if not balmer.any():

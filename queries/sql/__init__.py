@@ -1,1 +1,1 @@
-"""What people ask in SQL: the connection with searches as functions, strangers, export."""
+"""SQL over an atlas: searches as functions, a sandbox for untrusted SQL, and export."""

@@ -1,4 +1,4 @@
-"""Whole tables of an atlas for other programs: any format, larger than memory where the format allows."""
+"""Export tables of an atlas to any format, larger than memory if the format allows it."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def export_table(
     margin_arcsec: float = MARGIN_ARCSEC,
     progress: Callable[[int], None] | None = None,
 ) -> str:
-    """Write a view, a catalogue or the rows of a SELECT, whole or not at all.
+    """Write a view, a catalogue or the rows of a SELECT atomically.
 
     Parameters
     ----------
     output
-        A file; for hats a folder, which must not stand yet.
+        A file; for hats a folder that must not exist yet.
     format
-        parquet, hats, votable, fits, csv or json; by default what the name of `output` ends in.
-        parquet and hats are written a batch at a time, the others from memory.
+        parquet, hats, votable, fits, csv or json; by default from the suffix of `output`.
+        parquet and hats are written in batches, the others from memory.
     max_rows, margin_arcsec
-        Of hats; see `specclip_search.tables.hats.write_hats`.
+        Options for hats; see `specclip_search.tables.hats.write_hats`.
     progress
         Called with the rows written so far.
 
     Returns
     -------
-    What was written, in words.
+    Description of what was written.
 
     Raises
     ------
     QueryError
-        If the table, the format or the output cannot be used.
+        If the table, the format or the output is invalid.
     """
     chosen = _format(format, output)
     with connect(atlas) as connection:

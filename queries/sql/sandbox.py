@@ -1,4 +1,4 @@
-"""Statements of strangers: checked, and run where they can hurt nobody."""
+"""Sandbox for untrusted SQL: statements are checked and run in a restricted process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..views.connection import Parameters
 
-# time that a worker has beyond the statement's own to notice that it should stop, and to get ready
+# extra time for a worker to stop after the statement's time limit, and time to start
 _GRACE_S = 2.0
 _START_S = 30.0
 _LONGEST_MESSAGE = 360
@@ -34,12 +34,12 @@ _NO_MEMORY = re.compile(r"allocat|out of memory|bad_alloc|failed to offload", re
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Rows of a stranger's statement.
+    """Rows of an untrusted statement.
 
     Attributes
     ----------
     table
-        At most as many rows as the limit.
+        The rows, at most as many as the limit.
     truncated
         Whether there were more.
     """
@@ -49,19 +49,19 @@ class Answer:
 
 
 class Sandbox:
-    """Runs strangers' statements in a process of its own, one at a time.
+    """Runs untrusted statements in a separate process, one at a time.
 
-    A statement must be one SELECT over the atlas's views; files, network, settings, extensions
-    and functions that tell of the process are shut out; memory, time and rows are capped. A
-    statement that breaks through its caps, or uses up its process's memory, costs that process,
+    A statement must be one SELECT over the atlas's views. Files, network, settings, extensions
+    and functions that reveal the process are blocked; memory, time and rows are limited. A
+    statement that exceeds its limits, or uses up its process's memory, ends that process,
     which is replaced for the next.
 
     Parameters
     ----------
     atlas
-        Atlas to ask.
+        Atlas to query.
     limits
-        Caps of each statement.
+        Limits of each statement.
     """
 
     def __init__(self, atlas: Atlas, limits: Limits | None = None) -> None:
@@ -76,7 +76,7 @@ class Sandbox:
         Raises
         ------
         QueryError
-            If the statement is not allowed, wrong, or beyond its caps; one clear line says which.
+            If the statement is not allowed, wrong, or exceeds its limits; a single line says which.
         """
         plain = _plain_parameters(parameters)
         with self._lock:
@@ -109,7 +109,7 @@ class Sandbox:
     def _exchange(
         worker: subprocess.Popen[bytes], request: bytes, seconds: float
     ) -> tuple[bool, dict[str, Any] | None, bytes]:
-        """Whether the worker was killed for being late; the head of its answer, if any; the rest."""
+        """Whether the worker was killed after a timeout; the header of its answer, if any; the body."""
         assert worker.stdin is not None
         assert worker.stdout is not None
         with _deadline(worker, seconds) as late:
@@ -123,19 +123,19 @@ class Sandbox:
                 return late.is_set(), None, b""
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """A worker that inherits neither secrets nor threads from the server's environment, ready for requests."""
+        """Start a worker that inherits neither secrets nor thread settings from the server's environment."""
         kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH", "SPECCLIP_TEST_DATA")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= {
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "OMP_NUM_THREADS": str(self.limits.threads),
             "OPENBLAS_NUM_THREADS": "1",
-            # Arrow's own pool would set 1 GB of the allowance aside before any is needed
+            # Arrow's default memory pool would reserve 1 GB of the limit in advance
             "ARROW_DEFAULT_MEMORY_POOL": "system",
         }
         self.close()
         worker = self._worker = subprocess.Popen(
-            # -P: modules that happen to lie in the server's working folder are not run
+            # -P: do not import modules from the server's working folder
             [sys.executable, "-P", "-m", "specclip_search.queries.sql.sandbox_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -174,14 +174,14 @@ class Sandbox:
 def run_untrusted(
     atlas: Atlas, statement: str, parameters: Parameters = None, *, limits: Limits | None = None
 ) -> Answer:
-    """Run one stranger's statement in a sandbox of its own; a server keeps a `Sandbox` instead."""
+    """Run one untrusted statement in a new sandbox; a server keeps a `Sandbox` instead."""
     with Sandbox(atlas, limits) as sandbox:
         return sandbox.run(statement, parameters)
 
 
 @contextmanager
 def _deadline(worker: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """Kill `worker` unless the block ends in time; the event tells that it was."""
+    """Kill `worker` unless the block ends in time; the event is set if it was killed."""
     late = threading.Event()
 
     def stop() -> None:
@@ -212,6 +212,6 @@ def _too_slow(seconds: float) -> QueryError:
 
 
 def _without_paths(message: str, folder: Path) -> str:
-    """A stranger need not learn where the atlas lies, nor read his own megabytes again."""
+    """Remove the path of the atlas from a message and shorten it."""
     message = " ".join(message.replace(str(folder.resolve()), "<atlas>").replace(str(folder), "<atlas>").split())
     return message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 3] + "..."

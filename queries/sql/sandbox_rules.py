@@ -1,4 +1,4 @@
-"""What a stranger's statement may contain: one SELECT over the atlas's views, and functions that only compute."""
+"""Rules for untrusted statements: one SELECT over the atlas's views, with functions that only compute."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 LONGEST_STATEMENT = 20_000
 TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "cone", "sky_match"})
 OWN_FUNCTIONS = frozenset({"cosine", "separation_arcsec", "unnest"})
-# functions that tell of the process or the connection, wait, keep state, run text as SQL, or are inner ones of DuckDB
+# functions that reveal the process or connection, wait, keep state, run text as SQL, or are internal to DuckDB
 _CLOSED = re.compile(
     r"(__|pg_|has_\w+_privilege|inet_|current_|session_|duckdb|pragma|write_|sleep|getvariable|setseed|random$|uuid|"
     r"gen_random|nextval|setval|currval|stats$|vector_type|in_search_path|txid|transaction_|query|which_|parse_duckdb|"
     r"\w*obj_description|col_description|map_to_pg|json_execute|json_serialize|json_deserialize|get_block_size|version$|"
     r"user$|_|getenv|index_key|icu_|create_sort_key|make_type|cast_to_type|get_type|remap_struct|replace_type|variant_|"
-    # states of aggregates made of a stranger's own bytes
+    # aggregate states built from untrusted bytes
     r"finalize$|combine|to_aggregate_state|\w*byte_comparable|decimal_average|decimal_division|format_type$)"
 )
 _TABLES = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "COLUMN_DATA"})
@@ -31,19 +31,19 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def check_statement(connection: duckdb.DuckDBPyConnection, statement: str, views: Collection[str]) -> None:
-    """Refuse whatever is not one SELECT over `views`.
+    """Reject anything but one SELECT over `views`.
 
     Parameters
     ----------
     connection
-        Any connection; nothing of the statement is run on it.
+        Any connection; the statement is not run on it.
     views
-        Names of the tables that may be read.
+        Names of readable tables.
 
     Raises
     ------
     QueryError
-        With one line that says what is not allowed.
+        With a single line stating what is not allowed.
     """
     if len(statement) > LONGEST_STATEMENT:
         raise _refused(f"it is longer than {LONGEST_STATEMENT:,} characters")
@@ -57,7 +57,7 @@ def check_statement(connection: duckdb.DuckDBPyConnection, statement: str, views
     for name in with_names:
         if not _PLAIN_NAME.fullmatch(name):
             raise _refused(f"WITH gives a name that is no plain word: {name!r}")
-        # outside its own WITH the name would mean DuckDB's view, which tells of paths and settings
+        # outside its own WITH the name would refer to DuckDB's view, which reveals paths and settings
         if name.lower() in inner:
             raise _refused(f"WITH gives the name of a view of DuckDB's own: {name!r}")
     _check_tree(tree, {*views, *(name.lower() for name in with_names)}, _computing_functions())
@@ -79,7 +79,7 @@ def _parsed(connection: duckdb.DuckDBPyConnection, statement: str) -> dict[str, 
     except duckdb.Error as error:
         raise _refused("it is not SQL: " + " ".join(str(error).split("\n\nLINE")[0].split())) from error
     except (TypeError, ValueError) as error:
-        raise _refused("it cannot be taken apart to be checked") from error
+        raise _refused("it cannot be parsed for checking") from error
     if len(statements) != 1:
         raise _refused(f"it holds {len(statements)} statements")
     kind = _kind(statements[0])
@@ -89,14 +89,14 @@ def _parsed(connection: duckdb.DuckDBPyConnection, statement: str) -> dict[str, 
         text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [statement]).fetchall()[0][0]
         content = json.loads(text)
     except (duckdb.Error, ValueError, RecursionError) as error:
-        raise _refused("it cannot be taken apart to be checked") from error
+        raise _refused("it cannot be parsed for checking") from error
     if content.get("error") or len(content["statements"]) != 1:
-        raise _refused("it cannot be taken apart to be checked")
+        raise _refused("it cannot be parsed for checking")
     return content["statements"][0]
 
 
 def _kind(statement: Any) -> str:
-    """Name of a statement's kind; DuckDB has kinds that its Python module cannot name."""
+    """Name of a statement's kind; DuckDB has kinds unknown to its Python module."""
     try:
         return str(statement.type).rsplit(".", 1)[-1]
     except ValueError:
@@ -104,7 +104,7 @@ def _kind(statement: Any) -> str:
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:
-    """All objects of the tree, without recursion: a stranger chooses its depth."""
+    """All objects of the tree, without recursion, because its depth is untrusted."""
     waiting = [node]
     while waiting:
         here = waiting.pop()
@@ -142,7 +142,7 @@ def _check_tree(tree: dict[str, Any], tables: set[str], functions: frozenset[str
 
 
 def _check_named_tables(node: dict[str, Any], tables: set[str]) -> None:
-    """`sky_match` reads tables by name, so that its names are held to the rule of FROM."""
+    """Apply the rule of FROM to `sky_match`, which reads tables by name."""
     for argument in node["arguments"]:
         given = argument["expression"]
         literal = given.get("literal", {})
@@ -169,7 +169,7 @@ def _check_function(node: dict[str, Any], allowed: Collection[str]) -> None:
     if name not in allowed:
         raise _refused(f"the function {name!r} may not be called here")
     if node.get("export_state"):
-        raise _refused("it takes the inner state of an aggregate")
+        raise _refused("it takes the internal state of an aggregate")
 
 
 @lru_cache(maxsize=1)
@@ -196,7 +196,7 @@ def _system_views(version: str) -> frozenset[str]:
 
 
 def duckdb_version() -> str:
-    """Version of DuckDB; what is known of its functions and views is kept by it."""
+    """Version of DuckDB; cache key for its functions and views."""
     import duckdb
 
     return duckdb.__version__

@@ -1,7 +1,7 @@
-"""The process in which strangers' statements run: it may be killed at any time, and is.
+"""The process in which untrusted statements run; it may be killed at any time.
 
-It says `ready`, then reads requests as lines of JSON on standard input and answers on standard
-output: a line of JSON, followed by as many bytes of an Arrow stream as that line says.
+It prints `ready`, then reads requests as lines of JSON on standard input and answers on standard
+output: a line of JSON, followed by an Arrow stream of the length given in that line.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _BATCH_ROWS = 2048
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one statement may use.
+    """Limits of one statement.
 
     Attributes
     ----------
     rows
-        Rows of the answer; more are cut off, and said to be.
+        Maximum rows of the result; more are cut off and `truncated` is set.
     bytes
-        Bytes of the answer; a larger one is refused.
+        Maximum bytes of the result; a larger one is rejected.
     seconds
         Wall time.
     memory_mb
-        Memory of DuckDB; the process itself may have 1 GB more.
+        Memory of DuckDB; the process itself may use 1 GB more.
     threads
         Threads of DuckDB.
     """
@@ -46,7 +46,7 @@ class Limits:
 
 
 def answer(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> tuple[pa.Table, bool]:
-    """Check and run one statement on a connection of its own.
+    """Check and run one statement on a new connection.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def answer(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> 
         try:
             rows = connection.run(statement, parameters)
             if rows is None:
-                raise QueryError("This statement is not allowed: it yields no rows.", "Allowed is one SELECT.")
+                raise QueryError("This statement is not allowed: it returns no rows.", "Allowed is one SELECT.")
             table, truncated = connection.guarded(lambda: _capped(rows.relation, limits))
         finally:
             timer.cancel()
@@ -81,7 +81,7 @@ _atlases: dict[str, Any] = {}
 
 
 def _opened(path: str, kind: Any) -> Any:
-    """The atlas is kept, for with it go the opened indexes."""
+    """The atlas is cached, because it holds the open indexes."""
     if path not in _atlases:
         _atlases[path] = kind(path)
     return _atlases[path]
@@ -103,10 +103,10 @@ def _capped(relation: Any, limits: Limits) -> tuple[pa.Table, bool]:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more.
+    """Answer requests until standard input is closed.
 
-    An answer says whether the process is `spent`: what a statement took from its allowance of
-    memory does not all come back, and one that began short of it would fail for another's sake.
+    An answer says whether the process is `spent`: memory used by a statement is not
+    fully released, and a later statement with too little memory would fail without fault.
     """
     for line in requests:
         request = json.loads(line)
@@ -134,7 +134,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _limit_memory(limits: Limits) -> None:
-    """Keep the process from taking the machine's memory; mapped index files do not count."""
+    """Limit the memory of the process; mapped index files do not count."""
     try:
         import resource
     except ImportError:
@@ -147,12 +147,12 @@ def _limit_memory(limits: Limits) -> None:
 
 
 def _allowance(limits: Limits) -> int:
-    """Bytes of data that the process may have."""
+    """Maximum bytes of data of the process."""
     return (limits.memory_mb + 1024) << 20
 
 
 def _memory_taken() -> int:
-    """Bytes of data that this process has, as its limit counts them; 0 where the system does not tell."""
+    """Bytes of data of this process, as counted by its limit; 0 if unknown."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
@@ -161,16 +161,16 @@ def _memory_taken() -> int:
 
 
 def request_line(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> bytes:
-    """A request as the worker reads it."""
+    """A request in the form read by the worker."""
     content = {"atlas": atlas_path, "statement": statement, "parameters": parameters, "limits": asdict(limits)}
     return json.dumps(content).encode() + b"\n"
 
 
 if __name__ == "__main__":
     output = sys.stdout.buffer
-    # whatever prints must not get between answers
+    # printed output must not mix with answers
     sys.stdout = sys.stderr
-    # a statement's time does not pay for imports
+    # import before answering, so that a statement's time limit does not include it
     import specclip_search.queries.sql.ask
     import specclip_search.queries.sql.sandbox_rules  # noqa: F401
 

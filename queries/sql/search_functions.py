@@ -1,4 +1,4 @@
-"""`similar(target, k)` in SQL: a search as a table."""
+"""`similar(target, k)` in SQL: a search as a table function."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAMES = ("modality", "spec_id", "source_id", "rank", "similarity")
 
 
 def add_similar(connection: AtlasConnection, atlas: Atlas, files: bool) -> None:
-    """Make `similar(target, k, within := ..., of := ...)` known.
+    """Register `similar(target, k, within := ..., of := ...)`.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def add_similar(connection: AtlasConnection, atlas: Atlas, files: bool) -> None:
             raise
 
     text, integer = duckdb.sqltype("VARCHAR"), duckdb.sqltype("INTEGER")
-    # with side effects it is not run at EXPLAIN or while a statement is being bound
+    # declared with side effects so that it does not run at EXPLAIN or while binding a statement
     connection.duckdb.create_function(
         "_similar",
         similar,
@@ -72,7 +72,7 @@ def _hits(atlas: Atlas, target: str, k: int, within: str | None, of: str | None,
 
 
 def _by_vector(atlas: Atlas, target: str, k: int, within: str | None, of: str | None) -> list[tuple[Any, ...]]:
-    """Hits of a vector. Its instrument must be known, because each instrument's own mean is taken away."""
+    """Hits of a vector. Its instrument must be known, because the mean of each instrument is subtracted."""
     space = open_space(atlas, None)
     if of is None and len(space.modalities) > 1:
         raise QueryError(

@@ -1,4 +1,4 @@
-"""`sky_match` in SQL: two tables matched by position."""
+"""`sky_match` in SQL: match two tables by position."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PAIR_TYPE = pa.list_(
         ]
     )
 )
-# a table without proper motions gets empty ones; its rows are numbered, because a table has no other name for them
+# a table without proper motions gets null ones; rows are numbered to identify them
 _POSITIONS = (
     '(SELECT list(struct_pack("row" := _sky_row, ra := ra::DOUBLE, dec := dec::DOUBLE, pmra := pmra::DOUBLE, '
     "pmdec := pmdec::DOUBLE)) FROM (SELECT * FROM {side} UNION ALL BY NAME "
@@ -47,10 +47,10 @@ _SKY_MATCH = (
 
 
 def add_sky_match(connection: AtlasConnection, atlas: Atlas, files: bool) -> None:
-    """Make `sky_match(left, right, radius_arcsec := 1.0, ...)` known to `connection`.
+    """Register `sky_match(left, right, radius_arcsec := 1.0, ...)` on `connection`.
 
-    It gives the rows that `specclip_search.queries.sky.crossmatch.crossmatch` gives; the tables are named, as views or
-    as names of a WITH.
+    It returns the same rows as `specclip_search.queries.sky.crossmatch.crossmatch`; tables are given by name, as
+    views or names of a WITH.
     """
     from duckdb.func import FunctionNullHandling, PythonUDFType
 
@@ -100,7 +100,7 @@ def _pairs(
 
 
 def _side(rows: pa.ListScalar) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(N,) numbers of the rows; their positions, and proper motions where any row has one."""
+    """(N,) row numbers; their positions, and proper motions if any row has one."""
     if not rows.is_valid:
         return np.empty(0, np.int64), {"ra": np.empty(0), "dec": np.empty(0)}
     fields = {name: rows.values.field(name) for name in ("row", "ra", "dec", "pmra", "pmdec")}

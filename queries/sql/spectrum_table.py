@@ -1,4 +1,4 @@
-"""One spectrum as a table, a row a pixel, for files and for other programs."""
+"""One spectrum as a table with one row per pixel, for files and other programs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def spectrum_table(atlas: Atlas, target: str | Path) -> pa.Table:
     Returns
     -------
     pa.Table
-        `wavelength` (Angstrom or nm, vacuum), `flux` as the model sees it, `error` (1 sigma; null where
-        a pixel says nothing). The table's metadata has modality, target and, where it is known, source_id.
+        `wavelength` (Angstrom or nm, vacuum), `flux` as the model sees it, `error` (1 sigma; null if
+        a pixel has no information). The table's metadata has modality, target and, if known, source_id.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def spectrum_table(atlas: Atlas, target: str | Path) -> pa.Table:
 
 
 def ssa_meta(table: pa.Table) -> dict[str, str]:
-    """What the Simple Spectral Access protocol calls a spectrum's properties, for messages of SAMP."""
+    """Properties of a spectrum with the names of the Simple Spectral Access protocol, for SAMP messages."""
     said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     unit = table.schema.field("wavelength").metadata[b"unit"].decode()
     target = f"Gaia DR3 {said['source_id']}" if "source_id" in said else said["target"]

@@ -1,4 +1,4 @@
-"""`translate(target)` in SQL: the spectrum that the other instrument would see, as a table."""
+"""`translate(target)` in SQL: the predicted spectrum of the other instrument, as a table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MACRO = (
 
 
 def add_translate(connection: AtlasConnection, atlas: Atlas, files: bool) -> None:
-    """Make `translate` known to `connection`.
+    """Register `translate` on `connection`.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def add_translate(connection: AtlasConnection, atlas: Atlas, files: bool) -> Non
 
 
 def _predicted(views: AtlasViews, targets: Sequence[str | None], files: bool) -> pa.Array:
-    """A list of pixels for each target, null for null; targets of one instrument go through the model at once."""
+    """A list of pixels for each target, null for null; targets of one instrument are translated in one batch."""
     from specclip_search.surveys import get_modality
 
     model = _model(views.atlas)
@@ -88,7 +88,7 @@ def _model(atlas: Atlas) -> Any:
 
 @lru_cache(maxsize=2)
 def _loaded(folder: str, changed: int) -> Any:
-    """A model stays loaded while its folder stays the same."""
+    """Loaded model, cached while its folder is unchanged."""
     from specclip_search.training.model import load_model
 
     return load_model(Path(folder))

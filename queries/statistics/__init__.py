@@ -1,1 +1,1 @@
-"""Robust trends, p-values, tails, which stars may teach."""
+"""Robust trends, p-values, tail models, and the choice of calibration stars."""

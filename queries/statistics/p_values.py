@@ -1,8 +1,8 @@
 """From scores to p-values and false-discovery rates.
 
-A score of a normal star has no known distribution, so it is calibrated by ranks against
+Scores of normal stars have no known distribution, so they are calibrated by ranks against
 reference stars (conformal p-values: Vovk, Gammerman & Shafer 2005; Bates et al. 2023 for
-outlier tests), with a generalised Pareto tail where the ranks end (Pickands 1975), and the
+outlier tests), with a generalised Pareto tail beyond the ranks (Pickands 1975), and the
 false-discovery rate of Benjamini & Hochberg (1995).
 """
 
@@ -35,7 +35,7 @@ class RankCalibration:
         """(N,) probability that a normal star scores at least as high.
 
         By rank, (1 + #{reference >= score}) / (n + 1), up to `threshold`; beyond it by the
-        tail that was fitted to the reference's own excesses.
+        tail fitted to the excesses of the reference.
         """
         scores = np.asarray(scores, dtype=np.float64)
         n = len(self.reference)
@@ -55,10 +55,10 @@ def calibrate(reference: np.ndarray, tail_fraction: float = TAIL_FRACTION) -> Ra
     Parameters
     ----------
     reference
-        (n,) scores of stars that are taken as normal; non-finite ones are left out.
+        (n,) scores of stars assumed to be normal; non-finite ones are ignored.
     tail_fraction
-        Upper fraction whose excesses set the tail beyond the ranks, at least `MIN_TAIL` members;
-        where those would be more than a tenth no tail is fitted and p is never below 1 / (n + 1).
+        Upper fraction whose excesses determine the tail beyond the ranks, at least `MIN_TAIL` members;
+        if those are more than 10 %, no tail is fitted and p is never below 1 / (n + 1).
     """
     ordered = np.sort(np.asarray(reference, dtype=np.float64)[np.isfinite(reference)])
     members = max(int(len(ordered) * tail_fraction), MIN_TAIL)
@@ -73,9 +73,9 @@ def calibrate(reference: np.ndarray, tail_fraction: float = TAIL_FRACTION) -> Ra
 
 
 def _pareto_by_moments(excess: np.ndarray) -> tuple[float, float]:
-    """Shape and scale of a generalised Pareto law by probability-weighted moments (Hosking & Wallis 1987).
+    """Shape and scale of a generalised Pareto distribution by probability-weighted moments (Hosking & Wallis 1987).
 
-    The shape is kept in 0 .. `MAX_SHAPE`: a finite end point would call everything beyond it impossible.
+    The shape is limited to 0 .. `MAX_SHAPE`: a finite end point would give p = 0 beyond it.
     """
     ordered = np.sort(excess)
     n = len(ordered)
@@ -99,11 +99,11 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
 
 
 def surprise(values: np.ndarray, reference: np.ndarray, cap: float = 30.0) -> np.ndarray:
-    """-log10 of an upper-tail p-value that goes on growing beyond the ranks, at most `cap`.
+    """-log10 of an upper-tail p-value that keeps growing beyond the ranks, at most `cap`.
 
-    Ranks up to the quantile at 85 %; beyond it a generalised Pareto law from the quantiles at 40,
-    70 and 85 % (Pickands 1975). A few per cent of odd stars among the reference hardly move these,
-    where they would make up its largest values and hide all others like them.
+    Ranks up to the quantile at 85 %; beyond it a generalised Pareto distribution from the quantiles at 40,
+    70 and 85 % (Pickands 1975). A few per cent of anomalies in the reference hardly change these quantiles,
+    but would dominate its largest values and hide similar stars.
     """
     ordered = np.sort(np.asarray(reference, dtype=np.float64)[np.isfinite(reference)])
     if len(ordered) < MIN_TAIL:
@@ -112,11 +112,11 @@ def surprise(values: np.ndarray, reference: np.ndarray, cap: float = 30.0) -> np
 
 
 def without_odd(scores: np.ndarray) -> np.ndarray:
-    """(n,) bool: reference scores without those that no law of normal stars would give.
+    """(n,) bool: reference scores without those too large for the distribution of normal stars.
 
-    The law is exponential beyond the quantile at 85 %, from the quantiles at 70 and 85 %; left out
-    are those of a false-discovery rate below 0.2 under it, never more than a tenth. Among normal
-    stars alone that is hardly ever one.
+    The tail is taken as exponential beyond the quantile at 85 %, from those at 70 and 85 %; left out
+    are scores with a false-discovery rate below 0.2 under it, never more than 10 %. For normal
+    stars alone this hardly ever removes any.
     """
     ordered = np.sort(scores)
     if len(ordered) < MIN_TAIL:

@@ -1,4 +1,4 @@
-"""Robust location, scale and trend: what every score here is measured against."""
+"""Robust location, scale and trend, the basis of all scores."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# MAD of a normal distribution is 0.6745 sigma
+# the MAD of a normal distribution is 0.6745 sigma
 MAD_TO_SIGMA = 1.4826
 
 
 def median_and_sigma(values: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Median and 1.4826 x MAD along `axis`, NaN ignored; NaN where nothing is finite."""
+    """Median and 1.4826 x MAD along `axis`, NaN ignored; NaN if nothing is finite."""
     with np.errstate(all="ignore"):
         middle = _nanmedian(values, axis)
         spread = _nanmedian(np.abs(values - np.expand_dims(middle, axis)), axis)
@@ -32,7 +32,7 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float =
     Parameters
     ----------
     values, weights
-        (N, k); a weight of 0 or a NaN value leaves a member out.
+        (N, k); members with a weight of 0 or a NaN value are ignored.
     quantile
         Between 0 and 1.
 
@@ -40,7 +40,7 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float =
     -------
     np.ndarray
         (N,) float64; NaN for rows without any weight. Interpolated between the midpoints of
-        the members' weights, so that it moves smoothly with them.
+        the members' weights, so that it varies smoothly with them.
     """
     good = np.isfinite(values) & (weights > 0)
     order = np.argsort(np.where(good, values, np.inf), axis=1)
@@ -65,8 +65,8 @@ def local_location_scale(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Location and scale of each row's neighbours, shrunk to location 0 and `prior_scale`.
 
-    A handful of neighbours gives a noisy MAD: it counts as its effective number
-    (sum w)^2 / sum w^2 against `prior_weight` members of the whole population.
+    The MAD of a few neighbours is noisy: it is weighted by their effective number
+    (sum w)^2 / sum w^2 against a prior of `prior_weight` members of the whole population.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def local_location_scale(
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A smooth additive dependence of a quantity on a few covariates, and of its scatter."""
+    """Smooth additive dependence of a quantity and its scatter on a few covariates."""
 
     knots: tuple[np.ndarray, ...]
     centres: tuple[np.ndarray, ...]
@@ -118,17 +118,17 @@ def _additive(knots: tuple[np.ndarray, ...], heights: tuple[np.ndarray, ...], co
 def fit_trend(
     values: np.ndarray, covariates: np.ndarray, bins: int = 20, min_per_bin: int = 25, rounds: int = 3
 ) -> Trend:
-    """Learn how the median and the scatter of a quantity follow covariates such as log S/N.
+    """Learn the median and the scatter of a quantity as functions of covariates such as log S/N.
 
     Backfitting of running medians in bins of equal numbers (Hastie & Tibshirani 1990, with
-    medians in place of means), so that a few per cent of anomalies do not move it.
+    medians instead of means), so that a few per cent of anomalies do not affect it.
 
     Parameters
     ----------
     values
-        (N,) quantity; non-finite ones are left out.
+        (N,) quantity; non-finite values are ignored.
     covariates
-        (N, c); a non-finite covariate stands for its median.
+        (N, c); non-finite covariates are replaced by the median.
     """
     good = np.isfinite(values)
     x, y = covariates[good], values[good].astype(np.float64)
@@ -139,7 +139,7 @@ def fit_trend(
     knots, centres = _backfit(y - offset, x, bins, min_per_bin, rounds)
     residual = np.abs(y - offset - _additive(knots, centres, x))
     floor = 1e-3 * max(float(np.median(residual)), 1e-9)
-    # the median of log|r| of a normal is log(0.6745 sigma)
+    # the median of log|r| of a normal distribution is log(0.6745 sigma)
     log_scale = np.log(np.maximum(residual, floor)) + np.log(MAD_TO_SIGMA)
     middle = float(np.median(log_scale))
     scale_knots, log_scales = _backfit(log_scale - middle, x, max(bins // 2, 1), 2 * min_per_bin, rounds)

@@ -1,10 +1,10 @@
-"""How far out a quantity is: -log10 of the share of normal stars that reach as far.
+"""Tail model of a quantity: -log10 of the fraction of normal stars with at least its value.
 
-A few thousand reference stars of an atlas say what happens to one star in a hundred, and odd stars
-among them blur even that. How a quantity's tail runs on is a matter of how it is made, not of the
-survey: it is learned once, from the normal stars of a simulated survey
+A few thousand reference stars of an atlas only determine p-values down to about 0.01, and anomalies
+among them bias even these. The shape of a quantity's tail depends on its definition, not on the
+survey. It is therefore learned once, from the normal stars of a simulated survey
 (`specclip_search.queries.evaluation.learn_weights`),
-and fitted to each atlas by two quantiles of its own, which odd stars hardly move.
+and scaled to each atlas by two of its quantiles, which anomalies hardly affect.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-# the atlas's own quantiles that are laid on the law's
+# quantiles of the atlas that are matched to those of the model
 ANCHORS = (0.5, 0.9)
 FIRST_KNOTS = (0.0, 0.30103, 0.6, 1.0)
 STEP, LEAST_BEYOND = 0.25, 8
-# beyond the last knot the law goes on with the mean slope of so many steps
+# number of last steps whose mean slope is used to extrapolate beyond the last knot
 LAST_STEPS = 3
 CAP = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class TailLaw:
-    """Robust z against -log10 of the share of normal stars at or above it.
+class TailModel:
+    """Robust z against -log10 of the fraction of normal stars at or above it.
 
     Attributes
     ----------
@@ -50,11 +50,11 @@ class TailLaw:
         values
             (N,) robust z.
         reference
-            (n,) robust z of stars most of which are normal, whose quantiles are laid on the law's.
+            (n,) robust z of mostly normal stars, whose quantiles are matched to those of the model.
         """
         low, high = np.quantile(reference, ANCHORS)
         first, second = self.anchors()
-        # an atlas may be wider than the law, never narrower: that would make much of little
+        # the model may be stretched to a wider atlas but never compressed, which would inflate small deviations
         stretch = min((second - first) / max(high - low, 1e-6), 1.0)
         laid = first + (np.asarray(values, dtype=np.float64) - low) * stretch
         slope = (self.surprise[-1] - self.surprise[-1 - LAST_STEPS]) / (self.z[-1] - self.z[-1 - LAST_STEPS])
@@ -65,19 +65,19 @@ class TailLaw:
         return {"z": np.round(self.z, 4).tolist(), "surprise": np.round(self.surprise, 4).tolist()}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> TailLaw:
+    def from_json(cls, content: dict[str, Any]) -> TailModel:
         return cls(np.array(content["z"], dtype=np.float64), np.array(content["surprise"], dtype=np.float64))
 
 
-def learn_tail(values: np.ndarray) -> TailLaw | None:
-    """The law of normal stars' robust z (n,); None for a quantity that does not vary or for too few stars.
+def learn_tail(values: np.ndarray) -> TailModel | None:
+    """Tail model from robust z (n,) of normal stars; None for a constant quantity or too few stars.
 
-    Knots stand at quantiles, a quarter of a decade apart, down to where eight stars are left.
+    Knots are quantiles a quarter of a decade apart, down to eight remaining stars.
     """
     last = np.log10(max(len(values), 1) / LEAST_BEYOND)
     surprise = np.concatenate([FIRST_KNOTS, np.arange(FIRST_KNOTS[-1] + STEP, last, STEP)])
     if last < FIRST_KNOTS[-1] + LAST_STEPS * STEP or np.ptp(values) == 0:
         return None
     z = np.quantile(values, 1.0 - 10.0**-surprise)
-    # where values are tied the quantiles are, too
-    return TailLaw(np.maximum.accumulate(z + 1e-3 * np.arange(len(z))), surprise)
+    # ties in the values give equal quantiles
+    return TailModel(np.maximum.accumulate(z + 1e-3 * np.arange(len(z))), surprise)

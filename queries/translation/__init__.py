@@ -1,1 +1,1 @@
-"""Pairs to translation errors, and what their residuals say."""
+"""Translation errors of pairs, and measures of their residuals."""

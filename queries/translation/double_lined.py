@@ -1,4 +1,4 @@
-"""Two sets of lines in one spectrum: a second template, moved against the first, that explains more.
+"""Detection of two sets of lines in one spectrum by a second, velocity-shifted template.
 
 An observed spectrum is fitted by one copy of a single star's spectrum at its best velocity, and by
 two copies at the best pair of velocities (the two-template idea of TODCOR, Zucker & Mazeh 1994).
@@ -15,33 +15,33 @@ STEP_KM_S = 34.0
 LARGEST_STEPS = 16
 LEAST_APART, MOST_APART = 3, 13
 LEAST_SHARE = 0.25
-# where lines lie outside all lags a share without bound would say nothing more
+# lower limit of the result; more negative values carry no information
 LEAST_SECOND = -10.0
 SMOOTH_STEPS = 100.0
 BLOCK_ROWS = 256
 
 
 def double_lined(observed: np.ndarray, noise: np.ndarray, template: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
-    """How much a second copy of the template explains of what one copy leaves.
+    """Fraction of the residual of a one-template fit explained by a second copy of the template.
 
     With c the correlation of observed and template at lag m, g the template's own, rho = g(m2 - m1) / g(0):
-    one copy takes max c(m)^2 / g(0) off the sum of squares; two take
+    one copy reduces the sum of squares by max c(m)^2 / g(0); two copies by
     (c1^2 + c2^2 - 2 rho c1 c2) / (g(0) (1 - rho^2)), where both amplitudes must be positive and the
     smaller at least a quarter of the larger, 100 to 450 km/s apart.
 
     Parameters
     ----------
     observed, noise, template
-        (N, n) continuum-normalised fluxes and 1 sigma; inf where a pixel says nothing.
+        (N, n) continuum-normalised fluxes and 1 sigma; inf for pixels without information.
     wavelength
         (n,) increasing.
 
     Returns
     -------
     np.ndarray
-        (N,) share of the single fit's remaining sum of squares that the second copy takes, at most 1;
-        negative where the best single copy explains more than any two that far apart, but never below -10;
-        -1 where no two can.
+        (N,) fraction of the single fit's remaining sum of squares removed by the second copy, at most 1;
+        negative if the best single copy explains more than any two that far apart, but at least -10;
+        -1 if no two copies are allowed.
     """
     grid = np.exp(np.arange(np.log(wavelength[0]), np.log(wavelength[-1]), STEP_KM_S / C_KM_S))
     result = np.zeros(len(observed))
@@ -55,25 +55,25 @@ def double_lined(observed: np.ndarray, noise: np.ndarray, template: np.ndarray, 
 
 
 def _lines(flux: np.ndarray, wavelength: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Spectra on the grid without their slow part, fading to 0 at both ends."""
+    """High-pass filtered spectra on the grid, tapered to 0 at both ends."""
     from scipy.ndimage import gaussian_filter1d
 
     place = np.interp(grid, wavelength, np.arange(len(wavelength)))
     left = np.minimum(place.astype(int), len(wavelength) - 2)
     share = place - left
     moved = (flux[:, left] * (1 - share) + flux[:, left + 1] * share).astype(np.float32)
-    # beyond two sigma the slow part's weights matter to nobody
+    # weights of the smooth part are negligible beyond two sigma
     moved = moved - gaussian_filter1d(moved, SMOOTH_STEPS, axis=1, truncate=2.0)
     taper = np.minimum(1.0, np.minimum(np.arange(len(grid)), np.arange(len(grid))[::-1]) / SMOOTH_STEPS)
     return np.asarray(moved * taper)
 
 
 def _crest(c: np.ndarray) -> np.ndarray:
-    """(N,) the largest value of correlations (N, lags) between their lags, by a parabola through three."""
+    """(N,) maximum of correlations (N, lags), interpolated by a parabola through three lags."""
     rows, best = np.arange(len(c)), np.clip(c.argmax(axis=1), 1, c.shape[1] - 2)
     left, middle, right = c[rows, best - 1], c[rows, best], c[rows, best + 1]
     bend = left - 2 * middle + right
-    # a correlation that still rises at the last lag has no crest to interpolate
+    # a correlation that still rises at the last lag has no maximum to interpolate
     peak = (bend < 0) & (middle >= left) & (middle >= right)
     return np.maximum(c.max(axis=1), np.where(peak, middle - (right - left) ** 2 / (8 * np.where(peak, bend, -1.0)), 0))
 

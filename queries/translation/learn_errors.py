@@ -1,4 +1,4 @@
-"""The model's own error, learned from validation stars and kept beside the translations."""
+"""Learn the model error from validation stars; it is stored next to the translations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from specclip_search.errors import QueryError
 from specclip_search.surveys import XP
 
 from ..space.pairs import flux_store, read_block, star_color
-from ..statistics.learning_stars import learners
+from ..statistics.learning_stars import learning_rows
 from .learned_errors import LearnedErrors, load_errors, save_errors
 from .model_error import learn_model_error
-from .residual_measures import learn as learn_spectrum_law
+from .residual_measures import CROSS, SELF
+from .residual_measures import learn as learn_spectrum_model
 from .schema import REVISION
 from .shard import Task, predict
 
@@ -27,12 +28,12 @@ Plan = dict[int, tuple["Part", np.ndarray, str]]
 
 
 def learned_errors(atlas: Atlas, task: Task, plan: Plan, folder: Any) -> LearnedErrors:
-    """The learned model errors: those on disk where they still hold, else learned now."""
+    """The learned model errors: from disk if still valid, else learned now."""
     origin = text_digest(task.model.digest, str(REVISION), ",".join(task.lrs_windows.names + task.xp_windows.names))
     chosen, split = _learning_stars(task, plan)
     count = sum(len(rows) for rows in chosen.values())
     kept = load_errors(folder)
-    # a survey that grows keeps its sigmas, unless it now has many more stars to learn them from
+    # a growing survey keeps its errors unless it has many more stars to learn them from
     if (
         kept is not None
         and kept.origin == origin
@@ -46,7 +47,7 @@ def learned_errors(atlas: Atlas, task: Task, plan: Plan, folder: Any) -> Learned
 
 
 def _learning_stars(task: Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]:
-    """Rows of each shard to learn from: validation stars, else all but acceptance, at most so many."""
+    """Rows of each shard to learn from: validation stars, else all but acceptance stars, up to a maximum."""
     numbers, rows, ids = [], [], []
     for part_number, (_, position, _) in plan.items():
         paired = np.flatnonzero(position >= 0)
@@ -54,11 +55,11 @@ def _learning_stars(task: Task, plan: Plan) -> tuple[dict[int, np.ndarray], str]
         rows.append(paired)
         ids.append(task.keys.source_id[position[paired]])
     number, row, source_id = np.concatenate(numbers), np.concatenate(rows), np.concatenate(ids)
-    chosen, label = learners(source_id, MIN_VALIDATION_STARS, MAX_LEARNING_STARS)
+    chosen, label = learning_rows(source_id, MIN_VALIDATION_STARS, MAX_LEARNING_STARS)
     if len(chosen) == 0:
         raise QueryError(
             "Every paired star belongs to the acceptance split, from which nothing may be learned.",
-            "Ingest more stars: the model's own error is learned from the others.",
+            "Ingest more stars: the model error is learned from the others.",
         )
     return {int(n): row[chosen[number[chosen] == n]] for n in np.unique(number[chosen])}, label
 
@@ -79,7 +80,7 @@ def _learn(
             )
     arrays = [np.concatenate(piece) for piece in zip(*pieces, strict=True)]
     good = np.isfinite(arrays[6]).all(axis=1) & np.isfinite(arrays[7]).all(axis=1)
-    lrs, lrs_noise, xp, xp_noise, lrs_snr, xp_snr, to_xp, to_lrs, own_lrs, own_xp = (array[good] for array in arrays)
+    lrs, lrs_noise, xp, xp_noise, lrs_snr, xp_snr, to_xp, to_lrs, self_lrs, self_xp = (array[good] for array in arrays)
     color = star_color(xp, task.xp_wavelength)
     return LearnedErrors(
         learn_model_error(lrs - to_lrs, lrs_noise, color, xp_snr, task.lrs_windows),
@@ -88,9 +89,9 @@ def _learn(
         int(good.sum()),
         split,
         {
-            "lrs.free": learn_spectrum_law("lrs", "free", lrs, lrs_noise, to_lrs),
-            "lrs.own": learn_spectrum_law("lrs", "own", lrs, lrs_noise, own_lrs),
-            "xp.free": learn_spectrum_law("xp", "free", xp, xp_noise, to_xp),
-            "xp.own": learn_spectrum_law("xp", "own", xp, xp_noise, own_xp),
+            f"lrs.{CROSS}": learn_spectrum_model("lrs", CROSS, lrs, lrs_noise, to_lrs),
+            f"lrs.{SELF}": learn_spectrum_model("lrs", SELF, lrs, lrs_noise, self_lrs),
+            f"xp.{CROSS}": learn_spectrum_model("xp", CROSS, xp, xp_noise, to_xp),
+            f"xp.{SELF}": learn_spectrum_model("xp", SELF, xp, xp_noise, self_xp),
         },
     )

@@ -1,4 +1,4 @@
-"""The learned model error on disk, beside the translations that use it."""
+"""Storage of the learned model errors, next to the translations that use them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from specclip_search.atlas.files import whole_file
-from specclip_search.errors import AtlasError
+from specclip_search.errors import AtlasError, QueryError
 
 from . import residual_measures
 from .model_error import ModelError
-from .residual_measures import SpectrumLaw
+from .residual_measures import SpectrumResidualModel
 
 FILE_NAME = "model_error.npz"
-LAWS = tuple(f"{side}.{kind}" for side in ("lrs", "xp") for kind in residual_measures.KINDS)
+RESIDUAL_KINDS = tuple(f"{side}.{kind}" for side in ("lrs", "xp") for kind in residual_measures.KINDS)
 _FIELDS = tuple(field.name for field in fields(ModelError))
 
 
@@ -30,13 +30,13 @@ class LearnedErrors:
     to_lrs, to_xp
         Errors of LRS spectra predicted from XP, and of XP spectra predicted from LRS.
     origin
-        Digest of model, windows and code revision: another one makes the errors void.
+        Digest of model, windows and code revision; errors with another digest are not used.
     stars
-        How many pairs they were learned from.
-    laws
-        How residuals of normal stars look, by ``side.kind`` (`lrs.free`, `lrs.own`, `xp.free`, `xp.own`).
+        Number of pairs they were learned from.
+    residual_models
+        Residual models of normal stars, by ``side.kind`` (`lrs.free`, `lrs.own`, `xp.free`, `xp.own`).
     split
-        ``validation``, or ``all but acceptance`` where there were too few validation stars.
+        ``validation``, or ``all but acceptance`` if there were too few validation stars.
     """
 
     to_lrs: ModelError
@@ -44,7 +44,7 @@ class LearnedErrors:
     origin: str
     stars: int
     split: str
-    laws: dict[str, SpectrumLaw]
+    residual_models: dict[str, SpectrumResidualModel]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name, in a fixed order."""
@@ -53,8 +53,8 @@ class LearnedErrors:
             for side, error in (("to_lrs", self.to_lrs), ("to_xp", self.to_xp))
             for name in _FIELDS
         } | {
-            f"{key}.{name}": np.asarray(getattr(self.laws[key], name))
-            for key in LAWS
+            f"{key}.{name}": np.asarray(getattr(self.residual_models[key], name))
+            for key in RESIDUAL_KINDS
             for name in residual_measures.FIELDS
         }
 
@@ -69,7 +69,7 @@ class LearnedErrors:
 
 
 def save_errors(folder: Path, errors: LearnedErrors) -> None:
-    """Write whole or not at all."""
+    """Write the errors atomically."""
     with whole_file(folder / FILE_NAME) as temporary, open(temporary, "wb") as handle:
         plain = {"origin": errors.origin, "stars": errors.stars, "split": errors.split}
         content: dict[str, Any] = {name: np.array(value) for name, value in plain.items()} | errors.arrays()
@@ -77,27 +77,52 @@ def save_errors(folder: Path, errors: LearnedErrors) -> None:
 
 
 def load_errors(folder: Path) -> LearnedErrors | None:
-    """The errors kept in `folder`, or None; None, too, for a file that an earlier version wrote.
+    """The errors stored in `folder`; None if there are none, or they were written by an earlier version.
 
     Raises
     ------
     AtlasError
-        If the file is there and cannot be read.
+        If the file exists and cannot be read.
     """
     path = folder / FILE_NAME
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as content:
-            if not {f"{key}.{name}" for key in LAWS for name in residual_measures.FIELDS} <= set(content.files):
+            names = {f"{key}.{name}" for key in RESIDUAL_KINDS for name in residual_measures.FIELDS}
+            if not names <= set(content.files):
                 return None
             sides = [ModelError(*(content[f"{side}.{name}"] for name in _FIELDS)) for side in ("to_lrs", "to_xp")]
-            laws = {key: SpectrumLaw(*(content[f"{key}.{name}"] for name in residual_measures.FIELDS)) for key in LAWS}
+            models = {
+                key: SpectrumResidualModel(*(content[f"{key}.{name}"] for name in residual_measures.FIELDS))
+                for key in RESIDUAL_KINDS
+            }
             return LearnedErrors(
-                sides[0], sides[1], str(content["origin"]), int(content["stars"]), str(content["split"]), laws
+                sides[0], sides[1], str(content["origin"]), int(content["stars"]), str(content["split"]), models
             )
     except (OSError, ValueError, KeyError) as error:
         raise AtlasError(
             f"{path} is not a readable table of model errors ({error}).",
-            "Remove it and run `specclip-search translate` again; it is learned anew.",
+            "Remove it and run `specclip-search translate` again; the errors are learned again.",
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class KeptErrors:
+    """How a worker of a cluster comes by the learned errors: from their file, if it still holds the same ones."""
+
+    folder: Path
+    digest: str
+
+    def load(self) -> LearnedErrors:
+        """The learned errors.
+
+        Raises
+        ------
+        QueryError
+            If the file now holds others.
+        """
+        errors = load_errors(self.folder)
+        if errors is None or errors.digest != self.digest:
+            raise QueryError(f"{self.folder} has changed since the run began.", "Start the run again.")
+        return errors

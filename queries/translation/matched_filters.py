@@ -1,8 +1,8 @@
-"""Matched filters: how strongly a residual shows a line, a band or anything narrow at all, in sigma.
+"""Matched filters: significance of lines, bands and narrow features in a residual, in sigma.
 
 The filter of a template t in a residual r of covariance C is t^T C^-1 r / sqrt(t^T D^-1 t), with D
-the diagonal part of C; the root is right but for what the shared shapes take of t, and so every
-filter is centred and scaled to the median and the robust sigma that normal stars show in it.
+the diagonal part of C. The root ignores the part of t along the shared shapes, so every
+filter is centred and scaled by its median and robust sigma among normal stars.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ XP_PATTERNS = ("emission", "carbon")
 
 @dataclass(frozen=True)
 class Templates:
-    """Named patterns and narrow filters at every place, on one instrument's grid.
+    """Named patterns and narrow filters at every wavelength, on one instrument's grid.
 
     Attributes
     ----------
     names
-        Of the patterns, which are the first rows of `matrix`.
+        Names of the patterns, which are the first rows of `matrix`.
     matrix
-        (m, n) float32; positive where a pattern lies above the prediction.
+        (m, n) float32; positive if a pattern is above the prediction.
     centres
         (m,) wavelength of each narrow filter, NaN for a pattern.
     """
@@ -78,7 +78,7 @@ def _gauss(wavelength: np.ndarray, centre: float, sigma: float) -> np.ndarray:
 
 
 def _band(wavelength: np.ndarray, head: float, length: float) -> np.ndarray:
-    """A band with a sharp head that fades to the blue."""
+    """A band with a sharp head that declines towards the blue."""
     return np.where(wavelength <= head, np.exp(-np.abs(head - wavelength) / length), 0.0)
 
 
@@ -103,20 +103,20 @@ def _xp_patterns(wavelength: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def raw_filters(whitened: Whitened, chosen: Templates) -> np.ndarray:
-    """(N, m) float32 filters before they are scaled."""
+    """(N, m) float32 filters before scaling."""
     strength = whitened.weighted @ chosen.matrix.T
     size = np.sqrt(np.maximum(whitened.inverse @ (chosen.matrix**2).T, 1e-12))
     return np.asarray(strength / size)
 
 
 def learn_scale(filters: np.ndarray) -> FilterScale:
-    """Median and robust sigma of (N, m) filters of stars most of which are normal."""
+    """Median and robust sigma of (N, m) filters of mostly normal stars."""
     middle, sigma = median_and_sigma(filters)
     return FilterScale(middle.astype(np.float32), np.maximum(sigma, 1e-3).astype(np.float32))
 
 
 def apply_filters(whitened: Whitened, chosen: Templates, scale: FilterScale) -> Filtered:
-    """All filters of some spectra, in sigma."""
+    """All filters of spectra, in sigma."""
     z = (raw_filters(whitened, chosen) - scale.middle) / scale.sigma
     narrow = z[:, len(chosen.names) :]
     best = np.abs(narrow).argmax(axis=1)

@@ -1,10 +1,10 @@
-"""The model's own error of a translated spectrum, learned from validation stars.
+"""Model error of translated spectra, learned from validation stars.
 
-What a model cannot predict of a normal star must not count as that star's oddity. For the
-spectra of one instrument as predicted from the other's, this learns from observed minus
+What the model cannot predict for normal stars must not count as an anomaly. For the
+spectra of one instrument predicted from the other, this module learns from observed minus
 predicted, in cells of colour and of the source spectrum's S/N: the median residual (bias)
-and the robust scatter beyond the observation's own error, for each pixel and, because the
-errors of neighbouring pixels move together, for each window by itself.
+and the robust scatter in excess of the observational error, for each pixel and, because the
+errors of neighbouring pixels are correlated, for each window separately.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..statistics.robust_trend import median_and_sigma
 
 COLOR_CELLS = 5
 SNR_CELLS = 3
-# fewer stars than this in a cell would fit their own noise, and then look better than others
+# with fewer stars, a cell would fit their noise, and these stars would look better than others
 MIN_PER_CELL = 200
-# a cell's own value counts as its number of stars against this many of the whole population
+# prior weight, in stars, of the value of the whole population against that of a cell
 PRIOR_STARS = 50.0
 
 
@@ -31,9 +31,9 @@ class ModelError:
     Attributes
     ----------
     color_edges, snr_edges
-        Inner edges of the cells; a cell's number is color cell x (S/N cells) + S/N cell.
+        Inner edges of the cells; the index of a cell is color cell x (S/N cells) + S/N cell.
     bias, sigma
-        (cells, n) float32, in the target's own units.
+        (cells, n) float32, in the units of the target.
     window_bias, window_sigma
         (cells, w) float32, of the windows' mean residuals.
     """
@@ -46,12 +46,12 @@ class ModelError:
     window_sigma: np.ndarray
 
     def cells(self, color: np.ndarray, source_snr: np.ndarray) -> np.ndarray:
-        """(N,) number of each star's cell."""
+        """(N,) cell index of each star."""
         return cell_numbers(color, source_snr, self.color_edges, self.snr_edges)
 
 
 def cell_numbers(color: np.ndarray, snr: np.ndarray, color_edges: np.ndarray, snr_edges: np.ndarray) -> np.ndarray:
-    """Cell of each star from its colour and S/N; what is not finite goes to the first cell."""
+    """Cell of each star from its colour and S/N; non-finite values go to the first cell."""
     across = np.searchsorted(color_edges, np.nan_to_num(color, nan=-np.inf, neginf=-np.inf))
     down = np.searchsorted(snr_edges, np.nan_to_num(snr, nan=-np.inf, neginf=-np.inf))
     return across * (len(snr_edges) + 1) + down
@@ -69,7 +69,7 @@ def learn_model_error(
     color
         (N,) colour of the star.
     source_snr
-        (N,) S/N of the spectrum that was translated from.
+        (N,) S/N of the source spectrum.
     """
     number = len(residual)
     color_edges = _edges(color, min(COLOR_CELLS, max(number // MIN_PER_CELL, 1)))
@@ -116,7 +116,7 @@ def _excess(values: np.ndarray, noise_variance: np.ndarray) -> tuple[np.ndarray,
     middle, spread = median_and_sigma(values)
     noise, _ = median_and_sigma(noise_variance)
     middle, spread, noise = (np.nan_to_num(array) for array in (middle, spread, noise))
-    # never wholly free of error: a tenth of the scatter that the stars show
+    # lower limit: a tenth of the observed scatter
     return middle, np.sqrt(np.maximum(spread**2 - noise, (0.1 * spread) ** 2))
 
 
@@ -143,8 +143,8 @@ def measure(
 
     chi2 = mean of (observed - predicted - bias)^2 / (noise^2 + model error^2) over informative
     pixels; l1 and mse are plain means of |observed - predicted| and its square over them.
-    A window's sigma is its mean residual over the root of noise variance plus model variance;
-    positive where the observed flux lies above the predicted; 0 where nothing was measured.
+    The residual of a window in sigma is its mean residual over the root of noise plus model variance;
+    positive if the observed flux is above the predicted; 0 if nothing was measured.
     """
     residual = observed - predicted
     good = np.isfinite(noise)

@@ -1,4 +1,4 @@
-"""Shapes of one star's residual that are no oddity: dust, velocity, a tilted or bent continuum."""
+"""Nuisance shapes of a star's residual: dust, velocity, slope and curvature of the continuum."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from specclip_search.constants import C_KM_S
 R_V = 3.1
 PIVOT_NM = 550.0
 MAG_TO_LN = 0.4 * np.log(10.0)
-# how much each amplitude may be, 1 sigma, beyond what the prediction holds already
+# 1 sigma prior of each amplitude, relative to the prediction
 EBV_SIGMA = 0.5
 RV_SIGMA_KM_S = 200.0
 BEND_SIGMA = 0.03
 LRS_BENDS, XP_BENDS = 4, 2
-# noise of a pixel beyond its error when amplitudes are measured by themselves
+# extra noise per pixel when amplitudes are measured individually
 ROUGH = 0.02
 
 
 @lru_cache(maxsize=4)
-def _law(first_nm: float, last_nm: float, points: int) -> np.ndarray:
+def _extinction(first_nm: float, last_nm: float, points: int) -> np.ndarray:
     x = 1000.0 / np.linspace(first_nm, last_nm, points)
     y = x - 1.82
     a = np.polynomial.polynomial.polyval(
@@ -38,7 +38,7 @@ def _law(first_nm: float, last_nm: float, points: int) -> np.ndarray:
 
 def extinction(wavelength_nm: np.ndarray) -> np.ndarray:
     """(n,) extinction [mag] for E(B-V) = 1 on an even grid: Cardelli, Clayton & Mathis 1989, R_V = 3.1."""
-    return _law(float(wavelength_nm[0]), float(wavelength_nm[-1]), len(wavelength_nm))
+    return _extinction(float(wavelength_nm[0]), float(wavelength_nm[-1]), len(wavelength_nm))
 
 
 def dust_shape(predicted: np.ndarray, wavelength_nm: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def velocity_shape(predicted: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
 
 
 def amplitude(residual: np.ndarray, noise: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """(N,) least-squares amplitude of a shape in residuals; 0 where nothing tells."""
+    """(N,) least-squares amplitude of a shape in residuals; 0 without information."""
     good = np.isfinite(noise)
     weight = np.where(good, 1.0 / (np.where(good, noise, 1.0) ** 2 + ROUGH**2), 0.0)
     total = (weight * shape**2).sum(axis=1)
@@ -74,14 +74,14 @@ def _bends(predicted: np.ndarray, wavelength: np.ndarray, count: int) -> list[np
 
 
 def lrs_shapes(predicted: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
-    """(N, e, n): velocity to second order, which a prediction from XP cannot know, and bends of the continuum."""
+    """(N, e, n): velocity to second order, which XP does not constrain, and continuum polynomials."""
     first = RV_SIGMA_KM_S * velocity_shape(predicted, wavelength)
     second = 0.5 * RV_SIGMA_KM_S * velocity_shape(first, wavelength)
     return np.stack([first, second, *_bends(predicted, wavelength, LRS_BENDS)], axis=1)
 
 
 def xp_shapes(predicted: np.ndarray, wavelength_nm: np.ndarray) -> np.ndarray:
-    """(N, e, n): dust, which a prediction from a normalised LRS spectrum cannot know, and bends."""
+    """(N, e, n): dust, which a normalised LRS spectrum does not constrain, and continuum polynomials."""
     return np.stack(
         [EBV_SIGMA * dust_shape(predicted, wavelength_nm), *_bends(predicted, wavelength_nm, XP_BENDS)], axis=1
     )

@@ -1,14 +1,14 @@
-"""How the residuals of normal stars move together: a few shared shapes and what is left of each pixel.
+"""Covariance model of the residuals of normal stars: a few shared shapes plus independent pixel noise.
 
-A residual r of n pixels is taken as Gaussian with covariance C = D + U U^T + E E^T: D is the
-diagonal of noise^2 and of what no shape explains; U are the leading principal shapes of normal
-stars' residuals, with their spread (factor analysis, Rubin & Thayer 1982); E are shapes that
-belong to one star, each with the spread that its amplitude may have (see
+A residual r of n pixels is modelled as Gaussian with covariance C = D + U U^T + E E^T: D is the
+diagonal of noise^2 and of the unexplained variance; U are the leading principal components of normal
+stars' residuals, scaled by their spread (factor analysis, Rubin & Thayer 1982); E are shapes of
+individual stars, each scaled by the prior width of its amplitude (see
 `specclip_search.queries.translation.nuisance_shapes`).
-A Gaussian prior on an amplitude and its integral over all values are the same thing as such a
-term in C, so reddening, a shift in velocity or a tilted continuum cost next to nothing, while a
-line that none of the shapes has costs its full significance. C^-1 r follows from Woodbury's
-identity: a system of some twenty unknowns a star.
+Marginalising over an amplitude with a Gaussian prior is equivalent to such a
+term in C, so reddening, a velocity shift or a tilted continuum contribute little to chi2, while a
+line not described by the shapes contributes its full significance. C^-1 r follows from Woodbury's
+identity with a system of about twenty unknowns per star.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ROUNDS = 2
 KEPT = 0.95
 CLIP_SIGMA = 6.0
 STARS_PER_SHAPE = 20
-# of what the shapes leave, this part of the variance is the model's own even where noise explains all
+# minimum fraction of the remaining variance attributed to the model even if noise explains all of it
 LEAST_OWN = 0.15
 BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class ResidualLaw:
+class ResidualModel:
     """Location and covariance of normal stars' residuals.
 
     Attributes
@@ -37,9 +37,9 @@ class ResidualLaw:
     mean
         (n,) float32 median residual.
     shapes
-        (n, q) float32 shared shapes, each times its spread.
+        (n, q) float32 shared shapes, each multiplied by its spread.
     sigma
-        (n,) float32 1 sigma of a pixel beyond noise and shapes.
+        (n,) float32 1 sigma per pixel in excess of noise and shapes.
     """
 
     mean: np.ndarray
@@ -49,16 +49,16 @@ class ResidualLaw:
 
 @dataclass(frozen=True, slots=True)
 class Whitened:
-    """What a residual says under the law.
+    """A residual whitened by the model.
 
     Attributes
     ----------
     chi2
         (N,) r^T C^-1 r over the number of informative pixels.
     weighted
-        (N, n) float32 C^-1 r, whose product with a template is that template's matched filter.
+        (N, n) float32 C^-1 r, whose product with a template is its matched filter.
     inverse
-        (N, n) float32 diagonal of D^-1, 0 where a pixel says nothing.
+        (N, n) float32 diagonal of D^-1, 0 for pixels without information.
     """
 
     chi2: np.ndarray
@@ -66,30 +66,30 @@ class Whitened:
     inverse: np.ndarray
 
 
-def learn_law(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
-    """Learn the law from residuals of stars most of which are normal.
+def learn_residual_model(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualModel:
+    """Learn the model from residuals of mostly normal stars.
 
-    Residuals are clipped at 6 robust sigma a pixel, and the twentieth part of stars with the
-    largest chi2 is left out when the law is learned again.
+    Residuals are clipped at 6 robust sigma per pixel. The 5 % of stars with the largest chi2 are
+    left out when the model is learned again.
 
     Parameters
     ----------
     residual, noise
-        (N, n) observed minus predicted and its 1 sigma; inf where a pixel says nothing.
+        (N, n) observed minus predicted and its 1 sigma; inf for pixels without information.
     rank
-        Number of shapes; fewer where there are not 20 stars for each.
+        Number of shapes; fewer if there are not 20 stars for each.
     """
     keep = np.ones(len(residual), dtype=bool)
     rank = int(min(rank, len(residual) // STARS_PER_SHAPE, residual.shape[1]))
-    law = _fit(residual, noise, rank)
+    model = _fit(residual, noise, rank)
     for _ in range(ROUNDS - 1):
-        chi2 = whiten(law, residual, noise).chi2
+        chi2 = whiten(model, residual, noise).chi2
         keep = chi2 <= np.quantile(chi2, KEPT)
-        law = _fit(residual[keep], noise[keep], rank)
-    return law
+        model = _fit(residual[keep], noise[keep], rank)
+    return model
 
 
-def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
+def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualModel:
     good = np.isfinite(noise)
     mean = np.median(residual, axis=0)
     centred = np.where(good, residual - mean, 0.0)
@@ -101,7 +101,7 @@ def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
     left = MAD_TO_SIGMA * np.median(np.abs(scaled - (scaled @ shapes) @ shapes.T), axis=0)
     noise_part = np.median(np.where(good, noise / scale, 1.0), axis=0) ** 2
     own = np.sqrt(np.maximum(left**2 - noise_part, LEAST_OWN**2 * np.maximum(left**2, 1e-4)))
-    return ResidualLaw(
+    return ResidualModel(
         mean.astype(np.float32),
         (shapes * spread * scale[:, None]).astype(np.float32),
         (own * scale).astype(np.float32),
@@ -109,7 +109,7 @@ def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualLaw:
 
 
 def whiten(
-    law: ResidualLaw, residual: np.ndarray, noise: np.ndarray, own_shapes: np.ndarray | None = None
+    model: ResidualModel, residual: np.ndarray, noise: np.ndarray, star_shapes: np.ndarray | None = None
 ) -> Whitened:
     """Apply the inverse covariance.
 
@@ -117,22 +117,22 @@ def whiten(
     ----------
     residual, noise
         (N, n).
-    own_shapes
-        (N, e, n) shapes of each star by itself, times the spread of their amplitudes.
+    star_shapes
+        (N, e, n) shapes of each individual star, times the prior width of their amplitudes.
     """
     result = Whitened(
         np.empty(len(residual)), np.empty(residual.shape, np.float32), np.empty(residual.shape, np.float32)
     )
-    shapes = law.shapes.astype(np.float64)
+    shapes = model.shapes.astype(np.float64)
     upper = np.triu_indices(shapes.shape[1])
     products = shapes[:, upper[0]] * shapes[:, upper[1]]
     for start in range(0, len(residual), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
-        own = None if own_shapes is None else own_shapes[block].astype(np.float64)
+        own = None if star_shapes is None else star_shapes[block].astype(np.float64)
         good = np.isfinite(noise[block])
-        variance = np.where(good, noise[block], 1.0).astype(np.float64) ** 2 + law.sigma.astype(np.float64) ** 2
+        variance = np.where(good, noise[block], 1.0).astype(np.float64) ** 2 + model.sigma.astype(np.float64) ** 2
         inverse = np.where(good, 1.0 / np.maximum(variance, 1e-20), 0.0)
-        centred = np.where(good, residual[block] - law.mean, 0.0)
+        centred = np.where(good, residual[block] - model.mean, 0.0)
         weighted = inverse * (centred - _explained(shapes, products, upper, own, inverse, centred))
         result.chi2[block] = (weighted * centred).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
         result.weighted[block], result.inverse[block] = weighted, inverse
@@ -147,7 +147,7 @@ def _explained(
     inverse: np.ndarray,
     centred: np.ndarray,
 ) -> np.ndarray:
-    """(N, n) part of the residual that shapes at their most likely amplitudes make up."""
+    """(N, n) part of the residual explained by the shapes at their most likely amplitudes."""
     shared, single = shapes.shape[1], 0 if own is None else own.shape[1]
     if shared + single == 0:
         return np.zeros_like(centred)

@@ -1,7 +1,8 @@
-"""What one kind of residual says of a spectrum: total, strongest narrow feature, named patterns.
+"""Measures of a spectrum's residuals: total chi2, strongest narrow feature, named patterns.
 
-Two kinds a spectrum: ``free``, against what the other instrument predicts, free of dust, velocity
-and bends of the continuum; ``own``, against what its own vector gives back.
+Each spectrum has two kinds of residual. ``cross`` (``free`` in column names): against the prediction
+from the other instrument, with dust, velocity and slow continuum changes marginalised. ``self``
+(``own`` in column names): against the reconstruction from its own vector.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import numpy as np
 
 from .matched_filters import FilterScale, Templates, apply_filters, learn_scale, raw_filters, templates
 from .nuisance_shapes import lrs_shapes, xp_shapes
-from .residual_covariance import ResidualLaw, learn_law, whiten
+from .residual_covariance import ResidualModel, learn_residual_model, whiten
 
-KINDS = ("free", "own")
+# kinds of residual, as column names spell them
+CROSS, SELF = "free", "own"
+KINDS = (CROSS, SELF)
 RANK = {"lrs": 16, "xp": 12}
-# filters are thousands a star: their medians need no more stars than this
+# there are thousands of filters per star; their medians need no more stars than this
 SCALE_STARS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of each spectrum: chi2 (N,), patterns (N, m), strongest narrow filter (N,) in sigma and its wavelength (N,)."""
+    """Per spectrum: chi2 (N,), patterns (N, m), strongest narrow filter (N,) in sigma and its wavelength (N,)."""
 
     chi2: np.ndarray
     patterns: np.ndarray
@@ -32,8 +35,8 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class SpectrumLaw:
-    """Law and scale of the filters of one instrument's residuals of one kind."""
+class SpectrumResidualModel:
+    """Residual model and filter scale of one instrument for one kind of residual."""
 
     mean: np.ndarray
     shapes: np.ndarray
@@ -42,41 +45,43 @@ class SpectrumLaw:
     scale: np.ndarray
 
     @property
-    def law(self) -> ResidualLaw:
-        return ResidualLaw(self.mean, self.shapes, self.sigma)
+    def residual_model(self) -> ResidualModel:
+        return ResidualModel(self.mean, self.shapes, self.sigma)
 
     def measure(
         self, side: str, kind: str, observed: np.ndarray, noise: np.ndarray, predicted: np.ndarray
     ) -> Measured:
         """Measure spectra (N, n) of `side` (`lrs`, `xp`) against predictions of `kind`."""
-        white = whiten(self.law, observed - predicted, noise, own_shapes(side, kind, predicted))
+        white = whiten(self.residual_model, observed - predicted, noise, star_shapes(side, kind, predicted))
         found = apply_filters(white, filters(side), FilterScale(self.middle, self.scale))
         return Measured(white.chi2.astype(np.float32), found.patterns, found.peak, found.peak_at)
 
 
-FIELDS = tuple(field.name for field in fields(SpectrumLaw))
+FIELDS = tuple(field.name for field in fields(SpectrumResidualModel))
 
 
-def learn(side: str, kind: str, observed: np.ndarray, noise: np.ndarray, predicted: np.ndarray) -> SpectrumLaw:
-    """Learn from spectra (N, n) of stars most of which are normal."""
+def learn(
+    side: str, kind: str, observed: np.ndarray, noise: np.ndarray, predicted: np.ndarray
+) -> SpectrumResidualModel:
+    """Learn from spectra (N, n) of mostly normal stars."""
     residual = observed - predicted
-    law = learn_law(residual, noise, RANK[side])
+    model = learn_residual_model(residual, noise, RANK[side])
     some = slice(0, None, max(len(residual) // SCALE_STARS, 1))
-    white = whiten(law, residual[some], noise[some], own_shapes(side, kind, predicted[some]))
+    white = whiten(model, residual[some], noise[some], star_shapes(side, kind, predicted[some]))
     scale = learn_scale(raw_filters(white, filters(side)))
-    return SpectrumLaw(law.mean, law.shapes, law.sigma, scale.middle, scale.sigma)
+    return SpectrumResidualModel(model.mean, model.shapes, model.sigma, scale.middle, scale.sigma)
 
 
-def own_shapes(side: str, kind: str, predicted: np.ndarray) -> np.ndarray | None:
-    """(N, e, n) shapes that are no oddity; none for a spectrum against its own reconstruction."""
-    if kind == "own":
+def star_shapes(side: str, kind: str, predicted: np.ndarray) -> np.ndarray | None:
+    """(N, e, n) nuisance shapes; None for a spectrum against its own reconstruction."""
+    if kind == SELF:
         return None
     return lrs_shapes(predicted, _wavelength(side)) if side == "lrs" else xp_shapes(predicted, _wavelength(side))
 
 
 @lru_cache(maxsize=2)
 def filters(side: str) -> Templates:
-    """Filters on the instrument's own grid."""
+    """Filters on the grid of the instrument."""
     return templates(side, _wavelength(side))
 
 

@@ -1,6 +1,4 @@
-"""Columns of the translation errors.
-
-Columns of the translations that the laws of residuals give, and what fills them.
+"""Columns of the translation errors, and the values of those that come from the residual models.
 """
 
 from __future__ import annotations
@@ -15,19 +13,19 @@ from ..space.windows import WindowSet
 from .double_lined import double_lined
 from .matched_filters import LRS_PATTERNS, XP_PATTERNS
 from .nuisance_shapes import amplitude, dust_shape, velocity_shape
-from .residual_measures import KINDS, SpectrumLaw
+from .residual_measures import CROSS, KINDS, SELF, SpectrumResidualModel
 
 PATTERNS = {"lrs": LRS_PATTERNS, "xp": XP_PATTERNS}
 UNITS = {"lrs": "Angstrom", "xp": "nm"}
 _AGAINST = {
-    "free": "against the prediction from the other instrument, dust, velocity and bends left free",
-    "own": "against the spectrum that its own vector gives back",
+    CROSS: "against the prediction from the other instrument, dust, velocity and bends left free",
+    SELF: "against the spectrum that its own vector gives back",
 }
 SCALARS = ("chi2", "peak", "peak_at")
 
 
-def law_fields() -> list[pa.Field]:
-    """Fields in the order of the table."""
+def residual_fields() -> list[pa.Field]:
+    """Fields of the residual measures, in the order of the table."""
     f32 = pa.float32()
     columns = []
     for side in ("lrs", "xp"):
@@ -55,38 +53,38 @@ def law_fields() -> list[pa.Field]:
     return columns
 
 
-def law_values(
-    laws: dict[str, SpectrumLaw],
+def residual_columns(
+    models: dict[str, SpectrumResidualModel],
     side: str,
     observed: np.ndarray,
     noise: np.ndarray,
     predicted: np.ndarray,
-    given_back: np.ndarray,
+    reconstructed: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Columns of one instrument's spectra (N, n), by name."""
+    """Residual measures of one instrument's spectra (N, n), by column name."""
     from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
     values: dict[str, np.ndarray] = {}
-    for kind, model in (("free", predicted), ("own", given_back)):
-        found = laws[f"{side}.{kind}"].measure(side, kind, observed, noise, model)
+    for kind, expected in ((CROSS, predicted), (SELF, reconstructed)):
+        found = models[f"{side}.{kind}"].measure(side, kind, observed, noise, expected)
         values |= {f"{side}_{kind}_{name}": getattr(found, name).astype(np.float32) for name in (*SCALARS, "patterns")}
     residual = observed - predicted
     if side == "lrs":
         wavelength = np.asarray(LAMOST_LRS.wavelength)
         values["rv"] = amplitude(residual, noise, velocity_shape(predicted, wavelength)).astype(np.float32)
-        values["double_lined"] = double_lined(observed, noise, given_back, wavelength).astype(np.float32)
+        values["double_lined"] = double_lined(observed, noise, reconstructed, wavelength).astype(np.float32)
     else:
         shape = dust_shape(predicted, np.asarray(GAIA_XP.wavelength))
         values["reddening"] = amplitude(residual, noise, shape).astype(np.float32)
     return values
 
 
-# raise when a formula or a column changes: every shard made before is then stale
+# increase when a formula or a column changes: existing shards then become stale
 REVISION = 3
 
 
 def translations_schema(lrs_windows: WindowSet, xp_windows: WindowSet) -> pa.Schema:
-    """Columns of `translations/<model>`; the windows' names stand in the lists' metadata."""
+    """Columns of `translations/<model>`; the windows' names are in the metadata of the list columns."""
     f32 = pa.float32()
     columns = [
         described("lrs_spec_id", pa.int64(), "LAMOST obsid", ucd="meta.id;meta.main"),
@@ -122,4 +120,4 @@ def translations_schema(lrs_windows: WindowSet, xp_windows: WindowSet) -> pa.Sch
                 ucd="phot.flux.density",
             )
         )
-    return pa.schema([*columns, *law_fields()])
+    return pa.schema([*columns, *residual_fields()])

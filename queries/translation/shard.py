@@ -1,4 +1,4 @@
-"""One shard of translation errors: both directions for every pair, measured and written."""
+"""One shard of translation errors: both directions for every pair, measured."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pyarrow as pa
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.links import StarLinks
 from specclip_search.preparation.bands import known_band_levels
+from specclip_search.stages.run import Made
 from specclip_search.surveys import GAIA_XP, LAMOST_LRS, LRS, XP
 
 from ..space.pairs import FluxStore, SpectraBlock, StarKeys, read_block, star_color
 from ..space.windows import WindowSet
 from .learned_errors import LearnedErrors
 from .model_error import measure
-from .schema import law_values, translations_schema
+from .schema import residual_columns, translations_schema
 
 if TYPE_CHECKING:
-    from specclip_search.atlas import Part, Stage
+    from specclip_search.atlas import Part
 
 BATCH_ROWS = 1024
 NM_TO_ANGSTROM = 10.0
@@ -30,7 +31,7 @@ XP_ANGSTROM = NM_TO_ANGSTROM * np.asarray(GAIA_XP.wavelength)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Everything that translating one shard needs."""
+    """Data needed to translate one shard."""
 
     model: Any
     keys: StarKeys
@@ -41,12 +42,12 @@ class Task:
 
 
 def task_of(model: Any, keys: StarKeys, links: StarLinks) -> Task:
-    """A task with the instruments' windows."""
+    """A task with the windows of the instruments."""
     return Task(model, keys, links, WindowSet.of(LAMOST_LRS), WindowSet.of(GAIA_XP), np.asarray(GAIA_XP.wavelength))
 
 
 def predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, ...]:
-    """XP spectra predicted from LRS, LRS predicted from XP, and both as their own vectors give them back."""
+    """XP spectra predicted from LRS, LRS predicted from XP, and the reconstructions of both."""
     lrs, xp = lrs.astype(np.float32), xp.astype(np.float32)
     results = (
         model.translate(LRS, lrs), model.translate(XP, xp), model.reconstruct(LRS, lrs), model.reconstruct(XP, xp)
@@ -54,16 +55,8 @@ def predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, ..
     return tuple(np.asarray(result, dtype=np.float64) for result in results)
 
 
-def write_shard(
-    stage: Stage,
-    task: Task,
-    errors: LearnedErrors,
-    part: Part,
-    position: np.ndarray,
-    inputs: str,
-    store: FluxStore,
-) -> tuple[dict[str, Any], int]:
-    """Write the translation errors of one shard; returns its account, and how many pairs were kept."""
+def make_shard(task: Task, errors: LearnedErrors, part: Part, position: np.ndarray, store: FluxStore) -> Made:
+    """The translation errors of one shard of LAMOST spectra, with its account."""
     schema = translations_schema(task.lrs_windows, task.xp_windows)
     block = read_block(part, task.links)
     tables = list(_shard(task, errors, block, position, store, schema))
@@ -77,8 +70,7 @@ def write_shard(
         "without_partner": int((block.known & (position < 0)).sum()),
         "rejected": int((position >= 0).sum()) - kept,
     }
-    stage.write(part.number, tables or [schema.empty_table()], schema=schema, inputs=inputs, extra=account)
-    return account, kept
+    return Made(tables or [schema.empty_table()], schema, account, account | {"paired": kept})
 
 
 def _shard(
@@ -89,7 +81,7 @@ def _shard(
         rows = paired[start : start + BATCH_ROWS]
         xp_flux, xp_error, xp_snr = store.take(position[rows])
         lrs_flux, lrs_error = block.flux[rows], block.error[rows]
-        to_xp, to_lrs, own_lrs, own_xp = predict(task.model, lrs_flux, xp_flux)
+        to_xp, to_lrs, self_lrs, self_xp = predict(task.model, lrs_flux, xp_flux)
         color = star_color(xp_flux, task.xp_wavelength)
         lrs = measure(lrs_flux, lrs_error, to_lrs, errors.to_lrs, errors.to_lrs.cells(color, xp_snr), task.lrs_windows)
         xp = measure(
@@ -111,8 +103,8 @@ def _shard(
             for name in ("chi2", "l1", "mse", "pixels", "window_sigma")
         }
         values["lrs_sed"], values["xp_sed"] = block.sed[rows], known_band_levels(XP_ANGSTROM, xp_flux, xp_error)
-        values |= law_values(errors.laws, "lrs", lrs_flux, lrs_error, to_lrs, own_lrs)
-        values |= law_values(errors.laws, "xp", xp_flux, xp_error, to_xp, own_xp)
-        # a prediction that is not finite is the model's failure, not a number to rank by: counted as rejected
+        values |= residual_columns(errors.residual_models, "lrs", lrs_flux, lrs_error, to_lrs, self_lrs)
+        values |= residual_columns(errors.residual_models, "xp", xp_flux, xp_error, to_xp, self_xp)
+        # a non-finite prediction is a failure of the model and counted as rejected
         finite = np.isfinite(lrs.chi2) & np.isfinite(xp.chi2)
         yield table_from_columns(keys | values, schema).filter(pa.array(finite))

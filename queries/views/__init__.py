@@ -1,1 +1,1 @@
-"""The atlas as tables: DuckDB views, lookups, conditions, labels."""
+"""The atlas as tables: DuckDB views, conditions and labels."""

@@ -1,4 +1,4 @@
-"""What the atlas knows of the spectra that a search found."""
+"""Annotate search hits with position, S/N and labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
-    """Append what is known of spectra.
+    """Append columns of the atlas to spectra.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
     -------
     pa.Table
         The same rows in the same order, with those of source_id, ra, dec, snr, simulated, the
-        labels and label_source that `hits` has not; null where nothing is known. Fields carry
+        labels and label_source that are not in `hits`; null if unknown. Fields carry
         unit, description and ucd.
     """
     extra = [field for field in spectra_fields(connection.views.catalogues) if field.name not in hits.column_names]
@@ -59,7 +59,7 @@ def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
 
 
 def _known(connection: AtlasConnection, keys: pa.Table, modality: str, fields: Sequence[pa.Field]) -> pa.Table:
-    """Fields of the spectra of one instrument among `keys`, by their `number`."""
+    """Fields of the spectra of one instrument in `keys`, by their `number`."""
     mine = keys.filter(pc.equal(keys["modality"], modality))
     small = _SmallTables(connection)
     base = _base_rows(connection, mine, modality)
@@ -81,7 +81,7 @@ def _known(connection: AtlasConnection, keys: pa.Table, modality: str, fields: S
 
 
 def _base_rows(connection: AtlasConnection, mine: pa.Table, modality: str) -> pa.Table:
-    """What the shards of spectra say of the wanted ones; S/N that is no number is null."""
+    """Columns of the requested spectra from their shards; non-finite S/N becomes null."""
     views = connection.views
     lookup = open_lookup(views.atlas, f"spectra_{modality}", views.spectra_files[modality], "spec_id")
     query, row = lookup.find(mine["spec_id"].to_numpy())
@@ -95,7 +95,7 @@ def _base_rows(connection: AtlasConnection, mine: pa.Table, modality: str) -> pa
 
 
 def _with_linked_stars(small: _SmallTables, base: pa.Table) -> pa.Table:
-    """source_id of LAMOST spectra that have none, from catalogues that know their obsid."""
+    """source_id of LAMOST spectra that have none, from catalogues with their obsid."""
     source_id = base["source_id"].to_pylist()
     simulated = base["simulated"].to_pylist()
     for source in small.connection.views.catalogues:
@@ -114,7 +114,7 @@ def _with_linked_stars(small: _SmallTables, base: pa.Table) -> pa.Table:
 
 
 class _SmallTables:
-    """The few rows of each catalogue that belong to the wanted ids, found by lookup instead of a join."""
+    """The rows of each catalogue for the requested ids, found by lookup instead of a join."""
 
     def __init__(self, connection: AtlasConnection) -> None:
         self.connection = connection
@@ -128,7 +128,7 @@ class _SmallTables:
         return lookup.take(row, [key, *columns]).replace_schema_metadata(None)
 
     def rows_of(self, source: Catalogue, key: str, wanted: Collection[str]) -> str:
-        """As `Catalogue.by_key`, of the wanted ids alone; the first row of each."""
+        """As `Catalogue.by_key`, for the requested ids only; the first row of each."""
         columns = [name for name in (*source.labels, *source.positions) if name in wanted]
         table = self.fetch(source, key, self.ids[key], columns)
         _, first = np.unique(table[key].to_numpy(), return_index=True)
@@ -138,7 +138,7 @@ class _SmallTables:
 
     @contextmanager
     def registered(self, base: pa.Table) -> Iterator[None]:
-        """Let statements read the small tables, and `base` as `_base`."""
+        """Register the small tables, and `base` as `_base`."""
         tables = {**self._tables, "_base": base}
         for name, table in tables.items():
             self.connection.duckdb.register(name, table)

@@ -1,13 +1,16 @@
-"""A DuckDB connection with a view over every stage of an atlas, whose errors are ours."""
+"""A DuckDB connection with a view over every stage of an atlas; DuckDB errors become QueryError."""
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from .views import AtlasViews
 
 def as_query_error(error: Exception, views: AtlasViews) -> QueryError:
-    """DuckDB's message in one line, and what there is where a name was not found."""
+    """DuckDB's message in one line, with the available names if a name was not found."""
     text = str(error)
     first = text.split("\n\nLINE")[0].strip()
     lines = [line.strip() for line in first.splitlines() if line.strip()]
@@ -44,14 +47,14 @@ def as_query_error(error: Exception, views: AtlasViews) -> QueryError:
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 _DESCRIBE = re.compile(r"\s*(?:describe|desc|show)\s+(?:table\s+)?\"?(\w+)\"?\s*;?\s*", re.IGNORECASE)
-# statements that list views, or build names of views while they run
+# statements that list views, or construct view names at run time
 _NEEDS_ALL = re.compile(
     r"\b(show|describe|information_schema|duckdb_\w+|pragma\w*|query_table|query|summarize)\b", re.IGNORECASE
 )
 
 
 class Failures:
-    """The last error of our own that was raised inside DuckDB, which passes on only its text."""
+    """The last SpecclipError raised inside DuckDB, which passes on only its text."""
 
     def __init__(self) -> None:
         self.last: Exception | None = None
@@ -65,39 +68,105 @@ class Failures:
 
 
 AddFunction = Callable[["AtlasConnection", "Atlas", bool], None]
-"""Makes a function of SQL known to a connection; the last argument says whether it may read files by their path."""
+"""Registers an SQL function on a connection; the last argument says whether it may read files by path."""
 
 
 def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
     """Open a DuckDB connection with a view over every stage of the atlas, without searches as functions.
 
-    `specclip_search.queries.sql.ask.connect` adds those.
+    `specclip_search.queries.sql.ask.connect` adds those. While a session is open on `atlas`, its connection is lent.
 
-    Nothing is read or copied. Views stand over the shards committed at this moment, and each is
-    made when a statement first names it, so that opening a survey costs as little as a demo.
+    Nothing is read or copied. Views cover the shards committed at this moment. Each view is
+    created when a statement first uses it, so that opening a survey is as fast as opening a demo.
 
     Parameters
     ----------
     read_only
-        Shut out everything but the atlas's own files: no other file, no network, no extension,
+        Allow access to the atlas's own files only: no other file, no network, no extension,
         no change of settings.
     """
-    return AtlasConnection(atlas, read_only=read_only)
+    held = None if read_only else held_connection(atlas)
+    return AtlasConnection(atlas, read_only=read_only) if held is None else held
+
+
+Open = Callable[["Atlas"], "AtlasConnection"]
+
+
+@dataclass(slots=True)
+class _Held:
+    """The connection of a session, how to open it, and the state of the atlas that its views stand over."""
+
+    open: Open
+    state: tuple[tuple[str, int], ...]
+    connection: AtlasConnection
+
+
+_HELD: WeakKeyDictionary[Atlas, _Held] = WeakKeyDictionary()
+
+
+def hold(atlas: Atlas, opener: Open) -> None:
+    """Keep one connection open for all questions asked of this atlas object, until `release`."""
+    release(atlas)
+    _HELD[atlas] = _Held(opener, _state(atlas), _lent(opener(atlas)))
+
+
+def release(atlas: Atlas) -> None:
+    """Close the connection that `hold` keeps."""
+    held = _HELD.pop(atlas, None)
+    if held is not None:
+        held.connection.close()
+
+
+def held_connection(atlas: Atlas) -> AtlasConnection | None:
+    """The connection kept for this atlas object, renewed where the atlas has changed; None where none is kept."""
+    held = _HELD.get(atlas)
+    if held is not None and held.state != (state := _state(atlas)):
+        held.connection.close()
+        # while it opens, the atlas counts as not held: opening must not borrow the connection it replaces
+        del _HELD[atlas]
+        held.connection, held.state = _lent(held.open(atlas)), state
+        _HELD[atlas] = held
+    return None if held is None else held.connection
+
+
+def _lent(connection: AtlasConnection) -> AtlasConnection:
+    connection.lent = True
+    return connection
+
+
+def _state(atlas: Atlas) -> tuple[tuple[str, int], ...]:
+    """Folders of stages with their modification times: a commit renames a file into one of them."""
+    found = []
+    for kind in ("spectra", "rejected", "catalogs", "vectors", "estimates", "translations", "results"):
+        folders = [atlas.path / kind]
+        for _ in range(3):
+            below = []
+            for folder in folders:
+                try:
+                    with os.scandir(folder) as entries:
+                        below += [entry for entry in entries if entry.is_dir()]
+                except OSError:
+                    continue
+            found += [(entry.path, entry.stat().st_mtime_ns) for entry in below]
+            folders = [Path(entry.path) for entry in below]
+    return tuple(sorted(found))
 
 
 class AtlasConnection:
-    """A DuckDB connection whose views are made as statements name them.
+    """A DuckDB connection whose views are created as statements use them.
 
-    Whatever DuckDB's connection can do, this can; a `with` block closes it.
+    Supports everything a DuckDB connection does; a `with` block closes it.
 
     Attributes
     ----------
     views
-        The views there are.
+        The available views.
     duckdb
-        DuckDB's own connection.
+        The DuckDB connection.
     failures
         The last error of ours inside a function of SQL.
+    lent
+        A session keeps the connection: a `with` block leaves it open.
     """
 
     def __init__(
@@ -107,6 +176,7 @@ class AtlasConnection:
         self.duckdb = _bare_connection()
         self._made: set[str] = set()
         self.failures = Failures()
+        self.lent = False
         add_macros(self.duckdb)
         for add in functions:
             add(self, atlas, not (read_only or untrusted))
@@ -114,7 +184,7 @@ class AtlasConnection:
             _shut_out(self.duckdb, atlas.path)
 
     def lock_down(self, memory_mb: int, threads: int) -> None:
-        """Cap what statements may use, and leave them the views made so far and nothing else. Cannot be undone."""
+        """Limit resources, and access to the views created so far. Cannot be undone."""
         for setting in (
             f"memory_limit = '{memory_mb}MB'",
             f"threads = {threads}",
@@ -125,7 +195,7 @@ class AtlasConnection:
         _shut_out(self.duckdb, self.views.atlas.path)
 
     def prepare(self, statement: str) -> None:
-        """Make the views that `statement` may read."""
+        """Create the views that `statement` may read."""
         words = set(re.findall(r"\w+", statement.lower()))
         everything = _NEEDS_ALL.search(statement) is not None
         names = [
@@ -152,11 +222,11 @@ class AtlasConnection:
         return None if relation is None else Rows(relation, self)
 
     def rows(self, statement: str) -> pa.Table:
-        """Rows of one statement whose views are made already."""
+        """Rows of one statement whose views already exist."""
         return self.guarded(lambda: self.duckdb.sql(statement).to_arrow_table())
 
     def asks_for_columns(self, statement: str) -> bool:
-        """Whether a statement is `DESCRIBE <view>` or `SHOW TABLES`, which are answered with meanings."""
+        """Whether a statement is `DESCRIBE <view>` or `SHOW TABLES`, which are answered with descriptions."""
         described = _DESCRIBE.fullmatch(statement)
         return described is not None and described[1].lower() in (*self.views.all, "tables")
 
@@ -170,7 +240,7 @@ class AtlasConnection:
         return self.run(statement, params)
 
     def guarded(self, call: Callable[[], Any]) -> Any:
-        """Call into DuckDB; its errors become ours."""
+        """Call into DuckDB; convert its errors to QueryError."""
         import duckdb
 
         try:
@@ -188,18 +258,19 @@ class AtlasConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if not self.lent:
+            self.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.duckdb, name)
 
 
 def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Leave `connection` no file but those below `folder`. Cannot be undone."""
+    """Restrict `connection` to files below `folder`. Cannot be undone."""
     from .parquet import no_glob, quoted
 
     root = str(folder.resolve()) + "/"
-    # DuckDB compares a path as it stands in the statement, where pattern characters are escaped
+    # DuckDB compares the path as written in the statement, with pattern characters escaped
     connection.execute(f"SET allowed_directories = [{quoted(root)}, {quoted(no_glob(root))}]")
     for setting in (
         "autoload_known_extensions = false",
@@ -213,7 +284,7 @@ def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
 def _bare_connection() -> duckdb.DuckDBPyConnection:
     import duckdb
 
-    # a statement must not see Python variables as tables, nor fetch extensions from the network unasked
+    # a statement must not see Python variables as tables, nor fetch extensions from the network
     connection = duckdb.connect(
         config={
             "python_enable_replacements": False,

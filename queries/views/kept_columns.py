@@ -1,6 +1,6 @@
-"""Columns of `spectra`, row by row in files of their own, so that a condition reads neither shards nor joins.
+"""Cached columns of the view `spectra`, one file per column, so that conditions need neither shards nor joins.
 
-They are disposable: made when a condition first names them, made again when a shard or a
+The files are disposable: created when a condition first uses a column, rebuilt when a shard or a
 catalogue changes, and mapped into memory, where all processes share them.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROW = "_kept_row"
 _KEYS = ("release", "spec_id")
 _FORMAT = "1"
-# fewer spectra are read and joined sooner than files are written
+# for fewer spectra, reading and joining is faster than writing the files
 WORTH_KEEPING = 200_000
 _making = threading.Lock()
 
@@ -47,8 +47,8 @@ def kept_columns(connection: AtlasConnection, modality: str, names: Collection[s
     -------
     pa.Table
         `_kept_row` int32 (0, 1, ...), release, spec_id and the named columns, each of one chunk, a
-        row for each spectrum, strings as dictionaries. None for an atlas so small, or one where
-        nothing can be written, that the view is read instead.
+        row for each spectrum, strings as dictionaries. None, and the view is read instead, for small
+        or read-only atlases.
     """
     wanted = sorted({*names, *_KEYS})
     digests = _digests(connection, modality, wanted)
@@ -63,7 +63,7 @@ def kept_columns(connection: AtlasConnection, modality: str, names: Collection[s
         columns |= {name: load_column(column_path(folder, modality, name), digests[name]) for name in missing}
     arrays = {name: column for name, column in columns.items() if column is not None}
     if len(arrays) < len(wanted) or len({len(column) for column in arrays.values()}) != 1:
-        # another process changes the atlas at this moment
+        # another process is changing the atlas
         return None
     rows = len(arrays["spec_id"])
     return pa.table({ROW: _numbers(rows), **arrays})
@@ -71,12 +71,12 @@ def kept_columns(connection: AtlasConnection, modality: str, names: Collection[s
 
 @lru_cache(maxsize=2)
 def _numbers(rows: int) -> pa.Array:
-    """0, 1, ...; kept, because making them takes as long as many a condition."""
+    """0, 1, ...; cached, because creating them takes as long as a typical condition."""
     return pa.array(np.arange(rows, dtype=np.int32))
 
 
 def _digests(connection: AtlasConnection, modality: str, names: Sequence[str]) -> dict[str, str]:
-    """What each column was made from: the shards, and for what belongs to the star every catalogue."""
+    """Inputs of each column: the shards, and for columns of the star every catalogue."""
     views = connection.views
     own = text_digest(_FORMAT, modality, fingerprint(views.spectra_files[modality]))
     star = ""
@@ -87,7 +87,7 @@ def _digests(connection: AtlasConnection, modality: str, names: Sequence[str]) -
 
 
 def _make(connection: AtlasConnection, modality: str, names: Sequence[str]) -> Mapping[str, pa.Array] | None:
-    """The columns as the view gives them, in the order of the shards; None where they are not worth keeping."""
+    """The columns from the view, in the order of the shards; None if caching is not worthwhile."""
     views = connection.views
     files = views.spectra_files[modality]
     count = connection.rows(f"SELECT count(*) AS n FROM {read_parquet_sql(files)}")["n"][0].as_py()
@@ -111,12 +111,12 @@ def _ordered(column: pa.ChunkedArray, order: np.ndarray | None) -> pa.Array:
 
 
 def column_path(folder: Path, modality: str, name: str) -> Path:
-    """Where a column of one instrument's spectra is kept."""
+    """File of a cached column of one instrument's spectra."""
     return folder / f"spectra_{modality}.{name}.arrow"
 
 
 def store_columns(folder: Path, modality: str, made: Mapping[str, pa.Array], digests: Mapping[str, str]) -> bool:
-    """Write each column whole; False where the atlas cannot be written to."""
+    """Write each column atomically; False if the atlas is read-only."""
     try:
         for name, column in made.items():
             schema = pa.schema([pa.field(name, column.type)], metadata={b"inputs": digests[name].encode()})
@@ -132,7 +132,7 @@ def store_columns(folder: Path, modality: str, made: Mapping[str, pa.Array], dig
 
 
 def load_column(path: Path, digest: str) -> pa.Array | None:
-    """A kept column, mapped; None where it was made from something else, or is damaged."""
+    """A cached column, memory-mapped; None if it is outdated or damaged."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if (reader.schema.metadata or {}).get(b"inputs") != digest.encode() or reader.num_record_batches != 1:

@@ -1,4 +1,4 @@
-"""Which catalogues know a star or a spectrum, and the SQL that brings their labels to it."""
+"""Catalogues with labels of stars or spectra, and the SQL that joins them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Catalogue:
     Attributes
     ----------
     unique
-        Keys of which no value is repeated, so that a join needs no grouping.
+        Keys without repeated values, so that a join needs no grouping.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Catalogue:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Names of its label columns that hold numbers."""
+        """Names of its numeric label columns."""
         return tuple(
             field.name
             for field in self.fields
@@ -50,12 +50,12 @@ class Catalogue:
 
     @property
     def positions(self) -> tuple[str, ...]:
-        """`ra`, `dec` where both are numbers."""
+        """`ra`, `dec` if both are numeric."""
         have = [f.name for f in self.fields if f.name in ("ra", "dec") and pa.types.is_floating(f.type)]
         return ("ra", "dec") if len(have) == 2 else ()
 
     def by_key(self, key: str, wanted: Collection[str]) -> str:
-        """A subquery with one row a value of `key`; of repeated ones the first row in the file is taken."""
+        """A subquery with one row per value of `key`, the first in the file if repeated."""
         columns = [name for name in (*self.labels, *self.positions) if name in wanted]
         source = read_parquet_sql(self.files)
         if key in self.unique:
@@ -68,7 +68,7 @@ class Catalogue:
         return f"(SELECT {key}{first} FROM {source} WHERE {key} IS NOT NULL GROUP BY {key})"
 
     def links(self) -> str:
-        """A subquery obsid -> source_id; an obsid with two different stars links to none."""
+        """A subquery obsid -> source_id; an obsid with two different stars is not linked."""
         return (
             f"(SELECT obsid, min(source_id) AS source_id FROM {read_parquet_sql(self.files)} "
             "WHERE obsid IS NOT NULL AND source_id IS NOT NULL GROUP BY obsid "
@@ -77,7 +77,7 @@ class Catalogue:
 
 
 def catalogues(atlas: Atlas) -> list[Catalogue]:
-    """Finished catalogues in alphabetical order; one that is half written is not there yet."""
+    """Finished catalogues in alphabetical order; incomplete ones are left out."""
     found = []
     for name in atlas.catalogs():
         stage = atlas.catalog(name)
@@ -93,7 +93,7 @@ def catalogues(atlas: Atlas) -> list[Catalogue]:
 
 
 def label_fields(sources: Sequence[Catalogue]) -> list[pa.Field]:
-    """Fields of all labels that any of the catalogues has, in our order."""
+    """Fields of all labels in any of the catalogues, in standard order."""
     have = {name for source in sources if source.columns & {"source_id", "obsid"} for name in source.labels}
     fields = []
     for name in LABEL_NAMES:
@@ -106,7 +106,7 @@ def label_fields(sources: Sequence[Catalogue]) -> list[pa.Field]:
 
 @dataclass(frozen=True, slots=True)
 class LabelJoins:
-    """Joins that bring labels to rows, and the expressions over them.
+    """Joins of labels to rows, and the expressions over them.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class LabelJoins:
     label
         Expression by label name.
     position
-        Expressions for `ra` and `dec` where the row has none, by name.
+        Expressions for `ra` and `dec` if the row has none, by name.
     source
         Expression for the name of the catalogue the first of teff, logg, feh came from.
     """
@@ -133,20 +133,20 @@ def label_joins(
     wanted: Collection[str],
     rows_of: Callable[[Catalogue, str, Collection[str]], str] = Catalogue.by_key,
 ) -> LabelJoins:
-    """Join every catalogue that has one of the wanted columns.
+    """Join every catalogue that has one of the requested columns.
 
     Parameters
     ----------
     star
         SQL expression of the row's source_id.
     spectrum
-        SQL expression of the row's obsid, None where it has none. A catalogue that knows the
-        very spectrum goes before what it says of the star.
+        SQL expression of the row's obsid, None if it has none. A catalogue's label of the
+        spectrum itself takes precedence over that of the star.
     wanted
-        Columns that will be read; catalogues without any of them are not touched.
+        Columns that will be read; catalogues without any of them are not joined.
     rows_of
-        The relation with a catalogue's rows by one of its keys, for these columns: all its rows,
-        unless few are wanted and are at hand already.
+        Relation with a catalogue's rows by one of its keys, for these columns: by default all its rows,
+        or the few requested ones if already loaded.
     """
     needed = _with_base_labels(wanted)
     joins: list[str] = []
@@ -174,7 +174,7 @@ def label_joins(
 
 
 def _with_base_labels(wanted: Collection[str]) -> set[str]:
-    """An error is taken from the catalogue its value comes from, so the value is read with it."""
+    """An error is taken from the same catalogue as its value, so both are read."""
     needed = {*wanted, *(name.removesuffix("_err") for name in wanted if name.endswith("_err"))}
     return needed | set(MAIN_LABELS) if "label_source" in wanted else needed
 

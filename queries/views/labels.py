@@ -1,4 +1,4 @@
-"""Labels that the atlas's catalogues give to stars and spectra, as arrays."""
+"""Labels of stars and spectra from the atlas's catalogues, as arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def star_labels(atlas: Atlas, source_id: np.ndarray, names: Sequence[str]) -> di
     Returns
     -------
     dict
-        (N,) float64 for each of `names` that some catalogue holds; NaN where a star has none.
+        (N,) float64 for each of `names` in any catalogue; NaN if a star has none.
     """
     columns = _columns(atlas, "stars", ("source_id",), names)
     if columns is None:
@@ -40,7 +40,7 @@ def row_labels(atlas: Atlas, keys: KeyTable, modality: str, names: Sequence[str]
     Returns
     -------
     dict
-        (rows,) float64 for each of `names` that some catalogue holds; NaN where a spectrum has none.
+        (rows,) float64 for each of `names` in any catalogue; NaN if a spectrum has none.
     """
     columns = _columns(atlas, "spectra", ("spec_id", "release"), names, modality)
     if columns is None:
@@ -61,7 +61,7 @@ def row_labels(atlas: Atlas, keys: KeyTable, modality: str, names: Sequence[str]
 def _columns(
     atlas: Atlas, view: str, keys: Sequence[str], names: Sequence[str], modality: str | None = None
 ) -> dict[str, Any] | None:
-    """Columns of a view for rows where at least one of `names` is known; None where no catalogue has any."""
+    """Columns of a view for rows where at least one of `names` is known; None if no catalogue has any."""
     from .connection import connect
 
     with connect(atlas) as connection:

@@ -1,4 +1,4 @@
-"""Functions of SQL that need no search: cosine, separation_arcsec, cone, and a catalogue's rows of one star."""
+"""SQL functions that need no search: cosine, separation_arcsec, cone, and a catalogue's rows of one star."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from .label_sources import Catalogue
 
-# haversine: exact for the smallest separations, where the cosine formula loses all digits
+# haversine formula: accurate for small separations, unlike the cosine formula
 _SEPARATION = (
     "CREATE OR REPLACE MACRO separation_arcsec(ra1, dec1, ra2, dec2) AS "
     "3600 * degrees(2 * asin(least(1.0, sqrt(pow(sin(radians(dec2 - dec1) / 2), 2) "
     "+ cos(radians(dec1)) * cos(radians(dec2)) * pow(sin(radians(ra2 - ra1) / 2), 2)))))"
 )
 _COSINE = "CREATE OR REPLACE MACRO cosine(a, b) AS list_cosine_similarity(a, b)"
-# the band in declination is a comparison of a column, so that row groups can be skipped by their statistics
+# the declination range is a plain column comparison, so that row groups can be skipped by their statistics
 _CONE = (
     "CREATE OR REPLACE MACRO cone(center_ra, center_dec, radius_deg) AS TABLE "
     "SELECT *, separation_arcsec(ra, dec, center_ra, center_dec) AS separation_arcsec FROM stars "
@@ -31,20 +31,20 @@ _CONE = (
 
 
 def add_macros(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `cosine` and `separation_arcsec` known."""
+    """Register `cosine` and `separation_arcsec`."""
     for macro in (_COSINE, _SEPARATION):
         connection.execute(macro)
 
 
 def add_cone(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `cone` known; the view `stars` must stand."""
+    """Register `cone`; the view `stars` must exist."""
     connection.execute(_CONE)
 
 
 def add_catalogue_function(connection: duckdb.DuckDBPyConnection, atlas: Atlas, source: Catalogue) -> None:
-    """Make `<catalogue>_of(id)` known: the catalogue's rows of one star (or obsid), found without a join.
+    """Register `<catalogue>_of(id)`: the catalogue's rows of one star (or obsid), found without a join.
 
-    A join reads the catalogue's ids whole; this goes by a sorted list of them straight to the rows.
+    A join reads all ids of the catalogue; this uses a sorted list of ids to read only the matching rows.
     """
     from duckdb.func import PythonUDFType
 

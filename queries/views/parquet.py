@@ -1,4 +1,4 @@
-"""Which Parquet files stand behind a view, and what is said of their columns."""
+"""Parquet files behind a view, and the metadata of their columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def identifier(name: str) -> str:
 
 
 def no_glob(path: str) -> str:
-    """A folder may be called 'run[1]'; DuckDB would take that for a pattern."""
+    """Escape a path: a folder may be called 'run[1]', which DuckDB would treat as a pattern."""
     return "".join(f"[{c}]" if c in "[*?" else c for c in path)
 
 
@@ -35,7 +35,7 @@ def fields_of(file: str) -> list[pa.Field]:
 
 
 def meaning(field: pa.Field) -> str:
-    """What is said of a column in one line: description, unit."""
+    """One-line description of a column with its unit."""
     said = {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
     unit = f" [{said['unit']}]" if said.get("unit") else ""
     return (said.get("description", "") + unit).strip()

@@ -1,4 +1,4 @@
-"""Rows of a statement: relations that outlive the call, in every form, with units and meanings."""
+"""Rows of a statement as pandas, Arrow, polars or astropy tables, with units and descriptions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _BATCH_ROWS = 65_536
 
 
 class Rows:
-    """Rows of a statement: DuckDB's relation, with its connection kept open and its errors made ours.
+    """Rows of a statement: a DuckDB relation that keeps its connection open and raises QueryError.
 
-    Whatever DuckDB's relation can do, this can. Ids are integers in every form, also where
-    some are null. Every call runs the statement again; keep the table if you need it twice.
+    Supports everything a DuckDB relation does. Ids are integers in every format, even if
+    some are null. Every call runs the statement again; keep the table to use it twice.
     """
 
     def __init__(self, relation: duckdb.DuckDBPyRelation, connection: AtlasConnection) -> None:
@@ -40,7 +40,7 @@ class Rows:
     to_df = df
 
     def arrow(self) -> pa.Table:
-        """An Arrow table; fields carry unit, description and ucd where the atlas knows them."""
+        """An Arrow table; fields carry unit, description and ucd if the atlas has them."""
         table = self._connection.guarded(self.relation.to_arrow_table)
         return with_meanings(table, self._connection.views)
 
@@ -85,7 +85,7 @@ class Rows:
 
 
 def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
-    """Give columns that bear the name of a column of the atlas its unit, description and UCD."""
+    """Add unit, description and UCD to columns with the name of an atlas column."""
     known = views.meanings()
     fields = [
         field.with_metadata(known[field.name].metadata) if field.name in known and not field.metadata else field
@@ -95,7 +95,7 @@ def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
 
 
 def stream(connection: AtlasConnection, table: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Columns, with their meaning, and rows of a view or SELECT, a batch at a time."""
+    """Columns with their descriptions, and rows of a view or SELECT in batches."""
     rows = connection.run(f"SELECT * FROM {table}" if table.isidentifier() else table)
     if rows is None:
         raise QueryError(f"'{table}' is neither a table nor a SELECT.", "Name a view or catalogue, or give a SELECT.")

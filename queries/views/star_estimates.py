@@ -16,7 +16,7 @@ from .parquet import fields_of, read_parquet_sql
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
-# instrument -> its suffix, and the columns of `stars` that name its best spectrum
+# instrument -> its suffix, and the columns of `stars` with the key of its best spectrum
 _SIDES = {
     modality.name: (modality.short, f"{modality.prefix}_spec_id", f"{modality.prefix}_release")
     for modality in reversed(PAIR)

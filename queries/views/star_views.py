@@ -1,6 +1,6 @@
-"""SQL of the views `spectra` (one row a spectrum of any instrument) and `stars` (one row a star).
+"""SQL and columns of the views `spectra` (one row per spectrum) and `stars` (one row per star).
 
-Columns of the views `spectra` and `stars`, with units and meanings.
+Columns carry units and descriptions.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ STAR_FIELDS = [
 
 @dataclass(frozen=True)
 class Scores:
-    """A result with a score for each star, and the names its columns get in `stars`."""
+    """A result with a score for each star, and its column names in `stars`."""
 
     files: tuple[str, ...]
     columns: Mapping[str, pa.Field]
@@ -89,17 +89,17 @@ def spectra_sql(
     wanted: Collection[str] | None = None,
     numbered: bool = False,
 ) -> str:
-    """A SELECT with one row a spectrum.
+    """A SELECT with one row per spectrum.
 
     Parameters
     ----------
     files
         Parquet files of spectra by modality.
     wanted
-        Columns that will be read. What they do not need is neither joined nor read; the columns
-        are there all the same, null. By default all.
+        Columns that will be read; by default all. Others are neither joined nor read, and are
+        present as null.
     numbered
-        Add `_file`, the file's place among those of its instrument, and `_file_row`.
+        Add `_file`, the index of the file among those of its instrument, and `_file_row`.
     """
     fields = spectra_fields(sources)
     needed = {field.name for field in fields} if wanted is None else set(wanted)
@@ -139,15 +139,15 @@ def _branch(
 def finite(column: str) -> str:
     """The column with NaN and infinities as null.
 
-    NaN is the largest number in SQL, so that `snr > 50` would admit it; and because Parquet's
-    statistics leave NaN out, DuckDB takes `isnan(column)` for false without looking. The sum
-    keeps it from doing so.
+    NaN is the largest number in SQL, so `snr > 50` would include it. Because Parquet's
+    statistics ignore NaN, DuckDB may evaluate `isnan(column)` as false from them. The sum
+    prevents this.
     """
     return f"CASE WHEN isfinite({column} + 0.0) THEN {column} END"
 
 
 def needs_star(needed: Collection[str]) -> bool:
-    """Whether any of these columns of `spectra` belongs to the star, whose catalogues must be asked."""
+    """Whether any of these columns of `spectra` comes from catalogues."""
     return bool(set(needed) - {"modality", "release", "spec_id", "snr", "simulated"})
 
 
@@ -165,7 +165,7 @@ def _expression(field: pa.Field, expressions: Mapping[str, str], needed: Collect
 def linked_source_id(sources: Sequence[Catalogue], row: str = "s", prefix: str = "l") -> tuple[str, str]:
     """Expression of a LAMOST spectrum's star, and the joins it needs.
 
-    The spectrum's own source_id goes first; else a catalogue that has both obsid and source_id tells.
+    The spectrum's own source_id takes precedence over catalogues with both obsid and source_id.
     """
     linking = [source for source in sources if {"obsid", "source_id"} <= source.columns]
     if not linking:
@@ -184,9 +184,9 @@ def stars_sql(
     scores: Sequence[Scores],
     estimates: Sequence[Estimates] = (),
 ) -> str:
-    """A SELECT with one row a star that has a spectrum.
+    """A SELECT with one row per star with a spectrum.
 
-    A LAMOST spectrum whose star is unknown counts as a star of its own, together with others of
+    A LAMOST spectrum with an unknown star counts as a separate star, together with others with
     the same `uid`.
     """
     fields = star_fields(sources, scores, estimates)
@@ -224,7 +224,7 @@ def _first_value(score: Scores) -> str:
 
 
 def _tie(score: Scores) -> str:
-    # numbers of files are unsigned in DuckDB: their negative would overflow
+    # file numbers are unsigned in DuckDB: negating them would overflow
     return "-(file_index::BIGINT), -file_row_number"
 
 

@@ -1,4 +1,4 @@
-"""The views of an atlas: what each is over, its SQL, its columns and their meaning. Nothing is read to make them."""
+"""The views of an atlas: their files, SQL and columns with descriptions. No data are read to create them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-# column of a result -> its name in `stars`; the first one is what the best row is chosen by
+# column of a result -> its name in `stars`; the first one selects the best row
 _SCORES = {
     "anomalies": {
         "score": described("anomaly_score", pa.float64(), "anomaly score; high is odd"),
@@ -52,7 +52,7 @@ _MADE_BY = {
 
 @dataclass(frozen=True)
 class View:
-    """A view: its SELECT and its columns, both found only when asked for."""
+    """A view: its SELECT and its columns, both evaluated on demand."""
 
     name: str
     description: str
@@ -78,7 +78,7 @@ class AtlasViews:
 
     @cached_property
     def all(self) -> dict[str, View]:
-        """Every view there is, in the order of the design: stars first, catalogues last."""
+        """All views, stars first, catalogues last."""
         views = [*self._whole_atlas(), *self._stages()]
         views += [self._parquet_view(c.name, c.files, f"catalogue '{c.name}'") for c in self.catalogues]
         return {view.name: view for view in views}
@@ -123,7 +123,7 @@ class AtlasViews:
             for name in atlas.result_names()
         ]
         found += [
-            (f"rejected_{folder.name}", committed_files(folder), f"{folder.name} files set aside, with reasons")
+            (f"rejected_{folder.name}", committed_files(folder), f"{folder.name} files rejected, with reasons")
             for folder in sorted((atlas.path / "rejected").glob("*"))
         ]
         views = [self._parquet_view(name, files, text) for name, files, text in found if files]
@@ -177,7 +177,7 @@ class AtlasViews:
         return star_estimates(self.atlas, self.atlas.active_model, list(self.spectra_files))
 
     def create(self, connection: duckdb.DuckDBPyConnection, names: Sequence[str] | None = None) -> None:
-        """Create views, all or those named, with a comment on each column that has a meaning."""
+        """Create all or the named views, with a comment on each column that has a description."""
         for name in self.all if names is None else names:
             view = self.all[name]
             connection.execute(f"CREATE OR REPLACE VIEW {name} AS {view.select()}")
@@ -187,7 +187,7 @@ class AtlasViews:
                     connection.execute(f'COMMENT ON COLUMN {name}."{field.name}" IS {quoted(text)}')
 
     def meanings(self) -> dict[str, pa.Field]:
-        """Fields by column name, those of which every view says the same."""
+        """Fields by column name, for names with the same meaning in all views."""
         known: dict[str, pa.Field] = {}
         unsure = set()
         for view in self.all.values():
@@ -198,7 +198,7 @@ class AtlasViews:
         return {name: field for name, field in known.items() if name not in unsure and field.metadata}
 
     def missing_hint(self) -> str:
-        """What there is, and what command makes what is not."""
+        """Available views, and the commands that create the missing ones."""
         hint = (
             f"There are: {', '.join(self.all)}."
             if self.all
@@ -213,7 +213,7 @@ class AtlasViews:
 
 
 def _fixed_arrays(fields: Sequence[pa.Field]) -> str:
-    """Vectors and spectra as arrays of a fixed length: distances between them need it, and DuckDB reads lists."""
+    """Cast vectors and spectra, which DuckDB reads as lists, to fixed-length arrays, as distances require."""
     casts = [
         f'"{field.name}"::FLOAT[{field.type.list_size}] AS "{field.name}"'
         for field in fields

@@ -1,9 +1,8 @@
-"""Which spectra a condition in SQL admits.
+"""Select spectra by an SQL condition.
 
-From a condition on spectra to rows of vectors, without looking up ten million keys.
-
-Where the columns of a large atlas are kept, a condition gives rows of spectra. Which vector row
-each of them is, is found once by key and kept beside the columns, as disposable as they are.
+Conditions on spectra are mapped to rows of vectors without looking up ten million keys.
+If the columns of a large atlas are cached, a condition gives rows of spectra. The vector row
+of each spectrum is looked up once by key and cached with the columns.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def where_to_keys(connection: AtlasConnection, where: str, modality: str) -> pa.
         From `specclip_search.queries.views.connection.connect`.
     where
         One SQL expression on the columns of the view `spectra`, such as
-        ``teff > 4500 AND feh < -2``. Only what it names is read.
+        ``teff > 4500 AND feh < -2``. Only the columns in it are read.
     modality
         Instrument.
 
@@ -52,7 +51,7 @@ def where_to_keys(connection: AtlasConnection, where: str, modality: str) -> pa.
     Raises
     ------
     QueryError
-        If it is not one expression, or names a column that is not there.
+        If it is not a single expression, or uses a missing column.
     """
     admitted = admitted_spectra(connection, where, modality)
     return admitted if isinstance(admitted, pa.Table) else admitted.keys()
@@ -60,27 +59,27 @@ def where_to_keys(connection: AtlasConnection, where: str, modality: str) -> pa.
 
 @dataclass(frozen=True)
 class AdmittedRows:
-    """Spectra that a condition admits, by their rows among kept columns.
+    """Spectra selected by a condition, by their rows in the cached columns.
 
     Attributes
     ----------
     kept
-        From `specclip_search.queries.views.kept_columns.kept_columns`; holds release and spec_id at least.
+        From `specclip_search.queries.views.kept_columns.kept_columns`; contains at least release and spec_id.
     rows
-        int32 rows of it.
+        int32 rows of `kept`.
     """
 
     kept: pa.Table
     rows: pa.Array
 
     def keys(self) -> pa.Table:
-        """Their release and spec_id, picked from the mapped files."""
+        """Their release and spec_id, from the mapped files."""
         release, spec_id = (self.kept[name].combine_chunks().take(self.rows) for name in ("release", "spec_id"))
         return pa.table({"release": release.cast(pa.string()), "spec_id": spec_id})
 
 
 def admitted_spectra(connection: AtlasConnection, where: str, modality: str) -> AdmittedRows | pa.Table:
-    """As `where_to_keys`; rows of kept columns instead of keys where the atlas is large enough to keep them."""
+    """As `where_to_keys`, but with rows of cached columns instead of keys if the atlas is large enough."""
     views = connection.views
     if modality not in views.spectra_files:
         raise QueryError(
@@ -105,7 +104,7 @@ def admitted_spectra(connection: AtlasConnection, where: str, modality: str) -> 
 
 
 def _from_kept(connection: AtlasConnection, kept: pa.Table, where: str) -> AdmittedRows:
-    """Rows of kept columns for which a condition is true; only plain numbers pass through DuckDB."""
+    """Rows of cached columns for which a condition is true; DuckDB returns plain numbers only."""
     connection.duckdb.register("_kept_columns", kept)
     try:
         found = connection.rows(f"SELECT {ROW} FROM _kept_columns spectra WHERE (\n{where}\n)")
@@ -115,7 +114,7 @@ def _from_kept(connection: AtlasConnection, kept: pa.Table, where: str) -> Admit
 
 
 def _expression(connection: AtlasConnection, where: str, columns: Sequence[str]) -> dict[str, Any]:
-    """The parsed expression, if it is one and nothing else."""
+    """The parsed expression, if it is a single expression."""
     parsed = json.loads(
         connection.duckdb.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT (\n{where}\n)"]).fetchall()[0][0]
     )
@@ -150,14 +149,14 @@ def _only_selects(node: dict[str, Any]) -> bool:
 
 
 def _names_all(node: Any) -> bool:
-    """Whether an expression says `*` or COLUMNS(...), which name columns without spelling them."""
+    """Whether an expression contains `*` or COLUMNS(...), which refer to columns implicitly."""
     if isinstance(node, dict):
         return node.get("class") == "STAR" or any(_names_all(value) for value in node.values())
     return isinstance(node, list) and any(_names_all(value) for value in node)
 
 
 def _column_names(node: Any) -> Iterator[str]:
-    """Last parts of all names of columns in a parsed expression."""
+    """Last parts of all column names in a parsed expression."""
     if isinstance(node, dict):
         if node.get("type") == "COLUMN_REF":
             yield node["column_names"][-1]
@@ -180,7 +179,7 @@ def where_to_rows(connection: AtlasConnection, space: Space, where: str, modalit
     connection
         From `specclip_search.queries.views.connection.connect`.
     space
-        Whose vectors.
+        The space with the vectors.
     where
         SQL expression on the columns of the view `spectra`; see `specclip_search.queries.views.annotate.where_to_keys`.
     modality
@@ -188,12 +187,12 @@ def where_to_rows(connection: AtlasConnection, space: Space, where: str, modalit
 
     Returns
     -------
-    (n,) int64, ascending; spectra that have no vector give none.
+    (n,) int64, ascending; spectra without a vector are left out.
 
     Raises
     ------
     QueryError
-        If the condition is not one expression, or names a column that is not there.
+        If the condition is not a single expression, or uses a missing column.
     """
     admitted = admitted_spectra(connection, where, modality)
     if isinstance(admitted, AdmittedRows):
@@ -205,14 +204,14 @@ def where_to_rows(connection: AtlasConnection, space: Space, where: str, modalit
 
 
 def rows_of_keys(table: KeyTable, keys: pa.Table) -> np.ndarray:
-    """(n,) int64 rows, ascending, of a table with release and spec_id; spectra that have no vector give none."""
+    """(n,) int64 rows, ascending, of a table with release and spec_id; spectra without a vector are left out."""
     rows, queries = table.all_rows_of(keys["spec_id"].to_numpy())
     wanted = _release_numbers(table, keys["release"])
     return np.unique(rows[table.release[rows] == wanted[queries]])
 
 
 def _ascending(rows: np.ndarray) -> np.ndarray:
-    """Rows that are not -1, in order; they mostly are already."""
+    """Rows that are not -1, sorted; mostly they already are."""
     if len(rows) and rows.min() < 0:
         rows = rows[rows >= 0]
     if not (rows[1:] > rows[:-1]).all():
@@ -221,9 +220,9 @@ def _ascending(rows: np.ndarray) -> np.ndarray:
 
 
 def _vector_rows(connection: AtlasConnection, space: Space, kept: pa.Table, modality: str) -> np.ndarray | None:
-    """(spectra,) int32 vector row of each row of kept columns, -1 where it has none.
+    """(spectra,) int32 vector row of each row of cached columns, -1 if it has none.
 
-    None where two spectra share a key: then only the look-up by key finds all of them.
+    None if two spectra share a key: then only the lookup by key finds all of them.
     """
     atlas = connection.views.atlas
     folder = atlas.path / "indexes" / ".lookup"
@@ -257,7 +256,7 @@ def _by_key(table: KeyTable, kept: pa.Table) -> np.ndarray | None:
 
 
 def _release_numbers(table: KeyTable, names: pa.ChunkedArray) -> np.ndarray:
-    """(N,) int16 number of each release in the key table, -1 for one that it has not."""
+    """(N,) int16 index of each release in the key table, -1 if missing."""
     number = {name: code for code, name in enumerate(table.releases)}
     encoded = names.combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):

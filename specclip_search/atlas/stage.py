@@ -23,7 +23,7 @@ ROW_GROUP_ROWS = 2048
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A committed shard: its Parquet file and what its sidecar says."""
+    """A committed shard: its Parquet file and the content of its sidecar."""
 
     number: int
     path: Path
@@ -36,9 +36,9 @@ class Part:
 class Stage:
     """A folder of shards `part-NNNNNN.parquet`, each with a `.json` sidecar written last.
 
-    A shard without its sidecar does not exist. The sidecar holds the number of rows, the
-    SHA-256 of the shard and of what it was made from, so that a stage knows what is current,
-    what is stale and what is missing.
+    A shard counts as committed only if its sidecar exists. The sidecar holds the number of rows
+    and the SHA-256 of the shard and of its inputs, so that up-to-date, stale and missing shards
+    can be identified.
     """
 
     def __init__(self, folder: Path, label: str) -> None:
@@ -82,12 +82,12 @@ class Stage:
         except (OSError, ValueError, KeyError) as error:
             raise AtlasError(
                 f"{sidecar} is not a readable shard sidecar ({error}).",
-                "Remove this file and run the stage's command again; it makes the shard anew.",
+                "Remove this file and run the stage's command again; it rebuilds the shard.",
             ) from error
         if not part.path.exists():
             raise AtlasError(
-                f"{sidecar} names a shard that is gone: {part.path.name}.",
-                "Remove the sidecar and run the stage's command again; it makes the shard anew.",
+                f"{sidecar} refers to a missing shard: {part.path.name}.",
+                "Remove the sidecar and run the stage's command again; it rebuilds the shard.",
             )
         return part
 
@@ -101,12 +101,12 @@ class Stage:
         return text_digest(*(f"{part.number}:{part.digest}" for part in self.parts()))
 
     def is_current(self, number: int, inputs: str) -> bool:
-        """Whether shard `number` stands and was made from `inputs`."""
+        """Whether shard `number` exists and was made from `inputs`."""
         part = self.part(number)
         return part is not None and part.inputs == inputs
 
     def lock(self) -> AbstractContextManager[None]:
-        """The right to write this stage; see `writer_lock`."""
+        """The write lock of this stage; see `writer_lock`."""
         return writer_lock(self.folder)
 
     def write(
@@ -118,7 +118,7 @@ class Stage:
         inputs: str,
         extra: dict[str, Any] | None = None,
     ) -> Part:
-        """Write shard `number` whole, then its sidecar. Hold `lock()` around it.
+        """Write shard `number` atomically, then its sidecar. Call while holding `lock()`.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class Stage:
                     whole = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
                     writer.write_table(whole, row_group_size=ROW_GROUP_ROWS)
             digest = file_digest(temporary)
-            # a replaced shard must not be vouched for by the old sidecar, not even for an instant
+            # the old sidecar must never describe the new shard, not even briefly
             self._sidecar_path(number).unlink(missing_ok=True)
             sync_folder(self.folder)
         content = {
@@ -154,12 +154,12 @@ class Stage:
         return Part(number, path, rows, digest, inputs, extra or {})
 
     def free_numbers(self) -> Iterator[int]:
-        """Numbers that no committed shard has, from 0 up: a lost shard gets its own number again."""
+        """Unused shard numbers from 0 upwards, so that a missing shard gets its own number again."""
         taken = {part.number for part in self.parts()}
         return (number for number in count() if number not in taken)
 
     def remove(self, number: int) -> None:
-        """Remove a shard: first the sidecar, so that it is never half there."""
+        """Remove a shard: the sidecar first, so that a partly removed shard never counts as committed."""
         self._sidecar_path(number).unlink(missing_ok=True)
         sync_folder(self.folder)
         self.parquet_path(number).unlink(missing_ok=True)
@@ -182,11 +182,11 @@ class Stage:
                 yield part, batch
 
     def verify(self) -> list[str]:
-        """Re-read every shard and name those whose bytes are not what their sidecar says."""
+        """Re-read every shard; return the names of those whose bytes do not match their sidecar's digest."""
         return [part.path.name for part in self.parts() if file_digest(part.path) != part.digest]
 
     def missing(self) -> AtlasError:
-        """The error to raise where this stage is needed and empty."""
+        """The error to raise if this stage is needed but empty."""
         return AtlasError(
             f"The atlas holds no {self.label} yet ({self.folder} has no shard).",
             "Run the command that makes them first; `specclip-search --help` lists the stages in order.",
@@ -198,7 +198,7 @@ def _as_list(columns: Sequence[str] | None) -> list[str] | None:
 
 
 def _writer_options(schema: pa.Schema) -> dict[str, Any]:
-    """Numbers of spectra and vectors do not repeat: a dictionary or their extremes would only cost time."""
+    """Parquet options. Values of spectra and vectors rarely repeat, so dictionaries would only cost time."""
     plain = [f.name for f in schema if pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type)]
     return {
         "compression": "zstd",

@@ -1,6 +1,6 @@
-"""Parquet catalogues and Arrow or astropy tables in memory.
+"""Catalogues in Parquet, FITS and VOTable files, and Arrow or astropy tables in memory.
 
-FITS and VOTable catalogues through astropy.
+FITS and VOTable are read with astropy.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def open_parquet(paths: Sequence[Path], named: Path) -> CatalogFile:
             if found.names != schema.names or found.types != schema.types:
                 raise SpecclipError(
                     f"{path} has other columns than {paths[0].name}: {', '.join(found.names)}.",
-                    "Only files of one catalogue may lie in the folder.",
+                    "The folder may contain only the files of one catalogue.",
                 )
             rows += footer.num_rows
     except pa.ArrowInvalid as error:
@@ -66,7 +66,7 @@ def _stream(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _with_astropy_metadata(schema: pa.Schema) -> pa.Schema:
-    """Take units and descriptions that astropy keeps in the file's metadata into the fields."""
+    """Copy units and descriptions that astropy keeps in the file's metadata into the fields."""
     text = (schema.metadata or {}).get(b"table_meta_yaml")
     if not text:
         return schema.remove_metadata()
@@ -119,10 +119,10 @@ def astropy_to_arrow(table: Table) -> pa.Table:
 
 
 def array_to_arrow(values: np.ndarray) -> pa.Array | None:
-    """A NumPy array, masked or not, big-endian or not, as Arrow; None where Arrow has no such type.
+    """A NumPy array, masked or not, big-endian or not, as Arrow; None if Arrow has no such type.
 
-    Arrays of two dimensions become fixed-size lists; of more, None. Text loses its padding,
-    and becomes null where nothing is left.
+    Arrays of two dimensions become fixed-size lists; of more, None. Padding of text is
+    removed; empty text becomes null.
     """
     mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
     data = np.asarray(values.data if isinstance(values, np.ma.MaskedArray) else values)
@@ -182,7 +182,7 @@ def open_fits(path: Path, hdu: str | None = None) -> CatalogFile:
 
 
 def _comment(header: object, number: int) -> str:
-    """The comment of TTYPEn, where writers put the description; astropy's own stock phrases are no description."""
+    """The comment of TTYPEn, where writers put the description; astropy's default comments are ignored."""
     comment = str(header.comments[f"TTYPE{number}"])  # type: ignore[attr-defined]
     return "" if comment.lower().startswith(("label for", "name of field", "name for")) else comment
 

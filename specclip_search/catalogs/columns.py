@@ -1,4 +1,4 @@
-"""From a file's columns to the atlas's: names, types, ids, units and meaning."""
+"""Conversion of a file's columns to the atlas's: names, types, ids, units and descriptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..labels import KEY_NAMES, KNOWN, LABEL_NAMES, MAYBE_SOURCE_ID, plain_name,
 from .ids import ids_to_int64
 from .values import POSITION, clean_label
 
-# words that SQL keeps for itself even as a column's name; as listed by duckdb_keywords()
+# reserved words of SQL that cannot be column names; as listed by duckdb_keywords()
 _WORDS = """
     all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create
     default deferrable desc describe distinct do else end except false fetch for foreign from group having in
@@ -29,7 +29,7 @@ NO_KEY = "no_valid_id"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column to keep: where it comes from and what it becomes."""
+    """One column to keep: its source and its converted form."""
 
     source: str
     field: pa.Field
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(slots=True)
 class ColumnPlan:
-    """Which columns are kept, under which names and types; what was left out and why."""
+    """The columns to keep with their names and types, and those left out with the reason."""
 
     columns: list[Column]
     skipped: dict[str, str] = field(default_factory=dict)
@@ -89,9 +89,9 @@ def plan_columns(
     schema
         The file's columns; field metadata may hold unit, description, ucd.
     columns
-        Names of the columns to keep, as in the file or as we would name them; by default all.
+        Names of the columns to keep, as in the file or after renaming; by default all.
     rename
-        File's name to our name, going before the usual spellings of labels.
+        Mapping from the file's names to ours; takes precedence over the usual spellings of labels.
     arrays
         Keep columns of arrays too.
     looks_like_id
@@ -100,7 +100,7 @@ def plan_columns(
     Raises
     ------
     SpecclipError
-        If a named column is not in the file, or two columns would get one name.
+        If a named column is not in the file, or two columns would get the same name.
     """
     asked = dict(rename or {})
     _require(asked, schema.names, "rename")
@@ -148,7 +148,7 @@ def _target_names(
                 looks_like_id(name)):
             standard = "source_id"
         if name in asked and standard in taken.values():
-            raise SpecclipError(f"Two columns would be called '{standard}'.", "Give rename other names.")
+            raise SpecclipError(f"Two columns would be named '{standard}'.", "Give rename other names.")
         target = standard if standard not in taken.values() else plain[name]
         number = 2
         while target in taken.values():
@@ -174,7 +174,7 @@ def _target_type(kind: pa.DataType, name: str, arrays: bool) -> tuple[pa.DataTyp
     if pa.types.is_decimal(kind):
         return pa.float64(), ""
     if pa.types.is_null(kind):
-        return None, "it is empty, or holds what a table has no place for (arrays of varying length, complex numbers)"
+        return None, "it is empty, or has an unsupported type (arrays of varying length, complex numbers)"
     simple = (
         pa.types.is_integer(kind),
         pa.types.is_floating(kind),
@@ -182,11 +182,11 @@ def _target_type(kind: pa.DataType, name: str, arrays: bool) -> tuple[pa.DataTyp
         pa.types.is_string(kind),
         pa.types.is_temporal(kind),
     )
-    return (kind, "") if any(simple) else (None, f"type {kind} has no place in a catalogue")
+    return (kind, "") if any(simple) else (None, f"type {kind} is not supported in a catalogue")
 
 
 def _target_field(source: pa.Field, name: str, kind: pa.DataType) -> pa.Field:
-    """The file's own unit, description and UCD go before those we know for the name."""
+    """The file's own unit, description and UCD take precedence over those known for the name."""
     metadata = {
         key.decode(): value.decode("utf-8", "replace")
         for key, value in (source.metadata or {}).items()
@@ -210,7 +210,7 @@ def _target_field(source: pa.Field, name: str, kind: pa.DataType) -> pa.Field:
 
 @dataclass(slots=True)
 class Converted:
-    """A chunk after conversion and what happened to it."""
+    """A converted chunk and counts of what was changed."""
 
     table: pa.Table
     rejected: int

@@ -1,4 +1,4 @@
-"""A catalogue file of any format, found by its content."""
+"""Opening a catalogue file of any supported format, identified by its content."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_by_content(path: Path, hdu: str | None = None) -> CatalogFile:
     Raises
     ------
     SpecclipError
-        If there is no such file, or it is none of these.
+        If there is no such file, or its format is none of these.
     """
     if path.is_dir():
         from .arrow import open_parquet
@@ -58,7 +58,7 @@ def open_by_content(path: Path, hdu: str | None = None) -> CatalogFile:
     if text[:9].lower() == b"<!doctype" or text[:5].lower() == b"<html":
         raise SpecclipError(
             f"{path} should be a catalogue; it is a web page, probably an error message of the server.",
-            "Download it again, and look at it in a browser if it stays so.",
+            "Download it again, and open it in a browser if the problem persists.",
         )
     if b"<VOTABLE" in text[:4096] or text.startswith(b"<?xml"):
         from .arrow import open_votable

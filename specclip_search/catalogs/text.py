@@ -29,8 +29,8 @@ Batches = Callable[[dict[str, pa.DataType]], Iterator[pa.RecordBatch]]
 def open_text(path: Path) -> CatalogFile:
     """A table of text with named columns; a first pass over all rows settles each column's type.
 
-    A column is of integers only if every value is one and none begins with a needless 0 (then it
-    is a code, kept as text); digits beyond 64 bits stay text.
+    A column is an integer column only if every value is an integer and none has a leading zero
+    (such values are codes and are kept as text); integers beyond 64 bits are kept as text.
     """
     layout = text_layout(path)
     if layout.kind == "ecsv":
@@ -92,7 +92,7 @@ def _open_ecsv(path: Path, layout: TextLayout) -> CatalogFile:
         names = [str(column["name"]) for column in columns]
     except Exception as error:  # yaml's own errors, or a header that lacks what ECSV asks for
         raise SpecclipError(
-            f"{path} has an ECSV header that cannot be read ({error}).", "Write it again, or as CSV."
+            f"{path} has an ECSV header that cannot be read ({error}).", "Write it again, or write it as CSV."
         ) from error
     if layout.names != names:
         raise SpecclipError(

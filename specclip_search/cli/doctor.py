@@ -1,4 +1,4 @@
-"""What is installed, what an atlas holds and what is wrong: findings, not prints."""
+"""Checks of the installation and of an atlas, returned as findings."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _examine_torch() -> Finding:
 
 
 def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
-    """What stands in an atlas; with `deep`, every shard's bytes are checked against its sidecar."""
+    """Content of an atlas; with `deep`, every shard is checked against the digest in its sidecar."""
     try:
         atlas = Atlas(path)
     except SpecclipError as error:
@@ -133,7 +133,7 @@ def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
 
 
 def _stages(atlas: Atlas) -> list[Stage]:
-    """Every folder of the atlas that has shards, whatever made it."""
+    """Every folder of the atlas that contains shards."""
     folders = sorted({sidecar.parent for sidecar in atlas.path.rglob("part-*.json")})
     return [Stage(folder, str(folder.relative_to(atlas.path))) for folder in folders]
 
@@ -149,7 +149,7 @@ def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
         Finding(
             "problem",
             stage.label,
-            f"{name} is damaged: its bytes are not what its sidecar says; "
+            f"{name} is damaged: its bytes do not match its sidecar; "
             "remove its .json and run the stage's command again",
         )
         for name in damaged
@@ -158,7 +158,7 @@ def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
     if leftovers:
         findings.append(
             Finding(
-                "note", stage.label, f"{len(leftovers)} unfinished files of a stopped run; the next run removes them"
+                "note", stage.label, f"{len(leftovers)} temporary files of a stopped run; the next run removes them"
             )
         )
     return findings

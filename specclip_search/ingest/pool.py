@@ -1,4 +1,4 @@
-"""Parts prepared by several processes, handed back in their order, a bounded number at a time."""
+"""Preparation of parts in several processes: results in order, a bounded number in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def usable_cores() -> int:
-    """Processor cores that this process may run on."""
+    """Number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -163,7 +163,7 @@ def _died() -> SpecclipError:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Worker processes are the parallelism: none of them starts threads of its own."""
+    """Limit a worker to one thread, because the processes already use all cores."""
     before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
     os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))
     try:

@@ -64,7 +64,7 @@ def check_fits(stream: BinaryIO, where: str) -> int:
         length = _data_bytes(header, where, hdu)
         if data_at + length > size:
             raise _wrong(where, hdu, f"announces {length:,} bytes of data; {max(size - data_at, 0):,} follow",
-                         "The file is cut short or damaged; download it again.")
+                         "The file is truncated or damaged; download it again.")
         at, hdu = data_at + -(-length // BLOCK) * BLOCK, hdu + 1
         if hdu > MAX_HDUS:
             raise _wrong(where, hdu, f"is beyond the {MAX_HDUS} that are read", "Split the file.")
@@ -73,7 +73,7 @@ def check_fits(stream: BinaryIO, where: str) -> int:
 
 
 def _wrong(where: str, hdu: int, what: str, hint: str = "Download it again.") -> SpectrumError:
-    message = f"{where} is damaged or cut short: the header of its HDU {hdu} {what}."
+    message = f"{where} is damaged or truncated: the header of its HDU {hdu} {what}."
     return SpectrumError(Reason.UNREADABLE, message, hint)
 
 

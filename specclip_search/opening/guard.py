@@ -31,5 +31,5 @@ def reading(path: PathLike, kind: str) -> Iterator[None]:
         text = shown_text((str(error) or type(error).__name__).splitlines()[0][:160])
         raise SpectrumError(
             Reason.UNREADABLE,
-            f"{shown_path(path)} cannot be read as {kind}: damaged or cut short ({text}).",
+            f"{shown_path(path)} cannot be read as {kind}: damaged or truncated ({text}).",
             "Download or write it again.") from None

@@ -73,7 +73,7 @@ class _Scan:
             self.parser.Parse(b"", True)
         except (expat.ExpatError, ValueError, LookupError) as error:
             raise SpectrumError(Reason.UNREADABLE,
-                                f"{self.where} is not readable as a VOTable: damaged or cut short ({error}).",
+                                f"{self.where} is not readable as a VOTable: damaged or truncated ({error}).",
                                 "Download it again.") from None
 
     def refuse(self, what: str) -> None:

@@ -1,4 +1,4 @@
-"""What a file holds, judged by its first bytes, not by its name."""
+"""File type detection from the first bytes of a file, not from its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = "FITS, VOTable, ECSV, CSV or text, Parquet or Avro, gzipped or not"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A file and what its first bytes show.
+    """A file and its type according to the first bytes.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ def look(path: str | os.PathLike[str]) -> Content:
     ------
     SpectrumError
         `unreadable` if it cannot be opened or decompressed, is empty, a folder or a web page;
-        `layout_unknown` if its bytes are of no format we read.
+        `layout_unknown` if its format is not supported.
     """
     file = Path(path)
     raw = read_start(file)
@@ -95,8 +95,8 @@ def read_start(file: Path, size: int = HEAD_BYTES) -> bytes:
 
 
 def damaged_gzip(file: Path, error: Exception) -> SpectrumError:
-    """The error to raise where a gzip stream ends early or does not inflate."""
-    return SpectrumError(Reason.UNREADABLE, f"{file} is gzip-compressed but damaged or cut short ({error}).",
+    """The error to raise if a gzip stream ends early or cannot be decompressed."""
+    return SpectrumError(Reason.UNREADABLE, f"{file} is gzip-compressed but damaged or truncated ({error}).",
                          "Download it again.")
 
 
@@ -135,7 +135,7 @@ def kind_of(file: Path, head: bytes) -> str:
     if _is_text(head):
         return "text"
     raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{file} begins with {head[:8]!r}, which is none of {_KINDS}.",
-                        "Check that it is a spectrum file and came over whole.")
+                        "Check that it is a spectrum file and was transferred completely.")
 
 
 def _page_title(head: bytes) -> str:

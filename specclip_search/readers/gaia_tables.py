@@ -1,4 +1,4 @@
-"""Rows of the Gaia archive's XP tables, a batch at a time, whatever file they come in."""
+"""Rows of the Gaia archive's XP tables, read in batches from any supported file format."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def text_of(content: Content) -> TextLayout:
 
 
 def iter_rows(content: Content) -> Iterator[Rows]:
-    """Batches of rows as dictionaries: numbers, arrays, None where missing; ids as Python integers.
+    """Batches of rows as dictionaries: numbers, arrays, None if missing; ids as Python integers.
 
     Raises
     ------
     SpectrumError
-        `unreadable`, where the file ends early or its values cannot be read.
+        `unreadable`, if the file ends early or its values cannot be read.
     """
     ours = our_names(file_names(content))
     for rows in _rows_of(content, [name for name, our in ours.items() if our in WANTED]):
@@ -125,7 +125,7 @@ def _text_rows(batch: Any) -> Rows:
 
 
 def parse_lists(column: Any) -> list[np.ndarray | None]:
-    """Texts like ``[1.5,2]`` or ``(1.5, 2)`` to arrays; None where a text is empty, null or holds no numbers."""
+    """Texts like ``[1.5,2]`` or ``(1.5, 2)`` to arrays; None if a text is empty, null or not numeric."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -144,7 +144,7 @@ def parse_lists(column: Any) -> list[np.ndarray | None]:
 
 
 def _slices(numbers: Any, lengths: np.ndarray, missing: np.ndarray) -> list[np.ndarray | None]:
-    """Arrow numbers cut into arrays of the given lengths; None where a row is missing."""
+    """Arrow numbers split into arrays of the given lengths; None if a row is missing."""
     values = np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
     ends = np.cumsum(lengths).astype(np.int64)
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
@@ -166,7 +166,7 @@ def _csv_value(text: str | None, name: str) -> Any:
 
 
 def parse_numbers(text: str) -> np.ndarray | None:
-    """Comma-separated numbers, `null` as NaN; None where something is no number."""
+    """Comma-separated numbers, `null` as NaN; None if any item is not a number."""
     if "u" in text:
         text = text.replace("null", "nan")
     try:

@@ -23,7 +23,7 @@ import numpy as np
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
-from specclip_search.queries.emp.combination import PARTS
+from specclip_search.queries.emp.combination import SOURCES
 from specclip_search.queries.emp.estimates import log_odds
 from specclip_search.queries.emp.known_stars import read_known
 from specclip_search.queries.emp.neighbour_estimate import neighbours_say
@@ -69,7 +69,7 @@ def on_real_stars(space: Space, below: float, known: str | None, sample: int | N
         poor = label < below
         metric = f"AP of [Fe/H] < {below:g}"
         show(ranked(metric, f"{name}: all XP evidence", probability[held], poor[held], 0))
-        for i, part in enumerate(PARTS):
+        for i, part in enumerate(SOURCES):
             spoken = held & np.isfinite(evidence.odds[i, 0])
             if spoken.any():
                 show(ranked(metric, f"{name}: {part}", evidence.odds[i, 0, spoken], poor[spoken], 0))

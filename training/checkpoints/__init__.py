@@ -1,1 +1,1 @@
-"""Model folders, and foreign checkpoints made safe."""
+"""Model folders, and safe import of foreign checkpoints."""

@@ -1,6 +1,6 @@
 """Model folders: `model.toml`, `weights.safetensors`, `metrics.json`.
 
-Folders that appear whole or not at all, and the tensors kept in them.
+Folders are written atomically.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from .settings import read_settings
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`; on a clean exit it becomes `target`, durably.
+    """Yield an empty folder next to `target`; on a clean exit it is synced and renamed to `target`.
 
-    A `target` that stands already is replaced. If the body raises, nothing changes.
+    An existing `target` is replaced. If the body raises, nothing changes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
@@ -59,15 +59,15 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors, whole or not at all, without a second copy in memory.
+    """Write tensors as safetensors, atomically, without a second copy in memory.
 
-    Tensors that share storage are told apart by the format, so each is made contiguous.
+    The format does not support shared storage, so each tensor is made contiguous.
     """
     from safetensors.torch import save_file
 
     with whole_file(path) as temporary:
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, temporary, metadata)
-        os.chmod(temporary, 0o644)  # the writer makes it readable to its owner alone
+        os.chmod(temporary, 0o644)  # the writer makes it readable to its owner only
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     CheckpointError
-        If the file is missing, cut short or not in this format.
+        If the file is missing, truncated or not in this format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -85,7 +85,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error}).",
-                              "Copy the model folder again, whole.") from error
+                              "Copy the complete model folder again.") from error
 
 
 def cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -94,19 +94,19 @@ def cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def fill_module(module: nn.Module, state: Mapping[str, Tensor], where: str, assign: bool = True) -> None:
-    """Give a module its weights, exactly: no key missing, none surplus, every shape as expected.
+    """Load weights into a module strictly: no missing or unexpected keys, every shape as expected.
 
     Parameters
     ----------
     where
-        What to call the state in messages.
+        Name of the state in messages.
     assign
-        Whether the tensors themselves become the parameters; False copies their values.
+        Whether the tensors themselves become the parameters; if False, their values are copied.
 
     Raises
     ------
     CheckpointError
-        If not, naming the keys.
+        If keys or shapes do not match; the message lists them.
     """
     wanted = {key: tuple(v.shape) for key, v in module.state_dict().items()}
     found = {key: tuple(v.shape) for key, v in state.items()}
@@ -118,7 +118,7 @@ def fill_module(module: nn.Module, state: Mapping[str, Tensor], where: str, assi
 
 
 def key_differences(wanted: Mapping[str, Any], found: Mapping[str, Any], most: int = 5) -> str:
-    """Missing, surplus and misshapen keys in words; empty where there are none."""
+    """Missing keys, unexpected keys and wrong shapes as text; empty if there are none."""
     missing = sorted(set(wanted) - set(found))
     surplus = sorted(set(found) - set(wanted))
     shapes = [f"{key} {found[key]} instead of {wanted[key]}" for key in wanted
@@ -143,23 +143,23 @@ class ModelCard:
     """Contents of `model.toml`."""
 
     name: str
-    """Name the model goes by."""
+    """Name of the model."""
     kind: str
     """`mini` or a published kind."""
     dim: int
-    """Length of the vector that is indexed."""
+    """Length of the indexed vector."""
     modalities: tuple[str, ...]
-    """Instruments it takes."""
+    """Supported instruments."""
     digest: str = ""
     """SHA-256 of `weights.safetensors`."""
     dtype: str = "float32"
-    """Type the weights are stored in; they are used in float32."""
+    """Storage dtype of the weights; they are used in float32."""
     origin: str = ""
-    """Where the weights come from, in words."""
+    """Provenance of the weights, as text."""
     temperature: float = 15.5
     """Factor of the cosines in the contrastive loss (published kinds)."""
     centre: bool = True
-    """Whether each instrument's mean is taken from its vectors before they are compared across instruments."""
+    """Whether the mean of each instrument is subtracted before vectors are compared across instruments."""
     format_version: int = FORMAT_VERSION
     """Format of the folder."""
     created_by: str = __version__
@@ -171,12 +171,12 @@ class ModelCard:
 
 
 def kind_modalities(kind: str) -> tuple[str, ...]:
-    """Instruments that a kind of model takes."""
+    """Instruments supported by a kind of model."""
     return {"lrs_mt": (LRS,), "xp_mt": (XP,), "xp_oae": (XP,)}.get(kind, (LRS, XP))
 
 
 def kind_dim(kind: str, sizes: MiniSizes | None = None, published: PublishedSizes | None = None) -> int:
-    """Length of the vector that is indexed."""
+    """Length of the indexed vector."""
     if kind == "mini":
         return (sizes or MiniSizes()).dim
     published = published or PublishedSizes()
@@ -186,14 +186,14 @@ def kind_dim(kind: str, sizes: MiniSizes | None = None, published: PublishedSize
 def new_card(name: str, kind: str, sizes: MiniSizes | None = None, published: PublishedSizes | None = None,
              **more: Any) -> ModelCard:
     """A card whose dimension and instruments follow from the kind."""
-    # with its learned temperature `mini` closes the gap between instruments itself: centring halves what is found
+    # with its learned temperature `mini` has no modality gap, and centring would halve its recall
     return ModelCard(name=name, kind=kind, dim=kind_dim(kind, sizes, published), modalities=kind_modalities(kind),
                      centre=kind != "mini",
                      sizes=sizes or MiniSizes(), published=published or PublishedSizes(), **more)
 
 
 def build_module(card: ModelCard, device: str | torch.device | None = None) -> nn.Module:
-    """A module of the card's architecture with freshly drawn weights ("meta": without any)."""
+    """A module of the card's architecture with random weights ("meta": without any)."""
     if card.kind == "mini":
         with torch.device(device or "cpu"):
             return MiniModel(card.sizes)
@@ -215,7 +215,7 @@ def save_model(folder: Path, card: ModelCard, state: dict[str, torch.Tensor], me
         The card as written, with the digest of the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # the old card must not vouch for new weights, not even for an instant
+    # the old card must never describe new weights, not even briefly
     (folder / TOML).unlink(missing_ok=True)
     save_tensors(folder / WEIGHTS, cast(state, _DTYPES[card.dtype]))
     write_json(folder / METRICS, metrics)
@@ -241,12 +241,12 @@ def load_card(folder: Path) -> ModelCard:
     Raises
     ------
     CheckpointError
-        If the folder is no model folder, or was written in another format.
+        If the folder is not a model folder, or has another format.
     """
     path = folder / TOML
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a model folder: it has no {TOML}.",
-                              "Name a folder made by `train` or `model import`.")
+                              "Give a folder written by `train` or `model import`.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -257,8 +257,8 @@ def load_card(folder: Path) -> ModelCard:
                               "Use the version of specclip-search that wrote it.")
     card = read_settings(ModelCard, table, TOML)
     if card.kind not in ("mini", LABEL_HEAD, *KINDS):
-        raise CheckpointError(f"{path}: no kind of model is called '{card.kind}'.",
-                              f"Known here: mini, {', '.join(KINDS)}.")
+        raise CheckpointError(f"{path}: there is no model kind '{card.kind}'.",
+                              f"Known kinds: mini, {', '.join(KINDS)}.")
     return card
 
 
@@ -273,28 +273,28 @@ def load_module(folder: Path, verify: bool = True) -> tuple[ModelCard, nn.Module
     Raises
     ------
     CheckpointError
-        If weights are missing, damaged, not those of the card, or do not fit the architecture.
+        If weights are missing, damaged, do not match the card, or do not fit the architecture.
     """
     card = load_card(folder)
     path = folder / WEIGHTS
     if not path.is_file():
-        raise CheckpointError(f"{folder} has no {WEIGHTS}.", "Copy the model folder again, whole.")
+        raise CheckpointError(f"{folder} has no {WEIGHTS}.", "Copy the complete model folder again.")
     if verify and file_digest(path) != card.digest:
-        raise CheckpointError(f"{path} is not the file that {TOML} was written for: its digest differs.",
-                              "Copy the model folder again, whole.")
+        raise CheckpointError(f"{path} does not match {TOML}: its digest differs.",
+                              "Copy the complete model folder again.")
     module = build_module(card, "meta")
     fill_module(module, cast(load_tensors(path), torch.float32), str(path))
     return card, module.eval().requires_grad_(False)
 
 
 def load_metrics(folder: Path) -> dict[str, Any]:
-    """What was measured of a model; empty where nothing was."""
+    """Metrics of a model; empty if there are none."""
     path = folder / METRICS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def export_model(folder: Path, output: Path, dtype: str = "float16", name: str | None = None) -> ModelCard:
-    """Write a copy of a model folder with its weights stored in another type, and nothing of its run."""
+    """Write a copy of a model folder with its weights in another dtype and without the training state."""
     card = load_card(folder)
     if dtype not in _DTYPES:
         raise CheckpointError(f"Weights cannot be stored as '{dtype}'.", f"Choose one of {', '.join(_DTYPES)}.")
@@ -303,7 +303,7 @@ def export_model(folder: Path, output: Path, dtype: str = "float16", name: str |
 
 
 def load_label_head(folder: Path, statistics: Path | None = None) -> LabelHead:
-    """A label head imported into a model folder, with its vector statistics where it has any.
+    """A label head imported into a model folder, with its vector statistics if it has any.
 
     Raises
     ------
@@ -312,7 +312,7 @@ def load_label_head(folder: Path, statistics: Path | None = None) -> LabelHead:
     """
     card, module = load_module(folder)
     if not isinstance(module, LabelHead):
-        raise CheckpointError(f"{folder} holds a '{card.kind}' model, not a label head.", "Name another folder.")
+        raise CheckpointError(f"{folder} holds a '{card.kind}' model, not a label head.", "Give another folder.")
     if statistics is not None:
         module.use_statistics(statistics)
     return module

@@ -1,6 +1,6 @@
-"""Turning a published checkpoint into a model folder, without executing it.
+"""Convert a published checkpoint to a model folder without executing its pickle.
 
-Which published architecture a table of tensors belongs to: by its keys, never by the file's name.
+The architecture is recognised from the keys and shapes of the tensors, never from the file name.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .folder import LABEL_HEAD, ModelCard, key_differences, new_card, save_model
 from .torch_file import Stub, TorchFile, tensor_table
 
 Shape = tuple[int, ...]
-# two unused modules of an older version of the XP transformer; the only surplus keys allowed
+# two unused modules of an older version of the XP transformer; the only extra keys allowed
 LEGACY: dict[str, Shape] = {"conv1d.weight": (18, 1, 5), "conv1d.bias": (18,), "conv_head.weight": (20, 768),
                             "conv_head.bias": (20,)}
 _LEGACY_PREFIX = {"xp_mt": "", "base_xpmt": "gaia_xp_encoder.backbone."}
 
 
 def recognise(shapes: Mapping[str, Shape]) -> str | None:
-    """Kind of model that these keys point to, or None."""
+    """Kind of model indicated by these keys, or None."""
     if "network.0.weight" in shapes:
         return LABEL_HEAD
     if "gaia_xp_encoder.shared_projection.weight" in shapes:
@@ -57,17 +57,17 @@ def expected_shapes(kind: str) -> dict[str, Shape]:
 
 
 def match(shapes: Mapping[str, Shape], where: str) -> tuple[str, list[str]]:
-    """The kind whose keys and shapes these are exactly, and legacy keys to drop.
+    """The kind that matches these keys and shapes exactly, and legacy keys to drop.
 
     Raises
     ------
     CheckpointError
-        If no kind fits; missing, surplus and misshapen keys are named.
+        If no kind matches; missing keys, unexpected keys and wrong shapes are listed.
     """
     kind = recognise(shapes)
     if kind is None:
         raise CheckpointError(
-            f"{where} holds none of the known models; its first keys are {', '.join(list(shapes)[:4])}.",
+            f"{where} contains none of the known models; its first keys are {', '.join(list(shapes)[:4])}.",
             "Import encoders, aligned models (base, pr, split) or label heads of the published SpecCLIP.")
     prefix = _LEGACY_PREFIX.get(kind)
     dropped = [] if prefix is None else [f"{prefix}{key}" for key, shape in LEGACY.items()
@@ -75,7 +75,7 @@ def match(shapes: Mapping[str, Shape], where: str) -> tuple[str, list[str]]:
     problems = key_differences(expected_shapes(kind), {k: v for k, v in shapes.items() if k not in dropped})
     if problems:
         raise CheckpointError(f"{where} looks like a '{kind}' model but does not fit it: {problems}.",
-                              "The file is of another version, or was cut short; get it again.")
+                              "The file is of another version, or truncated; download it again.")
     return kind, dropped
 
 
@@ -84,30 +84,30 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What `import_checkpoint` did."""
+    """Report of `import_checkpoint`."""
 
     source: str
     """Name of the file."""
     source_digest: str
     """SHA-256 of the file."""
     output: str
-    """Model folder that was written."""
+    """Model folder written."""
     kind: str
-    """Kind it was recognised as."""
+    """Recognised kind."""
     dim: int
-    """Length of the vector that is indexed; 1 for a label head."""
+    """Length of the indexed vector; 1 for a label head."""
     parameters: int
-    """Numbers in the weights, buffers not counted."""
+    """Number of parameters, without buffers."""
     entries: int
-    """Tensors written, buffers included."""
+    """Number of tensors written, including buffers."""
     dropped: list[str]
-    """Unused tensors of an older version, left out."""
+    """Unused tensors of an older version that were dropped."""
     stubbed: list[str]
-    """Classes that the file named and that were neither imported nor run."""
+    """Unknown classes referenced by the file; they were neither imported nor run."""
     temperature: float
     """Factor of the cosines in the contrastive loss."""
     epoch: int | None
-    """Epoch the checkpoint says it is of."""
+    """Epoch stored in the checkpoint."""
     digest: str
     """SHA-256 of the weights written."""
 
@@ -115,7 +115,7 @@ class ImportReport:
 def import_checkpoint(path: str | Path, output: str | Path, name: str | None = None) -> ImportReport:
     """Convert a published checkpoint (`.ckpt`, `.pt`) to a model folder.
 
-    The pickle inside is read by `RestrictedUnpickler`: nothing that it names is imported or run.
+    The pickle inside is read by `RestrictedUnpickler`: nothing that it refers to is imported or run.
     Only tensors of the model are read; optimiser states, usually twice as large, are not.
 
     Parameters
@@ -123,22 +123,22 @@ def import_checkpoint(path: str | Path, output: str | Path, name: str | None = N
     path
         File in torch's zip format.
     output
-        Model folder to write; must not hold a model yet.
+        Model folder to write; must not contain a model yet.
     name
         Name of the model; the folder's name if not given.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged, tries to run something, or holds no known model; if `output` is taken.
+        If the file is damaged, tries to run code, or contains no known model, or `output` exists.
     """
     path, output = Path(path), Path(output)
     if (output / "model.toml").exists():
-        raise CheckpointError(f"{output} already holds a model.", "Name another folder, or remove this one.")
+        raise CheckpointError(f"{output} already contains a model.", "Give another folder, or remove this one.")
     file = TorchFile(path)
     table = tensor_table(file.content)
     if table is None:
-        raise CheckpointError(f"{path.name} holds no table of tensors (state_dict).", "Name a model's checkpoint.")
+        raise CheckpointError(f"{path.name} contains no table of tensors (state_dict).", "Give a model checkpoint.")
     kind, dropped = match({key: ref.shape for key, ref in table.items()}, path.name)
     state = {key: file.tensor(ref) for key, ref in table.items() if key not in dropped}
     _check_numbers(state, path.name)
@@ -168,12 +168,12 @@ def _card(name: str, kind: str, source: str, temperature: float) -> ModelCard:
 def _check_numbers(state: Mapping[str, Tensor], where: str) -> None:
     for key, value in state.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise CheckpointError(f"{where}: '{key}' holds numbers that are not finite.",
-                                  "The file is damaged or its training failed; get it again.")
+            raise CheckpointError(f"{where}: '{key}' contains non-finite numbers.",
+                                  "The file is damaged or its training failed; download it again.")
 
 
 def _temperature(content: Any) -> float:
-    """Hyper-parameter `temperature`; 15.5 where the file does not say."""
+    """Hyper-parameter `temperature`; 15.5 if not in the file."""
     settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
     settings = settings.kept if isinstance(settings, Stub) else settings
     value = settings.get("temperature") if isinstance(settings, Mapping) else None

@@ -1,4 +1,4 @@
-"""Reading tables of named settings strictly: a misspelt name is an error that says what was meant."""
+"""Strict reading of settings tables: a misspelt name is an error with a suggestion."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A hint in words: the nearest of `choices`, or all of them."""
+    """A hint: the closest of `choices`, or all of them."""
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"Did you mean '{close[0]}'?" if close else f"Known here: {', '.join(known)}."
+    return f"Did you mean '{close[0]}'?" if close else f"Known names: {', '.join(known)}."
 
 
 def read_settings(kind: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Make a dataclass of a TOML table.
+    """Create a dataclass from a TOML table.
 
     Parameters
     ----------
     kind
         A dataclass whose fields are numbers, text, booleans, tuples of one type, or dataclasses.
     table
-        The table as read.
+        The parsed table.
     where
-        What to call it in messages, for example ``mini.toml [optimiser]``.
+        Name of the table in messages, for example ``mini.toml [optimiser]``.
 
     Raises
     ------
     CheckpointError
-        If a name is unknown, a value is of the wrong type, or a required name is missing.
+        If a name is unknown, a value has the wrong type, or a required name is missing.
     """
     hints = get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]

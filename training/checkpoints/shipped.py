@@ -1,4 +1,4 @@
-"""Models that come with the package, and model folders by name."""
+"""Models shipped with the package, and lookup of model folders by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .settings import did_you_mean
 
 
 def find_model(name_or_folder: str | Path) -> Path:
-    """Folder of a model: the one given, or that of a shipped model of this name."""
+    """Folder of a model: the given one, or that of a shipped model with this name."""
     folder = Path(name_or_folder)
     if (folder / TOML).is_file():
         return folder
@@ -27,6 +27,6 @@ def find_model(name_or_folder: str | Path) -> Path:
 
 
 def shipped_models() -> list[str]:
-    """Names of the models whose weights come with the package."""
+    """Names of the models shipped with the package."""
     weights = files("specclip_search.training").joinpath("weights")
     return sorted(p.name for p in weights.iterdir() if p.joinpath(TOML).is_file()) if weights.is_dir() else []

@@ -1,10 +1,9 @@
-"""The zip format of torch.save, read by memory map: only tensors that are asked for are touched.
+"""Read the zip format of torch.save by memory map, without running its pickle.
 
-Reading the pickle inside a checkpoint without running any of it.
-
-A pickle is a program: it names functions and calls them. Here every name is looked up in a short
-list of our own harmless stand-ins; a class that is not in it becomes an inert stub that swallows
-whatever it is given, and a call of anything else is refused. No name is ever imported.
+Only requested tensors are read. A pickle is a program that names functions and calls them. Here
+every name is looked up in a short list of harmless stand-ins. A class that is not in it becomes an
+inert stub that accepts any arguments, and a call of anything else is refused. No name is ever
+imported.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from torch import Tensor
 from specclip_search.errors import CheckpointError
 from specclip_search.opening.regular import open_regular
 
-# modules that no checkpoint has a reason to make objects of
+# modules whose objects no checkpoint needs
 _DANGEROUS = frozenset({
     "os", "posix", "nt", "posixpath", "ntpath", "subprocess", "_posixsubprocess", "sys", "builtins", "__builtin__",
     "importlib", "imp", "runpy", "code", "codeop", "shutil", "socket", "_socket", "ctypes", "_ctypes", "pty", "pdb",
@@ -35,7 +34,7 @@ _DANGEROUS = frozenset({
     "urllib", "ftplib", "smtplib", "telnetlib", "xmlrpc", "platform", "commands", "operator", "functools", "site",
     "venv", "ensurepip", "pip", "setuptools", "distutils", "cProfile", "profile", "trace",
 })
-# callables in lower case that ordinary objects are pickled with; nothing of them runs here
+# lower-case callables used to pickle ordinary objects; none of them is run
 _HARMLESS_CALLS = frozenset({
     "torch.device", "torch.dtype", "functools.partial", "_codecs.encode", "datetime.datetime", "datetime.timedelta",
     "datetime.date", "collections.defaultdict", "collections.deque", "collections.Counter", "numpy.dtype",
@@ -55,7 +54,7 @@ _ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyErro
 
 @dataclass(frozen=True)
 class StorageRef:
-    """A run of numbers in the file, not read yet."""
+    """A storage in the file, not read yet."""
 
     key: str
     dtype: str
@@ -64,7 +63,7 @@ class StorageRef:
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A tensor as the pickle describes it: a view of a storage, not read yet."""
+    """A tensor described by the pickle: a view of a storage, not read yet."""
 
     storage: StorageRef
     offset: int
@@ -74,13 +73,13 @@ class TensorRef:
 
 @dataclass(frozen=True)
 class StorageType:
-    """Stands for a class such as torch.FloatStorage."""
+    """Stand-in for a class such as torch.FloatStorage."""
 
     dtype: str
 
 
 class _StubType(type):
-    """Class of stubs: calling one is what a pickle's REDUCE does, and may be refused."""
+    """Metaclass of stubs: REDUCE in a pickle calls a class, which may be refused."""
 
     origin: str
 
@@ -88,18 +87,18 @@ class _StubType(type):
         if not _may_call(cls.origin):
             raise CheckpointError(
                 f"The file tries to call {cls.origin}; a checkpoint holds tensors and plain values only.",
-                "It was not run. Do not use this file; get the checkpoint from its authors again.",
+                "It was not run. Do not use this file; download the checkpoint from its authors again.",
             )
         return _make(cls)
 
 
 class Stub(metaclass=_StubType):
-    """Inert object in place of one whose class is not known here; keeps items, drops all else."""
+    """Inert object for an unknown class; keeps items, drops everything else."""
 
     origin = ""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Stub:
-        """Make an empty stub; arguments are dropped."""
+        """Create an empty stub; arguments are dropped."""
         return _make(cls)
 
     kept: dict[Any, Any]
@@ -123,8 +122,8 @@ class Stub(metaclass=_StubType):
 def _make(cls: Any) -> Stub:
     if _root(cls.origin) in _DANGEROUS and cls.origin not in _HARMLESS_CALLS:
         raise CheckpointError(
-            f"The file tries to make an object of {cls.origin}; a checkpoint has no reason to.",
-            "It was not run. Do not use this file; get the checkpoint from its authors again.",
+            f"The file tries to create an object of {cls.origin}; a checkpoint does not need it.",
+            "It was not run. Do not use this file; download the checkpoint from its authors again.",
         )
     stub: Stub = object.__new__(cls)
     stub.kept = {}
@@ -132,12 +131,12 @@ def _make(cls: Any) -> Stub:
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Reads tensors' descriptions and plain values; runs nothing that the file names.
+    """Reads tensor descriptions and plain values; runs nothing that the file refers to.
 
     Attributes
     ----------
     stubbed
-        Names that the file used and that were replaced by stubs.
+        Names in the file that were replaced by stubs.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -150,7 +149,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         return sorted(self._stubs)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Our stand-in for `module.name`; nothing is imported."""
+        """The stand-in for `module.name`; nothing is imported."""
         origin = f"{module}.{name}"
         if origin in _KNOWN:
             return _KNOWN[origin]
@@ -174,7 +173,7 @@ def read_pickle(file: IO[bytes], where: str) -> tuple[Any, list[str]]:
     Raises
     ------
     CheckpointError
-        If the pickle is damaged, or tries to call what a checkpoint has no reason to call.
+        If the pickle is damaged, or tries to call something a checkpoint does not need.
     """
     unpickler = RestrictedUnpickler(file)
     try:
@@ -228,7 +227,7 @@ def _root(origin: str) -> str:
 
 
 def _may_call(origin: str) -> bool:
-    """Whether a call of this name can be the making of an ordinary object: a class, by its capital letter."""
+    """Whether a call of this name can create an ordinary object: a class, by its capital letter."""
     if origin in _HARMLESS_CALLS:
         return True
     return _root(origin) not in _DANGEROUS and origin.rsplit(".", 1)[-1].lstrip("_")[:1].isupper()
@@ -276,14 +275,14 @@ class TorchFile:
     Attributes
     ----------
     content
-        What was saved, with `TensorRef` for tensors and `Stub` for objects of unknown classes.
+        The saved object, with `TensorRef` for tensors and `Stub` for objects of unknown classes.
     stubbed
         Names of those classes.
 
     Raises
     ------
     CheckpointError
-        If the file is none, is damaged, or tries to run something.
+        If the file is not a checkpoint, is damaged, or tries to run code.
     """
 
     def __init__(self, path: Path) -> None:
@@ -299,28 +298,31 @@ class TorchFile:
                 pickle_info = self._entries[f"{self._prefix}/data.pkl"]
                 if pickle_info.file_size > MAX_PICKLE_BYTES:
                     raise CheckpointError(f"The pickle inside {path.name} is {pickle_info.file_size} bytes long.",
-                                          "No checkpoint of these models needs that; get the file again.")
+                                          "No checkpoint of these models needs that; download the file again.")
                 with archive.open(pickle_info) as file:
                     self.content, self.stubbed = read_pickle(file, path.name)
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        except CheckpointError:
+            raise
+        except Exception as error:  # zipfile raises many kinds on damaged archives, zlib's and struct's among them
             raise CheckpointError(
                 f"{path} is not a checkpoint in torch's zip format ({error}).",
-                "Copy it again; a file of torch older than 1.6, or a plain pickle, must be saved anew by its authors.",
+                "Copy it again; a file of torch older than 1.6, or a plain pickle, must be saved again by its authors.",
             ) from error
 
     def _find_prefix(self) -> str:
         found = [name.removesuffix("/data.pkl") for name in self._entries if name.endswith("/data.pkl")]
         if len(found) != 1:
-            raise CheckpointError(f"{self.path} is a zip file without torch's data.pkl.", "Name a checkpoint file.")
+            raise CheckpointError(f"{self.path} is a zip file without torch's data.pkl.", "Give a checkpoint file.")
         return found[0]
 
     def _check_byte_order(self, archive: zipfile.ZipFile) -> None:
         name = f"{self._prefix}/byteorder"
         if name in self._entries and archive.read(name) != b"little":
-            raise CheckpointError(f"{self.path} was written on a big-endian machine.", "Save it anew on another one.")
+            raise CheckpointError(f"{self.path} was written on a big-endian machine.",
+                                      "Save it again on a little-endian machine.")
 
     def tensor(self, ref: TensorRef) -> Tensor:
-        """One tensor as a view of the file; nothing is read before it is used."""
+        """One tensor as a view of the file; data are read on first use."""
         dtype = getattr(torch, ref.storage.dtype)
         numbers = torch.from_numpy(self._storage_bytes(ref.storage, dtype.itemsize)).view(dtype)
         return numbers.as_strided(ref.shape, ref.stride, ref.offset)

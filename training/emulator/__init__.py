@@ -1,1 +1,1 @@
-"""How the emulator and its corrections were learned, and how like real stars it is."""
+"""Training of the emulator and its corrections, and comparison with real stars."""

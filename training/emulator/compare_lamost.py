@@ -1,11 +1,11 @@
-"""How like real stars the emulated spectra are: against the MILES library, against LAMOST and Gaia XP.
+"""Compare emulated spectra with real stars of MILES, LAMOST and Gaia XP.
 
     python -m specclip_search.training.emulator.compare_lamost --miles miles.npz --lamost FOLDER --picture OUT.png
     python -m specclip_search.training.emulator.compare_lamost --atlas ATLAS --xp-picture OUT.png
 
 MILES stars with known labels are compared at a common resolution, LAMOST spectra (a folder with
-`labels.csv` and the files it names) at the star's velocity. Both sides pass through the published
-preprocessing, so the numbers are in the units that a model sees. Nothing is fitted. Gaia XP stars
+`labels.csv` and the files it lists) at the star's velocity. Both are processed with the published
+preprocessing, so the numbers are in the units of model inputs. Nothing is fitted. Gaia XP stars
 are validation stars of an atlas, see `compare_xp`.
 """
 
@@ -66,7 +66,7 @@ def broadened(wavelength: FloatArray, flux: FloatArray, fwhm_from: FloatArray, f
     Parameters
     ----------
     fwhm_from, fwhm_to
-        (P,) Angstrom, before and after; where the first is the larger nothing is done.
+        (P,) Angstrom, before and after; nothing is done where the first is larger.
     """
     step = wavelength[1] - wavelength[0]
     sigma = np.sqrt(np.maximum(fwhm_to**2 - fwhm_from**2, 0.0)) / FWHM_PER_SIGMA / step
@@ -85,7 +85,7 @@ def compare_miles(emulator: Emulator, path: Path) -> Comparison:
     Raises
     ------
     SimulationError
-        If the file lacks what it must hold.
+        If the file lacks required columns.
     """
     labels, wavelength, flux = miles_stars(emulator, path)
     grid = np.arange(emulator.wavelength[0] + 1.0, wavelength[-1] - 1.0, 0.5)
@@ -99,12 +99,12 @@ def compare_miles(emulator: Emulator, path: Path) -> Comparison:
 def compare_lamost(emulator: Emulator, folder: Path) -> tuple[Comparison, FloatArray]:
     """LAMOST spectra with labels from another fit, and their S/N in g (N,).
 
-    `folder/labels.csv` names `obsid, teff, logg, feh, rv`; the files are `folder/table/<obsid>.fits.gz`.
+    `folder/labels.csv` has `obsid, teff, logg, feh, rv`; the files are `folder/table/<obsid>.fits.gz`.
 
     Raises
     ------
     SimulationError
-        If no star is covered.
+        If the emulator covers no star.
     """
     rows: list[tuple[FloatArray, FloatArray, FloatArray, float]] = []
     with open(folder / "labels.csv", encoding="utf-8", newline="") as handle:
@@ -132,7 +132,7 @@ def compare_lamost(emulator: Emulator, folder: Path) -> tuple[Comparison, FloatA
 def by_bin(
     comparison: Comparison, column: int, edges: tuple[float, ...], left: FloatArray
 ) -> Iterator[dict[str, float | int]]:
-    """Median rms and correlation of the stars between consecutive edges of a label, and of the rms (N,) `left`."""
+    """Median rms and correlation of the stars in bins of a label, and median of the remaining rms (N,) `left`."""
     rms, correlation, value = comparison.rms(), comparison.correlation(), comparison.labels[:, column]
     for low, high in pairwise(edges):
         inside = (value >= low) & (value < high)
@@ -148,7 +148,7 @@ def by_bin(
 
 
 def halves(comparison: Comparison) -> FloatArray:
-    """(N,) rms that is left of each star when a smooth correction learned from the other half is added.
+    """(N,) rms of each star after a smooth correction learned from the other half.
 
     The halves are every second star in order of temperature.
     """
@@ -170,7 +170,7 @@ def report(
     atlas: Path | None = None,
     xp_picture: Path | None = None,
 ) -> dict[str, object]:
-    """The comparisons asked for, as plain values."""
+    """The requested comparisons, as plain values."""
     result: dict[str, object] = {}
     if miles is not None:
         comparison = compare_miles(emulator, miles)

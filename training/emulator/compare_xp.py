@@ -1,7 +1,7 @@
-"""How like real Gaia XP spectra the emulated ones are, star by star at APOGEE's labels.
+"""Compare emulated with real Gaia XP spectra, star by star at APOGEE labels.
 
-Emulated spectra pass XP's line spread and each star's reddening, fitted together with the level as
-`fit_reddening` says; nothing else is fitted. Stars of the acceptance split are never read.
+Emulated spectra are convolved with XP's line spread function and reddened; reddening and level are fitted by
+`fit_reddening`; nothing else is fitted. Stars of the acceptance split are never read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from specclip_search.simulation.spectra.emulator import Emulator
 
 MAX_EBV = 0.5
-"""Stars with more extinction than this [mag of E(B-V)] do not count: its law would be judged, not the models."""
+"""Maximum E(B-V) [mag]; for more reddened stars the extinction curve would be tested, not the models."""
 
 WINDOW = (XP_WAVELENGTH_NM >= 400.0) & (XP_WAVELENGTH_NM <= 990.0)
 FITTED = (XP_WAVELENGTH_NM >= FIRST_NM) & (XP_WAVELENGTH_NM <= LAST_NM)
@@ -62,9 +62,9 @@ class RealXp:
         return np.sqrt(np.mean(np.where(np.isfinite(relative), relative, 0.0) ** 2, axis=1))
 
     def correlation(self, *, corrected: bool = False) -> FloatArray:
-        """(N,) Pearson correlation of what a smooth curve (degree 6 in ln flux) leaves, 400-990 nm.
+        """(N,) Pearson correlation of the residuals from a smooth curve (degree 6 in ln flux), 400-990 nm.
 
-        Of whole spectra it would be close to 1 for any two stars of like colour.
+        For whole spectra it would be close to 1 for any two stars of similar colour.
         """
         floor = FLUX_FLOOR * np.median(self.flux, axis=1, keepdims=True)
         real = np.log(np.maximum(self.flux, floor))
@@ -80,12 +80,12 @@ def _structure(values: FloatArray) -> FloatArray:
 
 
 def read_real_xp(emulator: Emulator, atlas: Atlas, catalogue: str, splits: Collection[int]) -> RealXp:
-    """The labelled real XP stars of these splits that the emulator covers.
+    """The real XP stars of these splits with labels covered by the emulator.
 
     Raises
     ------
     SimulationError
-        If the acceptance stars are asked for, or no star is found.
+        If acceptance stars are requested, or no star is found.
     """
     if ACCEPTANCE_SPLIT in splits:
         raise SimulationError("Nothing is learned from or tuned on acceptance stars; found split 9.", "Use 0 to 8.")
@@ -101,7 +101,7 @@ def read_real_xp(emulator: Emulator, atlas: Atlas, catalogue: str, splits: Colle
         pieces.append((key[rows], wanted[rows], fit_reddening(emulator, wanted[rows], flux), flux, error))
     if not sum(len(piece[0]) for piece in pieces):
         raise SimulationError(
-            f"No real XP star of {atlas.path} in the splits asked for has labels that the emulator covers.",
+            f"No real XP star of {atlas.path} in the requested splits has labels that the emulator covers.",
             "Ingest some with `specclip-search ingest library`.",
         )
     key, labels, ebv, flux, error = (np.concatenate(column) for column in zip(*pieces, strict=True))
@@ -110,10 +110,10 @@ def read_real_xp(emulator: Emulator, atlas: Atlas, catalogue: str, splits: Colle
 
 
 def moved_rms(stars: RealXp, low: float, high: float) -> dict[str, float | int]:
-    """Median rms of real stars predicted from others of like teff (3 %) and logg (0.25), richer by low to high dex.
+    """Median rms of real stars predicted from others of similar teff and logg, more metal-rich by low to high dex.
 
     The prediction is the other star's real spectrum times the ratio of emulated ones, its reddening
-    exchanged for the star's own: what `moved_xp` rests on, with and without the correction.
+    replaced by that of the star, as in `moved_xp`, with and without the correction.
     """
     teff, logg, feh = np.log(stars.labels[:, 0]), stars.labels[:, 1], stars.labels[:, 2]
     pairs: list[tuple[int, int]] = []

@@ -60,7 +60,7 @@ def read_grid(path: Path) -> ModelGrid:
     Raises
     ------
     SimulationError
-        If the file is missing, is no such grid, or holds what is not finite and positive.
+        If the file is missing, is not such a grid, or has values that are not finite and positive.
     """
     if not path.is_file():
         raise SimulationError(
@@ -72,7 +72,7 @@ def read_grid(path: Path) -> ModelGrid:
         if missing:
             raise SimulationError(
                 f"{path} is not a grid of model spectra: it lacks {', '.join(missing)}.",
-                "The arrays that a grid must hold are listed in docs/emulator.md.",
+                "The required arrays are listed in docs/emulator.md.",
             )
         names = [str(name) for name in archive["label_names"]]
         labels = archive["labels"].astype(np.float64)
@@ -92,6 +92,6 @@ def read_grid(path: Path) -> ModelGrid:
         if not (np.isfinite(values).all() and (values > 0).all()):
             raise SimulationError(
                 f"{path}: every value of '{name}' must be finite and positive; some are not.",
-                "Fetch the file again: it is damaged.",
+                "The file is damaged; download it again.",
             )
     return grid

@@ -1,9 +1,9 @@
-"""Learn how deep lines of real stars are against the models', from a library of labelled real stars.
+"""Learn the depths of lines in real stars relative to models, from a library of labelled real stars.
 
     python -m specclip_search.training.emulator.line_depths miles.npz --output data/line_depths.json
 
-Prints the error before and after, for the stars learned from and, learned from every second star
-alone, for the others.
+Prints the error before and after, for the training stars and, with training on every second star
+only, for the others.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .miles import miles_stars, resampled
 
 STEP = -0.1
 ERROR_FLOOR = 0.01
-# strength of the pull to no change, and of smoothness along wavelength, in units of the mean curvature of the fit
+# strength of the priors to no change and to smoothness in wavelength, relative to the mean curvature of the fit
 RIDGE, SMOOTH = 1e-3, 1e-2
 
 
 @dataclass(frozen=True)
 class Stars:
-    """Real stars (N): their model inputs, the models' at their labels, and what changing a knot's depth does."""
+    """Real stars (N): model inputs, those emulated at their labels, and derivatives by the depths at the knots."""
 
     labels: FloatArray
     real: FloatArray
@@ -43,7 +43,7 @@ class Stars:
 
 
 def read_stars(emulator: Emulator, path: Path) -> Stars:
-    """The library's stars that the emulator covers."""
+    """Stars of the library covered by the emulator."""
     labels, wavelength, flux = miles_stars(emulator, path)
     grid = np.arange(emulator.wavelength[0] + 1.0, wavelength[-1] - 1.0, 0.5)
     target = np.maximum(MILES_FWHM_A, grid / RESOLUTION)
@@ -61,7 +61,7 @@ def read_stars(emulator: Emulator, path: Path) -> Stars:
 
 
 def learn(stars: Stars, rows: np.ndarray) -> LineDepths:
-    """Least squares over pixels and stars, poorly reproduced stars counting less; smooth and small where it can be."""
+    """Regularised least squares over pixels and stars, with poorly reproduced stars down-weighted."""
     count = len(KNOTS_A) * TERMS
     terms, residual = label_terms(stars.labels), stars.real - stars.model
     weight = 1.0 / np.maximum((residual**2).mean(axis=1), ERROR_FLOOR**2)
@@ -77,7 +77,7 @@ def learn(stars: Stars, rows: np.ndarray) -> LineDepths:
 
 
 def errors(stars: Stars, rows: np.ndarray, depths: LineDepths | None) -> FloatArray:
-    """(rows,) rms of normalised flux; with `depths`, to first order in its change."""
+    """(rows,) rms of normalised flux; with `depths`, to first order in their change."""
     model = stars.model[rows]
     if depths is not None:
         change = label_terms(stars.labels[rows]) @ depths.coefficients.T
@@ -86,11 +86,11 @@ def errors(stars: Stars, rows: np.ndarray, depths: LineDepths | None) -> FloatAr
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Learn, tell and write."""
+    """Learn, report and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", type=Path, help="miles.npz: wave_air, flux, teff, logg, feh")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0, help="of the halves")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the halves")
     options = parser.parse_args(arguments)
     stars = read_stars(Emulator.load(), options.library)
     everyone = np.arange(len(stars.labels))

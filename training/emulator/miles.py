@@ -1,4 +1,4 @@
-"""Stars of the MILES library that the emulator covers."""
+"""Stars of the MILES library covered by the emulator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("wave_air", "flux", "teff", "logg", "feh")
 
 
 def usual_alpha(feh: FloatArray) -> FloatArray:
-    """[alpha/Fe] of a star of which only [Fe/H] is known: 0.33 below -1, falling to 0 at solar."""
+    """Typical [alpha/Fe] of a star with known [Fe/H] only: 0.33 below -1, falling to 0 at solar."""
     return np.clip(-0.33 * feh, 0.0, 0.33)
 
 
@@ -34,7 +34,7 @@ def miles_stars(emulator: Emulator, path: Path) -> tuple[FloatArray, FloatArray,
     Raises
     ------
     SimulationError
-        If the file lacks what it must hold.
+        If the file lacks required columns.
     """
     with np.load(path, allow_pickle=False) as archive:
         missing = set(COLUMNS) - set(archive.files)

@@ -1,7 +1,7 @@
-"""How LAMOST's noise depends on wavelength and flux, measured from real spectra.
+"""Measure the dependence of LAMOST noise on wavelength and flux from real spectra.
 
 The variance of each spectrum is split into a part that grows with the star's flux and one that
-does not (sky and read-out): V = a p(w) F + b s(w), p and s common to all spectra, a and b of each
+does not (sky and read-out): V = a p(w) F + b s(w), with p and s common to all spectra and a and b per
 spectrum, by multiplicative updates with outliers weighted down. Run it as
 
     python -m specclip_search.training.emulator.noise FOLDER --output lamost_noise.npz

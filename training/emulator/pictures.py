@@ -1,12 +1,12 @@
-"""Pictures of emulated spectra over real ones.
+"""Plots of emulated spectra over real ones.
 
-A picture of six simulated spectra over real ones of like labels: three LAMOST, three Gaia XP.
+The command line plots six simulated spectra over real ones of similar labels: three LAMOST, three Gaia XP.
 
     python -m specclip_search.training.emulator.pictures --lamost FOLDER --atlas ATLAS --output OUT.png
 
 LAMOST: real spectra with labels from another fit (see `compare_real.compare_lamost`), and spectra
-simulated at these labels, velocity and S/N by the whole instrument. Gaia XP: real validation stars,
-the corrected emulator at their labels, and another real star moved to them, the survey's own way.
+simulated at these labels, velocity and S/N with the full instrument model. Gaia XP: real validation stars,
+the corrected emulator at their labels, and another real star moved to these labels as in simulated surveys.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ REAL, MADE, CORRECTED = "0.35", "C3", "C0"
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw without a screen and without LaTeX."""
+    """Plot without a display and without LaTeX."""
     try:
         import matplotlib
     except ImportError as error:
         raise MissingExtra("matplotlib", "plots", "A picture") from error
     matplotlib.use("Agg")
-    # GaiaXPy, where it was imported, has switched every picture of the process to LaTeX
+    # importing GaiaXPy switches all plots of the process to LaTeX
     with matplotlib.rc_context({"text.usetex": False}):
         yield
 
 
 def kinds(teff: np.ndarray, feh: np.ndarray) -> tuple[tuple[str, np.ndarray], ...]:
-    """Six kinds of stars, and which stars are of each."""
+    """Six kinds of stars, with masks."""
     return (
         ("A star", (teff > 8000) & (feh > -0.6)), ("F star", (teff > 6200) & (teff < 7000) & (feh > -0.6)),
         ("solar-like", (teff > 5500) & (teff < 6000) & (feh > -0.3)), ("K giant", (teff < 4700) & (feh > -0.6)),
@@ -69,12 +69,12 @@ def kinds(teff: np.ndarray, feh: np.ndarray) -> tuple[tuple[str, np.ndarray], ..
 
 
 def middle_star(rms: np.ndarray, members: np.ndarray) -> int:
-    """The member whose rms is the median one."""
+    """The member with the median rms."""
     return int(members[np.argsort(rms[members], kind="stable")[len(members) // 2]])
 
 
 def draw_miles(comparison: Comparison, path: Path) -> None:
-    """Picture of six typical stars (the median rms of their kind) and of rms against teff and feh."""
+    """Plot of six typical stars (median rms of their kind) and of rms against teff and feh."""
     with drawing():
         _draw_miles(comparison, path)
 
@@ -163,7 +163,7 @@ XP_KINDS = ("solar-like", "K giant", "poor giant")
 
 @dataclass(frozen=True, slots=True)
 class LrsTwin:
-    """A real LAMOST spectrum and its simulated twin, (1462,) each, as prepared for a model."""
+    """A real LAMOST spectrum and its simulated counterpart, (1462,) each, as prepared for a model."""
 
     title: str
     real: FloatArray
@@ -171,7 +171,7 @@ class LrsTwin:
 
 
 def lrs_twins(emulator: Emulator, folder: Path, count: int = 3, seed: int = 0) -> list[LrsTwin]:
-    """The best real LAMOST spectra of `count` groups in temperature, and what the instrument makes of their labels."""
+    """The best real LAMOST spectra of `count` groups in temperature, and spectra simulated from their labels."""
     with open(folder / "labels.csv", encoding="utf-8", newline="") as handle:
         rows = [{name: float(value) for name, value in row.items() if name != "obsid"} | {"obsid": int(row["obsid"])}
                 for row in csv.DictReader(handle)]  # fmt: skip
@@ -201,7 +201,7 @@ def _lrs_twin(emulator: Emulator, real: Spectrum, labels: FloatArray, rv: float,
 
 
 def nearest_other(stars: RealXp, star: int) -> int:
-    """The star most like this one in labels, at most as reddened as 0.3 mag more or less."""
+    """The star with the most similar labels and E(B-V) within 0.3 mag."""
     steps = np.array([0.02, 0.1, 0.1, 0.1])
     scaled = np.column_stack([np.log(stars.labels[:, 0]), stars.labels[:, 1:4]]) / steps
     distance = np.abs(scaled - scaled[star]).sum(axis=1) + np.where(np.abs(stars.ebv - stars.ebv[star]) > 0.3, 1e3, 0.0)
@@ -210,7 +210,7 @@ def nearest_other(stars: RealXp, star: int) -> int:
 
 
 def xp_twins(emulator: Emulator, stars: RealXp, star: int) -> tuple[FloatArray, FloatArray]:
-    """(343,) the emulated spectrum and another star's, moved and reddened alike; at the real one's level."""
+    """(343,) the emulated spectrum and another star's, both moved and reddened, scaled to the real one."""
     other = nearest_other(stars, star)
     emulated = stars.model[star] * xp_correction(stars.labels[[star]])[0]
     moved = moved_xp(emulator, stars.flux[[other]], stars.labels[[other]], stars.labels[[star]])[0]
@@ -220,7 +220,7 @@ def xp_twins(emulator: Emulator, stars: RealXp, star: int) -> tuple[FloatArray, 
 
 
 def draw_over_real(emulator: Emulator, folder: Path, stars: RealXp, path: Path) -> None:
-    """Write the picture."""
+    """Write the plot."""
     with drawing():
         _draw(emulator, lrs_twins(emulator, folder), stars, path)
 

@@ -1,10 +1,11 @@
-"""Train the emulator: ``python -m specclip_search.training.emulator.train GRID.npz --output emulator.npz``.
+"""Train the emulator on a grid of model spectra.
+
+    python -m specclip_search.training.emulator.train GRID.npz --output emulator.npz
 
 Principal components of the normalised flux, and of ln flux (10 A bins and continuum together), each
-predicted from the labels by fully connected networks. 15 % of the grid, drawn by the seed, is kept
-apart: no weight, component or setting is fitted to it. Runs on a CPU in minutes.
-
-Errors of an emulator on grid stars that it was not fitted to.
+predicted from the labels by fully connected networks. 15 % of the grid, chosen by the seed, is held
+out: no weight, component or setting is fitted to it. Runs on a CPU in minutes.
+The errors of the emulator are measured on these held-out stars.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def star_errors(emulator: Emulator, grid: ModelGrid, rows: np.ndarray) -> dict[s
 
 
 def populations(labels: FloatArray) -> dict[str, np.ndarray]:
-    """Masks (N,) of the populations that errors are told apart for; they may overlap."""
+    """Masks (N,) of the populations that errors are reported for; they may overlap."""
     teff, logg, feh, _, c_fe = labels.T
     cool = teff < 8000.0
     return {
@@ -96,7 +97,7 @@ def summary(errors: dict[str, FloatArray], labels: FloatArray) -> dict[str, dict
 
 
 def residual_curves(values: FloatArray, classes: np.ndarray) -> FloatArray:
-    """Rms residual by wavelength of each class, (len(ERROR_CLASSES), P); an empty class takes that of all."""
+    """Rms residual by wavelength of each class, (len(ERROR_CLASSES), P); an empty class gets that of all."""
     overall = np.sqrt((values**2).mean(axis=0))
     curves = [np.sqrt((values[classes == i] ** 2).mean(axis=0)) if (classes == i).any() else overall
               for i in range(len(ERROR_CLASSES))]  # fmt: skip
@@ -112,7 +113,7 @@ def measure_errors(
 ) -> dict[str, np.ndarray]:
     """`arrays` with the held-out error curves and the metrics added.
 
-    Held-out stars outside the emulator's coverage are counted and left out, as in use.
+    Held-out stars outside the emulator's coverage are counted and left out.
     """
     labels = grid.labels[held]
     rows = held[emulator.covers(labels)]
@@ -138,7 +139,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the weights are made; saved beside them."""
+    """Training settings, saved with the weights."""
 
     seed: int = 0
     heldout_fraction: float = 0.15
@@ -155,7 +156,7 @@ class Settings:
 
 
 def split(n: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted row numbers of the training and of the held-out stars."""
+    """Sorted rows of the training and of the held-out stars."""
     order = np.random.default_rng(settings.seed).permutation(n)
     n_held = round(n * settings.heldout_fraction)
     return np.sort(order[n_held:]), np.sort(order[:n_held])
@@ -169,7 +170,7 @@ def components(spectra: FloatArray, k: int) -> tuple[FloatArray, FloatArray, Flo
 
 
 def network(n_in: int, n_out: int, settings: Settings) -> torch.nn.Sequential:
-    """Fully connected layers with SiLU between."""
+    """Fully connected layers with SiLU activations."""
     from torch import nn
 
     sizes = [n_in] + [settings.width] * settings.hidden_layers
@@ -182,7 +183,7 @@ def network(n_in: int, n_out: int, settings: Settings) -> torch.nn.Sequential:
 def fit_member(
     inputs: FloatArray, targets: FloatArray, weight: FloatArray, seed: int, settings: Settings
 ) -> list[tuple[FloatArray, FloatArray]]:
-    """Train one network on standardised coefficients; the loss is the mean weighted rms of a star."""
+    """Train one network on standardised coefficients; the loss is the mean over stars of the weighted rms."""
     import torch
 
     torch.manual_seed(seed)
@@ -224,7 +225,7 @@ def train(grid: ModelGrid, settings: Settings) -> dict[str, np.ndarray]:
     """All arrays of the weights file, with the errors measured on the held-out stars."""
     fitted, held = split(len(grid.labels), settings)
     raw = features(grid.labels[fitted])
-    # rounded here as they are stored, so that training and use see the same inputs
+    # rounded as stored, so that training and inference use the same inputs
     mean, scale = raw.mean(axis=0).astype(np.float32), raw.std(axis=0).astype(np.float32)
     inputs = (raw - mean) / scale
     level = np.log(STEFAN_BOLTZMANN) + 4.0 * np.log(grid.labels[fitted, :1])

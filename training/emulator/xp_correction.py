@@ -1,9 +1,9 @@
-"""Learn the smooth correction of emulated Gaia XP spectra from what real ones systematically show.
+"""Learn the smooth correction of emulated Gaia XP spectra from systematic differences to real ones.
 
     python -m specclip_search.training.emulator.xp_correction --atlas ATLAS --output xp_correction.npz
 
-It is learned from training stars with APOGEE labels and E(B-V) below 0.5 alone; `compare_xp` measures
-what it does for validation stars. It moves spectra from labels to labels, see `moved_xp`.
+It is learned only from training stars with APOGEE labels and E(B-V) below 0.5; `compare_xp` measures
+its effect on validation stars. It is used to move spectra between labels, see `moved_xp`.
 """
 
 from __future__ import annotations

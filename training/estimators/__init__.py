@@ -1,1 +1,1 @@
-"""Labels from vectors."""
+"""Estimation of labels from vectors."""

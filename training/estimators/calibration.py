@@ -14,24 +14,24 @@ from .network import Mixture
 SNR_EDGES = {LRS: (10.0, 20.0, 40.0, 80.0), XP: (50.0, 100.0, 200.0)}
 """Bins of S/N: below the first, between each two, above the last."""
 KNOTS = 7
-"""Points over the range of predicted values between which an offset is interpolated."""
+"""Number of knots over the range of predicted values between which an offset is interpolated."""
 MIN_STARS = 100
-"""Validation stars an offset, or a row of the table of coverage, is made from at least."""
+"""Minimum number of validation stars for an offset or a row of the coverage table."""
 SHRINK_STARS = 30
-"""A bin's own number, from this many stars, counts half."""
+"""Number of stars at which the value of a bin and the prior have equal weight."""
 MAX_FACTOR, MIN_FACTOR = 3.0, 0.5
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What validation stars say about the posteriors of one instrument, in standardised units.
+    """Calibration of the posteriors of one instrument from validation stars, in standardised units.
 
     Attributes
     ----------
     edges
         Edges of the S/N bins.
     factors
-        (bins + 1, labels) by which posteriors are widened; the last row is for unknown S/N.
+        (bins + 1, labels) factors by which posteriors are widened; the last row is for unknown S/N.
     knots, offsets
         (labels, KNOTS): predicted minus true value at predicted values.
     """
@@ -46,7 +46,7 @@ class Calibration:
         return self.factors[self.bin_of(snr, count)]
 
     def bin_of(self, snr: np.ndarray | None, count: int) -> np.ndarray:
-        """(N,) number of the S/N bin; the last one where unknown."""
+        """(N,) index of the S/N bin; the last one if unknown."""
         unknown = len(self.edges) + 1
         if snr is None:
             return np.full(count, unknown)
@@ -94,7 +94,7 @@ def _offsets(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
     """Knots over the predicted values and the median offset about each."""
     if len(predicted) < MIN_STARS:
         return np.linspace(-1, 1, KNOTS), np.zeros(KNOTS)
-    # even in value, not in number: the many stars of the disc must not decide for the few of the halo
+    # equally spaced in value, not in number, so that the many disc stars do not dominate the few halo stars
     low, high = np.quantile(predicted, [0.005, 0.995])
     edges = np.linspace(low, high, KNOTS + 1)
     which = np.clip(np.searchsorted(edges, predicted) - 1, 0, KNOTS - 1)
@@ -116,14 +116,14 @@ def _factor(pull: np.ndarray, otherwise: float) -> float:
 
 def coverage(below: np.ndarray, bins: np.ndarray, names: tuple[str, ...],
              edges: tuple[float, ...]) -> list[dict[str, Any]]:
-    """Share of true values in the central 68.3 and 95.4 % of posteriors, a row a label and S/N bin.
+    """Fraction of true values in the central 68.3 and 95.4 % of posteriors, one row per label and S/N bin.
 
     Parameters
     ----------
     below
-        (N, labels) posterior probability below the true value; NaN where that is unknown.
+        (N, labels) posterior probability below the true value; NaN if unknown.
     bins
-        (N,) number of the S/N bin.
+        (N,) index of the S/N bin.
     """
     low, high = [0.0, *edges], [*edges, None]
     inside = np.abs(below - 0.5)

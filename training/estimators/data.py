@@ -1,8 +1,8 @@
-"""What estimators learn from: an atlas's vectors, with the labels of its catalogues."""
+"""Training data of estimators: an atlas's vectors with labels from its catalogues."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.constants import C_KM_S
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS
 
 from ..networks.label_scale import CARBON_MAX_FEH, LABELS, MEASURED
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 MAX_ERROR = {"teff": 0.05, "logg": 0.3, "feh": 0.15, "alpha_fe": 0.15}
-"""A catalogue's label with a larger error teaches nothing (Teff: as a fraction of it; dex)."""
+"""Maximum error of a catalogue label used for training (Teff: relative; others: dex)."""
 _OTHER_NAMES = {"alpha_fe": ("alpha_fe", "alpha_m"), "c_fe": ("c_fe", "c_m")}
 BATCH_ROWS = 1024
-Progress = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LabelledVectors:
     Attributes
     ----------
     vectors
-        (N, dim) float32, rounded to float16 as an atlas keeps them.
+        (N, dim) float32, rounded to float16 as in an atlas.
     labels
         (N, labels) in the labels' units, NaN where unknown; the order of `MEASURED`.
     snr
@@ -45,7 +45,7 @@ class LabelledVectors:
     source_id
         (N,) int64.
     simulated
-        (N,) bool: the star is a made one. A real star's simulated LRS is not marked.
+        (N,) bool: the star is simulated. Simulated LRS spectra of real stars are not marked.
     """
 
     vectors: np.ndarray
@@ -56,7 +56,7 @@ class LabelledVectors:
 
     @property
     def validation(self) -> np.ndarray:
-        """(N,) bool: stars that calibrate and judge."""
+        """(N,) bool: validation stars, for calibration and evaluation."""
         return split_of(self.source_id) == VALIDATION_SPLIT
 
 
@@ -74,14 +74,14 @@ class _Catalogue:
 
 
 def read_label_catalogue(atlas: Atlas, name: str) -> _Catalogue:
-    """Labels of a catalogue, one row a star (the first of several); those with too large errors as NaN."""
+    """Labels of a catalogue, one row per star (the first of several); NaN if the error is too large."""
     stage = atlas.catalog(name)
     if not stage.exists:
         raise stage.missing()
     table = stage.read()
     if "source_id" not in table.column_names or "teff" not in table.column_names:
         raise QueryError(f"Catalogue '{name}' has no columns source_id and teff.",
-                         "Name a catalogue of stellar labels.")
+                         "Give a catalogue of stellar labels.")
     ids = table.column("source_id").combine_chunks().fill_null(-1).to_numpy().astype(np.int64)
     values = np.full((len(ids), len(LABELS) - 1), np.nan)
     for i, label in enumerate(LABELS[:-1]):
@@ -98,19 +98,19 @@ def read_label_catalogue(atlas: Atlas, name: str) -> _Catalogue:
 def known_labels(
     known: Sequence[_Catalogue], ids: np.ndarray, redshift: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of stars from the first catalogue that knows each, and the spectra's own velocities.
+    """Labels of stars from the first catalogue that has each, and velocities of the spectra.
 
     Parameters
     ----------
     ids
         (N,) int64 source_id, negative where unknown.
     redshift
-        (N,) of the spectra; None for an instrument that shows none.
+        (N,) redshifts of the spectra; None for an instrument without velocities.
 
     Returns
     -------
     labels, made
-        (N, 6) float64 in the order of `LABELS`, NaN where unknown, and (N,) whether the star is a made one.
+        (N, 6) float64 in the order of `LABELS`, NaN where unknown, and (N,) whether the star is simulated.
     """
     labels, made = np.full((len(ids), len(LABELS)), np.nan), np.zeros(len(ids), bool)
     named = np.zeros(len(ids), bool)
@@ -119,7 +119,7 @@ def known_labels(
         labels[found & ~named, :-1] = values[found & ~named]
         made |= found & ~named & catalogue.made
         named |= found
-    # real stars have no [C/Fe] of their own, and made ones scatter about zero where it cannot be seen
+    # real stars have no [C/Fe] label, and that of simulated ones scatters about zero where it is not measurable
     labels[~(labels[:, LABELS.index("feh")] < CARBON_MAX_FEH), LABELS.index("c_fe")] = np.nan
     if redshift is not None:
         labels[:, LABELS.index("rv")] = redshift * C_KM_S
@@ -132,9 +132,9 @@ def _floats(table: pa.Table, column: str) -> np.ndarray:
 
 def labelled_vectors(atlas: Atlas, model: Model, modality: str, catalogues: tuple[str, ...],
                      progress: Progress | None = None) -> LabelledVectors:
-    """Vectors and labels of every labelled star of an instrument but acceptance stars.
+    """Vectors and labels of every labelled star of an instrument except acceptance stars.
 
-    Vectors that the atlas holds of these very weights are read, others are made.
+    Vectors from the same weights are read from the atlas, others are computed.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Labels of stars from a model's shared vectors: value, error, quality flag and distance from the training stars.
+"""Estimate labels of stars from a model's shared vectors: value, error, flag and distance from the training stars.
 
-Where estimators lie: `estimators.safetensors` and `estimators.json` beside a model's weights.
+Estimators are stored as `estimators.safetensors` and `estimators.json` next to a model's weights.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 DISTANCE_AXES = 32
-"""Leading principal axes that `distance` is measured along; later ones are mostly noise."""
+"""Number of leading principal axes used for `distance`; later ones are mostly noise."""
 FEH_LIMITS = {"feh_p_below_m2": -2.0, "feh_p_below_m3": -3.0}
-"""Columns of kept estimates that hold the probability of lying below a metallicity."""
+"""Columns of stored estimates with the probability of being below a metallicity."""
 _WIDE_LABELS = ("teff", "logg", "feh")
 
 
@@ -60,7 +60,7 @@ class InstrumentEstimator:
     labels
         Names of the labels, in the order of the arrays below.
     module
-        Unit vectors to mixtures.
+        Network from unit vectors to mixtures.
     calibration
         See `Calibration`.
     mean, std
@@ -68,9 +68,9 @@ class InstrumentEstimator:
     low, high
         (labels,) 0.1 and 99.9 % quantiles of the training stars, in the labels' units.
     far
-        `distance` that 99.5 % of the training stars lie below.
+        99.5 % quantile of `distance` of the training stars.
     lowest_snr
-        S/N that 99.5 % of the training stars lie above.
+        0.5 % quantile of the S/N of the training stars.
     """
 
     labels: tuple[str, ...]
@@ -84,12 +84,12 @@ class InstrumentEstimator:
     lowest_snr: float
 
     def raw(self, vectors: np.ndarray) -> tuple[np.ndarray, Mixture]:
-        """`distance` (N,) and the mixtures as the networks give them, in standardised units."""
+        """`distance` (N,) and the uncalibrated mixtures, in standardised units."""
         x, mixture = self.module.run(vectors)
         return distance_of(x), mixture
 
     def posterior(self, modality: str, vectors: np.ndarray, snr: np.ndarray | None) -> tuple[np.ndarray, Mixture]:
-        """`distance` and calibrated mixtures in standardised units, the error floor included."""
+        """`distance` and calibrated mixtures in standardised units, including the error floor."""
         distance, mixture = self.raw(vectors)
         mean = mixture.mean
         floors = [floor_on_scale(modality, n, from_scale(n, self.mean[i] + self.std[i] * mean[:, i])) / self.std[i]
@@ -124,13 +124,13 @@ class Estimators:
     Attributes
     ----------
     model_digest
-        Digest of the weights whose vectors they take.
+        Digest of the model weights whose vectors they use.
     digest
         Digest of the estimators themselves.
     instruments
         One `InstrumentEstimator` a modality.
     metrics
-        What was measured on validation stars, coverage among it.
+        Metrics on validation stars, including coverage.
     """
 
     model_digest: str
@@ -140,7 +140,7 @@ class Estimators:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Instruments whose vectors are taken."""
+        """Supported instruments."""
         return tuple(self.instruments)
 
     def estimate(self, modality: str, vectors: np.ndarray, snr: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -153,7 +153,7 @@ class Estimators:
         vectors
             (N, dim) shared vectors of unit length.
         snr
-            (N,) signal to noise a pixel (LRS: g band; XP: median), NaN where unknown. Errors depend on it.
+            (N,) signal to noise per pixel (LRS: g band; XP: median), NaN if unknown. Errors depend on it.
 
         Returns
         -------
@@ -173,7 +173,7 @@ class Estimators:
         return self._described(chosen, distance, mixture, snr)
 
     def estimate_all(self, modality: str, vectors: np.ndarray, snr: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """As `estimate`, and the probabilities of `FEH_LIMITS`, at the cost of one pass."""
+        """As `estimate`, with the probabilities of `FEH_LIMITS`, in one pass."""
         chosen, vectors, snr = self._checked(modality, vectors, snr)
         distance, mixture = chosen.posterior(modality, vectors, snr)
         result = self._described(chosen, distance, mixture, snr)
@@ -184,10 +184,10 @@ class Estimators:
 
     def probability_below(self, modality: str, vectors: np.ndarray, label: str, value: float,
                           snr: np.ndarray | None = None) -> np.ndarray:
-        """(N,) posterior probability that `label` lies below `value`; arguments as for `estimate`."""
+        """(N,) posterior probability that `label` is below `value`; arguments as for `estimate`."""
         chosen, vectors, snr = self._checked(modality, vectors, snr)
         if label not in chosen.labels:
-            raise QueryError(f"No estimator tells '{label}' from {modality} spectra.",
+            raise QueryError(f"No estimator gives '{label}' from {modality} spectra.",
                              did_you_mean(label, chosen.labels))
         place = chosen.labels.index(label)
         limit = (to_scale(label, value) - chosen.mean[place]) / chosen.std[place]
@@ -222,7 +222,7 @@ class Estimators:
         if snr is not None:
             snr = np.asarray(snr, np.float64)
             if snr.shape != (len(vectors),):
-                raise QueryError(f"snr must have shape ({len(vectors)},), one a vector; found {snr.shape}.",
+                raise QueryError(f"snr must have shape ({len(vectors)},), one per vector; found {snr.shape}.",
                                  "Use NaN where the signal to noise is unknown.")
         return chosen, vectors, snr
 
@@ -233,10 +233,10 @@ def distance_of(coordinates: np.ndarray) -> np.ndarray:
 
 
 def load_estimators(model: Model) -> Estimators | None:
-    """The estimators that belong to a model; None where it has none.
+    """The estimators of a model; None if it has none.
 
-    They lie beside its weights. A copy of a shipped model, in an atlas for example, that was made
-    without them has the shipped ones, if its weights are the same.
+    They are stored next to its weights. A copy of a shipped model, for example in an atlas, that was made
+    without them uses the shipped ones if its weights are the same.
 
     Raises
     ------
@@ -256,7 +256,7 @@ _AGAIN = "Train them: specclip-search train estimators --atlas ATLAS --model NAM
 
 def save_estimators(folder: Path, model_digest: str, instruments: dict[str, InstrumentEstimator],
                     metrics: dict[str, Any]) -> Estimators:
-    """Write estimators beside the weights of a model: tensors as float16, then the card that vouches for them."""
+    """Write estimators next to the weights of a model: tensors as float16, then the card with their digest."""
     card_path = folder / CARD
     card_path.unlink(missing_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -281,10 +281,10 @@ def _card_of(one: InstrumentEstimator) -> dict[str, Any]:
 
 
 def find_estimators(model: Model) -> Path | None:
-    """Folder of the estimators of a model: its own, or that of a shipped model if these fit its weights.
+    """Folder of the estimators of a model: its own, or that of a shipped model with the same weights.
 
-    A copy of a shipped model may have been made before its estimators were. Where nothing fits, its own
-    folder is named if there are any, so that reading says what they belong to; else None.
+    A copy of a shipped model may be older than its estimators. If nothing matches, its own
+    folder is returned if it has estimators, so that loading reports the mismatch; else None.
     """
     from ..checkpoints.shipped import find_model, shipped_models
 
@@ -296,7 +296,7 @@ def find_estimators(model: Model) -> Path | None:
 
 
 def _belongs_to(card: Path) -> str | None:
-    """Digest of the weights a card names; None where it cannot be read."""
+    """Digest of the weights given in a card; None if it cannot be read."""
     try:
         return json.loads(card.read_text(encoding="utf-8")).get("model_digest")
     except (OSError, ValueError, AttributeError):
@@ -309,7 +309,7 @@ def read_estimators(folder: Path, model_digest: str) -> Estimators:
     Raises
     ------
     CheckpointError
-        If a file is missing or damaged, or they belong to other weights than `model_digest`.
+        If a file is missing or damaged, or the estimators belong to other weights than `model_digest`.
     """
     path = folder / CARD
     found = _read(folder, path.stat().st_mtime_ns if path.is_file() else 0)
@@ -321,7 +321,7 @@ def read_estimators(folder: Path, model_digest: str) -> Estimators:
 
 @lru_cache(maxsize=4)
 def _read(folder: Path, changed_ns: int) -> Estimators:
-    """`changed_ns` is there so that a file made anew is read anew."""
+    """`changed_ns` invalidates the cache when the file is rewritten."""
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -339,8 +339,8 @@ def _read(folder: Path, changed_ns: int) -> Estimators:
 def _tensors(folder: Path, digest: str) -> dict[str, Tensor]:
     path = folder / TENSORS
     if not path.is_file() or file_digest(path) != digest:
-        raise CheckpointError(f"{path} is missing or not the file that {CARD} was written for.",
-                              f"Copy the model folder again, whole. {_AGAIN}")
+        raise CheckpointError(f"{path} is missing or does not match {CARD}.",
+                              f"Copy the complete model folder again. {_AGAIN}")
     return load_tensors(path)
 
 

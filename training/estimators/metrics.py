@@ -1,4 +1,4 @@
-"""How well estimators do on validation stars: robust sigma, bias, coverage."""
+"""Metrics of estimators on validation stars: robust sigma, bias, coverage."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def robust_sigma(residual: np.ndarray) -> float:
 
 
 def measured(modality: str, one: InstrumentEstimator, data: LabelledVectors) -> dict[str, Any]:
-    """Figures on the validation stars: of real ones for XP (made ones apart), of all for LRS.
+    """Metrics on the validation stars: real ones for XP (simulated ones separately), all for LRS.
 
-    Coverage is measured on each half of the validation stars with the calibration of the other half;
-    the error floor for real spectra is left out of it.
+    Coverage is measured on each half of the validation stars with the calibration from the other half;
+    without the error floor for real spectra.
     """
     held = np.flatnonzero(data.validation)
     _, raw = one.raw(data.vectors[held])
@@ -61,7 +61,7 @@ def _errors(one: InstrumentEstimator, mean: np.ndarray, truth: np.ndarray, chose
 
 def _crossed(modality: str, one: InstrumentEstimator, raw: Mixture, truth: np.ndarray, snr: np.ndarray,
              ids: np.ndarray) -> list[dict[str, Any]]:
-    """Coverage with calibrations of the other half."""
+    """Cross-validated coverage, with the calibration from the other half."""
     half = (ids >> 11) % 2 == 0
     inside = np.full(raw.means.shape[:2], np.nan)
     for own in (half, ~half):

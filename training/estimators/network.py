@@ -1,6 +1,6 @@
 """The network from a shared vector to a mixture of normal distributions of each label.
 
-Posterior of each label as a mixture of normal distributions.
+The mixture is the posterior of each label.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Mixture:
     Attributes
     ----------
     weights, means, sigmas
-        (N, L, K) float64; the weights of a mixture add up to one.
+        (N, L, K) float64; the weights of a mixture sum to one.
     """
 
     weights: np.ndarray
@@ -35,18 +35,18 @@ class Mixture:
 
     @property
     def sigma(self) -> np.ndarray:
-        """(N, L) half widths of the central 68.3 %: for a normal distribution its sigma, and tails do not rule it."""
+        """(N, L) half widths of the central 68.3 %: sigma for a normal distribution."""
         return 0.5 * (self.quantile(0.8415) - self.quantile(0.1585))
 
     def below(self, values: np.ndarray) -> np.ndarray:
-        """(N, L) probability of lying below `values` (broadcast to (N, L))."""
+        """(N, L) probability of being below `values` (broadcast to (N, L))."""
         from scipy.special import ndtr
 
         pull = (np.broadcast_to(values, self.means.shape[:2])[..., None] - self.means) / self.sigmas
         return (self.weights * ndtr(pull)).sum(-1)
 
     def quantile(self, probability: float) -> np.ndarray:
-        """(N, L) values below which the mixture has this probability, by bisection to 1e-3 of its width or better."""
+        """(N, L) quantiles of the mixture at this probability, by bisection to 1e-3 of its width or better."""
         low = (self.means - 6 * self.sigmas).min(-1)
         high = (self.means + 6 * self.sigmas).max(-1)
         for _ in range(QUANTILE_STEPS):
@@ -56,7 +56,7 @@ class Mixture:
         return 0.5 * (low + high)
 
     def stretched(self, factor: np.ndarray, offset: np.ndarray, floor: np.ndarray) -> Mixture:
-        """The mixture widened about its mean by `factor`, moved by -`offset`, folded with a normal of `floor`.
+        """The mixture widened about its mean by `factor`, shifted by -`offset`, convolved with a normal of `floor`.
 
         All three are (N, L) or broadcast to it.
         """
@@ -86,15 +86,15 @@ class EstimatorSizes:
     dim: int
     """Length of the shared vector."""
     axes: int
-    """Principal axes the vector is projected on."""
+    """Number of principal axes the vector is projected on."""
     hidden: int
     """Width of the two hidden layers."""
     components: int
-    """Normal distributions a label."""
+    """Number of normal distributions per label."""
     labels: int
     """Number of labels."""
     members: int
-    """Networks, whose mixtures are pooled."""
+    """Number of networks, whose mixtures are averaged."""
 
 
 class MixtureNetwork(nn.Module):
@@ -114,7 +114,7 @@ class MixtureNetwork(nn.Module):
         return torch.log_softmax(weights, -1), means, sigmas.clamp(MIN_LOG_SIGMA, MAX_LOG_SIGMA)
 
     def loss(self, x: Tensor, target: Tensor) -> Tensor:
-        """(B, labels) negative log density of `target` up to a constant; NaN targets count as nothing."""
+        """(B, labels) negative log density of `target` up to a constant; NaN targets contribute zero."""
         known = torch.isfinite(target)
         weights, means, sigmas = self(x)
         pull = (torch.where(known, target, 0.0)[..., None] - means) * torch.exp(-sigmas)
@@ -122,10 +122,10 @@ class MixtureNetwork(nn.Module):
 
 
 class EstimatorModule(nn.Module):
-    """Everything between unit vectors and standardised mixtures: projection, whitening, the networks.
+    """Map from unit vectors to standardised mixtures: projection, whitening, networks.
 
-    The projection's numbers are float16 ones from the start: whitening divides by spreads down to
-    a thousandth of the first axis's, which axes rounded afterwards would not bear.
+    The projection is rounded to float16 before training: whitening divides by spreads down to
+    a thousandth of that of the first axis, so later rounding of the axes would be too inaccurate.
     """
 
     def __init__(self, sizes: EstimatorSizes, dropout: float = 0.0) -> None:
@@ -151,16 +151,16 @@ class EstimatorModule(nn.Module):
         return (vectors - self.center) @ self.project.float().T  # type: ignore[operator]
 
     def coordinates(self, vectors: Tensor) -> Tensor:
-        """(N, axes) whitened coordinates: of mean 0 and variance 1 over the training stars."""
+        """(N, axes) whitened coordinates, with mean 0 and variance 1 over the training stars."""
         return (self._raw(vectors) - self.axis_mean) / self.axis_std  # type: ignore[operator]
 
     def seen(self, coordinates: Tensor) -> Tensor:
-        """Coordinates as the networks see them: what no training star has is held at the edge of what they have."""
+        """Coordinates as network inputs, clipped to the range of the training stars."""
         return coordinates.clamp(-MAX_COORDINATE, MAX_COORDINATE)
 
     @torch.inference_mode()
     def run(self, vectors: np.ndarray) -> tuple[np.ndarray, Mixture]:
-        """Coordinates (N, axes) and the pooled mixtures of unit vectors (N, dim)."""
+        """Coordinates (N, axes) and the averaged mixtures of unit vectors (N, dim)."""
         self.eval()
         parts = []
         for start in range(0, max(len(vectors), 1), BATCH):

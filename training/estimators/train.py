@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from specclip_search.errors import CheckpointError
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 
 from ..networks.label_scale import HOT_COMPOSITION, HOT_TEFF, MEASURED, to_scale
@@ -28,61 +28,60 @@ if TYPE_CHECKING:
     from ..model import Model
 
 MIN_STARS = 200
-"""Fewest labelled training stars an instrument's estimator is made from."""
-Progress = Callable[..., None]
+"""Minimum number of labelled training stars for an instrument's estimator."""
 
 
 @dataclass(frozen=True)
 class EstimatorRecipe:
-    """How estimators are trained."""
+    """Training settings of estimators."""
 
     xp_axes: int = 320
-    """Principal axes of Gaia XP vectors that are used, at most."""
+    """Maximum number of principal axes of Gaia XP vectors."""
     lrs_axes: int = 96
-    """The same of LAMOST LRS vectors: few, since the weak axes of model spectra are where real ones leave them."""
+    """The same for LAMOST LRS vectors: few, because real and model spectra differ along the weak axes."""
     hidden: int = 192
     """Width of the two hidden layers."""
     components: int = 3
-    """Normal distributions a label."""
+    """Number of normal distributions per label."""
     members: int = 2
-    """Networks whose posteriors are pooled."""
+    """Number of networks whose posteriors are averaged."""
     epochs: int = 20
     """Passes over the training stars."""
     batch_size: int = 256
-    """Stars a step."""
+    """Stars per step."""
     rate: float = 2e-3
     """Highest learning rate."""
     weight_decay: float = 0.1
     """Of AdamW."""
     dropout: float = 0.1
-    """Of the hidden layers."""
+    """Dropout of the hidden layers."""
     made_weight: float = 0.3
-    """Weight of a made star against a real one."""
+    """Weight of a simulated star relative to a real one."""
     made_below: float = -2.2
-    """Made XP stars above this [Fe/H], where there are real ones, teach [C/Fe] alone."""
+    """Simulated XP stars above this [Fe/H], where real ones exist, are used for [C/Fe] only."""
     balance: float = 0.15
-    """Power of the star density in [Fe/H] that weights are divided by; 1 makes every metallicity count the same."""
+    """Power of the star density in [Fe/H] that weights are divided by; 1 gives every metallicity the same weight."""
     seed: int = 1
-    """Of everything random."""
+    """Random seed."""
 
 
 def train_estimators(atlas: Atlas, model: Model, recipe: EstimatorRecipe | None = None, *,
                      catalogues: tuple[str, ...] = ("truth", "truth_spread", "apogee"),
                      progress: Progress | None = None) -> Estimators:
-    """Train estimators of a model's instruments and write them beside its weights.
+    """Train estimators of a model's instruments and write them next to its weights.
 
-    Stars of splits 0 to 7 train, split 8 calibrates and judges, acceptance stars are not touched.
+    Splits 0 to 7 are used for training, split 8 for calibration and evaluation; acceptance stars are not used.
 
     Parameters
     ----------
     atlas
-        With labelled spectra; vectors of these weights are used where it has them.
+        Atlas with labelled spectra; its vectors are used if they come from the same weights.
     model
-        Loaded from a folder.
+        Model loaded from a folder.
     recipe
-        The default one unless given.
+        Training settings; None for the defaults.
     catalogues
-        Catalogues of labels; where two name a star, the first counts. Those the atlas lacks are left out.
+        Catalogues of labels; for a star in several of them the first is used. Missing catalogues are ignored.
     progress
         Called with (done, total, what).
 
@@ -93,7 +92,7 @@ def train_estimators(atlas: Atlas, model: Model, recipe: EstimatorRecipe | None 
     """
     recipe = recipe or EstimatorRecipe()
     if model.folder is None:
-        raise CheckpointError(f"Model '{model.name}' has no folder to keep label estimators in.", "Save it first.")
+        raise CheckpointError(f"Model '{model.name}' has no folder to store label estimators in.", "Save it first.")
     present = tuple(name for name in catalogues if atlas.catalog(name).exists) or catalogues[-1:]
     instruments: dict[str, InstrumentEstimator] = {}
     metrics: dict[str, Any] = {"recipe": asdict(recipe), "catalogues": list(present)}
@@ -110,7 +109,7 @@ def train_estimators(atlas: Atlas, model: Model, recipe: EstimatorRecipe | None 
 
 def fit_instrument(modality: str, data: LabelledVectors, recipe: EstimatorRecipe,
                    progress: Progress | None = None) -> InstrumentEstimator:
-    """Train and calibrate the estimator of one instrument; its weights are float16 numbers."""
+    """Train and calibrate the estimator of one instrument; its weights are rounded to float16."""
     labels = MEASURED[modality]
     fit = np.flatnonzero(~data.validation)
     held = np.flatnonzero(data.validation)
@@ -132,7 +131,7 @@ def fit_instrument(modality: str, data: LabelledVectors, recipe: EstimatorRecipe
     module.set_projection(data.vectors[fit])
     weight = star_weights(data.labels[:, labels.index("feh")], data.simulated, fit, recipe)
     _fit(module, modality, data.vectors[fit], target[fit], weight[fit], recipe, progress)
-    for parameter in module.parameters():  # as they will be kept, so that calibration sees what users see
+    for parameter in module.parameters():  # as stored, so that calibration uses the same weights as inference
         parameter.data = parameter.data.half().float()
     _, mixture = _run(module, data.vectors[held])
     calibration = calibrate(modality, mixture, target[held], data.snr[held])
@@ -145,7 +144,7 @@ def fit_instrument(modality: str, data: LabelledVectors, recipe: EstimatorRecipe
 
 
 def with_hot_compositions(labels: np.ndarray, names: tuple[str, ...], seed: int) -> np.ndarray:
-    """Labels (N, labels) with unknown compositions of hot stars drawn from `HOT_COMPOSITION`."""
+    """Labels (N, labels) with unknown abundances of hot stars drawn from `HOT_COMPOSITION`."""
     drawn = labels.copy()
     rng = np.random.default_rng([seed, 7])
     for name, (mean, sigma) in HOT_COMPOSITION.items():
@@ -156,7 +155,7 @@ def with_hot_compositions(labels: np.ndarray, names: tuple[str, ...], seed: int)
 
 
 def star_weights(feh: np.ndarray, made: np.ndarray, fit: np.ndarray, recipe: EstimatorRecipe) -> np.ndarray:
-    """(N,) weights of stars: less for made ones, more where few training stars have this [Fe/H]; of mean 1."""
+    """(N,) weights of stars: lower for simulated ones, higher for rare [Fe/H]; mean 1."""
     edges = np.arange(-4.2, 1.01, 0.2)
     counts, _ = np.histogram(feh[fit][np.isfinite(feh[fit])], edges)
     density = np.clip(counts, 20, None) / max(counts.max(), 20)
@@ -166,7 +165,7 @@ def star_weights(feh: np.ndarray, made: np.ndarray, fit: np.ndarray, recipe: Est
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of what is known in each column; 0 and 1 where nothing is."""
+    """Mean and standard deviation of the known values in each column; 0 and 1 if there are none."""
     columns = [column[np.isfinite(column)] for column in values.T]
     mean = np.array([column.mean() if len(column) else 0.0 for column in columns])
     std = np.array([column.std() if len(column) > 1 else 1.0 for column in columns])

@@ -1,1 +1,1 @@
-"""A recipe and pairs in, a model folder out."""
+"""Training of models from a recipe and pairs of spectra."""

@@ -1,6 +1,6 @@
 """Training pairs of an atlas: spectra copied once into memory-mapped arrays, joined by source_id.
 
-Labels of an atlas's spectra, for training that keeps them in the vector.
+Labels of the spectra are read as well, for training with label heads.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas, Stage
 
 def spectra_labels(atlas: Atlas, modality: str, links: StarLinks, catalogues: tuple[str, ...]) -> np.ndarray:
-    """Labels of every spectrum of an instrument, from the first catalogue that knows its star.
+    """Labels of every spectrum of an instrument, from the first catalogue with its star.
 
     Returns
     -------
     ndarray
         (N, 6) float32 in the order and units of `LABELS`, NaN where unknown. Radial velocities are
-        those of the spectra themselves and belong to LAMOST's alone.
+        those of the spectra themselves, for LAMOST only.
     """
     known = [read_label_catalogue(atlas, name) for name in catalogues]
     columns = ["spec_id", "source_id", *(["z"] if modality == LRS else [])]
@@ -50,27 +50,27 @@ _DIGEST = "digest.txt"
 def atlas_source(atlas: Atlas, cache: Path, kind: str, data: DataSettings | None = None) -> ArrayPairs:
     """Pairs of an atlas (or, for an encoder of one instrument, its spectra) as a `PairSource`.
 
-    Flux and error are copied into uncompressed arrays under `cache` and read from there by memory
-    map, so that an epoch in random order costs no decompression and no memory. A copy that stands
-    and was made from the same shards is used again.
+    Flux and error are copied into uncompressed arrays under `cache` and memory-mapped,
+    so that random access needs no decompression and little memory. An existing copy
+    of the same shards is reused.
 
     Parameters
     ----------
     atlas
-        With spectra of the instruments that `kind` takes.
+        Atlas with spectra of the instruments of `kind`.
     cache
-        Folder for the copy: 6 bytes a pixel.
+        Folder for the copy: 6 bytes per pixel.
     kind
         Kind of model.
     data
-        Names the catalogues of labels, and how many stars without a pair take part.
+        Settings: catalogues of labels, and the fraction of stars without a pair.
 
     Raises
     ------
     CheckpointError
         If the atlas has no pair of spectra with the same source_id.
     AtlasError
-        If it lacks spectra of an instrument altogether, or a catalogue of labels.
+        If it has no spectra of an instrument, or lacks a catalogue of labels.
     """
     modalities, data = kind_modalities(kind), data or DataSettings()
     stages = {name: atlas.spectra(name) for name in modalities}
@@ -115,7 +115,7 @@ def _copy(stages: dict[str, Stage], links: dict[str, StarLinks], folder: Path) -
                               "Ingest spectra whose source_id agree; LAMOST spectra get theirs by a catalogue match.")
     np.save(folder / "source_id.npy", source_id)
     for name, stage in stages.items():
-        # every spectrum is copied: those in no pair may serve alone
+        # every spectrum is copied: those without a pair may be used alone
         np.save(folder / f"{name}.rows.npy", rows[name].astype(np.int64))
         alone = np.setdiff1d(np.flatnonzero(stars[name] != NO_SOURCE), np.flatnonzero(np.isin(stars[name], source_id)))
         np.save(folder / f"{name}.alone.npy", alone)
@@ -124,12 +124,12 @@ def _copy(stages: dict[str, Stage], links: dict[str, StarLinks], folder: Path) -
 
 
 def _star_ids(stage: Stage, links: StarLinks, keep_unknown: bool) -> np.ndarray:
-    """(N,) int64 source_id of every row; -1, or a number of the training split, where unknown."""
+    """(N,) int64 source_id of every row; -1, or a placeholder in the training split, if unknown."""
     parts = []
     for _, batch in stage.iter_batches(["spec_id", "source_id"], batch_rows=65536):
         spec_id = batch.column("spec_id").to_numpy()
         known = linked_ids(batch, links)
-        # stands for a star of its own, in a split 0-7; see specclip_search.keys.split_of
+        # a separate star in one of the splits 0-7; see specclip_search.keys.split_of
         alone = (spec_id // 8 * 10 + spec_id % 8) << 7
         parts.append(np.where(known == NO_SOURCE, alone, known) if keep_unknown else known)
     return np.concatenate(parts).astype(np.int64, copy=False)

@@ -1,6 +1,6 @@
-"""What a training spectrum may look like when it is seen again: noisier, shifted, tilted, with holes.
+"""Augmentation of training spectra: noise, velocity shifts, slopes, masked pixels.
 
-Pure array functions; every draw comes from the generator given.
+Pure array functions; all random numbers come from the given generator.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from specclip_search.surveys import LRS, XP
 
 LRS_LOG_STEP = 1e-4
 XP_REFERENCE = 107
-# knots over the LRS input and their share of the errors: 320, 18 and 4 A long
+# number of knots over the LRS input, 320, 18 and 4 A apart, and their fraction of the errors
 STRENGTH_SCALES = {6: 0.4, 90: 0.5, 365: 0.8}
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Table `[augment]` of a recipe; zeros switch a part off."""
+    """Table `[augment]` of a recipe; a value of zero disables a part."""
 
     probability: float = 0.5
-    """Chance that a spectrum is augmented by any one part."""
+    """Probability of each augmentation per spectrum."""
     noise: float = 0.0
     """Largest extra noise in units of the spectrum's own errors."""
     rv_kms: float = 0.0
     """Standard deviation of an extra radial velocity of LRS spectra, km/s."""
     line_strength: float = 0.0
-    """Standard deviation of ln of the factor that LRS lines are made deeper or shallower by; see `scale_lines`."""
+    """Standard deviation of ln of the factor applied to LRS line depths; see `scale_lines`."""
     xp_tilt: float = 0.0
     """Standard deviation of a slope of XP spectra over the band, zero at 550 nm."""
     mask_pixels: int = 0
@@ -38,15 +38,15 @@ class Augmentation:
 
 def augment(modality: str, flux: np.ndarray, error: np.ndarray | None, settings: Augmentation,
             rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """What the model sees of (B, n) spectra, and what it should make of it.
+    """Augmented inputs for (B, n) spectra, and their targets.
 
-    Velocity and slope belong to the star and its light: input and target share them. Noise, holes
-    and wrong line strengths belong to the observation and the models: only the input has them.
+    Velocity and slope are properties of the star, so input and target share them. Noise, masked pixels
+    and wrong line strengths are properties of the observation and the models, so only the input has them.
 
     Parameters
     ----------
     error
-        (B, n) 1 sigma, inf where a pixel says nothing; without it no noise is added.
+        (B, n) 1 sigma, inf for pixels without information; if not given, no noise is added.
 
     Returns
     -------
@@ -74,14 +74,14 @@ def tilt(flux: np.ndarray, slope: np.ndarray) -> np.ndarray:
 
 
 def shift_velocity(flux: np.ndarray, velocity: np.ndarray) -> np.ndarray:
-    """Spectra on the log-wavelength LRS grid seen at another velocity, by linear interpolation.
+    """Shift spectra on the log-wavelength LRS grid in velocity, by linear interpolation.
 
     Parameters
     ----------
     flux
         (B, n).
     velocity
-        (B,) km/s, positive away from us: features move to the red. Edge pixels are repeated.
+        (B,) km/s, positive for redshift. Edge pixels are repeated.
     """
     size = flux.shape[1]
     pixels = np.log10(1.0 + velocity / C_KM_S) / LRS_LOG_STEP
@@ -93,10 +93,10 @@ def shift_velocity(flux: np.ndarray, velocity: np.ndarray) -> np.ndarray:
 
 
 def scale_lines(flux: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Lines of flux over continuum, deeper and shallower by smooth factors of three lengths.
+    """Scale line depths of continuum-normalised flux by smooth random factors on three length scales.
 
-    Model spectra are wrong in the depth of whole regions (light scattered, opacity missing) and of
-    single lines (transition strengths); a model that has seen such errors relies on no single line.
+    Model spectra have errors in the depth of whole regions (scattered light, missing opacity) and of
+    single lines (transition strengths); a model trained with such errors does not rely on single lines.
     """
     change = np.zeros(flux.shape, np.float32)
     for knots, share in STRENGTH_SCALES.items():
@@ -106,7 +106,7 @@ def scale_lines(flux: np.ndarray, settings: Augmentation, rng: np.random.Generat
 
 
 def _smooth_field(rows: int, size: int, knots: int, rng: np.random.Generator) -> np.ndarray:
-    """(rows, size) float32: normal numbers at evenly spaced knots, joined smoothly."""
+    """(rows, size) float32: normal random numbers at evenly spaced knots, interpolated smoothly."""
     values = rng.standard_normal((rows, knots), dtype=np.float32)
     place = np.linspace(0, knots - 1, size)
     left = np.minimum(place.astype(np.int64), knots - 2)
@@ -116,14 +116,14 @@ def _smooth_field(rows: int, size: int, knots: int, rng: np.random.Generator) ->
 
 
 def add_noise(flux: np.ndarray, error: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Noise of up to `noise` times each pixel's own error; none where the error is not finite."""
+    """Noise of up to `noise` times each pixel's own error; none if the error is not finite."""
     factor = rng.uniform(0.0, settings.noise, len(flux)) * _chosen(flux, settings, rng)
     sigma = np.where(np.isfinite(error), error, 0.0).astype(np.float32) * factor[:, None].astype(np.float32)
     return flux + sigma * rng.standard_normal(flux.shape, dtype=np.float32)
 
 
 def bridge_pixels(flux: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Replace one run of pixels by the line between its neighbours, as repaired pixels look."""
+    """Replace one run of pixels by linear interpolation, like repaired pixels."""
     rows, size = flux.shape
     width = rng.integers(1, settings.mask_pixels + 1, (rows, 1))
     start = rng.integers(1, size - settings.mask_pixels - 1, (rows, 1))

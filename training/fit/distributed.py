@@ -1,8 +1,8 @@
-"""Several processes that train as one: who takes part, and how they put numbers together.
+"""Distributed training: the processes of a run and the exchange of data between them.
 
-Processes are started by torch's own launcher (`torchrun`), which names their number and rank in the
-environment. Every loss term is kept as a share whose sum over processes is the term of the whole
-batch, so that summed gradients are those of one process with the whole batch.
+Processes are started by `torchrun`, which sets their number and rank in the
+environment. Every loss term is a partial value whose sum over processes is the term of the whole
+batch, so that summed gradients equal those of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from specclip_search.errors import CheckpointError
 
 PATIENCE = timedelta(hours=6)
-"""How long processes wait for the first one, which copies the spectra and validates."""
+"""Timeout for processes waiting for the first one, which copies the spectra and validates."""
 BUCKET = 8_000_000
-"""Numbers of gradient that travel together."""
+"""Number of gradient elements per all-reduce."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run, seen from one of them."""
+    """The processes of a run, from the view of one of them."""
 
     rank: int = 0
-    """Number of this process."""
+    """Rank of this process."""
     world: int = 1
     """Number of processes."""
 
@@ -41,12 +41,12 @@ class Ranks:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process arrives."""
         if self.world > 1:
             dist.barrier()
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum over processes, without gradient."""
+        """Sum over processes, without gradients."""
         if self.world == 1:
             return value.detach()
         result = value.detach().clone()
@@ -54,7 +54,7 @@ class Ranks:
         return result
 
     def from_first(self, *values: float) -> list[float]:
-        """What the first process has in `values`."""
+        """Broadcast `values` from the first process."""
         if self.world == 1:
             return list(values)
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -73,7 +73,7 @@ class Ranks:
         return value if self.world == 1 else _Sum.apply(value)  # type: ignore[no-untyped-call]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add every process's gradients, in place."""
+        """Sum the gradients over processes, in place."""
         if self.world == 1:
             return
         for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
@@ -84,10 +84,10 @@ class Ranks:
 
 
 def joined(device: torch.device) -> Ranks:
-    """Join the other processes of a `torchrun`, if there are any, until this one ends.
+    """Join the process group of `torchrun`, if there is one, until this process ends.
 
-    gloo carries numbers between processors, nccl between GPUs. A process joins once; later calls
-    find it joined.
+    gloo is used between CPUs, nccl between GPUs. A process joins once; later calls
+    reuse the group.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
@@ -101,14 +101,14 @@ def joined(device: torch.device) -> Ranks:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU of this process among those of its machine; other devices as they are."""
+    """The GPU of this process on its machine; other devices unchanged."""
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def share_of(size: int, ranks: Ranks) -> tuple[int, int] | None:
-    """(rank, world) as a `PairSource` takes it; None for one process.
+    """(rank, world) for a `PairSource`; None for a single process.
 
     Raises
     ------
@@ -124,12 +124,12 @@ def share_of(size: int, ranks: Ranks) -> tuple[int, int] | None:
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation by the statistics of all processes' rows; keys and evaluation are BatchNorm1d's."""
+    """Batch normalisation with statistics over all processes; keys and evaluation as in BatchNorm1d."""
 
     ranks = Ranks()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n) to (B, n); rows are equally many in every process."""
+        """(B, n) to (B, n); every process has the same number of rows."""
         if not self.training or self.ranks.world == 1:
             return super().forward(x)
         rows, wide = len(x) * self.ranks.world, _wide(x)
@@ -151,7 +151,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
 
 def share_norms(module: nn.Module, ranks: Ranks) -> nn.Module:
-    """Put a `SharedBatchNorm` with the same parameters in place of every BatchNorm1d."""
+    """Replace every BatchNorm1d by a `SharedBatchNorm` with the same parameters."""
     if ranks.world == 1:
         return module
     for parent in list(module.modules()):

@@ -1,9 +1,9 @@
-"""The gradient of one optimiser step, of a batch that fits in memory or of one that does not.
+"""Gradient of one optimiser step, also for batches that do not fit in memory.
 
-A contrastive loss cannot be accumulated by adding losses of parts: each part would know its own
-stars only as negatives. Here a large batch is encoded in parts without gradients, its loss is taken
-whole, and the parts are encoded again to carry the loss's gradient by vectors on to the encoders
-(Gao et al. 2021, arXiv 2101.06983). The result is that of the whole batch at once.
+A contrastive loss cannot be accumulated by adding losses of parts: each part would use only its own
+stars as negatives. Here a large batch is encoded in parts without gradients, the loss of the whole
+batch is computed, and the parts are encoded again to propagate its gradient to the encoders
+(Gao et al. 2021, arXiv 2101.06983). The result equals that of the whole batch at once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .objective import DeviceBatch, Encoded, Objective
 
 
 class StepGradients:
-    """Fills in the gradients of a step.
+    """Computes the gradients of a step.
 
     Parameters
     ----------
     parts
-        Parts that a batch goes through the encoders in; 1 keeps it whole.
+        Number of parts a batch is encoded in; 1 for no splitting.
     """
 
     def __init__(self, objective: Objective, parts: int = 1) -> None:
@@ -51,7 +51,7 @@ class StepGradients:
         return dict(zip(terms, values.tolist(), strict=True))
 
     def _by_rows(self, batch: DeviceBatch) -> dict[str, Tensor]:
-        """An encoder alone: its loss is a mean over stars."""
+        """A single encoder, whose loss is a mean over stars."""
         sums: dict[str, Tensor] = {}
         for rows in self._slices(batch.rows):
             part = DeviceBatch({name: x[rows] for name, x in batch.inputs.items()}, {}, None)
@@ -85,7 +85,7 @@ class StepGradients:
 
     @staticmethod
     def _carry_on(encoded: Encoded, whole: Encoded, rows: dict[str, slice]) -> None:
-        """Take the loss's gradient by vectors on to the encoders."""
+        """Propagate the gradient with respect to the vectors to the encoders."""
         outputs, gradients = [], []
         for modality, vectors in encoded.items():
             for key, vector in vectors.items():

@@ -1,4 +1,4 @@
-"""What a step minimises: a recipe's weighted terms of a batch."""
+"""Training objective: the weighted loss terms of a recipe for a batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Encoded = dict[str, dict[str, Tensor]]
 
 @dataclass
 class DeviceBatch:
-    """A `Batch` on the device that trains; `weights` are None where pixels count alike."""
+    """A `Batch` on the training device; `weights` are None if pixels are weighted equally."""
 
     inputs: dict[str, Tensor]
     targets: dict[str, Tensor]
@@ -32,7 +32,7 @@ class DeviceBatch:
 
     @property
     def rows(self) -> int:
-        """Number of stars that every instrument has seen."""
+        """Number of stars with spectra of every instrument."""
         return min(len(x) for x in self.inputs.values())
 
     def piece(self, modality: str, number: int, parts: int) -> slice:
@@ -48,7 +48,7 @@ class Objective:
     Parameters
     ----------
     ranks
-        Processes whose batches are one; terms are then shares whose sum over processes is the
+        Processes that share a batch; terms are then partial values whose sum over processes is the
         term of the whole batch.
     """
 
@@ -58,11 +58,11 @@ class Objective:
         self.ranks = ranks or Ranks()
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision that the recipe asks for."""
+        """Autocast context with the precision of the recipe."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.optimiser.precision == "bf16")
 
     def on_device(self, batch: Batch) -> DeviceBatch:
-        """Bring a batch to the device."""
+        """Move a batch to the device."""
         settings, weights = self.recipe.loss, None
         if settings.error_weighted:
             errors = self._tensors(batch.errors)
@@ -98,7 +98,7 @@ class Objective:
         return terms | {"total": torch.stack(parts).sum()}
 
     def _share(self, term: str, batch: DeviceBatch) -> float | Tensor:
-        """This process's part in a mean over the whole batch: pixels count by their weights, labels where known."""
+        """This process's part in a mean over the whole batch: pixels are weighted, unknown labels ignored."""
         kind, modality = term.split("_")[0], XP if term.endswith("xp") else LRS
         if kind == "label":
             weight = torch.isfinite(batch.labels[modality]).sum().float()

@@ -1,4 +1,4 @@
-"""Where training takes its spectra from: batches that depend on seed and epoch alone."""
+"""Sources of training spectra: batches that depend only on seed and epoch."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Batch:
     Attributes
     ----------
     inputs
-        (B, n) float32 what the model sees.
+        (B, n) float32 model inputs.
     targets
-        (B, n) float32 what decoders should give; the same arrays where nothing was added.
+        (B, n) float32 targets of the decoders; the same arrays without augmentation.
     errors
-        (B, n) float32 1 sigma, inf where a pixel says nothing; empty where unknown.
+        (B, n) float32 1 sigma, inf for pixels without information; empty if unknown.
     source_id
         (B,) int64 Gaia source_id of each star.
     labels
-        (B, labels) float32 in the order and units of `specclip_search.training.networks.label_scale.LABELS`, NaN where
-        unknown; empty where none were asked for.
+        (B, labels) float32 in the order and units of `specclip_search.training.networks.label_scale.LABELS`, NaN if
+        unknown; empty if none were requested.
 
-    An instrument may have more rows than the other: the rest are stars that the other has not seen.
+    An instrument may have more rows than the other: the rest are stars without a spectrum of the other.
     """
 
     inputs: dict[str, np.ndarray]
@@ -48,17 +48,17 @@ class Batch:
 
 
 class PairSource(Protocol):
-    """What `train` asks of its data."""
+    """Interface of the data for `train`."""
 
     modalities: tuple[str, ...]
     digest: str
 
     def stars(self, split: Split) -> int:
-        """Number of stars in a split; an epoch shows each once."""
+        """Number of stars in a split; an epoch uses each once."""
 
     def batches(self, split: Split, size: int, seed: int, epoch: int, augment: Augmentation | None = None,
                 limit: int | None = None, share: tuple[int, int] | None = None) -> Iterator[Batch]:
-        """Batches of an epoch, the same for the same arguments; `share` is asked for by several processes only."""
+        """Batches of an epoch, the same for the same arguments; `share` is used with several processes only."""
 
 
 class ArrayPairs:
@@ -69,24 +69,24 @@ class ArrayPairs:
     flux
         By modality, (N, n) model inputs.
     source_id
-        (M,) int64 Gaia source_id of each pair; decides its split. Stars of the acceptance split
-        are left out, always; `excluded` counts their pairs.
+        (M,) int64 Gaia source_id of each pair, which determines its split. Stars of the acceptance split
+        are always left out; `excluded` counts their pairs.
     rows
-        By modality, (M,) row numbers in `flux` that make up the pairs; row i with row i if not given.
+        By modality, (M,) row numbers in `flux` that make up the pairs; by default row i is paired with row i.
     error
         By modality, (N, n) 1 sigma.
     labels
         By modality, (N, labels) as in `Batch`.
     alone
-        By modality, row numbers in `flux` of stars without a pair, and their source_id; `alone_share`
-        of a training batch's pairs are drawn from them beside it.
+        By modality, rows in `flux` of stars without a pair, and their source_id; `alone_share`
+        of the number of pairs in a training batch is added from them.
     digest
-        What identifies the data; computed from the ids and a sample of the fluxes if not given.
+        Digest of the data; computed from the ids and a sample of the fluxes if not given.
 
     Raises
     ------
     CheckpointError
-        If the arrays do not fit together, or no star is left to train on.
+        If the arrays are inconsistent, or no star is left to train on.
     """
 
     def __init__(self, flux: Mapping[str, np.ndarray], source_id: np.ndarray, *,
@@ -117,11 +117,11 @@ class ArrayPairs:
 
     def batches(self, split: Split, size: int, seed: int, epoch: int, augment: Augmentation | None = None,
                 limit: int | None = None, share: tuple[int, int] | None = None) -> Iterator[Batch]:
-        """Batches in which no star occurs twice: one of its pairs is drawn for the epoch.
+        """Batches in which no star occurs twice: one pair per star is drawn for the epoch.
 
-        Training batches are all of `size` (the few stars left over wait for another epoch);
+        Training batches all have `size` pairs (the few remaining stars are skipped in this epoch);
         validation batches come in order of source_id and the last may be smaller. With `share`
-        (rank, world), only the rank-th of world equal pieces of each batch, with augmentation of its own.
+        (rank, world), only the rank-th of world equal pieces of each batch, with independent augmentation.
         """
         rng = np.random.default_rng([seed, epoch, 0 if split == "train" else 1])
         pairs = self._one_a_star(self._pairs[split], rng, draw=split == "train")

@@ -1,4 +1,4 @@
-"""A training recipe: everything that decides a run, in one TOML file."""
+"""Training recipes: all settings of a run in one TOML file."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class DataSettings:
     """Table `[data]`."""
 
     batch_size: int = 256
-    """Stars in a step; also the number a star is told apart from in the contrastive loss."""
+    """Stars per step; also the number of candidates in the contrastive loss."""
     validation_pairs: int = 4096
-    """Most validation pairs used after each epoch."""
+    """Maximum number of validation pairs used after each epoch."""
     labels: tuple[str, ...] = ()
-    """Catalogues of the atlas with labels by `source_id`, for `[loss] label`; the first that knows a star counts."""
+    """Catalogues of the atlas with labels by `source_id`, for `[loss] label`; the first one with a star is used."""
     alone: float = 0.0
-    """Spectra of stars that the other instrument has not seen, in each batch, as a fraction of its pairs."""
+    """Spectra of stars without a pair added to each batch, as a fraction of its pairs."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class OptimiserSettings:
     rate: float = 1e-3
     """Highest learning rate."""
     final_fraction: float = 0.01
-    """Last learning rate over the highest."""
+    """Ratio of the last to the highest learning rate."""
     warmup_steps: int = 300
-    """Steps of linear rise."""
+    """Steps of linear warm-up."""
     epochs: int = 16
     """Passes over the training stars."""
     total_steps: int = 0
@@ -56,15 +56,15 @@ class OptimiserSettings:
     beta2: float = 0.98
     """Decay of the second moment."""
     clip_norm: float = 1.0
-    """Largest norm of a step's gradient."""
+    """Maximum gradient norm; larger gradients are clipped."""
     patience: int = 6
     """Epochs without a better validation loss before stopping; 0: never."""
     min_delta: float = 1e-4
-    """Smallest gain in validation loss that counts as better."""
+    """Minimum decrease of the validation loss that counts as better."""
     precision: str = "bf16"
     """`bf16` (autocast) or `float32`."""
     accumulate: int = 1
-    """Parts that a batch goes through the encoders in, where it does not fit in memory; the gradient is the same."""
+    """Number of parts a batch is encoded in to save memory; the gradient is the same."""
     compile: str = "auto"
     """Whether torch compiles the encoders: `on`, `off`, or `auto`, on a GPU only."""
 
@@ -82,9 +82,9 @@ class LossSettings:
     label: float = 0.0
     """Weight of both label losses, for models with `label_hidden`."""
     error_weighted: bool = False
-    """Whether pixels count by their errors (see `specclip_search.training.networks.losses.error_weights`)."""
+    """Whether pixels are weighted by their errors (see `specclip_search.training.networks.losses.error_weights`)."""
     error_floor: float = 0.01
-    """Error below which a pixel is not trusted more."""
+    """Error floor of the pixel weights."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,15 @@ class Backbones:
     lamost_lrs: str = ""
     """Model folder of the LRS encoder."""
     frozen: bool = True
-    """Whether they stay as they are, as published; false trains them too, and needs no folders."""
+    """Whether they are frozen, as published; if false they are trained too, and no folders are needed."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run."""
+    """All settings of a run."""
 
     name: str
-    """Name of the model that comes out."""
+    """Name of the resulting model."""
     kind: str
     """`mini` or a published kind (`lrs_mt`, `xp_mt`, `xp_oae`, `base`, `base_xpmt`, `pr`, `split`)."""
     seed: int = 42
@@ -116,17 +116,17 @@ class Recipe:
     data: DataSettings = field(default_factory=DataSettings)
     """Batches."""
     augment: Augmentation = field(default_factory=Augmentation)
-    """What is done to training spectra on the fly."""
+    """Augmentation of training spectra."""
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     """Steps."""
     loss: LossSettings = field(default_factory=LossSettings)
-    """What is minimised."""
+    """Weights of the loss terms."""
     backbones: Backbones = field(default_factory=Backbones)
     """Pretrained encoders."""
 
     def __post_init__(self) -> None:
         if self.kind not in TRAINABLE_KINDS:
-            raise CheckpointError(f"Recipe '{self.name}': no kind of model is called '{self.kind}'.",
+            raise CheckpointError(f"Recipe '{self.name}': there is no model kind '{self.kind}'.",
                                   did_you_mean(self.kind, TRAINABLE_KINDS))
         for what, choices in (("precision", ("bf16", "float32")), ("compile", ("auto", "on", "off"))):
             if getattr(self.optimiser, what) not in choices:
@@ -138,12 +138,12 @@ class Recipe:
                 raise CheckpointError(f"Recipe '{self.name}': {what} is {value}.", "Give a larger number.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain tables, as written into the run folder."""
+        """Plain tables, as written to the run folder."""
         return asdict(self)
 
 
 def load_recipe(recipe: str | Path | Recipe) -> Recipe:
-    """A recipe by the name of a shipped one, by path, or as it is.
+    """Load a recipe by shipped name or path; a `Recipe` is returned unchanged.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def load_recipe(recipe: str | Path | Recipe) -> Recipe:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Names of the shipped recipes."""
     return sorted(p.name.removesuffix(".toml") for p in _recipes().iterdir() if p.name.endswith(".toml"))
 
 

@@ -1,6 +1,6 @@
 """The folder of a training run: recipe, state, best weights, metrics.
 
-What a run needs to go on after it was stopped: kept whole after every epoch, without pickles.
+The state needed to resume a run is written atomically after every epoch, without pickles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STATES = "state"
 
 @dataclass
 class Progress:
-    """Where a run stands after an epoch."""
+    """Progress of a run after an epoch."""
 
     epoch: int = 0
     """Epochs done."""
@@ -39,13 +39,13 @@ class Progress:
     best_loss: float = float("inf")
     """Lowest validation loss so far."""
     best_epoch: int = 0
-    """Epoch it was reached in, counted from 1."""
+    """Epoch in which it was reached, counted from 1."""
     history: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each epoch."""
 
 
 def save_state(run: Path, module: nn.Module, optimiser: Optimizer, progress: Progress) -> None:
-    """Keep the run as it stands; the state before is removed after the new one is durable."""
+    """Save the state of the run; the previous one is removed after the new one is synced to disk."""
     target = run / STATES / f"epoch-{progress.epoch:06d}"
     with whole_folder(target) as folder:
         save_tensors(folder / "weights.safetensors", module.state_dict())
@@ -57,14 +57,14 @@ def save_state(run: Path, module: nn.Module, optimiser: Optimizer, progress: Pro
 
 
 def latest_state(run: Path) -> Path | None:
-    """Folder of the newest whole state, or None."""
+    """Folder of the newest complete state, or None."""
     folder = run / STATES
     states = sorted(folder.glob("epoch-*")) if folder.is_dir() else []
     return states[-1] if states else None
 
 
 def load_state(state: Path, module: nn.Module, optimiser: Optimizer) -> Progress:
-    """Put a run back to where `save_state` left it, bit for bit.
+    """Restore a run exactly to the state saved by `save_state`.
 
     Raises
     ------
@@ -75,15 +75,15 @@ def load_state(state: Path, module: nn.Module, optimiser: Optimizer) -> Progress
         progress = Progress(**json.loads((state / "progress.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{state} is not a readable training state ({error}).",
-                              "Remove the run folder and train anew.") from error
-    # copied, not assigned: the optimiser holds on to the parameters that stand
+                              "Remove the run folder and train again.") from error
+    # copied, not assigned, because the optimiser refers to the existing parameters
     fill_module(module, load_tensors(state / "weights.safetensors"), str(state), assign=False)
     _load_optimiser(optimiser, load_tensors(state / "optimiser.safetensors"))
     return progress
 
 
 def clear_leftovers(run: Path) -> None:
-    """Remove what a killed run was writing. Call only while holding the run's lock."""
+    """Remove incomplete files of an interrupted run. Call only while holding the run's lock."""
     for folder in (run, run / STATES):
         for leftover in folder.glob(f"{TEMPORARY_PREFIX}*") if folder.is_dir() else ():
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -108,9 +108,9 @@ RECIPE = "run.toml"
 
 
 class RunFolder:
-    """Where a run keeps what it was asked for and how far it came.
+    """Folder with the settings and state of a run.
 
-    `run.toml` holds the recipe, the digest of the data and the versions; `state/` the newest whole
+    `run.toml` holds the recipe, the digest of the data and the versions; `state/` the newest complete
     state; `model.toml`, `weights.safetensors` and `metrics.json` the best model so far.
     """
 
@@ -119,28 +119,28 @@ class RunFolder:
         self.record: dict[str, Any] = {}
 
     def lock(self) -> AbstractContextManager[None]:
-        """The right to write this run."""
+        """Writer lock of this run."""
         return writer_lock(self.path)
 
     def open(self, recipe: Recipe, digest: str, resume: Resume) -> None:
-        """Begin a run, or check that the one standing here is the one asked for.
+        """Start a run, or check that the existing one matches the request.
 
         Raises
         ------
         CheckpointError
-            If a run stands and must not, or is missing, or has another recipe or other data.
+            If a run exists but must not, is missing, or has another recipe or other data.
         """
         clear_leftovers(self.path)
         path, begun = self.path / RECIPE, latest_state(self.path) is not None
         if resume is True and not path.is_file():
-            raise CheckpointError(f"There is no run to resume in {self.path}.", "Leave out --resume to begin one.")
+            raise CheckpointError(f"There is no run to resume in {self.path}.", "Leave out --resume to start one.")
         if resume is False and begun:
             raise CheckpointError(f"{self.path} already holds a training run.",
                                   "Resume it with --resume, or name another output folder.")
         self.record = {"recipe": recipe.to_dict(), "data_digest": digest,
                        "versions": {"specclip_search": __version__, "torch": torch.__version__,
                                     "python": platform.python_version()}}
-        if not begun:  # nothing would be lost: a run that failed at once may begin otherwise
+        if not begun:  # nothing was saved yet, so the run may be restarted with other settings
             import tomli_w
 
             write_text(path, tomli_w.dumps(self.record))
@@ -148,28 +148,28 @@ class RunFolder:
         self._check_same(tomllib.loads(path.read_text(encoding="utf-8")))
 
     def _check_same(self, found: dict[str, Any]) -> None:
-        # a setting that is younger than the run stood at its default
+        # a setting newer than the run had its default value
         begun = _flat(Recipe("", "mini").to_dict()) | _flat(found.get("recipe", {}))
         changed = [name for name, value in _flat(self.record["recipe"]).items() if begun.get(name) != value]
         if changed:
-            raise CheckpointError(f"The run in {self.path} was begun with another recipe: "
+            raise CheckpointError(f"The run in {self.path} was started with another recipe: "
                                   f"{', '.join(changed[:4])} differ{'s' if len(changed) == 1 else ''}.",
-                                  "Use the recipe it was begun with (its run.toml), or another output folder.")
+                                  "Use the recipe it was started with (its run.toml), or another output folder.")
         if found.get("data_digest") != self.record["data_digest"]:
-            raise CheckpointError(f"The run in {self.path} was begun with other data.",
+            raise CheckpointError(f"The run in {self.path} was started with other data.",
                                   "Use the same spectra, or another output folder.")
 
     def restore(self, module: nn.Module, optimiser: Optimizer) -> Progress | None:
-        """Put module and optimiser where the run stands; None for a fresh run."""
+        """Restore module and optimiser to the saved state; None for a new run."""
         state = latest_state(self.path)
         return load_state(state, module, optimiser) if state else None
 
     def save_state(self, module: nn.Module, optimiser: Optimizer, progress: Progress) -> None:
-        """Keep everything needed to go on."""
+        """Save everything needed to resume."""
         save_state(self.path, module, optimiser, progress)
 
     def save_best(self, card: ModelCard, module: nn.Module, progress: Progress) -> None:
-        """Make the present weights the run's model."""
+        """Save the current weights as the model of the run."""
         save_model(self.path, card, module.state_dict(), self._metrics(progress))
 
     def finish(self, progress: Progress) -> None:
@@ -183,7 +183,7 @@ class RunFolder:
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, names joined by points; tuples as lists, as TOML reads them."""
+    """Flatten nested tables, with names joined by dots; tuples become lists as in TOML."""
     result: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, dict):

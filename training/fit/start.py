@@ -1,7 +1,4 @@
-"""What a run starts with: a module, pretrained backbones in it, an optimiser for it.
-
-Learning rate over the steps of a run.
-"""
+"""Set-up of a run: module, pretrained backbones, optimiser and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ from .recipe import Recipe
 
 
 def fresh_module(recipe: Recipe, card: ModelCard) -> nn.Module:
-    """The recipe's architecture with freshly drawn weights, and pretrained ones where it names them.
+    """The recipe's architecture with random weights, and pretrained backbones if it names them.
 
     Raises
     ------
     CheckpointError
-        If the kind takes no backbones, lacks them, or those named are of another encoder.
+        If the kind supports no backbones, needs missing ones, or those named are of another encoder.
     """
     module, settings = build_module(card), recipe.backbones
     folders = {name: getattr(settings, name) for name in (XP, LRS)}
@@ -49,7 +46,7 @@ def fresh_module(recipe: Recipe, card: ModelCard) -> nn.Module:
 
 
 def make_optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; biases and norms decay only where the recipe says so."""
+    """AdamW; biases and norms decay only if the recipe says so."""
     settings = recipe.optimiser
     trained = [p for p in module.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1 or settings.decay_vectors]
@@ -60,7 +57,7 @@ def make_optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def compile_parts(module: nn.Module, choice: str, device: torch.device) -> bool:
-    """Have torch compile what the time goes into, in place; keys of the weights stay.
+    """Compile the expensive modules with torch, in place; keys of the weights do not change.
 
     Parameters
     ----------
@@ -70,7 +67,7 @@ def compile_parts(module: nn.Module, choice: str, device: torch.device) -> bool:
     Returns
     -------
     bool
-        Whether it was done.
+        Whether modules were compiled.
     """
     if choice == "off" or (choice == "auto" and device.type != "cuda"):
         return False
@@ -95,14 +92,14 @@ def _load_backbone(encoder: Encoder, name: str, folder: Path, kind: str) -> None
 
 
 def rate_at(step: int, total: int, warmup: int, highest: float, final_fraction: float) -> float:
-    """Linear rise over `warmup` steps, then a cosine to `final_fraction` of the highest rate.
+    """Learning rate: linear warm-up over `warmup` steps, then a cosine to `final_fraction` of the highest rate.
 
     Parameters
     ----------
     step
         0 for the first step.
     total
-        Steps of the whole run; later steps keep the last rate.
+        Steps of the whole run; later steps use the last rate.
     """
     warmup = min(warmup, max(1, total // 2))
     if step < warmup:

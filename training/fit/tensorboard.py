@@ -1,4 +1,4 @@
-"""Curves of a run for TensorBoard."""
+"""TensorBoard log of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TensorBoardLog:
     Parameters
     ----------
     done
-        Steps that a resumed run has behind it: what a killed run logged after them is hidden.
+        Steps already done by a resumed run; later entries of the interrupted run are hidden.
 
     Raises
     ------
@@ -34,12 +34,12 @@ class TensorBoardLog:
         self.writer = make(str(run / FOLDER), purge_step=done + 1 if done else None)
 
     def step(self, number: int, loss: float, rate: float) -> None:
-        """After step `number` of the run, counted from 1."""
+        """Log step `number` of the run, counted from 1."""
         self.writer.add_scalar("step/loss", loss, number)
         self.writer.add_scalar("step/rate", rate, number)
 
     def epoch(self, number: int, metrics: dict[str, float]) -> None:
-        """After an epoch whose last step was `number`."""
+        """Log an epoch whose last step was `number`."""
         for name, value in metrics.items():
             group, _, rest = name.partition("_")
             tag = f"{group}/{rest}" if group in ("train", "validation") else f"epoch/{name}"
@@ -47,5 +47,5 @@ class TensorBoardLog:
         self.writer.flush()
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Flush pending events."""
         self.writer.close()

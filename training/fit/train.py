@@ -1,4 +1,4 @@
-"""Training: a recipe and paired spectra in, a model folder out; stopped at any time, it goes on."""
+"""Train a model from a recipe and paired spectra; interrupted runs can be resumed."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """What `train` tells its caller after every step, and with `metrics` after every epoch."""
+    """Progress reported by `train` after every step, and with `metrics` after every epoch."""
 
     epoch: int
-    """Epoch now running, counted from 1."""
+    """Current epoch, counted from 1."""
     epochs: int
-    """Most epochs of the run."""
+    """Maximum number of epochs of the run."""
     step: int
     """Step within the epoch, counted from 1."""
     steps: int
-    """Steps in an epoch."""
+    """Steps per epoch."""
     loss: float
-    """Loss of this step, or mean of the epoch."""
+    """Loss of this step, or mean over the epoch."""
     metrics: dict[str, float] | None = None
     """After an epoch: every loss for both splits, retrieval, rate, seconds."""
 
@@ -53,7 +53,7 @@ class Event:
 def train(recipe: str | Path | Recipe, data: Atlas | PairSource, output: str | Path, *, resume: Resume = "auto",
           progress: Callable[[Event], None] | None = None, device: str = "auto", stop_after: int | None = None,
           tensorboard: bool = False) -> Path:
-    """Train a model, alone or as one of the processes that torch's launcher started.
+    """Train a model, in a single process or as one of the processes started by `torchrun`.
 
     Parameters
     ----------
@@ -63,16 +63,16 @@ def train(recipe: str | Path | Recipe, data: Atlas | PairSource, output: str | P
         An atlas with spectra of both instruments, or any `PairSource`.
     output
         Run folder: becomes a model folder for `load_model`, with the best weights by validation loss.
-        Several processes must all see it.
+        It must be on a file system shared by all processes.
     resume
-        ``auto``: go on where a run stands in `output`, else begin. True: go on, or fail.
-        False: begin, or fail if `output` holds a run.
+        ``auto``: resume a run in `output` if there is one, else start. True: resume, or fail.
+        False: start, or fail if `output` contains a run.
     progress
         Called with an `Event` after every step and epoch, in the first process only.
     device
         Torch device, or ``auto``.
     stop_after
-        Epochs after which to stop though the recipe has more; a later call goes on.
+        Number of epochs after which to stop early; a later call resumes the run.
     tensorboard
         Whether to write curves under `output`/tensorboard.
 
@@ -84,7 +84,7 @@ def train(recipe: str | Path | Recipe, data: Atlas | PairSource, output: str | P
     Raises
     ------
     CheckpointError
-        If the recipe, the data or the run in `output` do not fit together, or the loss is no number.
+        If the recipe, the data or the run in `output` do not match, or the loss is not finite.
     """
     from ..model import pick_device
 
@@ -111,7 +111,7 @@ def train(recipe: str | Path | Recipe, data: Atlas | PairSource, output: str | P
 
 
 class _Trainer:
-    """One run: module, optimiser and where they stand."""
+    """One run: module, optimiser and progress."""
 
     def __init__(self, recipe: Recipe, source: PairSource, run: RunFolder, device: torch.device, ranks: Ranks) -> None:
         self.recipe, self.source, self.run, self.ranks = recipe, source, run, ranks
@@ -125,14 +125,14 @@ class _Trainer:
         self.progress = run.restore(self.module, self.optimiser) or Progress()
         self.gradients = StepGradients(Objective(self.module, self.card, recipe, device, ranks),
                                        recipe.optimiser.accumulate)
-        self.judge = Objective(self.module, self.card, recipe, device)
+        self.validation = Objective(self.module, self.card, recipe, device)
         self.steps = source.stars("train") // recipe.data.batch_size
         self.share = share_of(recipe.data.batch_size, ranks)
         _check_source(source, self.card, recipe, self.steps)
         compile_parts(self.module, recipe.optimiser.compile, device)
 
     def fit(self, stop_after: int | None) -> None:
-        """Epochs until the recipe, patience or `stop_after` ends them."""
+        """Run epochs until the recipe, patience or `stop_after` stops."""
         settings, progress = self.recipe.optimiser, self.progress
         while progress.epoch < settings.epochs and not self._out_of_patience():
             if stop_after is not None and progress.epoch >= stop_after:
@@ -142,7 +142,7 @@ class _Trainer:
             metrics = self._train_epoch()
             progress.epoch += 1
             if self.ranks.first:
-                metrics |= validate(self.judge, self.source)
+                metrics |= validate(self.validation, self.source)
                 metrics |= {"epoch": progress.epoch, "seconds": round(time.perf_counter() - started, 2)}
                 self._keep(metrics)
                 self._tell(metrics)
@@ -152,7 +152,7 @@ class _Trainer:
             self.run.finish(progress)
 
     def _seed(self) -> None:
-        """Dropout and masks depend on seed, epoch and process alone."""
+        """Seed dropout and masks from seed, epoch and process only."""
         entropy = [self.recipe.seed, self.progress.epoch] + ([self.ranks.rank] if self.ranks.rank else [])
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
@@ -178,7 +178,7 @@ class _Trainer:
         recipe, progress = self.recipe, self.progress
         self.module.train()
         sums: dict[str, float] = {}
-        shared: dict[str, Any] = {"share": self.share} if self.share else {}  # other sources need not know it
+        shared: dict[str, Any] = {"share": self.share} if self.share else {}  # other sources need not support it
         batches = read_ahead(self.source.batches("train", recipe.data.batch_size, recipe.seed, progress.epoch,
                                                  recipe.augment, **shared))
         with closing(batches):
@@ -198,7 +198,7 @@ class _Trainer:
         if not math.isfinite(values["total"]):
             raise CheckpointError(
                 f"The loss became {values['total']} in epoch {self.progress.epoch + 1}, step {number}.",
-                "Lower [optimiser] rate, or look for spectra that are not finite; the last epoch is kept.")
+                "Lower [optimiser] rate, or look for non-finite spectra; the last epoch is saved.")
         nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.optimiser.clip_norm)
         self.optimiser.step()
         self.progress.step += 1

@@ -1,7 +1,4 @@
-"""How a model under training does on the stars kept for it.
-
-How well paired vectors find each other.
-"""
+"""Validation of a model during training: losses and retrieval on validation stars."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from .pairs import PairSource
 
 
 def pair_retrieval(a: np.ndarray, b: np.ndarray, centre: bool = True) -> dict[str, float]:
-    """Recall of each vector's partner among all vectors of the other instrument.
+    """Retrieval of each vector's partner among all vectors of the other instrument.
 
     Parameters
     ----------
@@ -56,7 +53,7 @@ _NAMES = {"r1_a": "r1_xp_to_lrs", "r10_a": "r10_xp_to_lrs", "r1_b": "r1_lrs_to_x
 
 @torch.no_grad()
 def validate(objective: Objective, source: PairSource) -> dict[str, float]:
-    """Every loss term over the validation stars, as `validation_...`, and how well pairs find each other."""
+    """Every loss term over the validation stars, as `validation_...`, and retrieval of pairs."""
     recipe, module = objective.recipe, objective.module
     module.eval()
     sums: dict[str, float] = {}

@@ -1,1 +1,1 @@
-"""Torch modules, published sizes, losses."""
+"""Torch modules and losses."""

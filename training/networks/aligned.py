@@ -1,4 +1,4 @@
-"""Two encoders that share a space, and the decoders that lead out of it."""
+"""Two encoders with a shared space, and their decoders."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class AlignedModel(nn.Module):
         return getattr(self, f"{modality}_encoder")(x)
 
     def decode(self, target: str, encoded: dict[str, Tensor], same: bool) -> Tensor:
-        """Spectra of `target` from `encode`'s answer.
+        """Spectra of `target` from the output of `encode`.
 
         With `same` True the encoded spectra are of `target` itself. Then LRS comes out
         standardised (minus mean, over std), while a translation comes out in units of the
@@ -71,7 +71,7 @@ class AlignedModel(nn.Module):
         return self.decode(modality, self.encode(modality, x), same=True)
 
     def translate(self, source_modality: str, x: Tensor) -> Tensor:
-        """(B, n) spectra to what the other instrument would see."""
+        """(B, n) spectra to predicted spectra of the other instrument."""
         return self.decode(OTHER[source_modality], self.encode(source_modality, x), same=False)
 
     def contrast(self, xp: Tensor, lrs: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class AlignedModel(nn.Module):
             By modality, pixel weights of the absolute errors, see
             `specclip_search.training.networks.losses.error_weights`.
         targets
-            By modality, what decoders should give where that is not the input itself, for example
+            By modality, targets of the decoders if different from the input, for example
             the spectrum before noise was added.
 
         Returns
@@ -104,15 +104,15 @@ class AlignedModel(nn.Module):
                   weights: Mapping[str, Tensor] | None = None, targets: Mapping[str, Tensor] | None = None,
                   gather: Callable[[Tensor], Tensor] = lambda vectors: vectors,
                   labels: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """`losses` from what `encode` made of both instruments' spectra.
+        """`losses` from the output of `encode` for both instruments.
 
-        Spectra of one instrument beyond the other's number belong to stars that the other has not
-        seen: they are reconstructed and count for labels, and are neither contrasted nor predicted.
+        Extra spectra of one instrument belong to stars without a spectrum of the
+        other: they enter reconstruction and label losses but not contrast and prediction.
 
         Parameters
         ----------
         gather
-            Puts the vectors of all processes together before they are contrasted.
+            Gathers the vectors of all processes for the contrastive loss.
         labels
             By modality, (B, labels) in their units, NaN where unknown. Models with heads for them
             (`specclip_search.training.networks.mini`) add `label_xp` and `label_lrs`.

@@ -1,4 +1,4 @@
-"""The ordinary auto-encoder of Gaia XP spectra: wide layers, no attention, a narrow latent."""
+"""The fully connected auto-encoder of Gaia XP spectra."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .tokens import vector_with_statistics
 
 
 class MlpBlock(nn.Module):
-    """LayerNorm, then a two-layer perceptron of the same width; deliberately without a residual.
+    """LayerNorm, then a two-layer perceptron of the same width; deliberately without a residual connection.
 
     The index 3 of the second layer leaves room for the dropout that the published module has.
     """
@@ -42,8 +42,8 @@ class AutoEncoder(nn.Module):
     floor
         Smallest standard deviation divided by; the published model has none.
     decoder
-        False leaves the decoder out, where an aligned model never uses it. The published aligned
-        files carry it all the same.
+        False omits the decoder, which aligned models do not use. The published aligned
+        files contain it anyway.
     """
 
     def __init__(self, pixels: int = 343, hidden: int = 1290, latent: int = 768, blocks: int = 2, expansion: int = 3,

@@ -1,9 +1,7 @@
-"""Alignment heads: from a backbone's output to the vector that two instruments share.
+"""Alignment heads, from a backbone's output to the shared vector, and decoders.
 
 The published heads end with an unrestricted squeeze, so that a batch of one loses its batch axis.
 These keep it; the numbers are otherwise the same.
-
-Decoders: from vectors back to spectra.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ class AttentionPool(nn.Module):
         Width of the query, width of the tokens, number of heads. Scores have the usual single
         1/sqrt(dim / heads) scale, unlike the backbone's.
     queries
-        Number of learned queries; their answers are concatenated. Published: 1.
+        Number of learned queries; their outputs are concatenated. Published: 1.
     """
 
     def __init__(self, dim: int, token_dim: int, heads: int, queries: int = 1, dropout: float = 0.1) -> None:
@@ -78,7 +76,7 @@ class Encoder(nn.Module):
             self.freeze(True)
 
     def freeze(self, frozen: bool) -> None:
-        """Keep the backbone as it is from now on, or train it too."""
+        """Freeze or unfreeze the backbone."""
         self.frozen = frozen
         self.backbone.requires_grad_(not frozen)
 

@@ -1,4 +1,4 @@
-"""The published label heads: one perceptron a label over a model's vector."""
+"""The published label heads: one perceptron per label on a model's vector."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LabelHead(nn.Module):
         self.std = torch.from_numpy(np.ones(dim, np.float32))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(B, dim) vectors, as encoders give them and not of unit length, to (B,) labels."""
+        """(B, dim) encoder outputs, not of unit length, to (B,) labels."""
         return self.network((vectors - self.mean) / self.std)[:, 0]
 
     @torch.inference_mode()
@@ -41,7 +41,7 @@ class LabelHead(nn.Module):
         return self.eval()(torch.from_numpy(np.ascontiguousarray(vectors, np.float32))).numpy()
 
     def use_statistics(self, path: Path) -> None:
-        """Take mean and std of the training vectors from `{"mean": [...], "std": [...]}`.
+        """Read mean and std of the training vectors from `{"mean": [...], "std": [...]}`.
 
         Raises
         ------

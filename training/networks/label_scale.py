@@ -1,4 +1,4 @@
-"""Labels that are estimated: their scale, errors that no simulation shows, and flags."""
+"""Estimated labels: scale, error floors and flags."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from specclip_search.surveys import LRS, XP
 LABELS = ("teff", "logg", "feh", "alpha_fe", "c_fe", "rv")
 UNITS = {"teff": "K", "logg": "log10(cm s-2)", "feh": "dex", "alpha_fe": "dex", "c_fe": "dex", "rv": "km/s"}
 MEASURED: Mapping[str, tuple[str, ...]] = {LRS: LABELS, XP: LABELS[:-1]}
-"""Labels an instrument can tell; an XP spectrum, of resolution 20 to 100, shows no radial velocity."""
+"""Labels measurable by an instrument; XP spectra, of resolution 20 to 100, have no radial velocity."""
 
 TEFF_UNIT = 5000.0
 """Teff is learned as ln(teff / 5000 K): errors grow with it."""
 
 # flag bits
 FAR = 1
-"""The vector lies farther from the training stars than 99.5 % of themselves: every value is extrapolated."""
+"""`distance` exceeds that of 99.5 % of the training stars: every value is extrapolated."""
 OUT_OF_RANGE = 2
-"""A value lies outside those of the training stars."""
+"""A value is outside the range of the training stars."""
 LOW_SNR = 4
-"""The signal to noise lies below that of the training stars: errors are too small."""
+"""The signal to noise is below that of the training stars: errors are underestimated."""
 SNR_UNKNOWN = 8
-"""No signal to noise was given: errors are those of the whole training sample."""
+"""No signal to noise was given: errors are averages over the training sample."""
 CARBON_GUESSED = 16
-"""[Fe/H] above `CARBON_MAX_FEH`, where no training star has a [C/Fe] of its own: c_fe is extrapolated."""
+"""[Fe/H] above `CARBON_MAX_FEH`, where no training star has a [C/Fe] label: c_fe is extrapolated."""
 WIDE = 32
-"""The error of teff, logg or feh is above half the spread of all training stars: the spectrum says little."""
+"""The error of teff, logg or feh is above half the spread of all training stars: the spectrum is uninformative."""
 HOT = 64
-"""Teff above `HOT_TEFF`, where no training star has [Fe/H]: feh, alpha_fe, c_fe say what such stars are mostly like."""
+"""Teff above `HOT_TEFF`, where no training star has [Fe/H]: feh, alpha_fe, c_fe are typical values."""
 FLAGS = {"far": FAR, "out_of_range": OUT_OF_RANGE, "low_snr": LOW_SNR, "snr_unknown": SNR_UNKNOWN,
          "carbon_guessed": CARBON_GUESSED, "wide": WIDE, "hot": HOT}
 
@@ -50,7 +50,7 @@ ERROR_FLOOR: Mapping[str, Mapping[str, float]] = {
 
 
 def to_scale(name: str, values: np.ndarray | float) -> np.ndarray:
-    """Values of a label on the scale it is learned on."""
+    """Values of a label on the training scale."""
     values = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.log(values / TEFF_UNIT) if name == "teff" else values

@@ -1,4 +1,4 @@
-"""What training minimises. Every function takes and returns tensors and holds no parameters."""
+"""Loss functions of tensors, without parameters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def clip_loss(a: Tensor, b: Tensor, scale: float | Tensor = PUBLISHED_TEMPERATUR
 
 
 def sigmoid_loss(a: Tensor, b: Tensor, scale: float | Tensor, bias: float | Tensor) -> Tensor:
-    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023): each pair is judged by itself.
+    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023): each pair is classified independently.
 
     Needs no large batch: the sum over the batch's B x B pairs, over B.
     """
@@ -49,7 +49,7 @@ def l1_loss(prediction: Tensor, target: Tensor, weight: Tensor | None = None) ->
     Parameters
     ----------
     weight
-        (B, n) non-negative, for example from `error_weights`; 0 where a pixel says nothing.
+        (B, n) non-negative, for example from `error_weights`; 0 for pixels without information.
     """
     if weight is None:
         return F.l1_loss(prediction, target)
@@ -59,14 +59,14 @@ def l1_loss(prediction: Tensor, target: Tensor, weight: Tensor | None = None) ->
 
 
 def error_weights(error: Tensor, floor: float = 0.01, power: float = 1.0) -> Tensor:
-    """Weights (floor / max(error, floor)) ** power, in 0 to 1; infinite errors weigh nothing.
+    """Weights (floor / max(error, floor)) ** power, in 0 to 1; infinite errors have zero weight.
 
     Parameters
     ----------
     error
         (B, n) 1 sigma in the units of the flux.
     floor
-        Error below which pixels are not trusted more: models are not perfect either.
+        Error floor of the weights, because models are not perfect either.
     power
         1 suits absolute errors, 2 squared ones.
     """
@@ -75,14 +75,14 @@ def error_weights(error: Tensor, floor: float = 0.01, power: float = 1.0) -> Ten
 
 
 def label_loss(mean: Tensor, log_scale: Tensor, target: Tensor) -> Tensor:
-    """Mean negative log likelihood of labels under a Laplace law, rounded near zero; robust against wrong labels.
+    """Mean negative log likelihood under a Laplace distribution, smoothed near zero; robust against wrong labels.
 
     Parameters
     ----------
     mean, log_scale
-        (B, k) what is expected, and ln of the law's scale.
+        (B, k) expected values, and ln of the scale of the distribution.
     target
-        (B, k), NaN where a label is unknown: it counts for nothing.
+        (B, k), NaN for unknown labels, which are ignored.
     """
     known = torch.isfinite(target)
     residual = F.smooth_l1_loss(mean, torch.nan_to_num(target), reduction="none", beta=0.1)

@@ -1,8 +1,7 @@
-"""The small model that trains on a processor: the published parts at sizes of our own.
+"""The small model that can be trained on a CPU, built from the published parts.
 
-Small heads that tell labels from the shared vector while a model trains, so that the vector keeps them.
-
-They serve training alone; what a user is told comes from the estimators, which are trained on the
+Small heads predict labels from the shared vector during training, so that the vector retains them.
+They are used in training only; labels for users come from the estimators, which are trained on the
 finished vectors and calibrated.
 """
 
@@ -42,7 +41,7 @@ class LabelGuide(nn.Module):
 
     def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """(B, dim) vectors of any length to mean and ln scale (B, labels), standardised."""
-        # unit vectors have components of size 1/sqrt(dim): brought to 1
+        # unit vectors have components of size 1/sqrt(dim): scale them to 1
         unit = F.normalize(vectors.float(), dim=-1) * vectors.shape[-1] ** 0.5
         mean, log_scale = self.outer(F.gelu(self.inner(unit))).float().chunk(2, dim=-1)
         return mean, log_scale
@@ -68,7 +67,7 @@ class MiniSizes:
     dim: int = 768
     """Length of the shared vector."""
     lrs_encoder: str = "transformer"
-    """What encodes LRS spectra: `transformer`, or `perceptron`, residual blocks over all pixels at once."""
+    """Encoder of LRS spectra: `transformer`, or `perceptron`, residual blocks over all pixels at once."""
     lrs_slice: int = 34
     """Pixels in one LRS token; tokens do not overlap. 34 divides the 1462 pixels into 43."""
     lrs_width: int = 128
@@ -80,7 +79,7 @@ class MiniSizes:
     lrs_expansion: int = 4
     """Inner width of its perceptrons over its width."""
     lrs_queries: int = 6
-    """Learned queries whose answers make up the vector; must divide `dim`."""
+    """Number of learned queries whose outputs form the vector; must divide `dim`."""
     lrs_hidden: int = 384
     """Width of the perceptron that encodes LRS spectra."""
     lrs_blocks: int = 2
@@ -106,20 +105,20 @@ class MiniSizes:
     dropout: float = 0.0
     """Dropout in heads and decoders."""
     temperature: float = 15.5
-    """Factor of the cosines in the contrastive loss, at the start."""
+    """Initial factor of the cosines in the contrastive loss."""
     learn_temperature: bool = True
-    """Whether training may change it."""
+    """Whether this factor is trained."""
     contrast: str = "clip"
     """Contrastive loss: `clip` or `sigmoid`."""
     label_hidden: int = 0
-    """Inner width of the heads that tell labels during training (see
+    """Inner width of the label heads used during training (see
     `specclip_search.training.networks.mini`); 0: none."""
 
 
 class MiniModel(AlignedModel):
     """Two small encoders and four small decoders, all trained together from the first step.
 
-    Differs from the published models in what no weights force on it: attention has its usual
+    Differs from the published models where it needs no compatibility: attention has the usual
     single scale, spectra are divided by at least 1e-4, the temperature is learned, nothing is frozen.
     """
 
@@ -130,7 +129,7 @@ class MiniModel(AlignedModel):
         decoders = {"gaia_xp_decoder": decoder(to_xp), "lamost_lrs_decoder": decoder(to_lrs),
                     "gaia_xp_cross_decoder": decoder(to_xp), "lamost_lrs_cross_decoder": decoder(to_lrs)}
         for name, made in decoders.items():
-            # all but the standardised reconstruction give spectra near one
+            # all except the standardised reconstruction give spectra near one
             nn.init.constant_(made.last.bias, 0.0 if name == "lamost_lrs_decoder" else 1.0)
         super().__init__(_xp_encoder(sizes), _lrs_encoder(sizes), decoders, sizes.temperature)
         if sizes.label_hidden:

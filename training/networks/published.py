@@ -1,7 +1,7 @@
 """The published SpecCLIP architectures at their published sizes.
 
 Architecture: Zhao et al. 2025, arXiv 2507.01939. Parameter names are those of the published
-checkpoint files, so that `load_state_dict` takes their `state_dict` as it is. Built from the
+checkpoint files, so that `load_state_dict` accepts their `state_dict` unchanged. Built from the
 same parts as our own recipes; only the sizes differ.
 """
 
@@ -31,7 +31,7 @@ KINDS = BACKBONES + ALIGNED
 
 @dataclass(frozen=True)
 class PublishedSizes:
-    """Table `[published]` of a recipe: sizes of the published kinds, theirs unless named."""
+    """Table `[published]` of a recipe: sizes of the published kinds; the published ones by default."""
 
     width: int = 768
     """Width of transformers, of the auto-encoder's latent vector and of the vectors of `base` and `pr`."""
@@ -61,7 +61,7 @@ class PublishedSizes:
 
 
 def build(kind: str, device: str | torch.device | None = None, sizes: PublishedSizes | None = None) -> nn.Module:
-    """A module of a published kind with freshly drawn weights.
+    """A module of a published kind with random weights.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def build(kind: str, device: str | torch.device | None = None, sizes: PublishedS
         `base_xpmt` (contrastive, XP by transformer), `pr` (with reconstruction and prediction,
         one vector), `split` (the same with a shared and a private vector).
     device
-        Where parameters live; "meta" makes none, for loading weights over it.
+        Device of the parameters; "meta" allocates none, for loading weights.
     sizes
         Other sizes than the published ones.
 

@@ -1,6 +1,6 @@
-"""How a spectrum becomes the tokens a transformer reads.
+"""Conversion of spectra to transformer tokens, and masks for pretraining.
 
-Masks for pretraining: runs of tokens set to zero, one run in each region of the token axis.
+Masks set runs of tokens to zero, one run in each region of the token axis.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def mean_and_std(x: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 def lrs_tokens(x: Tensor, slice_length: int = 20, stride: int = 10, floor: float = 0.0) -> Tensor:
-    """Overlapping slices of the standardised spectrum behind one statistics token.
+    """Overlapping slices of the standardised spectrum after a statistics token.
 
     Token 0 is (log10 std, 0, ..., 0): the mean is discarded. Token i + 1 is (0, slice i).
-    Only whole slices count, so with the published 20 by 10 the last two of 1462 pixels enter
+    Only complete slices are used, so with the published 20 by 10 the last two of 1462 pixels enter
     through mean and std alone.
 
     Returns
@@ -50,7 +50,7 @@ def lrs_tokens(x: Tensor, slice_length: int = 20, stride: int = 10, floor: float
 
 
 def xp_tokens(x: Tensor) -> Tensor:
-    """One token a pixel behind a statistics token: (mean, std, 0), then (0, 0, z_i).
+    """One token per pixel after a statistics token: (mean, std, 0), then (0, 0, z_i).
 
     Returns
     -------
@@ -72,12 +72,12 @@ def vector_with_statistics(x: Tensor, floor: float = 0.0) -> Tensor:
 
 
 def lrs_token_count(pixels: int, slice_length: int, stride: int) -> int:
-    """Number of tokens `lrs_tokens` makes of a spectrum of `pixels` points."""
+    """Number of tokens of `lrs_tokens` for a spectrum of `pixels` points."""
     return 2 + (pixels - slice_length) // stride
 
 
 def chunk_mask(batch: int, tokens: int, chunks: int, width: int, generator: torch.Generator | None = None) -> Tensor:
-    """Which tokens to hide: in each of `chunks` equal regions one run of `width`.
+    """Mask of hidden tokens: in each of `chunks` equal regions one run of `width`.
 
     Region i begins at (i * tokens) // chunks; the run's offset in it is uniform in
     [0, tokens // chunks - width), the upper end excluded as in the published training.
@@ -104,10 +104,10 @@ def chunk_mask(batch: int, tokens: int, chunks: int, width: int, generator: torc
 
 
 def masked_loss(reconstruction: Tensor, tokens: Tensor, hidden: Tensor) -> Tensor:
-    """Mean squared error over the entries that hiding changed.
+    """Mean squared error over the entries changed by masking.
 
-    Entries whose true value is already zero, such as the padding feature, are not changed by
-    hiding and do not count.
+    Entries whose true value is zero, such as the padding feature, are not changed by
+    masking and are ignored.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The masked transformer that both instruments' token encoders are made of."""
+"""The masked transformer used by the token encoders of both instruments."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .tokens import chunk_mask, masked_loss
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T) v.
 
-    Under bfloat16 autocast on a processor this part stays in float32: its backward pass in
-    bfloat16 was measured ten times slower, half of a training step.
+    Under bfloat16 autocast on a CPU this part stays in float32: its backward pass in
+    bfloat16 was measured to be ten times slower, half of a training step.
     """
     if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
@@ -124,7 +124,7 @@ class MaskedTransformer(nn.Module):
         hidden
             (B, T) bool, which tokens to hide; drawn by `chunk_mask` when not given.
         generator
-            Source of that draw.
+            Random generator of the mask.
         """
         tokens = self.tokenise(x)
         if hidden is None:

@@ -1,1 +1,1 @@
-"""[Fe/H] from the XP flux: networks and trees, and how they were taught."""
+"""[Fe/H] from the XP flux: networks and trees, and their training."""

@@ -1,9 +1,9 @@
-"""[Fe/H] and [C/Fe] of a star straight from its Gaia XP spectrum, by small networks that come with the package.
+"""[Fe/H] and [C/Fe] of a star from its Gaia XP flux, by small networks shipped with the package.
 
-They share nothing with the model whose vectors are searched, so that the two are wrong about
+They are independent of the model whose vectors are searched, so that the two are wrong about
 different stars. Principal components of ln flux go into an ensemble of fully connected networks
-that give a mean and an error of each label. Four groups of networks have each left two of the
-splits 0-7 of `split_of` out of training: a star is always judged by networks that never saw it.
+that give a mean and an error of each label. Each of four groups of networks was trained without two of the
+splits 0-7 of `split_of`, so that every star is estimated by networks that never saw it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class XpNetwork:
     weights
         For each layer (members, in, out) and (members, out).
     group
-        (members,) group of each member: it never saw stars of the splits 2 group and 2 group + 1.
+        (members,) group of each member: it was trained without the splits 2 group and 2 group + 1.
     scale
         Factor of the error, from validation stars.
     """
@@ -61,16 +61,16 @@ class XpNetwork:
             (N, 343) XP spectra over their flux at 550 nm.
         source_id
             (N,) int64: chooses the networks that have not seen the star. Stars of the splits 8
-            and 9, which none has seen, and of unknown id, get all of them.
+            and 9, which none has seen, and of unknown id, use all networks.
 
         Returns
         -------
         dict
-            feh, feh_err, c_fe, c_fe_err, (N,) float64 in dex; NaN where the spectrum is not finite.
+            feh, feh_err, c_fe, c_fe_err, (N,) float64 in dex; NaN if the spectrum is not finite.
         """
         count = len(flux)
         result = {name: np.full(count, np.nan) for name in ("feh", "feh_err", "c_fe", "c_fe_err")}
-        # the group that left a star's split out; stars that none has seen ask all
+        # the group trained without a star's split; all groups for stars that none has seen
         group = np.where(source_id >= 0, split_of(source_id), TRAIN_SPLITS) // 2
         whole = np.isfinite(flux).all(axis=1)
         for number in np.unique(group):
@@ -99,13 +99,13 @@ class XpNetwork:
 
 
 def whitened(flux: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """(N, c) float32 projections of ln flux on whitened axes, limited to +- 8."""
+    """(N, c) float32 projections of ln flux on whitened axes, clipped to +- 8."""
     logarithm = np.log(np.maximum(np.asarray(flux, np.float32), FLUX_FLOOR))
     return np.clip((logarithm - mean) @ axes, -LIMIT, LIMIT).astype(np.float32)
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
-    """x times the normal law's distribution function (Hendrycks & Gimpel 2016), tanh form as trained."""
+    """x times the normal distribution function (Hendrycks & Gimpel 2016), tanh form as trained."""
     return 0.5 * x * (1.0 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x**3)))
 
 
@@ -142,7 +142,7 @@ def unpack(arrays: Any) -> XpNetwork:
 
 @lru_cache(maxsize=1)
 def load_network() -> XpNetwork | None:
-    """The networks that come with the package; None where it was made without them."""
+    """The shipped networks; None if the package was built without them."""
     path = files(__package__).joinpath("weights", WEIGHTS)
     if not path.is_file():
         return None

@@ -1,13 +1,14 @@
-"""Train the XP networks of the EMP search: ``python -m specclip_search.training.xp_metallicity.train_networks
---atlas ATLAS``.
+"""Train the XP networks of the EMP search.
+
+    python -m specclip_search.training.xp_metallicity.train_networks --atlas ATLAS
 
 The atlas holds real labelled XP stars and simulated metal-poor ones (`specclip-search ingest
-library` and `simulate metal-poor`). Real stars are drawn against their frequency in [Fe/H], those
-below -1 more often and each time with other dust and noise: it is reddened and faint stars that a
-plain network takes for poor ones. Simulated stars teach where no real star is, below -2.3, and
-[C/Fe]; with more weight than they have here they draw real stars down. Beside the Gaussian
-likelihood networks learn whether a star lies below each of several limits, which orders stars near
-them better. Never acceptance stars; validation stars give the error's scale alone.
+library` and `simulate metal-poor`). Real stars are sampled inversely to their frequency in [Fe/H], those
+below -1 more often and each time with different dust and noise, because plain networks
+mistake reddened and faint stars for metal-poor ones. Simulated stars are used where there are no real
+ones, below -2.3, and for [C/Fe]; with a larger weight they would bias real stars low. In addition to the Gaussian
+likelihood, networks learn whether a star is below each of several limits, which improves the ranking near
+them. Acceptance stars are never used; validation stars only set the scale of the errors.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 COMPONENTS = 110
 POOR_FEH = -1.0
-# how much more often stars below it are drawn
+# how much more often stars below it are sampled
 POOR_WEIGHT = 5.0
 SIMULATED_BELOW = -2.3
 SIMULATED_WEIGHT = 0.05
@@ -89,7 +90,7 @@ def principal_axes(flux: np.ndarray, components: int) -> tuple[np.ndarray, np.nd
 
 
 def draw_weights(stars: Stars, taught: np.ndarray) -> np.ndarray:
-    """(N,) how often each star is drawn; 0 for stars that do not teach."""
+    """(N,) sampling weight of each star; 0 for stars not used for training."""
     real = taught & ~stars.simulated
     bins = np.floor(stars.feh / BIN).astype(np.int64)
     bins -= bins.min()
@@ -127,7 +128,7 @@ def fit(
     x: np.ndarray, feh: np.ndarray, c_fe: np.ndarray, changes: Variation, weight: np.ndarray, seed: int, steps: int,
     hidden: int,
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-    """One network's layers, each (in, out) and (out,); what it says of the limits is left out."""
+    """One network's layers, each (in, out) and (out,); without the outputs for the limits."""
     import torch
     from torch import nn
 
@@ -140,7 +141,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     carbon = np.where(feh < CARBON_BELOW, c_fe, np.nan)
     labels = np.stack([feh - FEH_OFFSET, carbon], axis=1)
-    # a label that is not known is no part of the loss; NaN would be, in its derivative
+    # unknown labels are replaced, because NaN would propagate into the gradient
     has, target = torch.from_numpy(np.isfinite(labels)), torch.from_numpy(np.nan_to_num(labels).astype(np.float32))
     below = torch.from_numpy((feh[:, None] < np.array(LIMITS)).astype(np.float32))
     rows = np.flatnonzero(weight)

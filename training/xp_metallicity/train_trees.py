@@ -1,8 +1,9 @@
-"""Train the XP trees of the EMP search: ``python -m specclip_search.training.xp_metallicity.train_trees --atlas
-ATLAS``.
+"""Train the XP trees of the EMP search.
 
-Needs scikit-learn (histogram gradient boosting); searching does not. Real labelled stars alone
-teach: trees would tell simulated spectra from real ones by their smallest differences. Of the
+    python -m specclip_search.training.xp_metallicity.train_trees --atlas ATLAS
+
+Needs scikit-learn (histogram gradient boosting); searching does not. Only real labelled stars
+are used, because trees would separate simulated from real spectra by small differences. Of the
 stars above -0.8 a quarter is used.
 """
 
@@ -58,7 +59,7 @@ def train(stars: Stars, seed: int, trees: int, rate: float) -> XpTrees:
 
 
 def _arrays(model: Any) -> dict[str, np.ndarray]:
-    """The fitted trees as arrays of equal length; leaves and unused nodes send to themselves."""
+    """The fitted trees as arrays of equal length; leaves and unused nodes point to themselves."""
     trees = [one[0].nodes for one in model._predictors]
     shape = (len(trees), NODES)
     itself = np.broadcast_to(np.arange(NODES, dtype=np.uint8), shape)

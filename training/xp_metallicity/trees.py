@@ -1,9 +1,9 @@
-"""[Fe/H] of a star from its Gaia XP spectrum by boosted regression trees that come with the package.
+"""[Fe/H] of a star from its Gaia XP spectrum by boosted regression trees shipped with the package.
 
-They stand beside the networks of `specclip_search.training.xp_metallicity.networks`. A network goes on in straight
-lines where no star has taught it, and then calls a very red or noisy spectrum extremely poor; trees cannot leave
-the range of their teachers. They add nothing below the poorest real stars ([Fe/H] = -2.5), so that
-their share fades towards -3. The same splits are left out by each group as with the networks.
+They complement the networks of `specclip_search.training.xp_metallicity.networks`. Networks extrapolate linearly
+outside the training data and then give very low [Fe/H] for very red or noisy spectra; trees cannot leave
+the range of their training data. They add no information below the most metal-poor real stars ([Fe/H] = -2.5), so
+their weight decreases towards -3. Each group was trained without the same splits as with the networks.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .weighting import depth
 FORMAT = 1
 WEIGHTS = "emp_xp_trees.npz"
 BAND_PIXELS = 7
-# share in the log-odds at -2, and log-odds a dex: judged on stars of the splits 0-7 that groups left out
+# weight in the log-odds at -2, and log-odds per dex: tuned on held-out stars of the splits 0-7
 SHARE = 0.35
 ODDS_PER_DEX = 6.0
-# below these odds by the networks trees are not asked: they would change no list
+# trees are not evaluated below these network odds, where they cannot change a list
 LEAST_ODDS = -6.0
 
 
@@ -39,13 +39,13 @@ class XpTrees:
     mean, axes
         (343,) and (343, c): ln flux to whitened principal components.
     feature, left, right
-        (groups, trees, nodes) uint8: what a node asks, and where it sends spectra; a leaf sends to itself.
+        (groups, trees, nodes) uint8: feature tested by a node, and its child nodes; a leaf points to itself.
     threshold
-        (groups, trees, nodes) float32: spectra with a value up to this go left.
+        (groups, trees, nodes) float32: spectra with a value up to this go to the left.
     value
-        (groups, trees, nodes) float32 [Fe/H] that a leaf adds.
+        (groups, trees, nodes) float32 contribution of a leaf to [Fe/H].
     baseline
-        (groups,) [Fe/H] they start from.
+        (groups,) initial [Fe/H].
     """
 
     mean: np.ndarray
@@ -99,7 +99,7 @@ def features(flux: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray
 
 
 def with_trees(odds: np.ndarray, feh: np.ndarray, below: float) -> np.ndarray:
-    """(N,) log-odds of the networks with the trees' [Fe/H] for their share; NaN in `feh` changes nothing."""
+    """(N,) log-odds of the networks combined with the trees' [Fe/H]; NaN in `feh` changes nothing."""
     share = SHARE * (1.0 - float(depth(np.asarray(below))))
     theirs = np.clip(ODDS_PER_DEX * (below - feh), -9.0, 9.0)
     return np.where(np.isfinite(theirs), (1.0 - share) * odds + share * theirs, odds)
@@ -118,7 +118,7 @@ def unpack(arrays: Any) -> XpTrees:
 
 @lru_cache(maxsize=1)
 def load_trees() -> XpTrees | None:
-    """The trees that come with the package; None where it was made without them."""
+    """The shipped trees; None if the package was built without them."""
     path = files(__package__).joinpath("weights", WEIGHTS)
     if not path.is_file():
         return None

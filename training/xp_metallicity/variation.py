@@ -1,4 +1,4 @@
-"""Other dust and more noise for spectra that teach the XP networks of the EMP search."""
+"""Augmentation of training spectra of the XP networks with dust and noise."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import numpy as np
 
 from .networks import LIMIT
 
-# of those that may change, the share that does, and of these the share with more noise
+# fraction of eligible spectra that is augmented, and fraction of these with extra noise
 CHANGED = 0.8
 NOISY = 0.6
-# E(B-V) that is added; a little is taken away, as much as most stars have
+# range of added E(B-V); a small negative value removes as much as most stars have
 ADDED_EBV = (-0.08, 0.45)
-# times the spectrum's own errors, correlated over so many pixels
+# noise in units of the spectrum's errors, correlated over this many pixels
 MORE_NOISE = 1.5
 NOISE_PIXELS = 1.5
-# of 550 nm, where spectra are 1
+# pixel at 550 nm, where spectra are 1
 REFERENCE_PIXEL = 107
 
 
 @dataclass(frozen=True)
 class Variation:
-    """How dust and noise move a spectrum among the whitened components of ln flux, where both add.
+    """Effect of dust and noise on the whitened components of ln flux, in which both are additive.
 
     Attributes
     ----------
     dust
         (c,) shift by E(B-V) = 1.
     noise
-        (N, c) standard deviation of each component by the spectrum's own errors; 0 for stars that stay as they are.
+        (N, c) standard deviation of each component from the spectrum's errors; 0 for stars that are not augmented.
     may
-        (N,) bool: stars that may change.
+        (N,) bool: stars that may be augmented.
     """
 
     dust: np.ndarray
@@ -39,7 +39,7 @@ class Variation:
     may: np.ndarray
 
     def applied(self, x: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(n, c) components of `rows` with other dust and more noise for most of those that may change."""
+        """(n, c) components of `rows` with added dust and noise for most eligible stars."""
         count = len(rows)
         changed = self.may[rows] & (rng.random(count) < CHANGED)
         reddened = np.where(changed, rng.uniform(*ADDED_EBV, count), 0.0)
@@ -50,7 +50,7 @@ class Variation:
 
 
 def variation(flux: np.ndarray, error: np.ndarray, may: np.ndarray, axes: np.ndarray) -> Variation:
-    """Dust by the package's extinction curve, noise of neighbouring pixels correlated; for (N, 343) spectra."""
+    """Create from (N, 343) spectra, with the package's extinction curve and correlated noise."""
     from specclip_search.simulation.spectra.reddening import xp_extinction
 
     extinction = np.asarray(xp_extinction())

@@ -1,4 +1,4 @@
-"""How much stars and sources count by metallicity."""
+"""Weights of stars and sources as functions of metallicity."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ REFERENCE, LOWEST = -2.0, -3.0
 
 
 def depth(below: np.ndarray) -> np.ndarray:
-    """How far a metallicity lies on the way from -2 (0) to -3 (1)."""
+    """Linear interpolation of metallicity from -2 (0) to -3 (1)."""
     return np.clip((REFERENCE - below) / (REFERENCE - LOWEST), 0.0, 1.0)
 
 
 def inverse_density(values: np.ndarray, width: float = 0.25, cap: float = 20.0) -> np.ndarray:
-    """Weight of each star against the number of stars within its bin, at most `cap` times the commonest's."""
+    """Weight of each star, inverse to the number of stars in its bin, at most `cap` times the smallest."""
     bins = np.floor(values / width).astype(np.int64)
     if len(values) == 0:
         return np.empty(0)

@@ -86,7 +86,8 @@ def test_a_killed_build_leaves_the_old_index_and_continues(make_atlas: AtlasMake
     before = index_bytes(atlas)
     root = str(Path(__file__).parents[3])
     code = (f"import sys, time; sys.path.insert(0, {root!r})\n"
-            "from specclip_search.atlas import Atlas; from indexing import build_index, steps\n"
+            "from specclip_search.atlas import Atlas; from specclip_search.indexing import build_index\n"
+            "from specclip_search.indexing.build import steps\n"
             "real = steps.InvertedLists.encode\n"
             "def slow(self, vectors):\n    time.sleep(0.5); return real(self, vectors)\n"
             "steps.InvertedLists.encode = slow\n"
@@ -174,7 +175,7 @@ def test_growth_that_drifts_is_said_and_learnt_anew(make_atlas: AtlasMaker) -> N
     assert report.action == "built"
     assert report.drift is not None
     assert report.drift.distance > 1.15
-    assert "learnt anew: new vectors lie" in str(report)
+    assert "retrained: new vectors lie" in str(report)
     # noise in all directions cannot be compressed so far: that is said too
     assert not report.recall_reached
     assert "was not reached" in str(report)

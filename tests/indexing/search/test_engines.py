@@ -117,5 +117,5 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert choose_engine(None).name == "cpu"
-    with pytest.raises(QueryError, match="Device 'cuda' was asked for; no GPU is found here"):
+    with pytest.raises(QueryError, match="Device 'cuda' was requested; no GPU was found"):
         choose_engine("cuda")

@@ -170,7 +170,7 @@ def test_what_a_gpu_cannot_hold_is_said_and_searched_by_the_processor(make_atlas
     assert gpu_obstacles(choose_recipe("PCA128,IVF4096,PQ64", 10**6, 768)) == []
     assert gpu_obstacles(choose_recipe("auto", 10**7, 768)) == []
     assert gpu_obstacles(choose_recipe("flat", 10**6, 768)) == []
-    assert "codes of 10 bytes; FAISS on a GPU knows 1, 2, 3, 4, 8" in gpu_obstacles(
+    assert "codes of 10 bytes; FAISS on a GPU supports 1, 2, 3, 4, 8" in gpu_obstacles(
         choose_recipe("PCA60,IVF64,PQ10", 10**6, 768))[0]
     assert "14 dimensions a byte of code" in gpu_obstacles(choose_recipe("PCA56,IVF64,PQ4", 10**6, 768))[0]
     atlas = make_atlas(2000)
@@ -182,5 +182,5 @@ def test_what_a_gpu_cannot_hold_is_said_and_searched_by_the_processor(make_atlas
 
 @pytest.mark.skipif(gpu_build() is not None, reason="there is a GPU build of FAISS")
 def test_without_a_gpu_build_it_is_refused() -> None:
-    with pytest.raises(QueryError, match="no GPU build of it is installed"):
+    with pytest.raises(QueryError, match="no GPU build is installed"):
         FaissGpuEngine()

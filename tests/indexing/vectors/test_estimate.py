@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused(atlas: Atlas, model: FakeModel, tmp_path: 
         estimate(atlas, other)
     give_estimators(other, tmp_path / "other", "gaia_xp")
     other.folder = tmp_path / "other"
-    with pytest.raises(QueryError, match="holds vectors of the weights sha256:fake-0"):
+    with pytest.raises(QueryError, match="holds vectors from the weights sha256:fake-0"):
         estimate(atlas, other)
     other.folder = None
     with pytest.raises(QueryError, match="has no label estimators"):
@@ -118,14 +118,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     write_spectra(made, "gaia_xp", 0, fluxes(20), BIG)
     code, text = told(capsys, "train", "estimators", "--atlas", folder)
     assert code == 2
-    assert "none was named" in text
+    assert "none was given" in text
     code, text = told(capsys, "train", "estimators", "--atlas", folder, "--model", "mini")
     assert code == 2
     assert "holds no catalogue 'apogee'" in text
     embed(made, load_model("mini", device="cpu"))
     code, text = told(capsys, "estimate", "--atlas", folder)
     assert code == 0
-    assert "20 vectors of 'mini' have label estimates; 0 shards were current" in text
+    assert "20 vectors of 'mini' have label estimates; 0 shards were up to date" in text
     assert made.estimates("gaia_xp").rows == 20
     code, text = told(capsys, "estimate", "--atlas", folder, "--within", "lamost_lrs")
     assert code == 2

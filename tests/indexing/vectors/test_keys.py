@@ -104,5 +104,5 @@ def test_shards_without_a_row_are_told_from_none(tmp_path):
     stage = Atlas.create(tmp_path / "empty").vectors("mini", "gaia_xp")
     with stage.lock():
         stage.write(0, vectors_schema(8).empty_table(), schema=vectors_schema(8), inputs="x")
-    with pytest.raises(VectorIndexError, match="every spectrum was set aside"):
+    with pytest.raises(VectorIndexError, match="every spectrum was rejected"):
         KeyTable.open(Atlas(tmp_path / "empty"), "mini", "gaia_xp")

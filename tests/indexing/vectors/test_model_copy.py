@@ -65,7 +65,7 @@ def test_same_bytes_as_in_one_process(tmp_path: Path, client: Any, monkeypatch: 
 def test_other_weights_on_a_worker_stop_the_run(tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clustered, "_loaded", lambda copy: FakeModel(seed=1))
     atlas = make(tmp_path / "atlas")
-    with pytest.raises(CheckpointError, match="holds the weights sha256:fake-1; the run began with sha256:fake-0"):
+    with pytest.raises(CheckpointError, match="holds the weights sha256:fake-1; the run started with sha256:fake-0"):
         embed(atlas, FakeModel(), client=client)
     assert written(atlas) == {}
 

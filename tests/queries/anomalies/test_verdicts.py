@@ -10,7 +10,13 @@ import pytest
 
 from specclip_search.errors import QueryError
 from specclip_search.queries.anomalies.anomalies import anomalies
-from specclip_search.queries.anomalies.verdicts import give_verdict, judge, learned_shift, odd_patterns, read_verdicts
+from specclip_search.queries.anomalies.verdicts import (
+    give_verdict,
+    learned_shift,
+    odd_patterns,
+    read_verdicts,
+    record_verdict,
+)
 from specclip_search.queries.translation.translate import translate
 
 
@@ -61,13 +67,13 @@ def test_a_verdict_replaces_the_one_before(judged: Any) -> None:
 
 def test_a_verdict_by_key_is_kept_for_every_pair_of_the_spectrum(judged: Any) -> None:
     row = anomalies(judged.atlas, top=1, learn=False).iloc[0]
-    assert judge(judged.atlas, f"lamost:{row.lrs_spec_id}", "interesting") >= 1
+    assert record_verdict(judged.atlas, f"lamost:{row.lrs_spec_id}", "interesting") >= 1
     verdicts = read_verdicts(judged.atlas)
     assert "interesting" in verdicts.verdict[verdicts.lrs_spec_id == int(row.lrs_spec_id)]
     with pytest.raises(QueryError, match="lamost:7 is in no pair"):
-        judge(judged.atlas, "lamost:7", "normal")
+        record_verdict(judged.atlas, "lamost:7", "normal")
     with pytest.raises(QueryError, match="not a spectrum key"):
-        judge(judged.atlas, "7", "normal")
+        record_verdict(judged.atlas, "7", "normal")
 
 
 def test_wrong_verdicts_are_refused(judged: Any) -> None:

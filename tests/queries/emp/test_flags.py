@@ -8,16 +8,16 @@ from typing import Any, cast
 import numpy as np
 
 from specclip_search.queries.emp.flags import flag
-from specclip_search.queries.emp.schema import ESTIMATES, PARTS, SIDES
+from specclip_search.queries.emp.schema import ESTIMATES, INSTRUMENT_COLUMNS, INSTRUMENTS
 from specclip_search.queries.emp.stars import Stars
 
 
 def flags_of(count: int, feh: float = -2.5, **columns: list[float]) -> tuple[list[str], list[bool]]:
     """Flags of stars of which only these columns are known."""
-    names = [f"{side}_{name}" for side in SIDES for name in PARTS] + list(ESTIMATES)
+    names = [f"{side}_{name}" for side in INSTRUMENTS for name in INSTRUMENT_COLUMNS] + list(ESTIMATES)
     parts = {name: np.array(columns.get(name, [np.nan] * count)) for name in names}
-    row = {modality: np.arange(count) for modality in SIDES.values()}
-    snr = {modality: np.array(columns.get(f"{side}_snr", [100.0] * count)) for side, modality in SIDES.items()}
+    row = {modality: np.arange(count) for modality in INSTRUMENTS.values()}
+    snr = {modality: np.array(columns.get(f"{side}_snr", [100.0] * count)) for side, modality in INSTRUMENTS.items()}
     stars = Stars(np.arange(count), row, snr)
     space = cast(Any, SimpleNamespace(modalities=()))
     words, hot = flag(space, stars, parts, np.full(count, feh), np.full(count, 0.1), np.zeros(count))

@@ -161,7 +161,7 @@ ESCAPES = {
     "SELECT list_aggregate(['a'], 'read_text')": "does not exist",
     # states of aggregates made of one's own bytes, and inner functions
     "SELECT finalize(to_aggregate_state('\\xff'::BLOB, 'string_agg', ['VARCHAR']))": "may not be called",
-    "SELECT sum(ra) EXPORT_STATE FROM stars": "inner state",
+    "SELECT sum(ra) EXPORT_STATE FROM stars": "internal state",
     "SELECT bitstring_byte_comparable('01'::BIT)": "byte_comparable",
     "SELECT format_type(1, 1)": "format_type",
     "SELECT * FROM seq_scan('x')": "seq_scan",

@@ -8,17 +8,17 @@ import pytest
 from specclip_search.queries.anomalies.local_quantities import NAMES
 from specclip_search.queries.anomalies.scoring import quantity_parts
 from specclip_search.queries.anomalies.weights import load_tails, load_weights
-from specclip_search.queries.statistics.tail_shape import TailLaw, learn_tail
+from specclip_search.queries.statistics.tail_shape import TailModel, learn_tail
 
 
 @pytest.fixture(scope="module")
-def law() -> TailLaw:
+def law() -> TailModel:
     found = learn_tail(np.random.default_rng(1).standard_t(4, 200_000))
     assert found is not None
     return found
 
 
-def test_the_law_gives_the_share_of_normal_stars_beyond(law: TailLaw) -> None:
+def test_the_law_gives_the_share_of_normal_stars_beyond(law: TailModel) -> None:
     rng = np.random.default_rng(2)
     new = rng.standard_t(4, 200_000)
     surprise = law.of(new, rng.standard_t(4, 3000))
@@ -26,7 +26,7 @@ def test_the_law_gives_the_share_of_normal_stars_beyond(law: TailLaw) -> None:
         assert (surprise > decades).mean() == pytest.approx(10.0**-decades, rel=0.5)
 
 
-def test_it_is_laid_on_the_atlas_whose_odd_stars_do_not_hide(law: TailLaw) -> None:
+def test_it_is_laid_on_the_atlas_whose_odd_stars_do_not_hide(law: TailModel) -> None:
     rng = np.random.default_rng(3)
     clean = rng.standard_t(4, 3000)
     odd = np.array([12.0, 20.0, 40.0])
@@ -41,8 +41,8 @@ def test_it_is_laid_on_the_atlas_whose_odd_stars_do_not_hide(law: TailLaw) -> No
     np.testing.assert_allclose(law.of(odd, 0.3 * clean), expected, rtol=0.05)
 
 
-def test_a_law_survives_json_and_few_stars_have_none(law: TailLaw) -> None:
-    again = TailLaw.from_json(law.as_json())
+def test_a_law_survives_json_and_few_stars_have_none(law: TailModel) -> None:
+    again = TailModel.from_json(law.as_json())
     np.testing.assert_allclose(again.z, law.z, atol=1e-4)
     assert learn_tail(np.arange(60.0)) is None
     assert learn_tail(np.zeros(5000)) is None
@@ -55,7 +55,7 @@ def test_shipped_laws_belong_to_the_quantities() -> None:
     assert all((np.diff(tail.z) > 0).all() for tail in tails if tail is not None)
 
 
-def test_parts_follow_the_law_where_there_is_one(law: TailLaw) -> None:
+def test_parts_follow_the_law_where_there_is_one(law: TailModel) -> None:
     rng = np.random.default_rng(4)
     z = rng.standard_t(4, (4000, 2))
     source_id = np.arange(4000, dtype=np.int64) * 128 + (1 << 55)

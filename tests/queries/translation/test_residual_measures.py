@@ -23,7 +23,7 @@ from specclip_search.queries.translation.nuisance_shapes import (
     velocity_shape,
     xp_shapes,
 )
-from specclip_search.queries.translation.residual_covariance import ResidualLaw, learn_law, whiten
+from specclip_search.queries.translation.residual_covariance import ResidualModel, learn_residual_model, whiten
 from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
 WAVE = np.asarray(LAMOST_LRS.wavelength)
@@ -41,7 +41,7 @@ def lines(shift_km_s: float = 0.0) -> np.ndarray:
 def test_whitening_equals_the_plain_inverse() -> None:
     rng = np.random.default_rng(0)
     n, q, e = 30, 3, 2
-    law = ResidualLaw(rng.normal(size=n), rng.normal(size=(n, q)), rng.uniform(0.5, 1, n))
+    law = ResidualModel(rng.normal(size=n), rng.normal(size=(n, q)), rng.uniform(0.5, 1, n))
     noise = rng.uniform(0.2, 1, (4, n))
     noise[1, :5] = np.inf
     residual, own = rng.normal(size=(4, n)), rng.normal(size=(4, e, n))
@@ -61,7 +61,7 @@ def test_law_frees_shared_shapes_and_not_others() -> None:
     rng = np.random.default_rng(1)
     shape, noise = np.sin(np.linspace(0, 9, 200)), np.full((600, 200), 0.1)
     residual = rng.normal(size=(600, 1)) * shape + 0.1 * rng.normal(size=(600, 200))
-    law = learn_law(residual, noise, 4)
+    law = learn_residual_model(residual, noise, 4)
     other = np.cos(np.linspace(0, 31, 200))
     along, across = (whiten(law, 1.5 * s[None], noise[:1]).chi2[0] for s in (shape, other))
     assert along < 1.0 < 20 < across
@@ -80,13 +80,13 @@ def test_dust_and_velocity_are_measured_and_cost_nothing() -> None:
     reddened = predicted * 10 ** (-0.4 * 0.05 * (extinction(XP_WAVE) - np.interp(550, XP_WAVE, extinction(XP_WAVE))))
     noise = np.full_like(predicted, 0.003)
     assert amplitude(reddened - predicted, noise, dust_shape(predicted, XP_WAVE))[0] == pytest.approx(0.05, rel=0.05)
-    law = ResidualLaw(np.zeros(343), np.zeros((343, 0)), np.full(343, 0.002))
+    law = ResidualModel(np.zeros(343), np.zeros((343, 0)), np.full(343, 0.002))
     free = whiten(law, reddened - predicted, noise, xp_shapes(predicted, XP_WAVE)).chi2[0]
     assert free < 0.05 * whiten(law, reddened - predicted, noise).chi2[0]
     spectrum, moved = lines()[None], lines(40.0)[None]
     noise = np.full_like(spectrum, 0.01)
     assert amplitude(moved - spectrum, noise, velocity_shape(spectrum, WAVE))[0] == pytest.approx(40, rel=0.1)
-    law = ResidualLaw(np.zeros(len(WAVE)), np.zeros((len(WAVE), 0)), np.full(len(WAVE), 0.01))
+    law = ResidualModel(np.zeros(len(WAVE)), np.zeros((len(WAVE), 0)), np.full(len(WAVE), 0.01))
     free = whiten(law, moved - spectrum, noise, lrs_shapes(spectrum, WAVE)).chi2[0]
     assert free < 0.05 * whiten(law, moved - spectrum, noise).chi2[0]
 
@@ -94,7 +94,7 @@ def test_dust_and_velocity_are_measured_and_cost_nothing() -> None:
 def test_filters_name_what_was_planted() -> None:
     rng = np.random.default_rng(2)
     noise = np.full((400, len(WAVE)), 0.02)
-    law = ResidualLaw(np.zeros(len(WAVE)), np.zeros((len(WAVE), 0)), np.full(len(WAVE), 1e-3))
+    law = ResidualModel(np.zeros(len(WAVE)), np.zeros((len(WAVE), 0)), np.full(len(WAVE), 1e-3))
     chosen = templates("lrs", WAVE)
     assert chosen.names == LRS_PATTERNS
     residual = 0.02 * rng.normal(size=noise.shape)

@@ -109,7 +109,7 @@ def test_damage_is_noticed(stage):
     part.path.write_bytes(content)
     assert stage.verify() == ["part-000000.parquet"]
     part.path.unlink()
-    with pytest.raises(AtlasError, match="shard that is gone"):
+    with pytest.raises(AtlasError, match="missing shard"):
         stage.parts()
 
 

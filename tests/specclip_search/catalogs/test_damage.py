@@ -21,7 +21,8 @@ def sound(tmp_path_factory):
     """The same small catalogue in every form."""
     folder = tmp_path_factory.mktemp("sound")
     table = Table({"source_id": np.arange(1, 41) + 2**61, "ra": np.linspace(0, 350, 40),
-                   "dec": np.linspace(-80, 80, 40), "teff": np.linspace(4000, 7000, 40), "name": [f"star {i}" for i in range(40)]})
+                   "dec": np.linspace(-80, 80, 40), "teff": np.linspace(4000, 7000, 40),
+                   "name": [f"star {i}" for i in range(40)]})
     table["teff"].unit = "K"
     for name, form in FORMS.items():
         table.write(folder / name, format=form)

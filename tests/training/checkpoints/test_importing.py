@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from specclip_search.errors import CheckpointError
-from specclip_search.training.checkpoints.folder import load_metrics
+from specclip_search.training.checkpoints.folder import load_label_head, load_metrics
 from specclip_search.training.checkpoints.importing import LEGACY, expected_shapes, import_checkpoint, match, recognise
 from specclip_search.training.checkpoints.torch_file import TorchFile, read_pickle
 from specclip_search.training.model import load_model
@@ -102,7 +102,7 @@ def test_a_training_checkpoint_with_modules_and_optimiser(
     assert load_metrics(tmp_path / "model")["imported"]["global_step"] == 1000
     for key, value in autoencoder.state_dict().items():
         assert torch.equal(model.module.state_dict()[key], value)
-    with pytest.raises(CheckpointError, match="already holds a model"):
+    with pytest.raises(CheckpointError, match="already contains a model"):
         import_checkpoint(tmp_path / "encoder.ckpt", tmp_path / "model")
 
 
@@ -113,7 +113,7 @@ def test_a_training_checkpoint_with_modules_and_optimiser(
     "types.CodeType", "operator.attrgetter",
 ])
 def test_calls_are_refused_by_name(name: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"tries to (call|make an object of) {name}"):
+    with pytest.raises(CheckpointError, match=rf"tries to (call|create an object of) {name}"):
         read_pickle(with_calls({"state_dict": Call(name, "touch /tmp/never")}), "evil.ckpt")
 
 
@@ -178,7 +178,7 @@ def test_the_four_legacy_keys_are_dropped_and_no_others() -> None:
     with pytest.raises(CheckpointError, match=r"1 surplus \(conv1d.bias\)"):
         match(expected_shapes("xp_mt") | {"conv1d.bias": (19,)}, "file")
     assert recognise({"some.weight": (2, 2)}) is None
-    with pytest.raises(CheckpointError, match=r"holds none of the known models; its first keys are some\.weight"):
+    with pytest.raises(CheckpointError, match=r"contains none of the known models; its first keys are some\.weight"):
         match({"some.weight": (2, 2)}, "file")
 
 
@@ -191,7 +191,7 @@ def test_label_head(tmp_path: Path) -> None:
     assert (report.kind, report.entries, report.parameters) == ("mlp_head", 23, 1_348_353)
     statistics = tmp_path / "feh_mean_std.json"
     statistics.write_text(json.dumps({"mean": [0.5] * 768, "std": [2.0] * 768}))
-    loaded = LabelHead.load(tmp_path / "feh", statistics)
+    loaded = load_label_head(tmp_path / "feh", statistics)
     vectors = np.random.default_rng(0).normal(size=(5, 768)).astype(np.float32)
     with torch.no_grad():
         expected = head.eval().network((torch.from_numpy(vectors) - 0.5) / 2.0)[:, 0].numpy()
@@ -200,7 +200,7 @@ def test_label_head(tmp_path: Path) -> None:
         load_model(tmp_path / "feh")
     statistics.write_text(json.dumps({"mean": [0.5] * 7, "std": [2.0] * 7}))
     with pytest.raises(CheckpointError, match="must hold 768 means"):
-        LabelHead.load(tmp_path / "feh", statistics)
+        load_label_head(tmp_path / "feh", statistics)
 
 
 def test_files_that_are_no_checkpoints(tmp_path: Path, small: dict[str, torch.Tensor]) -> None:
@@ -215,7 +215,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, small: dict[str, torch.Te
     with pytest.raises(CheckpointError, match=r"without torch's data\.pkl"):
         import_checkpoint(path, output)
     torch.save([1, 2, 3], path)
-    with pytest.raises(CheckpointError, match="holds no table of tensors"):
+    with pytest.raises(CheckpointError, match="contains no table of tensors"):
         import_checkpoint(path, output)
     torch.save({"state_dict": {"a": torch.ones(2)}}, path)
     with pytest.raises(CheckpointError, match="none of the known models; its first keys are a"):
@@ -223,7 +223,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, small: dict[str, torch.Te
     broken = OrderedDict(small)
     broken["network.0.bias"] = torch.full((1024,), float("nan"))
     torch.save(broken, path)
-    with pytest.raises(CheckpointError, match=r"'network\.0\.bias' holds numbers that are not finite"):
+    with pytest.raises(CheckpointError, match=r"'network\.0\.bias' contains non-finite numbers"):
         import_checkpoint(path, output)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="not a checkpoint in torch's zip format"):

@@ -40,7 +40,7 @@ def test_a_copy_made_without_estimators_has_the_shipped_ones(tmp_path: Path) -> 
     found = load_estimators(load_model(copy, device="cpu"))
     assert found is not None
     shutil.copy(find_model("mini") / CARD, copy / CARD)
-    with pytest.raises(CheckpointError, match="missing or not the file"):
+    with pytest.raises(CheckpointError, match="missing or does not match"):
         load_estimators(load_model(copy, device="cpu"))
 
 

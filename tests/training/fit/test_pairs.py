@@ -134,7 +134,7 @@ def test_recipes(tmp_path: Path) -> None:
     assert "Did you mean 'epochs'?" in str(caught.value)
     for text, message in (
         ('kind = "mini"', "lacks 'name'"),
-        ('name = "a"\nkind = "miny"', "no kind of model is called 'miny'"),
+        ('name = "a"\nkind = "miny"', "there is no model kind 'miny'"),
         ('name = "a"\nkind = "mini"\n[optimiser]\nrate = "fast"', "optimiser rate must be float; found 'fast'"),
         ('name = "a"\nkind = "mini"\n[data]\nbatch_size = true', "batch_size must be int; found True"),
         ('name = "a"\nkind = "mini"\n[data]\nbatch_size = 1', "batch_size is 1"),

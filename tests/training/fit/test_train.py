@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(tiny_recipe: Recipe, pairs: ArrayPairs, tm
     with pytest.raises(CheckpointError, match="another recipe: seed differs"):
         train(replace(tiny_recipe, seed=6), pairs, run)
     fewer = ArrayPairs({k: v[:400] for k, v in pairs.flux.items()}, pairs.source_id[:400], error=pairs.error)
-    with pytest.raises(CheckpointError, match="begun with other data"):
+    with pytest.raises(CheckpointError, match="started with other data"):
         train(tiny_recipe, fewer, run)
     with pytest.raises(CheckpointError, match="no run to resume"):
         train(tiny_recipe, pairs, tmp_path / "none", resume=True)
