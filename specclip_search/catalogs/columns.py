@@ -120,7 +120,7 @@ def plan_columns(
         raise SpecclipError(
             "No column of the catalogue can be kept: "
             + ("; ".join(f"{name}: {why}" for name, why in plan.skipped.items()) or "it has none."),
-            "Check the file, or name columns=...",
+            "Check the file, or choose others with --columns.",
         )
     return plan
 
@@ -148,7 +148,7 @@ def _target_names(
                 looks_like_id(name)):
             standard = "source_id"
         if name in asked and standard in taken.values():
-            raise SpecclipError(f"Two columns would be named '{standard}'.", "Give rename other names.")
+            raise SpecclipError(f"Two columns would be named '{standard}'.", "Give another name with --rename.")
         target = standard if standard not in taken.values() else plain[name]
         number = 2
         while target in taken.values():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import Reason, SpectrumError
+from ..opening.archives import ZIP_MAGIC
 from ..opening.fits_headers import check_fits
 from ..opening.guard import reading
 from ..opening.regular import cannot_open, open_bytes, open_regular, shown_path
@@ -123,6 +124,9 @@ def kind_of(file: Path, head: bytes) -> str:
         return "parquet"
     if head.startswith(b"Obj\x01"):
         return "avro"
+    if head.startswith(ZIP_MAGIC):
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{file} is a zip archive; a spectrum file was expected.",
+                            f"Unpack it first: unzip '{file}'; `ingest gaia-xp` reads DataLink's archives as they are.")
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     lowered = start[:1000].lower()
     if lowered.startswith((b"<!doctype html", b"<html")) or b"<html" in lowered:
