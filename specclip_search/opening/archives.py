@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from ..errors import Reason, SpectrumError
 from .guard import reading
@@ -55,7 +56,7 @@ def zip_members(path: PathLike) -> Iterator[tuple[str, Path]]:
 class _Counted:
     """A stream that ends in an error beyond its limit, whatever the archive says of the member's size."""
 
-    def __init__(self, source: zipfile.ZipExtFile, left: int, where: str) -> None:
+    def __init__(self, source: IO[bytes], left: int, where: str) -> None:
         self._source, self._left, self._where = source, left, where
 
     def read(self, size: int = -1) -> bytes:

@@ -31,7 +31,7 @@ HEAD_LINES = 4000
 ASTROPY_BYTES = 256 * MIB
 # forms that astropy reads, by our name and astropy's
 ASTROPY_FORMATS = {"ipac": "ascii.ipac", "mrt": "ascii.cds", "latex": "ascii.latex", "aastex": "ascii.aastex",
-                   "rst": "ascii.rst", "blank": "ascii.basic"}
+                   "rst": "ascii.rst", "blank": "ascii.basic", "two_line": "ascii.fixed_width_two_line"}
 _UNIT_WORDS = (
     "deg degree degrees arcsec mas k mag dex km/s km.s-1 kms km s-1 m/s mas/yr mas.yr-1 mas/a pc kpc angstrom nm um "
     'day d yr s h:m:s d:m:s "h:m:s" "d:m:s" hms dms [cm/s2] [cm.s**-2] cgs [-] --- - log(cm/s2) w/m2/nm ct/s e-/s '
@@ -172,6 +172,8 @@ def _kind(lines: Sequence[str]) -> str:
         return "ipac"
     if len(body) > 2 and re.fullmatch(r"\s*=+(\s+=+)+\s*", body[0]):
         return "rst"
+    if len(body) > 1 and re.fullmatch(r"\s*-{2,}( +-{2,})+\s*", body[1]) and "\t" not in body[0]:
+        return "two_line"
     if body and not any(d in body[0] for d in DELIMITERS[:-1]) and re.search(r"\S {2,}\S", "\n".join(body[:20])):
         return "blank"
     return "delimited"
@@ -359,6 +361,6 @@ def astropy_text_table(path: PathLike, layout: TextLayout, *, as_text: bool) -> 
                     f"{shown_path(path)} is a table of form {layout.kind} of more than {ASTROPY_BYTES // MIB} MiB.",
                     "Write it as CSV or FITS, which are read in pieces.")
         options: dict[str, Any] = {}
-        if as_text and layout.kind in ("blank", "rst", "latex", "aastex"):
+        if as_text and layout.kind in ("blank", "rst", "two_line", "latex", "aastex"):
             options["converters"] = {"*": [convert_numpy(str)]}
         return Table.read(text, format=ASTROPY_FORMATS[layout.kind], guess=False, **options)

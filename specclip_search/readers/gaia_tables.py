@@ -48,7 +48,7 @@ def column_names(content: Content) -> list[str]:
 
 def our_names(names: list[str]) -> dict[str, str]:
     """The archive's name of each column, whatever the case or spelling: `SOURCE_ID`, `DR3Name`, `RA_ICRS`."""
-    ours = {}
+    ours: dict[str, str] = {}
     for name in names:
         lower, standard = name.strip().lower(), standard_name(name)
         known = lower if lower in WANTED else standard if standard in WANTED else lower

@@ -137,8 +137,9 @@ def _tag(data: bytes, rng: random.Random) -> Splice:
     found = rng.choice(tags)
     field = b'<FIELD name="y" datatype="%s" arraysize="%s"/>' % (
         rng.choice((b"long", b"char", b"bit", b"double", b"none")), rng.choice((b"*", b"999999999", b"2x*")))
-    new = rng.choice((b"", found[0] * 2, field, b'<STREAM href="file:///etc/hostname"/>', b"<TABLE>", b"</TABLE>", b"<TR>",
-                      b"&amp;", b"<!-- -->", b"<![CDATA[", b'<INFO name="QUERY_STATUS" value="ERROR">no</INFO>'))
+    new = rng.choice((b"", found[0] * 2, field, b'<STREAM href="file:///etc/hostname"/>', b"<TABLE>", b"</TABLE>",
+                      b"<TR>", b"&amp;", b"<!-- -->", b"<![CDATA[",
+                      b'<INFO name="QUERY_STATUS" value="ERROR">no</INFO>'))
     return found.start(), found.end(), new
 
 

@@ -147,7 +147,8 @@ def _catalogues() -> list[Seed]:
                    "name": [f"star {i}" for i in range(30)]})
     table["teff"].unit = "K"
     forms = {"fits": ("fits", "fits"), "vot": ("votable", "xml"), "ecsv": ("ascii.ecsv", "text"),
-             "csv": ("ascii.csv", "text"), "parquet": ("parquet", "binary"), "ipac": ("ascii.ipac", "text"), "tex": ("ascii.latex", "text"),
+             "csv": ("ascii.csv", "text"), "parquet": ("parquet", "binary"),
+             "ipac": ("ascii.ipac", "text"), "tex": ("ascii.latex", "text"),
              "mrt": ("ascii.mrt", "text"), "txt": ("ascii.fixed_width_two_line", "text")}
     found = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
@@ -172,17 +173,21 @@ def _checkpoints() -> list[Seed]:
     torch.manual_seed(0)
     torch.save({"state_dict": LabelHead().state_dict(), "epoch": 3, "hyper_parameters": {"temperature": 15.5}}, buffer)
     with zipfile.ZipFile(io.BytesIO(buffer.getvalue())) as archive:
-        pickled = next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+        entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    pickled = entries.pop("data.pkl")
     return [Seed("checkpoint file", checkpoint, "binary", buffer.getvalue()),
-            Seed("checkpoint pickle", _pickled, "binary", pickled)]
+            Seed("checkpoint pickle", _pickled(entries), "binary", pickled)]
 
 
-def _pickled(path: Path) -> str:
+def _pickled(entries: dict[str, bytes]) -> Callable[[Path], str]:
     """The mutated pickle in a sound archive: its check sums would else stop nearly every mutation."""
-    with zipfile.ZipFile(path.with_suffix(".ckpt"), "w") as archive:
-        archive.writestr("archive/data.pkl", path.read_bytes())
-        archive.writestr("archive/byteorder", b"little")
-    return checkpoint(path.with_suffix(".ckpt"))
+    def run(path: Path) -> str:
+        with zipfile.ZipFile(path.with_suffix(".ckpt"), "w") as archive:
+            for name, content in {**entries, "data.pkl": path.read_bytes()}.items():
+                archive.writestr(f"archive/{name}", content)
+        return checkpoint(path.with_suffix(".ckpt"))
+
+    return run
 
 
 def packed(data: bytes, rng: random.Random) -> bytes:

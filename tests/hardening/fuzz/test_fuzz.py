@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import random
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-SHARE_CPU_SECONDS = 12.0
+SHARE_CPU_SECONDS = 8.0
 MOST_INPUTS = 12
 
 
@@ -50,16 +52,16 @@ def test_the_seeds_themselves_are_accepted(fuzz: Any, tmp_path: Path) -> None:
     for seed in seeds.values():
         (tmp_path / "input").write_bytes(seed.data)
         outcome, trace = run.attempt(seed, tmp_path / "input", 60.0)
-        expected = "refused" if seed.name == "checkpoint pickle" else "accepted"  # it names storages that are not there
-        assert outcome == expected, (seed.name, outcome, trace)
+        assert outcome == "accepted", (seed.name, outcome, trace)
 
 
 def test_inputs_that_were_once_faults(fuzz: Any, tmp_path: Path) -> None:
     run, seeds = fuzz
     found = _module("found").FOUND
     assert found
-    for name, splices in found:
-        seed = seeds[name]
+    for name, change in found:
+        seed = next(seed for full, seed in seeds.items() if all(word in full for word in name.split()))
+        splices = change(seed.data)
         (tmp_path / "input").write_bytes(run.apply(seed.data, splices))
         outcome, trace = run.attempt(seed, tmp_path / "input", 30.0)
         assert outcome in ("accepted", "refused"), (name, splices, trace)
@@ -68,9 +70,8 @@ def test_inputs_that_were_once_faults(fuzz: Any, tmp_path: Path) -> None:
 def test_splices_are_applied_at_the_originals_offsets() -> None:
     mutations = _module("mutations")
     assert mutations.apply(b"0123456789", [(0, 0, b"a"), (2, 4, b""), (8, 10, b"xyz")]) == b"a014567xyz"
-    import random
-
     for kind in ("fits", "text", "xml", "binary"):
         for number in range(200):
-            splices = mutations.mutate(b"SIMPLE  =                    T" + b"a,b\n1,2\n" * 40, kind, random.Random(number))
-            assert all(before[1] <= after[0] for before, after in zip(splices, splices[1:], strict=False))
+            data = b"SIMPLE  =                    T" + b"a,b\n1,2\n" * 40
+            splices = mutations.mutate(data, kind, random.Random(number))
+            assert all(before[1] <= after[0] for before, after in pairwise(splices))
