@@ -1,4 +1,4 @@
-"""Inputs that were faults once, as the change that makes each from a sound file; the sound files are `targets.seeds`."""
+"""Inputs that were faults once, as the change that makes each from a sound file of `targets.seeds`."""
 
 from __future__ import annotations
 
