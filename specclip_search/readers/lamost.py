@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
 from ..opening.fits_headers import check_fits
+from ..opening.guard import reading
 from ..opening.regular import shown_path
 from ..spectrum import Spectrum
 from ..surveys import LRS
@@ -55,6 +56,11 @@ def read_lamost(path: Path, release: str | None = None) -> Spectrum:
 
 def observe_lamost(path: Path, release: str | None = None) -> Spectrum:
     """`read_lamost` with the arrays in the file's precision, which needs half the memory."""
+    with reading(path, "a LAMOST spectrum"):
+        return _observe(path, release)
+
+
+def _observe(path: Path, release: str | None) -> Spectrum:
     raw = read_raw(path)
     wavelength = raw.wavelength
     if raw.header.get("VACUUM") is False:

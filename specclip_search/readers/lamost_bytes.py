@@ -198,6 +198,8 @@ def from_image(image: np.ndarray, header: Cards) -> RawLamost:
     The wavelength is the row that agrees with the header's dispersion; if no row does (some 6-row files),
     it is computed from COEFF0 and COEFF1.
     """
+    if image.shape[1] < 2:
+        raise OtherLayout(f"an image of {image.shape[1]} pixels a row")
     last = image.shape[1] - 1
     ends = _dispersion(header, np.array([0, last]))
     for row in range(2, len(image)):
@@ -252,6 +254,8 @@ def from_columns(arrays: dict[str, np.ndarray], header: Cards) -> RawLamost:
     missing = {"FLUX", "IVAR", "WAVELENGTH"} - arrays.keys()
     if missing or len({len(arrays[name]) for name in ("FLUX", "IVAR", "WAVELENGTH")}) != 1:
         raise OtherLayout(f"columns {', '.join(sorted(missing))} are missing")
+    if len(arrays["FLUX"]) < 2:
+        raise OtherLayout(f"a spectrum of {len(arrays['FLUX'])} pixels")
     mask = arrays.get("ANDMASK")
     return RawLamost(_native(arrays["FLUX"]), _native(arrays["IVAR"]), _native(arrays["WAVELENGTH"]), mask, header)
 

@@ -32,6 +32,8 @@ FOUND: list[tuple[str, Change]] = [
     # numbers beyond 64 bits: TypeError of numpy, OverflowError
     *((seed, card(name, "9" * 20)) for seed in ("matrix one", "table one") for name in ("SNRU", "RA", "Z")),
     ("matrix one", card("COEFF1", "9" * 20)),
+    # no pixel at all: IndexError
+    ("matrix ingest", card("NAXIS1", "0")),
     # a header that keeps astropy busy for days
     *((seed, card("NAXIS", "4294967296", after)) for seed, after in (
         ("matrix ingest", b"SIMPLE"), ("boss", b"SIMPLE"), ("catalogue fits", _TABLE),
