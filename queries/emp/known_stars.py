@@ -123,7 +123,7 @@ def _read(known: Any) -> tuple[pa.Table, list[str]]:
         for name, found in done.cleaned.items():
             counts.update({(name, what): count for what, count in found.items()})
         counts.update({(name, "no valid id"): count for name, count in done.invalid_ids.items()})
-    words = {"missing": "codes for 'no value'", "implausible": "values that no star can have", "limits": "limits",
+    words = {"missing": "codes for a missing value", "implausible": "values that no star can have", "limits": "limits",
              "not_numbers": "values that are no number", "no valid id": "values that are no valid id"}
     notes = [f"the list of known stars: {count} {words[what]} in {name} not used"
              for (name, what), count in sorted(counts.items()) if name in ("source_id", "feh", "c_fe", "ra", "dec")]

@@ -81,16 +81,16 @@ class CatalogueAccounts(Protocol):
 
 def catalogue_notes(report: CatalogueAccounts) -> list[str]:
     """A line for each thing that a catalogue's reader changed, left out or found odd; none where all is plain."""
-    lines = ["  the file is the same as before: nothing was done"] if report.unchanged else []
+    lines = ["  the file is unchanged: nothing was done"] if report.unchanged else []
     lines += [f"  {note}" for note in report.notes]
     for key, count in sorted(report.invalid_ids.items()):
         if count:
             lines.append(f"  {count:>8,}  values of {key} are not valid ids and became null")
     for key, count in sorted(report.repeated_ids.items()):
         if count:
-            lines.append(f"  {count:>8,}  rows repeat an earlier {key}; they are kept, the first one gives the labels")
+            lines.append(f"  {count:>8,}  rows repeat an earlier {key}; they are kept, labels are taken from the first")
     for counts, words in (
-        (report.missing_values, "codes for 'no value' in {} became null"),
+        (report.missing_values, "codes for a missing value in {} became null"),
         (report.implausible, "values of {} that no star can have became null"),
         (report.limits, "limits in {} are no values and became null"),
         (report.not_numbers, "values of {} that are no number became null"),

@@ -82,7 +82,7 @@ def test_missing_value_codes_are_no_metallicities(taken: Any) -> None:
     report, columns, said = taken("known-sentinel/list.csv")
     assert report.missing_values == {"feh": 4, "c_fe": 5}
     assert min(value for value in columns["feh"] if value is not None) == -2.9
-    assert "4  codes for 'no value' in feh became null" in said
+    assert "4  codes for a missing value in feh became null" in said
 
 
 def small_atlas(atlas: Atlas) -> Atlas:
@@ -118,7 +118,7 @@ def test_known_stars_are_read_as_catalogues_are(cases: Path, atlas: Atlas, name:
     assert np.isfinite(known.feh).sum() == with_feh
     assert np.nanmin(known.feh) > -4
     if name.startswith("known"):
-        assert any("4 codes for 'no value' in feh" in note for note in known.notes)
+        assert any("4 codes for a missing value in feh" in note for note in known.notes)
 
 
 def test_known_stars_are_found_by_sexagesimal_positions(cases: Path, atlas: Atlas, tmp_path: Path) -> None:
