@@ -33,5 +33,5 @@ def test_planted_spectra_lead_the_list_of_their_instrument(survey_maker: Callabl
 
 def test_an_atlas_of_one_instrument_is_sent_to_within(one_instrument: Any) -> None:
     with pytest.raises(QueryError, match="of gaia_xp alone") as caught:
-        anomalies(one_instrument.atlas, model=one_instrument.model)
+        anomalies(one_instrument.atlas, model=one_instrument.model.name)
     assert "anomalies --within gaia_xp" in caught.value.hint
