@@ -41,6 +41,8 @@ COMMANDS: dict[str, str] = {
     "sql": "Query the atlas with SQL.",
     "crossmatch": "Match two tables by position on the sky.",
     "export": "Export a whole table for other programs.",
+    "explore": "Look at the atlas, query it and judge its stars in a browser.",
+    "mcp": "Serve the atlas to agents by the Model Context Protocol.",
     "doctor": "Check the installation and the atlas, and report problems.",
 }
 
