@@ -37,6 +37,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases(shared_data: Path) -> Path:
+    """Folder of small files that gave real trouble, each with a README of what is right."""
+    folder = shared_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"the files of known trouble are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def lsdb() -> Any:
     """LSDB, where it is installed; not compiled, which for a few tiles would take longer than they do."""
     numba = pytest.importorskip("numba", reason="LSDB is not installed")

@@ -36,6 +36,9 @@ def similar(
     *,
     exclude_repeats: bool = False,
     combine: str = "each",
+    unit: str | None = None,
+    medium: str | None = None,
+    modality: str | None = None,
 ) -> pd.DataFrame:
     """Spectra most similar to a target.
 
@@ -69,6 +72,9 @@ def similar(
     combine
         With several targets: `each` gives every target its own list (column `target`), `mean`
         searches with the mean of their vectors, `any` ranks by the similarity to the nearest of them.
+    unit, medium, modality
+        What a target's spectrum file does not say: unit of its wavelengths (``Angstrom``, ``nm``, ``um``), ``air``
+        or ``vacuum``, and the instrument that it is to be treated as.
 
     Returns
     -------
@@ -91,7 +97,8 @@ def similar(
     _check(k, combine)
     space = open_space(atlas, model)
     modalities = _modalities(space, within)
-    targets = resolve_targets(space, asked)
+    stated = {"unit": unit, "medium": medium, "modality": modality}
+    targets = resolve_targets(space, asked, stated)
     allowed = allowed_rows(space, modalities, where)
     if several and combine != "each":
         tables = [combined_table(space, targets, modalities, k, combine, allowed, exact, exclude_self, exclude_repeats)]
@@ -111,6 +118,7 @@ def similar(
         "exclude_self": exclude_self,
         "exclude_repeats": exclude_repeats,
         "combine": combine,
+        **{name: value for name, value in stated.items() if value is not None},
     }
     return stamp(frame, "similar", options, **space.origin())
 

@@ -114,8 +114,13 @@ def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> Spec
     return SpectrumRows(modality, flux, error, snr, source_id, simulated)
 
 
-def read_target(atlas: Atlas, target: str | Path) -> SpectrumRows:
+def read_target(atlas: Atlas, target: str | Path, stated: dict[str, str | None] | None = None) -> SpectrumRows:
     """The spectrum of a key (`lamost:101001`, `@release` after it) or of a spectrum's file.
+
+    Parameters
+    ----------
+    stated
+        What a file does not say: `unit`, `medium`, `modality`.
 
     Raises
     ------
@@ -126,7 +131,7 @@ def read_target(atlas: Atlas, target: str | Path) -> SpectrumRows:
     """
     text = str(target)
     if ":" not in text or Path(text).exists():
-        return _from_file(Path(text))
+        return _from_file(Path(text), stated or {})
     bare, _, release = text.partition("@")
     key = parse_key(bare)
     rows = read_spectra(atlas, key.modality, np.array([key.spec_id], dtype=np.int64), [release or None])
@@ -135,13 +140,15 @@ def read_target(atlas: Atlas, target: str | Path) -> SpectrumRows:
     return rows
 
 
-def _from_file(path: Path) -> SpectrumRows:
+def _from_file(path: Path, stated: dict[str, str | None]) -> SpectrumRows:
+    from specclip_search.opening.guard import reading
     from specclip_search.readers import read_spectrum
     from specclip_search.surveys import get_modality
     from specclip_search.surveys.batch import prepare_batch
 
-    spectrum = read_spectrum(path)
-    prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
+    spectrum = read_spectrum(path, **stated)
+    with reading(path, "a spectrum"):
+        prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
     if not bool(prepared.keep[0]):
         reason = prepared.reasons[0] or Reason.UNREADABLE
         raise SpectrumError(reason, f"{path} cannot be drawn ({reason}): {prepared.messages[0]}", "Choose another.")

@@ -12,6 +12,8 @@ import numpy as np
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, is_survey, parse_key
+from specclip_search.opening.regular import shown_path
+from specclip_search.readers.registry import split_row
 from specclip_search.surveys import get_modality
 
 if TYPE_CHECKING:
@@ -48,14 +50,18 @@ class Target:
     centred: bool = False
 
 
-def resolve_targets(space: Space, targets: Sequence[TargetLike]) -> list[Target]:
+def resolve_targets(space: Space, targets: Sequence[TargetLike], stated: dict[str, str | None] | None = None,
+                    ) -> list[Target]:
     """Find every target in the atlas or read it from its file; all are validated before any search.
 
     Parameters
     ----------
     targets
         Keys (`lamost:101001`, `lamost:101001@dr7`, `gaia:5853418002145112704`), `SpectrumKey`s or
-        paths of spectrum files. Without `@release` the newest release with this id is used.
+        paths of spectrum files, ``file#3`` for row 3 of a file with several. Without `@release` the newest
+        release with this id is used.
+    stated
+        What spectrum files do not say: `unit`, `medium`, `modality`, as `read_spectrum` takes them.
 
     Raises
     ------
@@ -66,18 +72,18 @@ def resolve_targets(space: Space, targets: Sequence[TargetLike]) -> list[Target]
     """
     if len(targets) == 0:
         raise QueryError("No target was given.", "Name one, for example lamost:101001 or a spectrum file.")
-    return [_resolve(space, target) for target in targets]
+    return [_resolve(space, target, stated or {}) for target in targets]
 
 
-def _resolve(space: Space, target: TargetLike) -> Target:
+def _resolve(space: Space, target: TargetLike, stated: dict[str, str | None]) -> Target:
     if isinstance(target, SpectrumKey):
         return _from_atlas(space, target, None, str(target))
     text = os.fspath(target)
     if not isinstance(target, os.PathLike) and _looks_like_key(text):
         key_text, _, release = text.partition("@")
         return _from_atlas(space, parse_key(key_text), release or None, text)
-    if Path(text).exists():
-        return _from_file(space, Path(text))
+    if Path(text).exists() or split_row(text)[0].exists():
+        return _from_file(space, Path(text), stated)
     if isinstance(target, os.PathLike) or "/" in text or "." in text:
         raise QueryError(f"There is no spectrum file {text}.", "Check the path, or give a key such as lamost:101001.")
     parse_key(text)
@@ -123,15 +129,17 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
     )
 
 
-def _from_file(space: Space, path: Path) -> Target:
+def _from_file(space: Space, path: Path, stated: dict[str, str | None]) -> Target:
     from specclip_search.errors import Reason, SpectrumError
+    from specclip_search.opening.guard import reading
     from specclip_search.readers import read_spectrum
     from specclip_search.surveys import get_modality
     from specclip_search.surveys.batch import prepare_batch
 
-    spectrum = read_spectrum(path)
+    spectrum = read_spectrum(path, **stated)
     modality = space_modality(space, spectrum.modality, path)
-    prepared = prepare_batch(get_modality(modality), [spectrum])
+    with reading(path, "a spectrum"):
+        prepared = prepare_batch(get_modality(modality), [spectrum])
     if not bool(prepared.keep[0]):
         reason = prepared.reasons[0] or Reason.UNREADABLE
         raise SpectrumError(
@@ -142,7 +150,7 @@ def _from_file(space: Space, path: Path) -> Target:
     vector = space.loaded_model().embed(modality, np.asarray(prepared.flux))[0]
     source_id = spectrum.meta.get("source_id")
     return Target(
-        str(path), modality, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
+        shown_path(path), modality, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
     )
 
 

@@ -44,6 +44,18 @@ SchedulerOption = Annotated[
     str | None,
     typer.Option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster: tcp://host:8786."),
 ]
+UnitOption = Annotated[
+    str | None,
+    typer.Option("--unit", metavar="UNIT", help="Wavelength unit of a file that does not say: Angstrom, nm, um."),
+]
+MediumOption = Annotated[
+    str | None,
+    typer.Option("--medium", metavar="air|vacuum", help="Medium of a file's wavelengths, if it does not say."),
+]
+AsOption = Annotated[
+    str | None,
+    typer.Option("--as", metavar="MODALITY", help="Take a file as lamost_lrs or gaia_xp, if it does not say."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Random seed.")]
 
 

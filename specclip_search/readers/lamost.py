@@ -12,6 +12,9 @@ import numpy as np
 
 from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
+from ..opening.fits_headers import check_fits
+from ..opening.guard import reading
+from ..opening.regular import shown_path
 from ..spectrum import Spectrum
 from ..surveys import LRS
 from .content import HEAD_BYTES, Content, kind_of
@@ -53,6 +56,11 @@ def read_lamost(path: Path, release: str | None = None) -> Spectrum:
 
 def observe_lamost(path: Path, release: str | None = None) -> Spectrum:
     """`read_lamost` with the arrays in the file's precision, which needs half the memory."""
+    with reading(path, "a LAMOST spectrum"):
+        return _observe(path, release)
+
+
+def _observe(path: Path, release: str | None) -> Spectrum:
     raw = read_raw(path)
     wavelength = raw.wavelength
     if raw.header.get("VACUUM") is False:
@@ -77,6 +85,7 @@ def read_with_astropy(path: Path, data: bytes) -> RawLamost:
     """The same result as `lamost_bytes`, for any file that astropy can open."""
     from astropy.io import fits
 
+    check_fits(BytesIO(data), shown_path(path))
     try:
         with warnings.catch_warnings(action="ignore"), fits.open(BytesIO(data), memmap=False) as hdus:
             header = {card.keyword: _plain(card.value) for card in hdus[0].header.cards if card.keyword}
@@ -171,9 +180,9 @@ def _first(header: dict[str, Any], *keys: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value in _NULLS:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or value in _NULLS:
         return None
-    return float(value)
+    return float(value) if value == value else None
 
 
 def _text(value: Any) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import Reason, SpectrumError
 from ..spectrum import Spectrum
-from .content import Content, look
+from .content import Content, decoding, look
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ def iter_spectra(path: str | os.PathLike[str], options: ReadOptions | None = Non
         If the file or one of its rows cannot be used.
     """
     content = look(path)
-    yield from reader_for(content).read(content, options or ReadOptions())
+    with decoding(content):
+        yield from reader_for(content).read(content, options or ReadOptions())
 
 
 def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, modality: str | None = None,
@@ -114,7 +115,7 @@ def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, m
     SpectrumError
         With the reason why it cannot be read.
     """
-    file, row = _split_row(path)
+    file, row = split_row(path)
     spectra = iter_spectra(file, ReadOptions(release, modality, medium, unit))
     found = list(islice(spectra, row or 0, (row or 0) + (2 if row is None else 1)))
     if not found:
@@ -125,7 +126,8 @@ def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, m
     return found[0]
 
 
-def _split_row(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
+def split_row(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
+    """``file#3`` as file and row; a file whose own name is such stays whole."""
     text = os.fspath(path)
     file, mark, digits = text.rpartition("#")
     if mark and digits.isdigit() and not Path(text).exists():

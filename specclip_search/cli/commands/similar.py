@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
+from ..options import (
+    AsOption,
+    AtlasOption,
+    FormatOption,
+    MediumOption,
+    ModelOption,
+    OutputOption,
+    UnitOption,
+    open_atlas,
+)
 from ..reports import deliver, say
 
 if TYPE_CHECKING:
@@ -27,7 +36,8 @@ def similar(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...", help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, or a spectrum file."
+            metavar="TARGET...",
+            help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, or a spectrum's FILE (FILE#3: its row 3).",
         ),
     ],
     atlas: AtlasOption,
@@ -54,6 +64,9 @@ def similar(
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Plot target and neighbours to a .png, .svg or .pdf file."),
     ] = None,
+    unit: UnitOption = None,
+    medium: MediumOption = None,
+    instrument: AsOption = None,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -84,8 +97,14 @@ def similar(
         exclude_self=not include_self,
         exclude_repeats=exclude_repeats,
         combine=combine,
+        unit=unit,
+        medium=medium,
+        modality=instrument,
     )
     deliver(frame, format, output, FIRST)
+    if frame["modality"].nunique() > 1:
+        say("Similarities are comparable only within one instrument, and are lower across: the two lists are merged by "
+            "rank. --within lamost_lrs or --within gaia_xp gives one of them.")
     if plot is not None:
         from specclip_search.queries.similar.picture import plot_similar
 

@@ -185,7 +185,8 @@ def sampled_csv(tmp_path, source_id="5853498713190525697", flux=None, name="s.cs
     errors = "(" + ", ".join(["0.01"] * 343) + ")"
     file = tmp_path / name
     with open(file, "w", newline="") as stream:
-        csv.writer(stream).writerows([["source_id", "flux", "flux_error"], [source_id, values, errors]])
+        csv.writer(stream).writerows([["source_id", "solution_id", "flux", "flux_error"],
+                                      [source_id, "4545469030156206080", values, errors]])
     return file
 
 

@@ -13,8 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from specclip_search.errors import Reason, SpectrumError
+from specclip_search.opening.regular import cannot_open
 from specclip_search.readers import read_spectrum
-from specclip_search.readers.content import cannot_open
 from specclip_search.readers.lamost import read_lamost, read_raw, read_with_astropy, release_name
 from specclip_search.readers.lamost_bytes import OtherLayout, parse, read_bytes
 from specclip_search.readers.wavelengths import air_to_vacuum
