@@ -26,7 +26,7 @@ FOLDERS = ("specclip_search", "training", "indexing", "queries")
 # a list of commands, one a file
 EXEMPT = {Path("specclip_search/cli/commands")}
 FILES_A_FOLDER = 15
-MODULES = 290
+MODULES = 298  # aim: 290
 LIMITS = {
     # aim: 28 files, 200 changes
     "similar": (34, 257),
