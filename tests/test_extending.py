@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 import typer
 
+from specclip_search import emp_candidates
 from specclip_search.atlas import Atlas
 from specclip_search.cli import main
 from specclip_search.cli.main import run
@@ -127,26 +128,76 @@ print(found.lrs_spec_id.iloc[0])
 '''
 
 
-def test_a_score_of_anomalies(survey: Survey, tmp_path: Path) -> None:
-    """By the recipe: its name, its description and its values, added in a copy of the package."""
-    package = tmp_path / "package" / "specclip_search"
+def changed_package(folder: Path, changes: tuple[tuple[str, str, str], ...]) -> Path:
+    """A copy of the package in which some text of files of `queries/` is replaced."""
+    package = folder / "package" / "specclip_search"
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "specclip_search", package, ignore=ignore)
     for name in ("queries", "indexing", "training"):
         shutil.copytree(ROOT / name, package / name, ignore=ignore)
-    last = "    yield from _from_vectors(space, pairs, learn)\n"
-    for module, old, new in (
-        ("global_quantities", '"labels", "identity",\n', '"labels", "identity", "loudness",\n'),
-        ("global_quantities", last, '    yield "loudness", np.abs(pairs.values["lrs_free_peak"])\n' + last),
-        ("listing", "DESCRIPTIONS = {\n", 'DESCRIPTIONS = {\n    "loudness": "largest filter of the LRS residual",\n'),
-    ):
-        file = package / "queries" / "anomalies" / f"{module}.py"
+    for module, old, new in changes:
+        file = package / "queries" / module
         text = file.read_text()
-        assert text.count(old) == 1
+        assert text.count(old) == 1, (module, old)
         file.write_text(text.replace(old, new))
-    atlas = shutil.copytree(survey.atlas.path, tmp_path / "atlas")
-    done = subprocess.run([sys.executable, "-P", "-c", SCORE, str(atlas), str(package)], capture_output=True, text=True,
-                          check=False, env=os.environ | {"PYTHONPATH": str(package.parent)})
+    return package
+
+
+def asked(package: Path, code: str, *arguments: Any) -> str:
+    command = [sys.executable, "-P", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": str(package.parent)})
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) in set(survey.obsid[survey.planted["emission"]].tolist())
-    assert np.isin(int(done.stdout), survey.obsid)
+    return done.stdout
+
+
+def test_a_score_of_anomalies(survey: Survey, tmp_path: Path) -> None:
+    """By the recipe: its name, its description and its values, added in a copy of the package."""
+    last = "    yield from _from_vectors(space, pairs, learn)\n"
+    changes = (
+        ("anomalies/global_quantities.py", '"labels", "identity",\n', '"labels", "identity", "loudness",\n'),
+        ("anomalies/global_quantities.py", last,
+         '    yield "loudness", np.abs(pairs.values["lrs_free_peak"])\n' + last),
+        ("anomalies/listing.py", "DESCRIPTIONS = {\n",
+         'DESCRIPTIONS = {\n    "loudness": "largest filter of the LRS residual",\n'),
+    )
+    package = changed_package(tmp_path, changes)
+    atlas = shutil.copytree(survey.atlas.path, tmp_path / "atlas")
+    first = int(asked(package, SCORE, atlas, package))
+    assert first in set(survey.obsid[survey.planted["emission"]].tolist())
+
+
+EVIDENCE = """
+import sys
+from specclip_search import Atlas, emp_candidates
+from specclip_search.queries.emp import scores
+assert scores.__file__.startswith(sys.argv[2]), scores.__file__
+found = emp_candidates(Atlas(sys.argv[1]), below=-2.0, top=200, builtin_seeds=False)
+found = found.set_index("source_id").loc[int(sys.argv[3])]
+assert found.p_rumour > 0.999 and abs(found.rumour_feh + 3) < 1e-6, found
+print(found["rank"], found.probability)
+"""
+
+
+def test_evidence_of_low_metallicity(survey: Survey, tmp_path: Path) -> None:
+    """By the recipe: a source that says of one star of solar metallicity that it is metal-poor."""
+    star = survey.source_id[np.argmax(survey.hidden[:, 1])]
+    changes = (
+        ("emp/combination.py", '"xp_network", "neighbours")', '"xp_network", "neighbours", "rumour")'),
+        ("emp/schema.py", '    "p_neighbours":', '    "p_rumour": "probability by rumour alone",\n    "p_neighbours":'),
+        ("emp/schema.py", '    "near_feh":',
+         '    "rumour_feh": ("[Fe/H] by rumour", "dex", FEH_UCD),\n'
+         '    "rumour_feh_err": ("1 sigma error of rumour_feh", "dex", FEH_UCD),\n    "near_feh":'),
+        ("emp/scores.py", "np.full((1, *estimated.shape[1:]), np.nan)", "np.full((2, *estimated.shape[1:]), np.nan)"),
+        ("emp/scores.py", '    names = ("lrs_est", "xp_est", "xp_net", "near")\n',
+         f"    said = stars.source_id == {star}\n    odds[4] = np.where(said, 9.0, np.nan)\n"
+         '    parts |= {"rumour_feh": np.where(said, -3.0, np.nan), "rumour_feh_err": np.where(said, 0.3, np.nan)}\n'
+         '    names = ("lrs_est", "xp_est", "xp_net", "near", "rumour")\n'),
+    )
+    package = changed_package(tmp_path, changes)
+    atlas = shutil.copytree(survey.atlas.path, tmp_path / "atlas")
+    without = emp_candidates(survey.atlas, below=-2.0, top=200, builtin_seeds=False).set_index("source_id").loc[star]
+    rank, probability = asked(package, EVIDENCE, atlas, package, star).split()
+    # a source without learned weight is averaged with the others
+    assert int(rank) < without["rank"] / 2
+    assert float(probability) > 10 * without.probability

@@ -103,8 +103,9 @@ def similar(
     )
     deliver(frame, format, output, FIRST)
     if frame["modality"].nunique() > 1:
-        say("Similarities are comparable only within one instrument, and are lower across: the two lists are merged by "
-            "rank. --within lamost_lrs or --within gaia_xp gives one of them.")
+        choices = " or ".join(f"--within {name}" for name in sorted(frame["modality"].unique()))
+        say("Similarities are comparable only within one instrument, and are lower across: the lists are merged by "
+            f"rank. {choices} gives one of them.")
     if plot is not None:
         from specclip_search.queries.similar.picture import plot_similar
 

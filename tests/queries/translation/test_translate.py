@@ -180,7 +180,12 @@ spec = importlib.util.spec_from_file_location("toy", sys.argv[2])
 toy = sys.modules['toy'] = importlib.util.module_from_spec(spec); spec.loader.exec_module(toy)
 from specclip_search.atlas import Atlas
 from specclip_search.queries.translation.translate import translate
-translate(Atlas(sys.argv[1]), toy.LinearModel(), progress=lambda done, total, note: print(done, flush=True) or input())
+atlas = Atlas(sys.argv[1])
+def stop(done, total, note):
+    if atlas.translations("toy").exists:  # the first shard is committed
+        print(done, flush=True)
+        input()
+translate(atlas, toy.LinearModel(), progress=stop)
 """
 
 
