@@ -14,7 +14,7 @@ from specclip_search.queries.similar.search import search_targets
 from specclip_search.queries.space.pairs import star_color
 from specclip_search.queries.space.spectra import SpectrumRows, read_spectra
 from specclip_search.queries.space.targets import resolve_targets
-from specclip_search.queries.translation import learned_errors as error_store
+from specclip_search.queries.translation.learned_errors import load_errors
 
 from ...errors import QueryError
 from ...keys import SpectrumKey, parse_key
@@ -143,7 +143,7 @@ def _residual(session: Session, modality: str, rows: dict[str, SpectrumRows], pr
     error = rows[modality].error[0]
     bias, sigma = np.zeros_like(predicted), np.zeros_like(predicted)
     folder = session.atlas.translations(session.space.model).folder
-    learned = session.kept(("learned errors",), lambda: error_store.load(folder))
+    learned = session.kept(("learned errors",), lambda: load_errors(folder))
     if learned is not None and XP in rows and LRS in rows:
         color = star_color(rows[XP].flux, np.asarray(get_modality(XP).wavelength))
         model_error, source = (learned.to_lrs, XP) if modality == LRS else (learned.to_xp, LRS)
