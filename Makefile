@@ -3,15 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 ATLAS ?= demo-atlas
 STARS ?= 6000
+INPUTS ?= 100000
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test harden check bench clean help
 
 help:
 	@echo "make demo    build $(ATLAS) from real Gaia XP stars and run the three searches (STARS=all for 40,226)"
 	@echo "make test    run the tests"
-	@echo "make check   ruff and mypy"
+	@echo "make check   ruff, mypy and import-linter on the installed package"
+	@echo "make harden  run the slow and exhaustive tests, and the fuzzer (INPUTS=100000)"
 	@echo "make bench   print the benchmarks' ratios"
 	@echo "make clean   remove the virtual environment and the demo's atlas"
 
@@ -30,9 +32,13 @@ test: $(READY)
 
 check: $(READY)
 	@$(BIN)/ruff check .
-	@rm -rf build/installed && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
+	@rm -rf build && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
 	@cd build/installed && ../../$(BIN)/mypy --config-file ../../pyproject.toml
 	@cd build/installed && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
+
+harden: $(READY)
+	@$(BIN)/python -m pytest --hypothesis-profile=harden -m 'slow or hypothesis'
+	@$(BIN)/python tests/hardening/fuzz/run.py --inputs $(INPUTS)
 
 bench: $(READY)
 	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

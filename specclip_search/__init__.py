@@ -19,7 +19,20 @@ _HOMES = {
     "load_model": "specclip_search.training.model",
     "similar": "specclip_search.queries.similar.similar",
     "anomalies": "specclip_search.queries.anomalies.anomalies",
+    "anomalies_within": "specclip_search.queries.anomalies.one_instrument",
     "emp_candidates": "specclip_search.queries.emp.candidates",
+    "ingest_lamost": "specclip_search.ingest",
+    "ingest_gaia_xp": "specclip_search.ingest",
+    "ingest_catalog": "specclip_search.catalogs.ingest",
+    "link_stars": "specclip_search.queries.sky.link",
+    "embed": "specclip_search.indexing.vectors.embed",
+    "estimate": "specclip_search.indexing.vectors.estimate",
+    "build_index": "specclip_search.indexing.build.build",
+    "translate": "specclip_search.queries.translation.translate",
+    "make_map": "specclip_search.queries.maps.map",
+    "write_report": "specclip_search.queries.report.report",
+    "crossmatch": "specclip_search.queries.sky.crossmatch",
+    "export_table": "specclip_search.queries.sql.export",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -7,10 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# before numpy, torch or FAISS are imported: threads that wait for each other burn a busy machine's time
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# no property is tested against the clock: a slow machine is no fault
+_unhurried: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("specclip-search", max_examples=60, **_unhurried)
+# `make harden`: pytest --hypothesis-profile=harden
+settings.register_profile("harden", max_examples=2000, **_unhurried)
+settings.load_profile("specclip-search")
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +33,15 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("SPECCLIP_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real spectra and reference numbers are not at {folder} (set SPECCLIP_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cases(shared_data: Path) -> Path:
+    """Folder of small files that gave real trouble, each with a README of what is right."""
+    folder = shared_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"the files of known trouble are not at {folder}")
     return folder
 
 

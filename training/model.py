@@ -21,7 +21,8 @@ from .networks.autoencoder import AutoEncoder
 from .networks.tokens import mean_and_std
 
 FLAT = 1e-6
-DEFAULT_BATCH = 128
+CPU_BATCH, GPU_BATCH = 128, 2048
+PRECISIONS = ("auto", "float32", "bf16")
 
 
 class Model:
@@ -35,9 +36,13 @@ class Model:
         Torch device, or ``auto``: the first GPU, else the CPU.
     precision
         `float32`, or `bf16`: matrix products in bfloat16, several times faster if the
-        hardware supports it; vectors then differ by about 1e-2 of their length.
+        hardware supports it; vectors then differ by about 1e-2 of their length. `auto`: bf16 on a GPU, float32
+        elsewhere.
     batch_size
-        Spectra processed at once; bounds memory.
+        Spectra processed at once; bounds memory. By default 2,048 on a GPU, 128 elsewhere.
+    compile_module
+        Compile the module with torch.compile at its first use: worth the minute it takes for a million spectra or
+        more of a published kind on a GPU.
 
     Attributes
     ----------
@@ -46,17 +51,24 @@ class Model:
         `digest` the SHA-256 of the weights.
     """
 
-    def __init__(self, card: ModelCard, module: nn.Module, device: str = "auto", precision: str = "float32",
-                 batch_size: int = DEFAULT_BATCH, metrics: dict[str, Any] | None = None,
-                 folder: Path | None = None) -> None:
-        if precision not in ("float32", "bf16"):
-            raise QueryError(f"precision must be 'float32' or 'bf16'; found '{precision}'.", "Choose one of the two.")
+    def __init__(self, card: ModelCard, module: nn.Module, device: str = "auto", precision: str = "auto",
+                 batch_size: int | None = None, metrics: dict[str, Any] | None = None,
+                 folder: Path | None = None, compile_module: bool = False) -> None:
+        if precision not in PRECISIONS:
+            raise QueryError(f"precision must be one of {', '.join(PRECISIONS)}; found '{precision}'.",
+                             "Choose one of these.")
         self.card, self.metrics, self.folder = card, metrics or {}, folder
         self.name, self.kind, self.dim, self.digest = card.name, card.kind, card.dim, card.digest
         self.modalities = card.modalities
         self.device = pick_device(device)
-        self.precision, self.batch_size = precision, batch_size
+        on_gpu = self.device.type == "cuda"
+        self.precision = ("bf16" if on_gpu else "float32") if precision == "auto" else precision
+        self.batch_size = batch_size or (GPU_BATCH if on_gpu else CPU_BATCH)
         self.module = module.to(self.device).eval()
+        self._padded = compile_module
+        if compile_module:
+            for part in self.module.children():
+                part.compile()
 
     @property
     def can_translate(self) -> bool:
@@ -92,7 +104,12 @@ class Model:
         SpectrumError
             If a spectrum is constant or not finite, so it has no vector; see `unusable`.
         """
-        vectors = self._run(modality, inputs, self._shared)
+        self._require_usable(modality, inputs)
+        return self.embed_usable(modality, inputs)
+
+    def embed_usable(self, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `embed_raw`, for inputs of which `unusable` names none; they are not looked at again."""
+        vectors = self._computed(modality, inputs, self._shared)
         norms = np.linalg.norm(vectors, axis=1)
         bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
         if len(bad):
@@ -193,38 +210,51 @@ class Model:
         return inputs
 
     def _run(self, modality: str, inputs: np.ndarray, function: Callable[[str, Tensor], Tensor]) -> np.ndarray:
-        inputs = self._checked_shape(modality, inputs)
+        self._require_usable(modality, inputs)
+        return self._computed(modality, inputs, function)
+
+    def _require_usable(self, modality: str, inputs: np.ndarray) -> None:
         refused = self.unusable(modality, inputs)
         if refused:
             row, reason = min(refused.items())
             raise SpectrumError(reason, f"{len(refused)} of {len(inputs)} spectra have no vector; first row {row}: "
                                 f"{reason.value}.", "Leave these rows out; Model.unusable() lists them.")
+
+    def _computed(self, modality: str, inputs: np.ndarray, function: Callable[[str, Tensor], Tensor]) -> np.ndarray:
+        inputs = self._checked_shape(modality, inputs)
         # no spectra: use one dummy row to get the width of the output
         given = inputs if len(inputs) else np.linspace(0.5, 1.5, PIXELS[modality])[None]
-        parts = [result.float().cpu().numpy() for result in self._batches(modality, given, function)]
-        return np.concatenate(parts)[: len(inputs)]
+        # one copy back for all batches: each copy would wait for the device
+        parts = [result.float() for result in self._batches(modality, given, function)]
+        return torch.cat(parts)[: len(inputs)].cpu().numpy()
 
     def _batches(self, modality: str, inputs: np.ndarray, function: Callable[[str, Tensor], Tensor],
                  ) -> Iterator[Tensor]:
         enabled = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             for start in range(0, len(inputs), self.batch_size):
-                rows = np.ascontiguousarray(inputs[start : start + self.batch_size], dtype=np.float32)
-                yield function(modality, torch.from_numpy(rows).to(self.device))
+                rows = torch.from_numpy(np.ascontiguousarray(inputs[start : start + self.batch_size], np.float32))
+                count = len(rows)
+                if self._padded and count < self.batch_size:  # another shape would be compiled anew
+                    rows = torch.cat([rows, rows[-1:].expand(self.batch_size - count, -1)])
+                if self.device.type == "cuda":  # from pinned memory the copy runs while the device computes
+                    rows = rows.pin_memory()
+                yield function(modality, rows.to(self.device, non_blocking=True))[:count]
 
     def __repr__(self) -> str:
         return f"Model(name={self.name!r}, kind={self.kind!r}, dim={self.dim}, device='{self.device}')"
 
 
-def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: str = "float32",
-               batch_size: int = DEFAULT_BATCH, threads: int | None = None, verify: bool = True) -> Model:
+def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: str = "auto",
+               batch_size: int | None = None, threads: int | None = None, verify: bool = True,
+               compile_module: bool = False) -> Model:
     """Load a shipped model by name, or a model folder.
 
     Parameters
     ----------
     name_or_folder
         For example ``mini``, or a folder written by `train` or `import_checkpoint`.
-    device, precision, batch_size
+    device, precision, batch_size, compile_module
         See `Model`.
     threads
         Number of torch CPU threads, for the whole process; unchanged if not given.
@@ -243,7 +273,7 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
         raise CheckpointError(f"{folder} holds a label head, not a model that gives vectors.",
                               "Load it with specclip_search.training.checkpoints.folder.load_label_head.")
     card, module = load_module(folder, verify)
-    return Model(card, module, device, precision, batch_size, load_metrics(folder), folder)
+    return Model(card, module, device, precision, batch_size, load_metrics(folder), folder, compile_module)
 
 
 def pick_device(device: str) -> torch.device:

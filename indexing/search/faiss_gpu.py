@@ -108,6 +108,8 @@ class FaissGpuEngine:
         return self._nearest(vectors, centroids, 1, self._faiss.METRIC_L2)[1][:, 0]
 
     def encode(self, lists: InvertedLists, vectors: np.ndarray) -> np.ndarray:
+        if self._exact is not None:  # torch computes the codes on the device, FAISS on the CPU
+            return self._exact.encode(lists, vectors)
         projected = lists.project(vectors)
         return lists.joined(self.assign(projected, lists.centroids()), lists.product_codes(projected))
 
@@ -132,7 +134,11 @@ class GpuLists:
     def __init__(self, build: Any, resources: Any, lists: InvertedLists) -> None:
         self._faiss = build
         self._resources = resources
-        self._centroids = np.ascontiguousarray(lists.centroids())
+        centroids = np.ascontiguousarray(lists.centroids())
+        coarse = build.IndexFlatL2(centroids.shape[1])
+        coarse.add(centroids)
+        # on the device for good: sent with every search they would cost more than the search
+        self._coarse = build.index_cpu_to_gpu(resources, 0, coarse)
         twin = residual_twin(lists)
         options = build.GpuClonerOptions()
         options.useFloat16 = lists.ivf.code_size >= HALF_TABLES_FROM
@@ -145,7 +151,7 @@ class GpuLists:
 
     def candidates(self, projected: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
         queries = np.ascontiguousarray(projected, np.float32)
-        distances, chosen = self._faiss.knn_gpu(self._resources, queries, self._centroids, nprobe)
+        distances, chosen = self._coarse.search(queries, nprobe)
         self._index.nprobe = nprobe
         _, rows = self._index.search_preassigned(queries, depth, np.asarray(chosen, np.int64), distances)
         return np.asarray(rows)

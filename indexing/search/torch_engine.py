@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from .lists import InvertedLists
 
 _SLACK = 32
-_ASSIGN_ROWS = 65_536
 _CODE_ROWS = 4096
 _ROOM_FOR_SCORES = 1.25
+# bytes of scores held at a time: few large products keep a GPU busy, and a small card must hold them
+_SCORE_BYTES = 1 << 30
+_SHARE_OF_ROOM = 0.25
+_HELD_ROWS = 1 << 20
 
 
 class TorchEngine:
@@ -32,21 +36,40 @@ class TorchEngine:
         self._torch = torch
         self._device = torch.device(device)
         self._type = torch.float16 if self._device.type == "cuda" else torch.float32
+        self._lists: WeakKeyDictionary[InvertedLists, tuple[torch.Tensor, torch.Tensor]] = WeakKeyDictionary()
 
     def top_k(self, queries: np.ndarray, blocks: Iterable[Block], k: int, take: Take) -> tuple[np.ndarray, np.ndarray]:
         torch = self._torch
         wanted = k + _SLACK
         asked = self._on_device(queries)
-        best = torch.empty((len(queries), 0), dtype=torch.float32, device=self._device)
-        best_rows = torch.empty((len(queries), 0), dtype=torch.int64, device=self._device)
+        best, best_rows = [], []
         for rows, vectors in blocks:
-            similarity = (asked @ self._on_device(vectors).T).float()
-            block_best, places = similarity.topk(min(wanted, len(rows)), dim=1)
-            block_rows = torch.as_tensor(rows).to(self._device)[places]
-            merged, order = torch.cat([best, block_best], 1).topk(min(wanted, best.shape[1] + places.shape[1]), dim=1)
-            best_rows = torch.cat([best_rows, block_rows], 1).gather(1, order)
-            best = merged
-        return reranked(queries, best_rows.cpu().numpy(), k, take)
+            numbers, block = torch.as_tensor(rows).to(self._device), self._on_device(vectors)
+            step = self._score_rows(len(queries))
+            for part, own in zip(block.split(step), numbers.split(step), strict=True):
+                values, places = self._products(asked, part).topk(min(wanted, len(part)), dim=1)
+                best.append(values)
+                best_rows.append(own[places])
+        if not best:
+            return reranked(queries, np.empty((len(queries), 0), np.int64), k, take)
+        values, found = torch.cat(best, 1), torch.cat(best_rows, 1)
+        order = values.topk(min(wanted, values.shape[1]), dim=1).indices
+        return reranked(queries, found.gather(1, order).cpu().numpy(), k, take)
+
+    def _products(self, asked: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """(Q, n) float32 inner products: float16 results would tie where cosines are near 1."""
+        if self._type == self._torch.float32:
+            return asked @ vectors.T
+        try:
+            return self._torch.mm(asked, vectors.T, out_dtype=self._torch.float32)
+        except TypeError:  # torch before 2.8
+            return asked.float() @ vectors.T.float()
+
+    def _score_rows(self, queries: int) -> int:
+        """Vectors whose scores against all queries are held at a time."""
+        room = self._room()
+        allowed = min(_SCORE_BYTES, int(room * _SHARE_OF_ROOM)) if room else _SCORE_BYTES
+        return max(1024, allowed // (4 * max(queries, 1)))
 
     def centroids(self, sample: np.ndarray, count: int, iterations: int, seed: int) -> np.ndarray:
         torch = self._torch
@@ -56,7 +79,9 @@ class TorchEngine:
         for _ in range(iterations):
             nearest = self._nearest(points, centres)
             counts = torch.bincount(nearest, minlength=count)
-            sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+            # sums in the order of the points: atomic additions would differ between runs with one seed
+            ordered = points[nearest.argsort(stable=True)]
+            sums = torch.segment_reduce(ordered, "sum", lengths=counts, unsafe=True)
             centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
             _split_largest(centres, counts)
         return centres.cpu().numpy()
@@ -69,18 +94,32 @@ class TorchEngine:
 
     def encode(self, lists: InvertedLists, vectors: np.ndarray) -> np.ndarray:
         torch = self._torch
-        projected = lists.project(vectors)
-        books = torch.from_numpy(lists.codebooks()).to(self._device)
+        centres, books = self._uploaded(lists)
+        points = torch.from_numpy(lists.project(vectors)).to(self._device)
         lengths = (books * books).sum(dim=2)
-        points = torch.from_numpy(projected).to(self._device).reshape(len(projected), len(books), -1)
-        codes = [(lengths - 2 * torch.einsum("nmd,mkd->nmk", part, books)).argmin(dim=2).to(torch.uint8)
-                 for part in points.split(_CODE_ROWS)]
-        return lists.joined(self.assign(projected, lists.centroids()), torch.cat(codes).cpu().numpy())
+        halves = [(lengths - 2 * torch.einsum("nmd,mkd->nmk", part, books)).argmin(dim=2).to(torch.uint8)
+                  for part in points.reshape(len(points), len(books), -1).split(_CODE_ROWS)]
+        return lists.joined(self._nearest(points, centres).cpu().numpy(), torch.cat(halves).cpu().numpy())
+
+    def _uploaded(self, lists: InvertedLists) -> tuple[torch.Tensor, torch.Tensor]:
+        """Centroids and codebooks on the device; sent once for each set of lists."""
+        if lists not in self._lists:
+            arrays = (np.ascontiguousarray(lists.centroids(), np.float32), lists.codebooks())
+            centres, books = (self._torch.from_numpy(array).to(self._device) for array in arrays)
+            self._lists[lists] = (centres, books)
+        return self._lists[lists]
 
     def resident(self, blocks: Iterable[Block], size: int) -> Held | None:
         if self._room() < size * _ROOM_FOR_SCORES:
             return None
-        return [(self._torch.from_numpy(rows).to(self._device), self._on_device(vectors)) for rows, vectors in blocks]
+        torch = self._torch
+        held: Held = []
+        waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for rows, vectors in blocks:
+            waiting.append((torch.from_numpy(rows).to(self._device), self._on_device(vectors)))
+            if sum(len(numbers) for numbers, _ in waiting) >= _HELD_ROWS:
+                held.append(_joined(torch, waiting))
+        return held + ([_joined(torch, waiting)] if waiting else [])
 
     def _room(self) -> int:
         """Free bytes of a GPU; on a CPU vectors are read from the store, which the page cache holds."""
@@ -93,8 +132,8 @@ class TorchEngine:
     def _nearest(self, points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
         """Nearest centroid by |c|^2 - 2 p.c, one block of points at a time."""
         lengths = (centres * centres).sum(dim=1)
-        blocks = [(lengths - 2 * part @ centres.T).argmin(dim=1) for part in points.split(_ASSIGN_ROWS)]
-        return self._torch.cat(blocks)
+        step = self._score_rows(2 * len(centres))
+        return self._torch.cat([(lengths - 2 * part @ centres.T).argmin(dim=1) for part in points.split(step)])
 
     def _on_device(self, vectors: Any) -> torch.Tensor:
         torch = self._torch
@@ -104,6 +143,13 @@ class TorchEngine:
             vectors = to_single(vectors)
         writeable = vectors if vectors.flags.writeable else vectors.copy()
         return torch.from_numpy(writeable).to(self._device).to(self._type)
+
+
+def _joined(torch: Any, waiting: list[Any]) -> tuple[Any, Any]:
+    """Blocks as one, and none of them waiting any more."""
+    numbers, vectors = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+    waiting.clear()
+    return numbers, vectors
 
 
 def _split_largest(centres: torch.Tensor, counts: torch.Tensor) -> None:

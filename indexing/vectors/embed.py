@@ -80,7 +80,9 @@ def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.nda
     if not len(rows):
         return
     try:
-        vectors, norms = model.embed_raw(modality, inputs[rows])
+        # `embed_good` has asked the model already which inputs it cannot use
+        embed_rows = getattr(model, "embed_usable", model.embed_raw)
+        vectors, norms = embed_rows(modality, inputs[rows] if len(rows) < len(inputs) else inputs)
     except SpectrumError as error:
         if len(rows) == 1:
             reasons[int(rows[0])] = error.reason
@@ -150,7 +152,7 @@ class EmbedReport:
         lines = [f"{self.read:,} spectra embedded with '{self.model}'{rate}; "
                  f"{self.parts_current} shards were up to date"]
         if self.replaced_digests:
-            lines.append(f"vectors of other weights ({', '.join(d[:19] for d in self.replaced_digests)}) replaced")
+            lines.append(f"vectors of other weights ({', '.join(d[:19] for d in self.replaced_digests)}) were replaced")
         if self.parts_removed:
             lines.append(f"{self.parts_removed} shards removed because their spectra no longer exist")
         return "; ".join(lines)

@@ -83,11 +83,11 @@ class EstimateShard:
         model = self.source.load()
         estimators = load_estimators(model)
         if estimators is None or estimators.digest != self.estimators_digest:
-            raise CheckpointError(f"{model.folder} no longer holds the estimators that the run began with.",
+            raise CheckpointError(f"{model.folder} no longer holds the estimators that the run started with.",
                                   "Start the run again.")
         found = str(part.extra.get("model_digest"))
         if found != estimators.model_digest:
-            raise QueryError(f"{part.path} holds vectors of the weights {found[:19]}; the estimators belong to "
+            raise QueryError(f"{part.path} holds vectors from the weights {found[:19]}; the estimators belong to "
                              f"{estimators.model_digest[:19]}.", "Run `specclip-search embed` again.")
         read = pq.read_table(part.path, columns=[*_KEYS, "vector"])
         columns = estimators.estimate_all(self.modality, column_to_matrix(read.column("vector")), _snr(spectra, read))

@@ -99,12 +99,24 @@ def anomalies(
     if by is not None and by not in NAMES:
         raise QueryError(f"There is no quantity '{by}'.", f"Choose one of {', '.join(NAMES)}.")
     space = open_space(atlas, model)
+    _need_pairs(space)
     account = score_atlas(space, k, progress)
     verdicts = read_verdicts(atlas) if learn and by is None else None
     frame = listed(space, top, group, verdicts, "score" if by is None else f"z_{by}")
     options = {"top": top, "k": k, "group": group, "learn": learn, "by": by}
     told = {"verdicts": 0 if verdicts is None else len(verdicts)}
     return stamp(frame, "anomalies", options, **{**space.origin(), **account, **told})
+
+
+def _need_pairs(space: Space) -> None:
+    """Send an atlas of one instrument to what works there, instead of to `translate`, which needs two."""
+    lacking = [modality for modality in (LRS, XP) if modality not in space.modalities]
+    if lacking and len(space.modalities) == 1:
+        only = space.modalities[0]
+        raise QueryError(
+            f"Anomalies of pairs need vectors of both instruments; this atlas holds those of {only} alone.",
+            f"Rank its spectra by themselves: `specclip-search anomalies --within {only}`.",
+        )
 
 
 def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = None) -> dict[str, Any]:

@@ -245,7 +245,8 @@ def _general_words(evidence: Evidence) -> str:
         "identity": "its two spectra are hardly one star's, by everything that tells stars apart",
         **PATTERN_WORDS,
     }
-    return f"{words[name]}, {evidence.z[name]:+.1f} sigma against {whom}; no single line stands out"
+    said = words.get(name, f"high {name.replace('_', ' ')}")
+    return f"{said}, {evidence.z[name]:+.1f} sigma against {whom}; no single line stands out"
 
 
 def _short(unit: str) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
-from specclip_search.errors import QueryError
-from specclip_search.keys import parse_int64
+from specclip_search.errors import QueryError, SpecclipError
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
 MATCH_ARCSEC = 3.0
-_ID_NAMES = ("source_id", "gaia_source_id", "gaia_dr3_source_id", "dr3_source_id", "gaiaedr3_source_id")
-_RA_NAMES, _DEC_NAMES = ("ra", "raj2000", "ra_deg", "_ra"), ("dec", "dej2000", "dec_deg", "decj2000", "_de")
-_FEH_NAMES = ("feh", "fe_h", "[fe/h]")
-_CFE_NAMES = ("c_fe", "cfe", "[c/fe]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,8 @@ class KnownStars:
         Number of rows in the list.
     by
         ``source_id`` or ``position``.
+    notes
+        Values of the list that were not used, and why.
     """
 
     source_id: np.ndarray
@@ -42,6 +42,7 @@ class KnownStars:
     c_fe: np.ndarray
     listed: int
     by: str
+    notes: list[str] = field(default_factory=list)
 
 
 def read_known(atlas: Atlas, known: Any) -> KnownStars:
@@ -50,30 +51,35 @@ def read_known(atlas: Atlas, known: Any) -> KnownStars:
     Parameters
     ----------
     known
-        Path of a CSV, ECSV, FITS or VOTable file, or a table with named columns (pandas, astropy).
-        It has `source_id`, or `ra` and `dec` in degrees (matched within 3 arcsec); `feh` and `c_fe`
-        are used if given.
+        Path of a catalogue of any format that `ingest catalog` reads, or a table with named columns (pandas,
+        astropy, Arrow). It has `source_id`, or `ra` and `dec` (matched within 3 arcsec); `feh` and `c_fe`
+        are used where given. Names, missing values and limits are understood as in catalogues.
 
     Raises
     ------
     QueryError
         If the file cannot be read or has neither ids nor positions.
     """
-    table = _read(known)
-    names = {str(name).strip().lower(): str(name) for name in table.colnames}
-    listed = len(table)
-    feh, c_fe = (_floats(table, names, aliases) for aliases in (_FEH_NAMES, _CFE_NAMES))
-    id_name = next((names[name] for name in _ID_NAMES if name in names), None)
-    if id_name is not None:
-        place, source_id, by = *_by_id(table[id_name]), "source_id"
+    try:
+        table, notes = _read(known)
+    except QueryError:
+        raise
+    except SpecclipError as error:
+        raise QueryError(f"The list of known stars cannot be used: {error.message}", error.hint) from None
+    listed = table.num_rows
+    feh, c_fe = (_floats(table, name) for name in ("feh", "c_fe"))
+    if "source_id" in table.column_names and table["source_id"].null_count < listed:
+        ids = table["source_id"]
+        place = np.flatnonzero(ids.is_valid().to_numpy())
+        source_id, by = ids.drop_null().to_numpy(), "source_id"
         here = np.isin(source_id, _atlas_stars(atlas)[0])
         place, source_id = place[here], source_id[here]
     else:
-        ra, dec = (_floats(table, names, aliases) for aliases in (_RA_NAMES, _DEC_NAMES))
+        ra, dec = _floats(table, "ra"), _floats(table, "dec")
         if not (np.isfinite(ra) & np.isfinite(dec)).any():
             raise QueryError(
                 f"The list of known stars has neither source_id nor ra and dec in degrees; "
-                f"found columns {', '.join(map(str, table.colnames))}.",
+                f"found columns {', '.join(table.column_names)}.",
                 "Name a column source_id, or two columns ra and dec.",
             )
         place, source_id, by = *_by_position(atlas, ra, dec), "position"
@@ -85,69 +91,57 @@ def read_known(atlas: Atlas, known: Any) -> KnownStars:
         _medians(c_fe[place], inverse, len(distinct)),
         listed,
         by,
+        notes,
     )
 
 
-def _read(known: Any) -> Any:
-    from astropy.table import Table
+def _read(known: Any) -> tuple[pa.Table, list[str]]:
+    """The list's columns as catalogues have them, and what became null on the way."""
+    from specclip_search.catalogs.arrow import astropy_to_arrow, table_in_memory
+    from specclip_search.catalogs.columns import convert_chunk, plan_columns
+    from specclip_search.catalogs.formats import open_catalog
+    from specclip_search.catalogs.ingest import holds_ids
 
-    if not isinstance(known, str | Path):
+    if isinstance(known, str | Path):
+        path = Path(known)
+        if not path.exists():
+            raise QueryError(f"There is no file {path} with known stars.", "Check --known.")
+        opened = open_catalog(path)
+    else:
         try:
-            return Table.from_pandas(known) if hasattr(known, "iloc") else Table(known)
-        except (ValueError, TypeError) as error:
+            opened = table_in_memory(_arrow(known, astropy_to_arrow))
+        except (ValueError, TypeError, pa.ArrowInvalid) as error:
             raise QueryError(
                 f"The list of known stars is not a table ({error}).", "Give a file or a table with named columns."
             ) from error
-    path = Path(known)
-    if not path.is_file():
-        raise QueryError(f"There is no file {path} with known stars.", "Check --known.")
-    kinds = {
-        ".csv": "ascii.csv",
-        ".ecsv": "ascii.ecsv",
-        ".fits": "fits",
-        ".fit": "fits",
-        ".vot": "votable",
-        ".xml": "votable",
-    }
-    kind = kinds.get(Path(path.name.removesuffix(".gz")).suffix.lower())
-    try:
-        return Table.read(path, format=kind)
-    except Exception as error:  # astropy's readers raise many kinds
-        raise QueryError(
-            f"{path} cannot be read as a table of known stars ({str(error).splitlines()[0]}).",
-            "Give a CSV, ECSV, FITS or VOTable file with source_id, or ra and dec.",
-        ) from error
+    plan = plan_columns(opened.schema, looks_like_id=lambda name: holds_ids(opened, name))
+    wanted = [column.source for column in plan.columns]
+    pieces, counts = [plan.schema.empty_table()], Counter[tuple[str, str]]()
+    for chunk in opened.chunks(wanted):
+        done = convert_chunk(chunk, plan, keep_all=True)
+        pieces.append(done.table)
+        for name, found in done.cleaned.items():
+            counts.update({(name, what): count for what, count in found.items()})
+        counts.update({(name, "no valid id"): count for name, count in done.invalid_ids.items()})
+    words = {"missing": "codes for a missing value", "implausible": "values that no star can have", "limits": "limits",
+             "not_numbers": "values that are no number", "no valid id": "values that are no valid id"}
+    notes = [f"the list of known stars: {count} {words[what]} in {name} not used"
+             for (name, what), count in sorted(counts.items()) if name in ("source_id", "feh", "c_fe", "ra", "dec")]
+    return pa.concat_tables(pieces), notes
 
 
-def _floats(table: Any, names: dict[str, str], aliases: tuple[str, ...]) -> np.ndarray:
-    name = next((names[alias] for alias in aliases if alias in names), None)
-    if name is None:
-        return np.full(len(table), np.nan)
-    column = np.ma.asarray(table[name])
-    values = np.ma.filled(column, np.nan) if column.dtype.kind == "f" else np.ma.filled(column.astype(object), np.nan)
-    return np.array([_number(value) for value in values], dtype=np.float64)
+def _arrow(known: Any, from_astropy: Callable[[Any], pa.Table]) -> pa.Table:
+    from astropy.table import Table
+
+    if isinstance(known, pa.Table):
+        return known
+    return from_astropy(Table.from_pandas(known) if hasattr(known, "iloc") else Table(known))
 
 
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-def _by_id(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    if column.dtype.kind == "f":
-        raise QueryError(
-            "The list's source_id column holds floating-point numbers, which cannot hold Gaia ids exactly.",
-            "Store it as integers or text.",
-        )
-    mask = np.ma.getmaskarray(np.ma.asarray(column))
-    place = np.flatnonzero(~mask)
-    ids = [
-        parse_int64(value if column.dtype.kind in "iu" else str(value), "source_id of the list")
-        for value in column[place]
-    ]
-    return place, np.array(ids, dtype=np.int64)
+def _floats(table: pa.Table, name: str) -> np.ndarray:
+    if name not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    return table[name].cast(pa.float64()).to_numpy().astype(np.float64)
 
 
 def _atlas_stars(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

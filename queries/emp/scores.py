@@ -115,7 +115,10 @@ def gather_evidence(
         # the star's own catalogue label: for comparison only, never used as evidence for it
         label = np.where(np.isfinite(label), label, stars.take(modality, own))
     if known is not None:
-        notes.append(f"{len(known.source_id)} of {known.listed} listed stars found by {known.by}")
+        with_feh = int(np.isfinite(known.feh).sum())
+        found_of = f"{len(known.source_id)} of {known.listed}"
+        notes.append(f"{found_of} listed stars found by {known.by}, {with_feh} with [Fe/H]")
+        notes.extend(known.notes)
     parts = {
         f"{side}_{name}": stars.take(modality, getattr(found[modality], name))
         if modality in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest, whole_file
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
+from specclip_search.labels import plain_name, standard_name
 from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, PAIR
 
@@ -177,8 +179,16 @@ def check_color(atlas: Atlas, color: str | None) -> None:
     if color is not None and color not in known:
         raise QueryError(
             f"A map is coloured by a column of the view `stars`; there is no '{color}'.",
-            f"There are: {', '.join(known)}.",
+            f"{did_you_mean(color, known)}There are: {', '.join(known)}.",
         )
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """'Did you mean teff? ' where a known name is like it, else nothing."""
+    by_plain = {plain_name(one): one for one in known}
+    wanted = plain_name(standard_name(name))
+    close = [wanted] if wanted in by_plain else get_close_matches(wanted, by_plain, 2, 0.6)
+    return f"Did you mean {' or '.join(by_plain[one] for one in close)}? " if close else ""
 
 
 def map_table(atlas: Atlas, columns: Sequence[str]) -> pa.Table:

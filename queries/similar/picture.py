@@ -147,10 +147,11 @@ def plot_similar(atlas: Atlas, found: pd.DataFrame, path: str | Path) -> None:
             "Search with fewer at a time, or with --combine mean or any.",
         )
     model = str(found.attrs["model"])
+    stated = {name: found.attrs["options"].get(name) for name in ("unit", "medium", "modality")}
     drawn = []
     for title, targets, rows in lists:
         seen = _both_instruments(atlas, found.attrs["options"], model, targets, rows)
-        drawn.append((title, _panels(atlas, model, targets, seen)))
+        drawn.append((title, _panels(atlas, model, targets, seen, stated)))
     count = sum(len(panels) for _, panels in drawn)
     if not count:
         raise QueryError("Nothing was found: there is nothing to plot.", "Widen --where, or search both instruments.")
@@ -201,8 +202,10 @@ def _title(name: str, rows: pd.DataFrame) -> str:
     return f"{name}\n{told or f'{len(rows)} nearest, without labels'}"
 
 
-def _panels(atlas: Atlas, model: str, targets: Sequence[str], rows: pd.DataFrame) -> list[Panel]:
-    spectra = [read_target(atlas, target) for target in targets]
+def _panels(
+    atlas: Atlas, model: str, targets: Sequence[str], rows: pd.DataFrame, stated: dict[str, str | None]
+) -> list[Panel]:
+    spectra = [read_target(atlas, target, stated) for target in targets]
     asked = rows["modality"].unique().tolist()
     order = [name for name in MODALITIES if name in asked or any(s.modality == name for s in spectra)]
     return [_panel(atlas, model, modality, targets, spectra, rows[rows["modality"] == modality]) for modality in order]

@@ -48,6 +48,8 @@ class LinkReport:
     ----------
     spectra
         Observed LAMOST spectra (obsids) of the atlas.
+    visits
+        LAMOST spectra of these obsids: one obsid may stand in the atlas in several releases.
     by_id
         Linked by their own file or by a catalogue with obsid and source_id.
     by_position
@@ -61,6 +63,7 @@ class LinkReport:
     """
 
     spectra: int
+    visits: int
     by_id: int
     by_position: int
     ambiguous: int
@@ -102,7 +105,7 @@ def link_stars(
     """
     from specclip_search.catalogs.ingest import ingest_catalog_table
 
-    obsid, source_id, ra, dec = _lamost(atlas)
+    obsid, source_id, ra, dec, visits = _lamost(atlas)
     stars = _stars(atlas, catalogue, lamost_epoch - gaia_epoch)
     open_rows = np.flatnonzero(source_id == NO_SOURCE)
     placed = open_rows[np.isfinite(ra[open_rows]) & np.isfinite(dec[open_rows])]
@@ -121,12 +124,13 @@ def link_stars(
     )
     if table.num_rows:
         ingest_catalog_table(
-            atlas, LINKS, table, source=f"positions, {catalogue or 'gaia_xp spectra'}, {radius_arcsec} arcsec"
+            atlas, LINKS, table, source=f"positions, {catalogue or XP + ' spectra'}, {radius_arcsec} arcsec"
         )
     else:
         _forget(atlas)
     return LinkReport(
         spectra=len(obsid),
+        visits=visits,
         by_id=len(obsid) - len(open_rows),
         by_position=int(single.sum()),
         ambiguous=int((~single).sum()),
@@ -145,8 +149,8 @@ def _forget(atlas: Atlas) -> None:
                 stage.remove(part.number)
 
 
-def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """obsid, source_id if known by id, ra and dec of the observed LAMOST spectra, one row per obsid."""
+def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """obsid, source_id if known by id, ra and dec of the observed LAMOST obsids; and how many spectra they have."""
     stage = atlas.spectra(LRS)
     if not stage.exists:
         raise stage.missing()
@@ -156,7 +160,7 @@ def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     spec_id = table["spec_id"].to_numpy()
     order = np.lexsort((ids == NO_SOURCE, spec_id))
     first = order[np.unique(spec_id[order], return_index=True)[1]]
-    return spec_id[first], ids[first], _degrees(table, "ra")[first], _degrees(table, "dec")[first]
+    return spec_id[first], ids[first], _degrees(table, "ra")[first], _degrees(table, "dec")[first], len(spec_id)
 
 
 def _stars(atlas: Atlas, catalogue: str | None, years: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

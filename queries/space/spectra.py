@@ -149,11 +149,13 @@ def read_target(atlas: Atlas, target: str | Path, stated: dict[str, Any] | None 
 
 
 def _from_file(path: Path, stated: dict[str, Any]) -> SpectrumRows:
+    from specclip_search.opening.guard import reading
     from specclip_search.surveys import get_modality, own_encoders
     from specclip_search.surveys.batch import prepare_batch
 
     spectrum, _ = read_for_encoder(path, own_encoders(), stated)
-    prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
+    with reading(path, "a spectrum"):
+        prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
     if not bool(prepared.keep[0]):
         reason = prepared.reasons[0] or Reason.UNREADABLE
         raise SpectrumError(reason, f"{path} cannot be drawn ({reason}): {prepared.messages[0]}", "Choose another.")

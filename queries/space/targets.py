@@ -12,6 +12,7 @@ import numpy as np
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, is_survey, parse_key
+from specclip_search.opening.regular import shown_path
 from specclip_search.surveys import encoder_of, get_modality
 
 from .file_spectrum import read_for_encoder
@@ -137,12 +138,14 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
 
 def _from_file(space: Space, path: Path, stated: dict[str, Any]) -> Target:
     from specclip_search.errors import Reason, SpectrumError
+    from specclip_search.opening.guard import reading
     from specclip_search.surveys.batch import prepare_batch
 
     known = tuple(getattr(space.loaded_model(), "modalities", space.modalities))
     spectrum, survey = read_for_encoder(path, known, stated)
     modality = space_modality(space, spectrum.modality, path)
-    prepared = prepare_batch(get_modality(modality), [spectrum])
+    with reading(path, "a spectrum"):
+        prepared = prepare_batch(get_modality(modality), [spectrum])
     if not bool(prepared.keep[0]):
         reason = prepared.reasons[0] or Reason.UNREADABLE
         raise SpectrumError(
@@ -154,7 +157,7 @@ def _from_file(space: Space, path: Path, stated: dict[str, Any]) -> Target:
     source_id = spectrum.meta.get("source_id")
     own = _centred_as(space, survey, modality)
     return Target(
-        str(path), own, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
+        shown_path(path), own, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
     )
 
 

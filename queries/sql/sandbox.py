@@ -18,16 +18,17 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError
 
-from .sandbox_worker import READY, Limits, request_line
+from .sandbox_worker import READY, RUNNING, Limits, request_line
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
     from ..views.connection import Parameters
 
-# extra time for a worker to stop after the statement's time limit, and time to start
-_GRACE_S = 2.0
-_START_S = 30.0
+# extra time for a worker to stop after the statement's time limit; time to start, and time to open the atlas
+# and check the statement, which do not count as the statement's: on a busy machine each may take long
+_GRACE_S = 4.0
+_START_S = 120.0
 _LONGEST_MESSAGE = 360
 _NO_MEMORY = re.compile(r"allocat|out of memory|bad_alloc|failed to offload", re.IGNORECASE)
 
@@ -92,13 +93,13 @@ class Sandbox:
 
     def _ask(self, request: bytes) -> tuple[dict[str, Any], bytes]:
         worker = self._worker if self._worker is not None and self._worker.poll() is None else self._start()
-        late, head, payload = self._exchange(worker, request, self.limits.seconds + _GRACE_S)
+        late, head, payload = self._exchange(worker, request, self.limits.seconds)
         if head is not None and head.get("spent"):
             self.close()
         if head is None or len(payload) != head["bytes"]:
             self.close()
-            if late:
-                raise _too_slow(self.limits.seconds)
+            if late is not None:
+                raise _too_slow(late)
             raise QueryError(
                 "The statement needs more memory than it may have, or ended its process otherwise.",
                 "Ask for less at once.",
@@ -108,19 +109,27 @@ class Sandbox:
     @staticmethod
     def _exchange(
         worker: subprocess.Popen[bytes], request: bytes, seconds: float
-    ) -> tuple[bool, dict[str, Any] | None, bytes]:
-        """Whether the worker was killed after a timeout; the header of its answer, if any; the body."""
+    ) -> tuple[float | None, dict[str, Any] | None, bytes]:
+        """The time limit after which the worker was killed, if any; the header of its answer, if any; the body."""
         assert worker.stdin is not None
         assert worker.stdout is not None
-        with _deadline(worker, seconds) as late:
+        limit = _START_S
+        with _deadline(worker, limit) as late:
             try:
                 worker.stdin.write(request)
                 worker.stdin.flush()
                 line = worker.stdout.readline()
-                head = json.loads(line) if line.endswith(b"\n") else None
-                return late.is_set(), head, worker.stdout.read(head["bytes"]) if head else b""
             except OSError:
-                return late.is_set(), None, b""
+                line = b""
+        if line == RUNNING:
+            limit = seconds
+            with _deadline(worker, limit + _GRACE_S) as late:
+                line = worker.stdout.readline()
+                head = json.loads(line) if line.endswith(b"\n") else None
+                payload = worker.stdout.read(head["bytes"]) if head else b""
+        else:
+            head, payload = json.loads(line) if line.endswith(b"\n") else None, b""
+        return limit if late.is_set() else None, head, payload
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Start a worker that inherits neither secrets nor thread settings from the server's environment."""

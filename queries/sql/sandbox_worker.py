@@ -1,7 +1,8 @@
 """The process in which untrusted statements run; it may be killed at any time.
 
 It prints `ready`, then reads requests as lines of JSON on standard input and answers on standard
-output: a line of JSON, followed by an Arrow stream of the length given in that line.
+output: `running` when the statement itself begins, unless it was refused before; then a line of JSON,
+followed by an Arrow stream of the length given in that line.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 from specclip_search.errors import QueryError, SpecclipError
 
 READY = b"ready\n"
+RUNNING = b"running\n"
 _BATCH_ROWS = 2048
 
 
@@ -31,7 +34,7 @@ class Limits:
     bytes
         Maximum bytes of the result; a larger one is rejected.
     seconds
-        Wall time.
+        Wall time of the statement itself, without opening the atlas.
     memory_mb
         Memory of DuckDB; the process itself may use 1 GB more.
     threads
@@ -45,8 +48,10 @@ class Limits:
     threads: int = 1
 
 
-def answer(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> tuple[pa.Table, bool]:
-    """Check and run one statement on a new connection.
+def answer(
+    atlas_path: str, statement: str, parameters: Any, limits: Limits, begins: Callable[[], None]
+) -> tuple[pa.Table, bool]:
+    """Check and run one statement on a new connection; `begins` is called when its time begins.
 
     Returns
     -------
@@ -65,6 +70,7 @@ def answer(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> 
             check_statement(connection.duckdb, statement, connection.views.all)
         connection.prepare(statement)
         connection.lock_down(limits.memory_mb, limits.threads)
+        begins()
         timer = threading.Timer(limits.seconds, connection.duckdb.interrupt)
         timer.start()
         try:
@@ -108,13 +114,18 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     An answer says whether the process is `spent`: memory used by a statement is not
     fully released, and a later statement with too little memory would fail without fault.
     """
+
+    def begins() -> None:
+        answers.write(RUNNING)
+        answers.flush()
+
     for line in requests:
         request = json.loads(line)
         limits = Limits(**request["limits"])
         _limit_memory(limits)
         payload, broken = b"", False
         try:
-            table, truncated = answer(request["atlas"], request["statement"], request["parameters"], limits)
+            table, truncated = answer(request["atlas"], request["statement"], request["parameters"], limits, begins)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)

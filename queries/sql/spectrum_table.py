@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 
 
-def spectrum_table(atlas: Atlas, target: str | Path) -> pa.Table:
+def spectrum_table(atlas: Atlas, target: str | Path, **stated: str | None) -> pa.Table:
     """Wavelength, flux and error of a key (`lamost:101001`, `@release` after it) or of a spectrum's file.
+
+    Parameters
+    ----------
+    stated
+        `unit`, `medium`, `modality`, where the file does not say them.
 
     Returns
     -------
@@ -32,7 +37,7 @@ def spectrum_table(atlas: Atlas, target: str | Path) -> pa.Table:
     QueryError, SpectrumError
         As of `specclip_search.queries.space.spectra.read_target`.
     """
-    rows = read_target(atlas, target)
+    rows = read_target(atlas, target, stated)
     modality = get_modality(rows.modality)
     said = get_modality(rows.modality).flux_label.replace(" / ", " over ")
     schema = pa.schema(

@@ -176,9 +176,15 @@ def _running_median(x: np.ndarray, y: np.ndarray, bins: int, min_per_bin: int) -
     if number < 2 or np.ptp(x[known]) == 0:
         return np.empty(0), np.empty(0)
     order = np.argsort(x[known], kind="stable")
-    chunks_x = np.array_split(x[known][order], number)
-    chunks_y = np.array_split(y[known][order], number)
-    knots = np.array([np.median(chunk) for chunk in chunks_x])
-    heights = np.array([np.median(chunk) for chunk in chunks_y])
+    knots = _chunk_medians(x[known][order], number)
+    heights = _chunk_medians(y[known][order], number)
     knots, first = np.unique(knots, return_index=True)
     return knots, heights[first]
+
+
+def _chunk_medians(values: np.ndarray, number: int) -> np.ndarray:
+    """(number,) medians of the chunks of `np.array_split`: two calls for two sizes of chunk, not one a chunk."""
+    size, longer = divmod(len(values), number)
+    cut = longer * (size + 1)
+    first = [np.median(values[:cut].reshape(longer, size + 1), axis=1)] if longer else []
+    return np.concatenate([*first, np.median(values[cut:].reshape(-1, size), axis=1)])

@@ -96,8 +96,7 @@ def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualModel:
     limit = CLIP_SIGMA * MAD_TO_SIGMA * np.median(np.abs(centred), axis=0)
     scale = np.maximum(limit / CLIP_SIGMA, 1e-6)
     scaled = np.clip(centred, -limit, limit) / scale
-    values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
-    shapes, spread = vectors[:, ::-1][:, :rank], np.sqrt(np.maximum(values[::-1][:rank], 0.0))
+    shapes, spread = _largest_components(scaled, rank)
     left = MAD_TO_SIGMA * np.median(np.abs(scaled - (scaled @ shapes) @ shapes.T), axis=0)
     noise_part = np.median(np.where(good, noise / scale, 1.0), axis=0) ** 2
     own = np.sqrt(np.maximum(left**2 - noise_part, LEAST_OWN**2 * np.maximum(left**2, 1e-4)))
@@ -106,6 +105,25 @@ def _fit(residual: np.ndarray, noise: np.ndarray, rank: int) -> ResidualModel:
         (shapes * spread * scale[:, None]).astype(np.float32),
         (own * scale).astype(np.float32),
     )
+
+
+def _largest_components(rows: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, rank) directions of largest variance about 0 and (rank,) their standard deviations, largest first.
+
+    Only as many eigenvectors are computed as are wanted, of the smaller of R^T R and R R^T.
+    """
+    from scipy.linalg import eigh
+
+    if rank == 0:
+        return np.zeros((rows.shape[1], 0)), np.zeros(0)
+    wide = len(rows) < rows.shape[1]
+    gram = (rows @ rows.T if wide else rows.T @ rows) / len(rows)
+    values, vectors = eigh(gram, subset_by_index=(len(gram) - rank, len(gram) - 1), check_finite=False)
+    spread, vectors = np.sqrt(np.maximum(values[::-1], 0.0)), vectors[:, ::-1]
+    if wide:
+        vectors = rows.T @ vectors
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=0), 1e-300)
+    return vectors, spread
 
 
 def whiten(

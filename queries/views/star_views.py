@@ -229,14 +229,31 @@ def _tie(score: Scores) -> str:
 
 
 def _star_keys(files: Mapping[str, Sequence[str]], sources: Sequence[Catalogue]) -> str:
-    """Both instruments' spectra of each star; every column of `STAR_FIELDS`."""
+    """Stars of all instruments, with the spectra of the pair of each; every column of `STAR_FIELDS`."""
     xp = _xp_stars(files[XP]) if files.get(XP) else _none_of(_XP_COLUMNS)
     lrs = _lrs_stars(files[LRS], sources) if files.get(LRS) else _none_of(_LRS_COLUMNS)
-    return (
+    keys = (
         f"SELECT coalesce(x.source_id, l.source_id) AS source_id, x.gaia_spec_id, l.lamost_spec_id, l.lamost_release, "
         "coalesce(l.n_lamost, 0) AS n_lamost, coalesce(x.ra, l.ra) AS ra, coalesce(x.dec, l.dec) AS dec, "
         "l.snr_lrs, x.snr_xp, l.simulated_lrs, x.simulated_xp, x.gaia_release "
         f"FROM ({xp}) x FULL JOIN ({lrs}) l ON x.source_id = l.source_id"
+    )
+    further = [parts for name, parts in sorted(files.items()) if name not in (LRS, XP) and parts]
+    if not further:
+        return keys
+    return (
+        f"SELECT k.* REPLACE (coalesce(k.source_id, o.source_id) AS source_id, coalesce(k.n_lamost, 0) AS n_lamost, "
+        f"coalesce(k.ra, o.ra) AS ra, coalesce(k.dec, o.dec) AS dec) "
+        f"FROM ({keys}) k FULL JOIN ({_further_stars(further)}) o ON k.source_id = o.source_id"
+    )
+
+
+def _further_stars(files: Sequence[Sequence[str]]) -> str:
+    """Stars of instruments beyond the pair, whose spectra name them; shards by instrument."""
+    rows = " UNION ALL ".join(f"SELECT source_id, ra, dec FROM {read_parquet_sql(parts)}" for parts in files)
+    return (
+        f"SELECT source_id, any_value(ra) AS ra, any_value(dec) AS dec FROM ({rows}) "
+        "WHERE source_id IS NOT NULL GROUP BY source_id"
     )
 
 

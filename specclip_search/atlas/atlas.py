@@ -185,6 +185,12 @@ class Atlas:
         """
         return _questions().Session(self)
 
+    def explore(self, **options: Any) -> Any:
+        """Look at the atlas in a browser; see `specclip_search.web.explore`. Needs the extra `web`."""
+        from specclip_search.web import explore
+
+        return explore(self, **options)
+
     def summary(self) -> list[tuple[str, str]]:
         """What the atlas holds, as name and text; shown by `repr` and in notebooks."""
         held = [(f"{name} spectra", f"{self.spectra(name).rows:,}") for name in self.modalities()]

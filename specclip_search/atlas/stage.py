@@ -33,17 +33,24 @@ class Part:
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
+@dataclass(eq=False, slots=True)
 class Stage:
     """A folder of shards `part-NNNNNN.parquet`, each with a `.json` sidecar written last.
 
     A shard counts as committed only if its sidecar exists. The sidecar holds the number of rows
     and the SHA-256 of the shard and of its inputs, so that up-to-date, stale and missing shards
     can be identified.
+
+    Attributes
+    ----------
+    folder
+        Where the shards lie; it need not exist.
+    label
+        What the shards hold, for messages.
     """
 
-    def __init__(self, folder: Path, label: str) -> None:
-        self.folder = folder
-        self.label = label
+    folder: Path
+    label: str
 
     def parquet_path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.parquet"

@@ -5,9 +5,11 @@ FITS and VOTable are read with astropy.
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SpecclipError
+from ..opening.fits_headers import check_fits
+from ..opening.guard import reading
+from ..opening.regular import open_bytes, open_regular, shown_path
+from ..opening.votables import safe_votable
+from .choose import Choice, choose_table
 from .stream import CHUNK_ROWS, CatalogFile, described_field
 
 if TYPE_CHECKING:
@@ -30,24 +37,30 @@ def open_parquet(paths: Sequence[Path], named: Path) -> CatalogFile:
             "Name the file, or a folder that holds .parquet files.",
         )
     try:
-        schema = _with_astropy_metadata(pq.read_schema(paths[0]))
+        schema = _with_astropy_metadata(_footer(paths[0]).schema.to_arrow_schema())
         rows = 0
         for path in paths:
-            found = pq.read_schema(path)
+            footer = _footer(path)
+            found = footer.schema.to_arrow_schema()
             if found.names != schema.names or found.types != schema.types:
                 raise SpecclipError(
                     f"{path} has other columns than {paths[0].name}: {', '.join(found.names)}.",
                     "The folder may contain only the files of one catalogue.",
                 )
-            rows += pq.read_metadata(path).num_rows
+            rows += footer.num_rows
     except pa.ArrowInvalid as error:
         raise SpecclipError(f"{named} is not readable as Parquet ({error}).", "Download or write it again.") from error
     return CatalogFile(schema, lambda wanted: _stream(paths, pa.schema([schema.field(name) for name in wanted])), rows)
 
 
+def _footer(path: Path) -> pq.FileMetaData:
+    with open_regular(path) as handle:
+        return pq.read_metadata(handle)
+
+
 def _stream(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with open_regular(path) as handle, pq.ParquetFile(handle) as file:
             for batch in file.iter_batches(CHUNK_ROWS, columns=schema.names):
                 yield pa.Table.from_batches([batch]).cast(schema)
 
@@ -77,10 +90,10 @@ def _with_astropy_metadata(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
-def table_in_memory(table: pa.Table) -> CatalogFile:
-    """An Arrow table with the interface of a catalogue file."""
+def table_in_memory(table: pa.Table, notes: Sequence[str] = ()) -> CatalogFile:
+    """An Arrow table as if it were a file."""
     bare = table.replace_schema_metadata(None)
-    return CatalogFile(bare.schema, lambda wanted: iter([bare.select(wanted)]), bare.num_rows)
+    return CatalogFile(bare.schema, lambda wanted: iter([bare.select(wanted)]), bare.num_rows, list(notes))
 
 
 def astropy_to_arrow(table: Table) -> pa.Table:
@@ -139,23 +152,32 @@ def _text(data: np.ndarray, mask: np.ndarray | None) -> pa.Array | None:
     return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
 
 
-def open_fits(path: Path) -> CatalogFile:
-    """The first table of a FITS file, read in slices of a memory map (whole where it is gzipped)."""
+def open_fits(path: Path, hdu: str | None = None) -> CatalogFile:
+    """A table of a FITS file, read in slices of a memory map (whole where it is gzipped).
+
+    Parameters
+    ----------
+    hdu
+        Name or number of the HDU; by default the first table with keys of stars or spectra, else with positions,
+        else the first one. Other tables are named in the notes.
+    """
     with _fits(path) as hdus:
-        table = _first_table(hdus, path)
+        number, notes = _choose_fits(hdus, path, hdu)
+        table = hdus[number]
         header, rows = table.header, len(table.data) if table.data is not None else 0
         sample = _slice(table, 0, min(rows, 1), table.columns.names)
         fields = []
-        for number, column in enumerate(table.columns, 1):
+        for place, column in enumerate(table.columns, 1):
             array = sample.get(column.name)
             if array is None:
                 fields.append(pa.field(column.name, pa.null()))
                 continue
-            said = header.get(f"TCOMM{number}") or header.get(f"TDESC{number}") or _comment(header, number)
-            fields.append(described_field(column.name, array.type, column.unit, said, header.get(f"TUCD{number}")))
+            said = header.get(f"TCOMM{place}") or header.get(f"TDESC{place}") or _comment(header, place)
+            fields.append(described_field(column.name, array.type, column.unit, said, header.get(f"TUCD{place}")))
     schema = pa.schema(fields)
     return CatalogFile(
-        schema, lambda wanted: _stream_fits(path, pa.schema([schema.field(name) for name in wanted])), rows
+        schema, lambda wanted: _stream_fits(path, number, pa.schema([schema.field(name) for name in wanted])), rows,
+        notes,
     )
 
 
@@ -165,34 +187,46 @@ def _comment(header: object, number: int) -> str:
     return "" if comment.lower().startswith(("label for", "name of field", "name for")) else comment
 
 
-def _fits(path: Path) -> HDUList:
+@contextmanager
+def _fits(path: Path) -> Iterator[HDUList]:
+    """A FITS file whose headers were found to be sound."""
     from astropy.io import fits
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return fits.open(path, memmap=True)
-    except (OSError, ValueError, TypeError) as error:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stream = open_bytes(path)
+        if isinstance(stream.raw, io.FileIO):  # type: ignore[attr-defined]
+            memory_map = True
+        else:
+            with stream:
+                stream, memory_map = io.BytesIO(stream.read()), False
+        with stream:
+            check_fits(stream, shown_path(path))
+            with fits.open(stream, memmap=memory_map, disable_image_compression=True) as hdus:
+                yield hdus
+
+
+def _choose_fits(hdus: HDUList, path: Path, wanted: str | None) -> tuple[int, list[str]]:
+    """Number of the HDU to read, and a note on each table that is left out."""
+    from astropy.io import fits
+
+    tables = [
+        Choice(number, hdu.name, [str(name) for name in hdu.columns.names], len(hdu.data))
+        for number, hdu in enumerate(hdus)
+        # a group's members are named by their addresses, which are not followed
+        if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and hdu.name.upper() != "GROUPING"
+    ]
+    if not tables:
         raise SpecclipError(
-            f"{path} is not readable as FITS ({error}).", "Download it again; it may be cut short."
-        ) from error
+            f"{path} should hold a table; it has {len(hdus)} FITS extension(s) and none is one.",
+            "Give the catalogue's file; spectra are read by `ingest lamost` or `ingest gaia-xp`.",
+        )
+    return choose_table(tables, path, wanted)
 
 
-def _first_table(hdus: HDUList, path: Path) -> BinTableHDU:
-    from astropy.io import fits
-
-    for hdu in hdus:
-        if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
-            return hdu
-    raise SpecclipError(
-        f"{path} should hold a table; it has {len(hdus)} FITS extension(s) and none of them is a table.",
-        "Give the catalogue's file; spectra are read by `ingest lamost` or `ingest gaia-xp`.",
-    )
-
-
-def _stream_fits(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+def _stream_fits(path: Path, number: int, schema: pa.Schema) -> Iterator[pa.Table]:
     with _fits(path) as hdus:
-        table = _first_table(hdus, path)
+        table = hdus[number]
         rows = len(table.data)
         for start in range(0, rows, CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, rows)
@@ -216,18 +250,28 @@ def _slice(table: BinTableHDU, start: int, stop: int, wanted: Sequence[str]) -> 
     return arrays
 
 
-def open_votable(path: Path) -> CatalogFile:
-    """The first table of a VOTable. astropy loads it into memory; archives limit the size of VOTables."""
-    from astropy.io.votable import parse_single_table
+def open_votable(path: Path, hdu: str | None = None) -> CatalogFile:
+    """A table of a VOTable. astropy holds it in memory whole: archives cap the size of VOTables.
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            votable = parse_single_table(str(path), invalid="mask")
-    except Exception as error:  # astropy raises errors of many kinds, expat's among them, for a broken file
-        raise SpecclipError(
-            f"{path} is not readable as a VOTable ({error}).", "Download it again; it may be cut short."
-        ) from error
+    Parameters
+    ----------
+    hdu
+        Name or number (from 0) of the table; by default chosen as in `open_fits`.
+    """
+    from astropy.io.votable import parse
+
+    facts, stream = safe_votable(path)
+    if not facts.tables:
+        raise SpecclipError(f"{path} is a VOTable without a table.", "Check the query; download it again.")
+    with warnings.catch_warnings(), reading(path, "a VOTable"):
+        warnings.simplefilter("ignore")
+        tables = list(parse(stream, invalid="mask", filename=None).iter_tables())
+    number, notes = choose_table(
+        [Choice(i, name, names, len(table.array)) for i, ((name, names), table) in
+         enumerate(zip(facts.tables, tables, strict=True))], path, hdu)
+    votable = tables[number]
+    if facts.overflow:
+        notes.append(f"the server cut the result at {len(votable.array):,} rows (OVERFLOW): rows are missing")
     fields, arrays = [], []
     for column in votable.fields:
         array = array_to_arrow(votable.array[column.ID])
@@ -236,5 +280,4 @@ def open_votable(path: Path) -> CatalogFile:
             described_field(column.name, kind, column.unit, " ".join((column.description or "").split()), column.ucd)
         )
         arrays.append(pa.nulls(len(votable.array)) if array is None else array)
-    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-    return CatalogFile(table.schema, lambda wanted: iter([table.select(wanted)]), table.num_rows)
+    return table_in_memory(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), notes)

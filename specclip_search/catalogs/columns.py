@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import SpecclipError
-from ..labels import KEY_NAMES, KNOWN, LABEL_NAMES, STANDARD_NAME
+from ..labels import KEY_NAMES, KNOWN, LABEL_NAMES, MAYBE_SOURCE_ID, plain_name, split_unit, standard_name
 from .ids import ids_to_int64
+from .values import POSITION, clean_label
 
 # reserved words of SQL that cannot be column names; as listed by duckdb_keywords()
 _WORDS = """
@@ -23,8 +24,6 @@ _WORDS = """
     to trailing true union unique unpivot using variadic when where window with
 """
 _RESERVED = frozenset(_WORDS.split())
-# codes that surveys write for a missing value
-_MISSING = (-9999.0, -9999.99, -999.0, -99999.0)
 NO_KEY = "no_valid_id"
 
 
@@ -70,8 +69,7 @@ def sql_name(name: str) -> str:
     >>> sql_name("[Fe/H] (dex)"), sql_name("2MASS"), sql_name("order")
     ('fe_h_dex', '_2mass', 'order_')
     """
-    plain = re.sub(r"[^0-9a-z]+", "_", name.strip().lower())
-    plain = plain.strip("_") or "column"
+    plain = plain_name(name) or "column"
     if plain[0].isdigit():
         plain = f"_{plain}"
     return f"{plain}_" if plain in _RESERVED else plain
@@ -82,6 +80,7 @@ def plan_columns(
     columns: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
     arrays: bool = False,
+    looks_like_id: Callable[[str], bool] = lambda name: False,
 ) -> ColumnPlan:
     """Decide on every column of a file.
 
@@ -95,6 +94,8 @@ def plan_columns(
         Mapping from the file's names to ours; takes precedence over the usual spellings of labels.
     arrays
         Keep columns of arrays too.
+    looks_like_id
+        Asked for a column whose name may mean Gaia's id or something else (`Source`): whether its values are ids.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def plan_columns(
     """
     asked = dict(rename or {})
     _require(asked, schema.names, "rename")
-    names = _target_names(schema.names, asked)
+    names = _target_names(schema.names, asked, looks_like_id)
     if columns is not None:
         _require(columns, [*schema.names, *names.values()], "columns")
     plan = ColumnPlan([])
@@ -119,7 +120,7 @@ def plan_columns(
         raise SpecclipError(
             "No column of the catalogue can be kept: "
             + ("; ".join(f"{name}: {why}" for name, why in plan.skipped.items()) or "it has none."),
-            "Check the file, or name columns=...",
+            "Check the file, or choose others with --columns.",
         )
     return plan
 
@@ -133,14 +134,21 @@ def _require(wanted: Sequence[str] | Mapping[str, str], known: Sequence[str], ar
         )
 
 
-def _target_names(names: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
-    """Our name of each column. Exact names win over other spellings; a second match keeps its own name."""
+def _target_names(
+    names: Sequence[str], asked: Mapping[str, str], looks_like_id: Callable[[str], bool]
+) -> dict[str, str]:
+    """Our name of each column. Exact names win over other spellings; a second claimant keeps its own name."""
     plain = {name: sql_name(asked.get(name, name)) for name in names}
     taken: dict[str, str] = {}
     for name in sorted(names, key=lambda n: (n not in asked, plain[n] not in KNOWN)):
-        standard = plain[name] if name in asked else STANDARD_NAME.get(plain[name], plain[name])
+        standard = plain[name] if name in asked else standard_name(name)
+        if standard not in KNOWN:
+            standard = plain[name]
+        if plain[name] in MAYBE_SOURCE_ID and name not in asked and "source_id" not in taken.values() and (
+                looks_like_id(name)):
+            standard = "source_id"
         if name in asked and standard in taken.values():
-            raise SpecclipError(f"Two columns would be named '{standard}'.", "Give rename other names.")
+            raise SpecclipError(f"Two columns would be named '{standard}'.", "Give another name with --rename.")
         target = standard if standard not in taken.values() else plain[name]
         number = 2
         while target in taken.values():
@@ -155,6 +163,8 @@ def _target_type(kind: pa.DataType, name: str, arrays: bool) -> tuple[pa.DataTyp
         kind = kind.value_type
     if name in KEY_NAMES:
         return pa.int64(), ""
+    if (name in LABEL_NAMES or name in POSITION) and not pa.types.is_floating(kind) and not pa.types.is_nested(kind):
+        return (None, "it is empty") if pa.types.is_null(kind) else (pa.float64(), "")
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return (kind, "") if arrays else (None, "arrays are not kept unless asked for")
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -183,6 +193,11 @@ def _target_field(source: pa.Field, name: str, kind: pa.DataType) -> pa.Field:
         if key in (b"unit", b"description", b"ucd")
     }
     known = KNOWN.get(name)
+    unit = split_unit(source.name)[1]
+    if known is not None and unit and "unit" not in metadata:
+        metadata["unit"] = unit
+    if name in POSITION:
+        metadata.pop("unit", None)  # the values are brought to degrees
     if known is not None:
         for key in ("unit", "description", "ucd"):
             if not metadata.get(key) and getattr(known, key):
@@ -200,47 +215,45 @@ class Converted:
     table: pa.Table
     rejected: int
     invalid_ids: dict[str, int]
-    missing_values: dict[str, int]
+    cleaned: dict[str, Counter[str]]
+    examples: dict[str, str]
 
 
-def convert_chunk(chunk: pa.Table, plan: ColumnPlan) -> Converted:
-    """Convert a chunk of the file to the plan's columns.
+def convert_chunk(chunk: pa.Table, plan: ColumnPlan, *, keep_all: bool = False) -> Converted:
+    """Bring a chunk of the file to the plan's columns.
 
-    NaN and empty text become null, and so do the numbers surveys write for a missing label (-9999 and the
-    like). A row is rejected only if it has key columns but no valid value in any of them,
-    and no position.
+    NaN and empty text become null, and so does, in a column of a label or a position, what is no value: survey
+    codes (-9999, -99.99), numbers outside the label's range, limits, text; each is counted. A row is left out
+    only where it has key columns and no valid value in any of them, nor a position;
+    with `keep_all` none is.
     """
-    arrays, invalid, missing = [], {}, {}
+    arrays, invalid, examples = [], {}, {}
+    cleaned: dict[str, Counter[str]] = {}
     for column in plan.columns:
         values = chunk[column.source]
         if column.name in KEY_NAMES:
             values, bad = ids_to_int64(values, column.source)
             if bad:
                 invalid[column.name] = bad
+        elif column.name in LABEL_NAMES or column.name in POSITION:
+            unit = chunk.schema.field(column.source).metadata or {}
+            done = clean_label(values, column.name, unit.get(b"unit", b"").decode("utf-8", "replace")
+                               or split_unit(column.source)[1])
+            values = done.values.cast(column.field.type, safe=False)
+            if done.counts.total():
+                cleaned[column.name] = +done.counts
+                examples[column.name] = done.example
         else:
             values = values.cast(column.field.type)
             if pa.types.is_floating(column.field.type):
-                values, gone = _without_nan(values, column.name)
-                if gone:
-                    missing[column.name] = gone
+                values = pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type))
             elif pa.types.is_string(column.field.type):
                 values = pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), pa.scalar(None, pa.string()), values)
         arrays.append(values)
     table = pa.Table.from_arrays(arrays, schema=plan.schema)
-    keep = _has_key(table, plan)
+    keep = np.ones(table.num_rows, dtype=bool) if keep_all else _has_key(table, plan)
     rejected = table.num_rows - int(keep.sum())
-    return Converted(table.filter(pa.array(keep)) if rejected else table, rejected, invalid, missing)
-
-
-def _without_nan(values: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, int]:
-    nothing = pa.scalar(None, values.type)
-    values = pc.if_else(pc.is_finite(values), values, nothing)
-    if name not in LABEL_NAMES:
-        return values, 0
-    before = values.null_count
-    sentinels = pa.array(np.array(_MISSING), pa.float64()).cast(values.type, safe=False)
-    values = pc.if_else(pc.is_in(values, value_set=sentinels), nothing, values)
-    return values, values.null_count - before
+    return Converted(table.filter(pa.array(keep)) if rejected else table, rejected, invalid, cleaned, examples)
 
 
 def _has_key(table: pa.Table, plan: ColumnPlan) -> np.ndarray:

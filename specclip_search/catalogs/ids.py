@@ -55,7 +55,7 @@ def ids_to_int64(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, i
     else:
         raise SpecclipError(
             f"Column '{name}' should hold ids, whole numbers of 64 bits; it holds {kind}.",
-            "Leave it out with columns=..., or rename another column to take its place.",
+            "Leave it out with --columns (columns=... in Python), or give another column its name with --rename.",
         )
     return ids, int(ids.null_count - absent)
 
@@ -73,7 +73,9 @@ def _from_integers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
 def _from_text(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
     """Ids, and the number of texts that stand for a missing id."""
     trimmed = pc.utf8_trim_whitespace(column)
-    digits = pc.replace_substring_regex(trimmed, r"^\+?0*(\d+)$", r"\1")
+    # 'Gaia DR3 4295806720' and 'EDR3 ...' name the same star; a DR2 id may name another one and is no id here
+    bare = pc.replace_substring_regex(trimmed, r"(?i)^(gaia\s*)?e?dr3\s+(\d+)$", r"\2")
+    digits = pc.replace_substring_regex(bare, r"^\+?0*(\d+)$", r"\1")
     length = pc.utf8_length(digits)
     whole = pc.match_substring_regex(digits, r"^[1-9]\d*$")
     # 19 digits may be beyond int64; compared as text of equal length

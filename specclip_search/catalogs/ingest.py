@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..atlas.files import file_digest, text_digest, write_json
 from ..errors import AtlasError, SpecclipError
+from ..opening.guard import reading
 from .columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
 from .formats import open_catalog
+from .ids import ids_to_int64
 from .stream import CHUNK_ROWS, CatalogFile, rechunk
 
 if TYPE_CHECKING:
@@ -86,11 +89,16 @@ class CatalogReport:
     invalid_ids
         By key column: number of values that are not valid ids and became null.
     repeated_ids
-        By key column: number of rows that repeat an earlier row's id. They are kept.
-    missing_values
-        By label: number of survey codes for a missing value (-9999) that became null.
+        By key column: rows whose id an earlier row has too. They are kept.
+    missing_values, implausible, limits, not_numbers
+        By label: how many survey codes for 'no value' (-9999, -99.99), numbers outside the label's range, limits
+        (``<-4.0``) and texts that are no number became null.
+    examples
+        By label: one of the values that became null.
     renamed, skipped
-        Mapping from the file's names to ours; columns left out, with the reason.
+        File's name to ours; columns left out and why.
+    notes
+        How the file was read where that is not plain: tables and lines left out, a result that the server cut.
     unchanged
         True if the file had been ingested before in the same way, so that nothing was done.
     """
@@ -102,9 +110,14 @@ class CatalogReport:
     invalid_ids: dict[str, int] = field(default_factory=dict)
     repeated_ids: dict[str, int] = field(default_factory=dict)
     missing_values: dict[str, int] = field(default_factory=dict)
+    implausible: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
+    not_numbers: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     parts_written: int = 0
     parts_current: int = 0
     unchanged: bool = False
@@ -118,6 +131,7 @@ def ingest_catalog(
     columns: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
     arrays: bool = False,
+    hdu: str | None = None,
     progress: Progress | None = None,
 ) -> CatalogReport:
     """Read a catalogue file into `catalogs/<name>`.
@@ -137,6 +151,8 @@ def ingest_catalog(
         Mapping from the file's column names to ours, for spellings that are not recognised.
     arrays
         Keep columns of arrays.
+    hdu
+        Which table of a FITS file or VOTable with several, by name or number; by default the one with keys.
     progress
         Called as progress(rows done, rows in all or None, note).
 
@@ -151,18 +167,21 @@ def ingest_catalog(
     file = Path(path)
     stage = _named_stage(atlas, name)
     options = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
+    if hdu is not None:
+        options["hdu"] = hdu
     state = file_state(file)
     known = read_manifest(stage)
     if known is not None and known["options"] == options and known["source"] == state and _whole(stage, known):
         return _as_unchanged(known)
-    opened = open_catalog(file)
+    opened = open_catalog(file, hdu)
     digest = content_digest(file)
     origin = {"options": options, "source": state, "digest": digest}
     if known is not None and known["options"] == options and known["digest"] == digest and _whole(stage, known):
         with stage.lock():
             write_json(stage.folder / MANIFEST, {**known, **origin})
         return _as_unchanged(known)
-    return _write(stage, name, opened, plan_columns(opened.schema, columns, rename, arrays), origin, progress)
+    plan = plan_columns(opened.schema, columns, rename, arrays, lambda column: holds_ids(opened, column))
+    return _write(stage, name, opened, plan, origin, progress)
 
 
 def ingest_catalog_table(
@@ -194,6 +213,18 @@ def ingest_catalog_table(
     return _write(
         stage, name, table_in_memory(arrow), plan_columns(arrow.schema, columns, rename, arrays), origin, None
     )
+
+
+def holds_ids(opened: CatalogFile, column: str) -> bool:
+    """Whether the first values of a column are Gaia's ids; nine in ten must be, to be told from other words."""
+    for chunk in opened.chunks([column]):
+        values = chunk[column].slice(0, 1000)
+        if not (pa.types.is_integer(values.type) or pa.types.is_string(values.type)):
+            return False
+        ids, _ = ids_to_int64(values, column)
+        large = pc.sum(pc.greater(ids, 1 << 33)).as_py() or 0
+        return large > 0 and large >= 0.9 * (len(values) - values.null_count)
+    return False
 
 
 def read_manifest(stage: Stage) -> dict[str, Any] | None:
@@ -238,7 +269,7 @@ def _as_unchanged(manifest: Mapping[str, Any]) -> CatalogReport:
 def _write(
     stage: Stage, name: str, opened: CatalogFile, plan: ColumnPlan, origin: dict[str, Any], progress: Progress | None
 ) -> CatalogReport:
-    report = CatalogReport(name, renamed=plan.renamed, skipped=plan.skipped, keys=plan.keys)
+    report = CatalogReport(name, renamed=plan.renamed, skipped=plan.skipped, keys=plan.keys, notes=opened.notes)
     ids: dict[str, list[np.ndarray]] = {key: [] for key in plan.keys}
     with stage.lock():
         # SQL does not see a catalogue without its manifest, so readers never see a partial one
@@ -276,12 +307,16 @@ def _write_parts(
     wanted = [column.source for column in plan.columns]
     recipe = text_digest(origin["digest"], json.dumps(origin["options"], sort_keys=True), str(CHUNK_ROWS), str(FORMAT))
     for number, chunk in enumerate(rechunk(_at_least_one(opened, wanted), CHUNK_ROWS)):
-        done = convert_chunk(chunk, plan)
+        with reading(origin["source"]["path"], "a catalogue"):
+            done = convert_chunk(chunk, plan)
         report.read += chunk.num_rows
         report.kept += done.table.num_rows
         _add(report.rejected, {NO_KEY: done.rejected} if done.rejected else {})
         _add(report.invalid_ids, done.invalid_ids)
-        _add(report.missing_values, done.missing_values)
+        for kind, total in (("missing", report.missing_values), ("implausible", report.implausible),
+                            ("limits", report.limits), ("not_numbers", report.not_numbers)):
+            _add(total, {name: counts[kind] for name, counts in done.cleaned.items() if counts[kind]})
+        report.examples = {**done.examples, **report.examples}
         for key in plan.keys:
             ids[key].append(done.table[key].drop_null().to_numpy())
         inputs = text_digest(recipe, str(number))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -22,17 +21,15 @@ class CatalogFile:
     chunks
         Called for each pass with the names of the wanted columns; yields tables of these columns.
     rows
-        Number of rows; None if it is known only after reading to the end.
+        Number of rows, None where only reading to the end would tell.
+    notes
+        What a user should know of how the file was read: what was left out, and why.
     """
 
     schema: pa.Schema
     chunks: Callable[[Sequence[str]], Iterator[pa.Table]]
     rows: int | None = None
-
-
-def is_gzip(path: Path) -> bool:
-    with open(path, "rb") as handle:
-        return handle.read(2) == b"\x1f\x8b"
+    notes: list[str] = field(default_factory=list)
 
 
 def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -1,25 +1,18 @@
-"""CSV (any usual separator, gzipped or not) and ECSV catalogues, streamed with Arrow's CSV reader."""
+"""Catalogues of text: types are settled in a first pass, rows are streamed in a second."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 
 from ..errors import SpecclipError
-from .stream import CatalogFile, described_field, is_gzip
+from ..opening.text_tables import TextLayout, astropy_text_table, text_batches, text_layout
+from .stream import CatalogFile, described_field
 
-_SEPARATORS = ("|", ",", "\t", ";", " ")
-_NULLS = ["", "null", "NULL", "nan", "NaN", "\\N", "--", "N/A"]
-_BLOCK = 4 << 20
 _ECSV_TYPES = {
     "bool": pa.bool_(),
     "float16": pa.float32(),
@@ -30,57 +23,90 @@ _ECSV_TYPES = {
     "datetime64": pa.string(),
     **{f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Position of the first row, and how a line is split."""
-
-    skip_lines: int
-    separator: str
-    names: list[str]
+Batches = Callable[[dict[str, pa.DataType]], Iterator[pa.RecordBatch]]
 
 
 def open_text(path: Path) -> CatalogFile:
-    """A separated-values file with a header line; a first pass over all rows determines each column's type.
+    """A table of text with named columns; a first pass over all rows settles each column's type.
 
     A column is an integer column only if every value is an integer and none has a leading zero
     (such values are codes and are kept as text); integers beyond 64 bits are kept as text.
     """
-    layout = _sniff(path)
-    types, rows = _infer_types(path, layout)
-    schema = pa.schema([pa.field(name, types[name]) for name in layout.names])
-    return CatalogFile(
-        schema, lambda wanted: _stream(path, layout, pa.schema([schema.field(name) for name in wanted])), rows
-    )
+    layout = text_layout(path)
+    if layout.kind == "ecsv":
+        return _open_ecsv(path, layout)
+    if layout.kind == "delimited":
+        def batches(types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+            return text_batches(path, layout, types)
+
+        return _typed(layout, layout.names, batches)
+    from .arrow import astropy_to_arrow, table_in_memory
+
+    table = astropy_to_arrow(astropy_text_table(path, layout, as_text=True))
+    notes = [f"read as a table of form {layout.kind} by astropy"]
+    if layout.kind in ("ipac", "mrt"):  # they say their columns' types
+        return table_in_memory(table, notes)
+    text = table.cast(pa.schema([pa.field(f.name, pa.string(), metadata=f.metadata) for f in table.schema]))
+    if layout.kind in ("latex", "aastex"):
+        text = pa.table([_without_markup(column) for column in text.columns], schema=text.schema)
+    opened = _typed(layout, text.column_names, lambda types: iter(text.select(list(types)).to_batches()))
+    return CatalogFile(opened.schema, opened.chunks, opened.rows, notes)
 
 
-def open_ecsv(path: Path) -> CatalogFile:
-    """An ECSV file; types, units and descriptions are taken from its header."""
+def _typed(layout: TextLayout, names: list[str], batches: Batches) -> CatalogFile:
+    """A catalogue whose columns come as text, with the types that all values fit."""
+    types, rows, comma = _infer_types(names, batches)
+    fields = [described_field(name, types[name], layout.units.get(name), layout.descriptions.get(name),
+                              layout.ucds.get(name)) for name in names]
+    schema = pa.schema(fields)
+
+    def chunks(wanted: Any) -> Iterator[pa.Table]:
+        fields = [schema.field(name) for name in wanted]
+        for batch in batches({field.name: pa.string() for field in fields}):
+            yield pa.table([_cast(batch.column(field.name), field.type, field.name in comma) for field in fields],
+                           schema=pa.schema(fields))
+
+    return CatalogFile(schema, chunks, rows, _notes(layout, comma))
+
+
+def _notes(layout: TextLayout, comma: set[str]) -> list[str]:
+    notes = [f"{count} line{'s' if count > 1 else ''} of {what} left out"
+             for what, count in (("units", layout.left_out["units"]), ("dashes", layout.left_out["rule"]),
+                                 ("comments between rows", layout.left_out["comment"] // 2),
+                                 ("a trailer", layout.left_out["trailer"] // 2)) if count]
+    if layout.encoding not in ("utf-8", "utf-8-sig"):
+        notes.append(f"read as {layout.encoding}, for it is not UTF-8")
+    if comma:
+        notes.append(f"decimal commas in {', '.join(sorted(comma))} read as points")
+    return notes
+
+
+def _open_ecsv(path: Path, layout: TextLayout) -> CatalogFile:
+    """An ECSV file; types, units and descriptions are those its header states."""
     from astropy.table.meta import get_header_from_yaml
 
-    comments, header = _leading_lines(path)
     try:
         said = get_header_from_yaml(
-            [line.removeprefix("# ").removeprefix("#") for line in comments if not line.startswith("# %ECSV")]
-        )
-        columns = said["datatype"]
+            [line.removeprefix("# ").removeprefix("#") for line in layout.comments if "%ECSV" not in line])
+        columns = list(said["datatype"])
+        names = [str(column["name"]) for column in columns]
     except Exception as error:  # yaml's own errors, or a header that lacks what ECSV asks for
         raise SpecclipError(
             f"{path} has an ECSV header that cannot be read ({error}).", "Write it again, or write it as CSV."
         ) from error
-    separator = str(said.get("delimiter", " "))
-    layout = _Layout(len(comments) + 1, separator, [str(column["name"]) for column in columns])
-    if (found := next(csv.reader([header], delimiter=separator), [])) != layout.names:
+    if layout.names != names:
         raise SpecclipError(
-            f"{path} names columns {found[:5]} in its line of names and {layout.names[:5]} in its ECSV header.",
+            f"{path} names columns {layout.names[:5]} in its line of names and {names[:5]} in its ECSV header.",
             "Write the file again.",
         )
     schema = pa.schema([_ecsv_field(column) for column in columns])
-    return CatalogFile(
-        schema,
-        lambda wanted: _stream(path, layout, pa.schema([schema.field(name) for name in wanted])),
-    )
+
+    def chunks(wanted: Any) -> Iterator[pa.Table]:
+        fields = [schema.field(name) for name in wanted]
+        for batch in text_batches(path, layout, {field.name: field.type for field in fields}):
+            yield pa.Table.from_batches([batch]).cast(pa.schema(fields))
+
+    return CatalogFile(schema, chunks)
 
 
 def _ecsv_field(column: dict[str, Any]) -> pa.Field:
@@ -89,108 +115,49 @@ def _ecsv_field(column: dict[str, Any]) -> pa.Field:
     return described_field(str(column["name"]), kind, column.get("unit"), column.get("description"), meta.get("ucd"))
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if is_gzip(path) else open(path, "rb")  # type: ignore[return-value]
-
-
-def _leading_lines(path: Path) -> tuple[list[str], str]:
-    """Comment lines at the head of the file, and the first line after them."""
-    comments: list[str] = []
-    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="replace") as lines:
-        for line in lines:
-            if not line.startswith("#"):
-                return comments, line.rstrip("\r\n")
-            comments.append(line.rstrip("\r\n"))
-    return comments, ""
-
-
-def _sniff(path: Path) -> _Layout:
-    comments, first = _leading_lines(path)
-    header, skip = first, len(comments) + 1
-    if comments:
-        # a header line may be the last comment: it has as many names as the first row has values
-        candidate = comments[-1].lstrip("# ")
-        separator = _separator(candidate)
-        if (
-            len(_split(candidate, separator)) > 1
-            and len(_split(candidate, separator)) == len(_split(first, separator))
-            and any(_is_number(value) for value in _split(first, separator))
-        ):
-            header, skip = candidate, len(comments)
-    separator = _separator(header)
-    names = [name.strip() for name in _split(header, separator)]
-    if not any(names) or all(_is_number(name) for name in names):
-        raise SpecclipError(
-            f"{path} should begin with a line of column names; found '{header[:60]}'.",
-            "Add a first line with the names, separated as the values are.",
-        )
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise SpecclipError(f"{path} names a column twice: {', '.join(twice)}.", "Give each column its own name.")
-    return _Layout(skip, separator, [name or f"column_{i}" for i, name in enumerate(names, 1)])
-
-
-def _separator(line: str) -> str:
-    return next((separator for separator in _SEPARATORS if separator in line), ",")
-
-
-def _split(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator), [])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _batches(path: Path, layout: _Layout, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-    try:
-        with (
-            _open(path) as handle,
-            pacsv.open_csv(
-                handle,
-                read_options=pacsv.ReadOptions(
-                    column_names=layout.names, skip_rows=layout.skip_lines, block_size=_BLOCK, use_threads=False
-                ),
-                parse_options=pacsv.ParseOptions(delimiter=layout.separator, newlines_in_values=False),
-                convert_options=pacsv.ConvertOptions(
-                    column_types=types,
-                    include_columns=list(types),
-                    strings_can_be_null=True,
-                    null_values=_NULLS,
-                    quoted_strings_can_be_null=True,
-                ),
-            ) as reader,
-        ):
-            yield from reader
-    except (pa.ArrowInvalid, EOFError, OSError, UnicodeDecodeError) as error:
-        if "Empty CSV file" in str(error):
-            return
-        raise SpecclipError(
-            f"{path} cannot be read as text separated by '{layout.separator}' ({error}).",
-            "See the named row; each must have as many values as there are column names.",
-        ) from error
-
-
-def _infer_types(path: Path, layout: _Layout) -> tuple[dict[str, pa.DataType], int]:
-    text = {name: pa.string() for name in layout.names}
-    ladder = dict.fromkeys(layout.names, 0)
-    seen = dict.fromkeys(layout.names, False)
-    rows = 0
-    for batch in _batches(path, layout, text):
-        rows += batch.num_rows
-        for name in layout.names:
-            values = batch.column(name)
-            seen[name] |= values.null_count < len(values)
-            while ladder[name] < len(_LADDER) - 1 and not _fits(values, _LADDER[ladder[name]]):
-                ladder[name] += 1
-    return {name: _LADDER[step] if seen[name] else pa.string() for name, step in ladder.items()}, rows
+def _without_markup(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    r"""Values of a LaTeX table without their dollar signs; ``\nodata`` is no value."""
+    plain = pc.utf8_trim_whitespace(pc.replace_substring_regex(column, r"[$~{}]|\\,", ""))
+    nothing = pc.match_substring_regex(plain, r"^(\\nodata|\\ldots|\\dots|\.\.\.|-+)?$")
+    return pc.if_else(nothing, pa.scalar(None, pa.string()), pc.replace_substring_regex(plain, r"\\pm", "±"))
 
 
 _LADDER = (pa.int64(), pa.float64(), pa.bool_(), pa.string())
+
+
+def _infer_types(names: list[str], batches: Batches) -> tuple[dict[str, pa.DataType], int, set[str]]:
+    """The type of each column, the number of rows, and the columns of numbers with decimal commas."""
+    ladder = dict.fromkeys(names, 0)
+    seen = dict.fromkeys(names, False)
+    comma, commas = dict.fromkeys(names, True), dict.fromkeys(names, False)
+    rows = 0
+    for batch in batches({name: pa.string() for name in names}):
+        rows += batch.num_rows
+        for name in names:
+            values = batch.column(name)
+            seen[name] |= values.null_count < len(values)
+            comma[name] = comma[name] and _with_comma(values)
+            commas[name] |= comma[name] and bool(pc.any(pc.match_substring(values, ",")).as_py())
+            while ladder[name] < len(_LADDER) - 1 and not _fits(values, _LADDER[ladder[name]]):
+                ladder[name] += 1
+    types = {name: _LADDER[step] if seen[name] else pa.string() for name, step in ladder.items()}
+    decimal = {name for name in names if comma[name] and commas[name] and pa.types.is_string(types[name])}
+    return {**types, **dict.fromkeys(decimal, pa.float64())}, rows, decimal
+
+
+def _with_comma(values: pa.Array) -> bool:
+    """Whether every value is a number written with a decimal comma, or a whole one."""
+    pattern = r"^\s*[+-]?(\d+,\d+|\d+|\d*,\d+)([eE][+-]?\d+)?\s*$"
+    return bool(pc.all(pc.match_substring_regex(values.drop_null(), pattern)).as_py() in (True, None))
+
+
+def _cast(values: pa.Array, kind: pa.DataType, comma: bool) -> pa.Array:
+    if pa.types.is_string(kind):
+        return values
+    trimmed = pc.utf8_trim_whitespace(values)
+    if pa.types.is_boolean(kind):
+        return pc.equal(pc.utf8_lower(trimmed), "true")
+    return (pc.replace_substring(trimmed, ",", ".") if comma else trimmed).cast(kind)
 
 
 def _fits(values: pa.Array, kind: pa.DataType) -> bool:
@@ -213,9 +180,3 @@ def _fits(values: pa.Array, kind: pa.DataType) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
-
-
-def _stream(path: Path, layout: _Layout, schema: pa.Schema) -> Iterator[pa.Table]:
-    types = {field.name: field.type for field in schema}
-    for batch in _batches(path, layout, types):
-        yield pa.Table.from_batches([batch]).cast(schema)

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -40,8 +41,16 @@ COMMANDS: dict[str, str] = {
     "sql": "Query the atlas with SQL.",
     "crossmatch": "Match two tables by position on the sky.",
     "export": "Export a whole table for other programs.",
+    "explore": "Look at the atlas, query it and judge its stars in a browser.",
+    "mcp": "Serve the atlas to agents by the Model Context Protocol.",
     "doctor": "Check the installation and the atlas, and report problems.",
 }
+
+
+# words that people try first
+ALIASES = {"search": "similar", "neighbours": "similar", "neighbors": "similar", "query": "sql", "import": "ingest",
+           "catalog": "ingest", "catalogue": "ingest", "lamost": "ingest", "anomaly": "anomalies", "umap": "map",
+           "match": "crossmatch", "xmatch": "crossmatch"}
 
 
 class LazyGroup(typer.core.TyperGroup):
@@ -55,6 +64,14 @@ class LazyGroup(typer.core.TyperGroup):
             return None
         module = import_module(f"specclip_search.cli.commands.{cmd_name.replace('-', '_')}")
         return typer.main.get_command(module.app)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            close = get_close_matches(args[0], [*COMMANDS, *ALIASES], 2, 0.6)
+            meant = list(dict.fromkeys(ALIASES.get(name, name) for name in close))
+            hint = f" Did you mean {' or '.join(meant)}?" if meant else f" `{PROGRAM} --help` lists the commands."
+            ctx.fail(f"No such command '{args[0]}'.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):

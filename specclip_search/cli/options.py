@@ -54,7 +54,8 @@ MediumOption = Annotated[
 ]
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", metavar="MODALITY", help="Take a file as lamost_lrs or gaia_xp, if it does not say."),
+    typer.Option("--as", metavar="MODALITY",
+                 help="Instrument of a file that does not say, named as its folder in spectra/."),
 ]
 ResolutionOption = Annotated[
     float | None,

@@ -25,26 +25,25 @@ def progress_bar(label: str, unit: str = "rows") -> Iterator[Progress]:
 @contextmanager
 def _terminal_bar(label: str, unit: str) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[note]}"),
     )
     started = time.monotonic()
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, rate="", note="")
+        task = bar.add_task(label, total=None, count="", left="", note="")
 
         def update(done: int, total: int | None, note: str = "") -> None:
             rate = done / max(time.monotonic() - started, 1e-6)
-            bar.update(task, completed=done, total=total, rate=f"{_rate(rate)} {unit}/s", note=note)
+            bar.update(task, completed=done, total=total, count=_count(done, total, rate, unit),
+                       left=_left(done, total, rate), note=note)
 
         yield update
 
@@ -59,12 +58,25 @@ def _plain_lines(label: str, unit: str) -> Progress:
             return
         last = now
         rate = done / max(now - started, 1e-6)
-        whole = f" of {total:,}" if total else ""
-        left = f", {(total - done) / rate:,.0f} s left" if total and rate > 0 else ""
-        line = f"{label}: {done:,}{whole} {unit}, {_rate(rate)} {unit}/s{left} {note}"
+        left = _left(done, total, rate)
+        line = f"{label}: {_count(done, total, rate, unit)}{', ' if left else ''}{left} {note}"
         print(line.rstrip(), file=sys.stderr, flush=True)
 
     return update
+
+
+def _count(done: int, total: int | None, rate: float, unit: str) -> str:
+    """How much is done, of what if that is known, and how fast."""
+    whole = f" of {total:,}" if total else ""
+    return f"{done:,}{whole} {unit}, {_rate(rate)} {unit}/s"
+
+
+def _left(done: int, total: int | None, rate: float) -> str:
+    """Time left; nothing where the total is unknown or nothing is done yet."""
+    if not total or rate <= 0 or done <= 0:
+        return ""
+    seconds = max(total - done, 0) / rate
+    return f"{seconds:,.0f} s left" if seconds < 120 else f"{seconds / 60:,.0f} min left"
 
 
 def _rate(rate: float) -> str:

@@ -62,25 +62,42 @@ class CatalogueAccounts(Protocol):
     @property
     def missing_values(self) -> Mapping[str, int]: ...
     @property
+    def implausible(self) -> Mapping[str, int]: ...
+    @property
+    def limits(self) -> Mapping[str, int]: ...
+    @property
+    def not_numbers(self) -> Mapping[str, int]: ...
+    @property
+    def examples(self) -> Mapping[str, str]: ...
+    @property
     def renamed(self) -> Mapping[str, str]: ...
     @property
     def skipped(self) -> Mapping[str, str]: ...
     @property
     def unchanged(self) -> bool: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
 
 
 def catalogue_notes(report: CatalogueAccounts) -> list[str]:
-    """One line for each change, omission or irregularity found by a catalogue ingest."""
+    """A line for each thing that a catalogue's reader changed, left out or found odd; none where all is plain."""
     lines = ["  the file is unchanged: nothing was done"] if report.unchanged else []
+    lines += [f"  {note}" for note in report.notes]
     for key, count in sorted(report.invalid_ids.items()):
         if count:
             lines.append(f"  {count:>8,}  values of {key} are not valid ids and became null")
     for key, count in sorted(report.repeated_ids.items()):
         if count:
             lines.append(f"  {count:>8,}  rows repeat an earlier {key}; they are kept, labels are taken from the first")
-    for name, count in sorted(report.missing_values.items()):
-        if count:
-            lines.append(f"  {count:>8,}  codes for a missing value in {name} became null")
+    for counts, words in (
+        (report.missing_values, "codes for a missing value in {} became null"),
+        (report.implausible, "values of {} that no star can have became null"),
+        (report.limits, "limits in {} are no values and became null"),
+        (report.not_numbers, "values of {} that are no number became null"),
+    ):
+        for name, count in sorted(counts.items()):
+            example = report.examples.get(name) if counts is not report.missing_values else None
+            lines.append(f"  {count:>8,}  {words.format(name)}" + (f" (for example '{example}')" if example else ""))
     lines += [
         f"  column {theirs} was renamed {ours}" for theirs, ours in report.renamed.items() if theirs.lower() != ours
     ]

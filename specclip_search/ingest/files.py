@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import SpecclipError
+from ..opening.regular import open_regular
+from ..opening.text_tables import text_encoding
+
+MAX_LIST_BYTES = 4 << 30
 
 FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
 XP_SUFFIXES = (
@@ -78,16 +81,28 @@ def expand_lists(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
         if not text.startswith("@") or os.path.lexists(text):
             yield text
             continue
-        try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecclipError(f"The list {text[1:]} cannot be read ({error}).",
-                                "Give a text file with one path per line.") from None
+        lines = _lines(text[1:])
         folder = os.path.dirname(os.path.abspath(text[1:]))
         entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not entries:
             raise SpecclipError(f"The list {text[1:]} contains no path.", "Write one path per line into it.")
         yield from (os.path.join(folder, entry) for entry in entries)
+
+
+def _lines(path: str) -> list[str]:
+    """Lines of a list of paths, which are bytes: a name that is not UTF-8 stands in it as in its folder."""
+    try:
+        with open_regular(path) as handle:
+            content = handle.read(MAX_LIST_BYTES + 1)
+    except SpecclipError as error:
+        raise SpecclipError(f"The list {path} cannot be read: {error.message}",
+                            "Give a text file with one path a line.") from None
+    if len(content) > MAX_LIST_BYTES or b"\0" in content.removeprefix(b"\xff\xfe")[:200:2]:
+        raise SpecclipError(f"The list {path} cannot be read: it is no text, or larger than 4 GiB.",
+                            "Give a text file with one path a line.")
+    if text_encoding(content[:4]) == "utf-16":
+        return content.decode("utf-16", "replace").splitlines()
+    return os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).splitlines()
 
 
 def _walk(folder: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]) -> Iterator[FoundFile]:
@@ -119,6 +134,23 @@ def _stamp(path: str) -> FoundFile:
     except OSError:
         return FoundFile(path, -1, -1, False)
     return FoundFile(path, status.st_size, status.st_mtime_ns, os.access(path, os.R_OK))
+
+
+_BYTES = "bytes:"
+
+
+def stored_path(path: str) -> str:
+    """A path as UTF-8 text, to be kept in a file; `real_path` gives the path again."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return _BYTES + os.fsencode(path).hex()
+    return path
+
+
+def real_path(text: str) -> str:
+    """The path that `stored_path` made `text` of; paths are absolute, so none begins like its mark."""
+    return os.fsdecode(bytes.fromhex(text.removeprefix(_BYTES))) if text.startswith(_BYTES) else text
 
 
 def at_least_one(found: Iterable[FoundFile]) -> Iterator[FoundFile]:

@@ -14,6 +14,7 @@ from ..progress import Progress
 from ..stages.accounts import IngestReport
 from ..stages.run import Shard, commit
 from ..surveys import get_modality
+from .files import real_path
 from .plan import KeyLedger, Plan, keys_of
 from .pool import prepare_in_order, usable_cores
 from .rows import made_spectra
@@ -82,7 +83,8 @@ class Ingest:
             return None
         part = self.to_do.pop(0)
         files = self.plan.files(part)
-        return PartTask(part, list(zip(files["path"].to_pylist(), files["release"].to_pylist(), strict=True)))
+        paths = map(real_path, files["path"].to_pylist())
+        return PartTask(part, list(zip(paths, files["release"].to_pylist(), strict=True)))
 
     def _enough_workers(self) -> int:
         """Number of worker processes; starting one takes about a second, too long for a few files."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..atlas.files import TEMPORARY_PREFIX, text_digest, whole_file
 from ..errors import AtlasError
-from .files import FoundFile
+from .files import FoundFile, real_path, stored_path
 
 
 class SortedRuns:
@@ -178,7 +178,7 @@ def inputs_digest(files: pa.Table, salt: str) -> str:
 
 def _table(files: list[FoundFile], release: str | None) -> pa.Table:
     return pa.table({
-        "path": [file.path for file in files], "size": [file.size for file in files],
+        "path": [stored_path(file.path) for file in files], "size": [file.size for file in files],
         "mtime_ns": [file.mtime_ns for file in files], "readable": [file.readable for file in files],
         "release": pa.array([release] * len(files), pa.string())}, schema=_SCHEMA)
 
@@ -195,7 +195,7 @@ class _Known:
         for part in range(len(plan)):
             table = plan.files(part)
             rows = slice(int(self.starts[part]), int(self.starts[part + 1]))
-            self.hashes[rows] = [_hash(path) for path in table["path"].to_pylist()]
+            self.hashes[rows] = [_hash(real_path(path)) for path in table["path"].to_pylist()]
             columns = (table[name].to_pylist() for name in ("size", "mtime_ns", "readable"))
             self.marks[rows] = [_mark(*row) for row in zip(*columns, strict=True)]
             self.release[rows] = [self._code(name) for name in table["release"].to_pylist()]

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SpecclipError, SpectrumError
+from ..opening.archives import ZIP_MAGIC, zip_members
+from ..opening.regular import shown_path
 from ..progress import Progress
 from ..readers.containers.archive_member import is_archive, iter_members
-from ..readers.content import Content, look
+from ..readers.content import Content, look, read_start
 from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
 from ..spectrum import Spectrum
@@ -101,7 +103,7 @@ def by_count(size: int) -> Grouping:
 def read_lamost_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """The one spectrum of a LAMOST file, in the file's own precision."""
     spectrum = observe_lamost(Path(path), release)
-    spectrum.meta["source"] = path
+    spectrum.meta["source"] = shown_path(path)
     yield spectrum
 
 
@@ -162,18 +164,26 @@ def by_size(shard_size: int, bytes_a_row: int = BYTES_A_ROW) -> Grouping:
 
 def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """Spectra of one XP file, row by row, and the rows that cannot be used."""
+    if read_start(Path(path), 4) == ZIP_MAGIC:
+        for name, file in zip_members(path):
+            member = f"{path}!{name}"
+            try:
+                yield from _rows_of_xp(look(file), release, member)
+            except SpectrumError as error:  # the other members are read all the same
+                yield Refused(member, None, release, error.reason, error.message.replace(str(file), member))
+        return
     if not is_archive(path):
-        yield from _xp_rows(look(path), release)
+        yield from _rows_of_xp(look(path), release, path)
         return
     for content in iter_members(path):
         try:
-            yield from _xp_rows(content, release)
-        except SpectrumError as error:  # a member that is no XP table does not lose the others
+            yield from _rows_of_xp(content, release, str(content.path))
+        except SpectrumError as error:
             yield Refused(str(content.path), None, release, error.reason, error.message)
 
 
-def _xp_rows(content: Content, release: str | None) -> Iterator[Spectrum | Refused]:
+def _rows_of_xp(content: Content, release: str | None, source: str) -> Iterator[Spectrum | Refused]:
     for batch in iter_xp(content):
-        yield from to_spectra(batch, release, str(content.path))
+        yield from to_spectra(batch, release, shown_path(source))
         for row, spec_id, reason, message in batch.rejected:
-            yield Refused(f"{content.path}#{row}", spec_id, release or DEFAULT_RELEASE, reason, message)
+            yield Refused(f"{source}#{row}", spec_id, release or DEFAULT_RELEASE, reason, message)

@@ -9,10 +9,12 @@ import pyarrow as pa
 
 from ..atlas.schemas import REJECTED
 from ..errors import Reason, SpectrumError
+from ..opening.regular import shown_text
 from ..readers.survey_rows import Refused
 from ..spectrum import Spectrum
 from ..surveys import get_modality
 from ..surveys.batch import prepare_batch
+from .limits import FILE_MEMORY, FILE_SECONDS, Marks, TooLong, limit_memory, time_limit
 from .rows import rejected_table, spectra_table
 
 __all__ = ["PartRows", "PartTask", "Refused", "prepare_part", "refused_table"]
@@ -22,10 +24,11 @@ SPECTRA_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class PartTask:
-    """Files of one part, in order: (path, release or None)."""
+    """Files of one part, in order: (path, release or None); those of `fatal` are refused without being opened."""
 
     part: int
     files: list[tuple[str, str | None]]
+    fatal: frozenset[int] = frozenset()
 
 
 Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
@@ -40,6 +43,21 @@ class PartRows:
     rejected: pa.Table
 
 
+_marks: Marks | None = None
+
+
+def start_worker(marks: str) -> None:
+    """What a worker process does first: bound its memory, and open the file in which it says what it reads."""
+    global _marks
+    limit_memory()
+    _marks = Marks(marks)
+
+
+def _mark(part: int, file: int, step: int) -> None:
+    if _marks is not None:
+        _marks.set(part, file, step)
+
+
 def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     """Read and prepare a part's files, a few hundred spectra at a time.
 
@@ -49,16 +67,35 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     kept = [instrument.schema.empty_table()]
     rejected = [REJECTED.empty_table()]
     waiting: list[Spectrum] = []
+    refused: list[Refused] = []
+
+    def prepare(spectra: list[Spectrum]) -> None:
+        prepared = prepare_batch(instrument, spectra)
+        tables = spectra_table(instrument, spectra, prepared), rejected_table(spectra, prepared)
+        kept.append(tables[0])
+        rejected.append(tables[1])
 
     def flush() -> None:
-        prepared = prepare_batch(instrument, waiting)
-        kept.append(spectra_table(instrument, waiting, prepared))
-        rejected.append(rejected_table(waiting, prepared))
+        try:
+            prepare(waiting)
+        except Exception:  # one odd spectrum must not take the others with it
+            for spectrum in waiting:
+                try:
+                    prepare([spectrum])
+                except Exception as error:
+                    source = str(spectrum.meta.get("source", ""))
+                    refused.append(Refused(source, spectrum.spec_id, None, Reason.UNREADABLE,
+                                           f"{source} could not be prepared ({_short(error)})"))
         waiting.clear()
 
-    refused: list[Refused] = []
-    for path, release in task.files:
-        for found in _guarded(reading, path, release):
+    for number, (path, release) in enumerate(task.files):
+        if number in task.fatal:
+            refused.append(Refused(path, None, release, Reason.UNREADABLE,
+                                   f"{path} ended the process that read it, or kept it busy without end"))
+            continue
+        _mark(task.part, number, 0)
+        for step, found in enumerate(_guarded(reading, path, release), 1):
+            _mark(task.part, number, step)
             if isinstance(found, Refused):
                 refused.append(found)
                 continue
@@ -71,24 +108,36 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:
-    """Spectra of a file; every error becomes a refusal."""
+    """Spectra of a file; whatever is wrong with it, and whatever it raises, becomes a refusal."""
     try:
-        for found in reading(path, release):
+        spectra = reading(path, release)
+        while True:
+            with time_limit(FILE_SECONDS):
+                found = next(spectra, None)
+            if found is None:
+                return
             if isinstance(found, Spectrum) and found.spec_id is None:
                 found = Refused(str(found.meta.get("source", path)), None, release, Reason.LAYOUT_UNKNOWN,
                                 "the file gives no id (OBSID or source_id); a spectrum needs a key")
             yield found
     except SpectrumError as error:
         yield Refused(path, None, release, error.reason, error.message)
+    except TooLong:
+        yield Refused(path, None, release, Reason.UNREADABLE,
+                      f"{path} gave no spectrum in {FILE_SECONDS:g} s; it is damaged, or the disk is too slow")
     except MemoryError:
-        raise
+        yield Refused(path, None, release, Reason.UNREADABLE,
+                      f"{path} needs more memory than one file may take ({FILE_MEMORY >> 30} GiB)")
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        yield Refused(path, None, release, Reason.UNREADABLE, f"{path} could not be read ({text})")
+        yield Refused(path, None, release, Reason.UNREADABLE, f"{path} could not be read ({_short(error)})")
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def refused_table(refused: list[Refused]) -> pa.Table:
     """Refusals as rows of `rejected/<modality>`."""
     return pa.Table.from_pylist(
-        [{"source": r.source, "spec_id": r.spec_id, "release": r.release, "reason": str(r.reason), "message": r.message}
-         for r in refused], schema=REJECTED)
+        [{"source": shown_text(r.source), "spec_id": r.spec_id, "release": r.release, "reason": str(r.reason),
+          "message": shown_text(r.message)} for r in refused], schema=REJECTED)

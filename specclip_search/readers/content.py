@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..errors import Reason, SpectrumError
-
-_gzip: Any = import_module("isal.igzip" if find_spec("isal") is not None else "gzip")
+from ..opening.archives import ZIP_MAGIC
+from ..opening.fits_headers import check_fits
+from ..opening.guard import reading
+from ..opening.regular import PathLike, cannot_open, open_bytes, open_regular, shown_path
+from ..opening.text_tables import text_encoding
 
 HEAD_BYTES = 8192
 _KINDS = "FITS, VOTable, ECSV, CSV or text, Parquet or Avro, gzipped or not"
@@ -44,9 +43,33 @@ class Content:
     head: bytes
     gzipped: bool
 
+    @property
+    def file(self) -> PathLike:
+        """What `opening.regular` opens: the path, or the bytes of a member of an archive."""
+        return self.path
+
     def open(self) -> BinaryIO:
-        """The decompressed bytes as a stream."""
-        return _gzip.open(self.path) if self.gzipped else open(self.path, "rb")
+        """The decompressed bytes as a stream; a gzip stream ends in an error beyond its cap."""
+        return open_bytes(self.file, self.gzipped)
+
+    def open_fits(self) -> BinaryIO:
+        """The decompressed bytes, to seek in, after the FITS headers were found to be sound.
+
+        Raises
+        ------
+        SpectrumError
+            `unreadable`, where a header announces what the file does not hold or FITS does not allow.
+        """
+        stream = self.open()
+        if self.gzipped:
+            with stream:
+                stream = io.BytesIO(stream.read())
+        try:
+            check_fits(stream, shown_path(self.path))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
 
 def look(path: str | os.PathLike[str]) -> Content:
@@ -66,29 +89,15 @@ def look(path: str | os.PathLike[str]) -> Content:
 
 
 def read_start(file: Path, size: int = HEAD_BYTES) -> bytes:
-    """First bytes of a file as stored on disk; raises `SpectrumError` if it cannot be read."""
-    try:
-        with open(file, "rb") as handle:
+    """First bytes of a file as they lie on disk; our own error where that cannot be."""
+    with open_regular(file) as handle:
+        try:
             raw = handle.read(size)
-    except OSError as error:
-        raise cannot_open(file, error) from None
+        except OSError as error:
+            raise cannot_open(file, error) from None
     if not raw:
         raise SpectrumError(Reason.UNREADABLE, f"{file} is empty (0 bytes).", "Download it again.")
     return raw
-
-
-def cannot_open(file: Path, error: OSError) -> SpectrumError:
-    """The error to raise if the operating system cannot open a file."""
-    if (isinstance(error, IsADirectoryError) or file.is_dir()) and os.access(file, os.R_OK | os.X_OK):
-        return SpectrumError(Reason.UNREADABLE, f"{file} is a folder; a spectrum file was expected.",
-                             "Give the files inside it, or ingest the folder.")
-    if isinstance(error, FileNotFoundError):
-        return SpectrumError(Reason.UNREADABLE, f"{file} does not exist.", "Check the path.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
-        return SpectrumError(Reason.UNREADABLE, f"{file} may not be read (permission denied).",
-                             f"Make it readable: chmod u+r '{file}'.")
-    return SpectrumError(Reason.UNREADABLE, f"{file} cannot be read: {error.strerror or error}.",
-                         "Check the disk and the path.")
 
 
 def damaged_gzip(file: Path, error: Exception) -> SpectrumError:
@@ -97,23 +106,9 @@ def damaged_gzip(file: Path, error: Exception) -> SpectrumError:
                          "Download it again.")
 
 
-@contextmanager
-def decoding(content: Content) -> Iterator[None]:
-    """Convert any error of a decoder on a damaged file to an `unreadable` error; our own errors pass unchanged.
-
-    Decoders of other packages raise many exceptions on damaged bytes: KeyError, IndexError, UnicodeDecodeError,
-    MemoryError if a damaged header gives an impossible size.
-    """
-    try:
-        yield
-    except SpectrumError:
-        raise
-    except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise SpectrumError(
-            Reason.UNREADABLE,
-            f"{content.path} cannot be read as {content.kind.upper()}: damaged or truncated ({text}).",
-            "Download it again.") from None
+def decoding(content: Content) -> AbstractContextManager[None]:
+    """Whatever a decoder raises on a damaged file becomes one `unreadable` error; our own errors pass."""
+    return reading(content.path, content.kind.upper())
 
 
 def _inflate_start(file: Path, raw: bytes) -> bytes:
@@ -134,6 +129,9 @@ def kind_of(file: Path, head: bytes) -> str:
         return "parquet"
     if head.startswith(b"Obj\x01"):
         return "avro"
+    if head.startswith(ZIP_MAGIC):
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{file} is a zip archive; a spectrum file was expected.",
+                            f"Unpack it first: unzip '{file}'; `ingest gaia-xp` reads DataLink's archives as they are.")
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     lowered = start[:1000].lower()
     if lowered.startswith((b"<!doctype html", b"<html")) or b"<html" in lowered:
@@ -155,17 +153,10 @@ def _page_title(head: bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    if b"\0" in head:
+    encoding = text_encoding(head)
+    if encoding != "utf-16" and b"\0" in head:
         return False
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:
-            return False
-        text = head[: error.start].decode("utf-8")
+    if encoding == "cp1252" and sum(byte >= 128 for byte in head) > len(head) // 20:
+        return False  # text in a Western language has few such letters, other bytes many
+    text = head.decode(encoding, "ignore")
     return all(char.isprintable() or char in "\t\r\n\f" for char in text)
-
-
-def as_text_stream(content: Content) -> io.TextIOWrapper:
-    """The file as UTF-8 text, decompressed."""
-    return io.TextIOWrapper(content.open(), encoding="utf-8", errors="replace", newline="")

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
+from ..labels import standard_name
 from ..spectrum import Spectrum
 from .content import Content, decoding
 from .registry import ReadOptions
@@ -31,7 +32,7 @@ def read_fits_spectrum(content: Content, options: ReadOptions) -> Iterator[Spect
     """
     from astropy.io import fits
 
-    with (decoding(content), warnings.catch_warnings(action="ignore"), content.open() as stream,
+    with (decoding(content), warnings.catch_warnings(action="ignore"), content.open_fits() as stream,
           fits.open(stream, memmap=False) as hdus):
         found = list(_layouts(hdus))
     if not found:
@@ -51,9 +52,15 @@ def _layouts(hdus: Any) -> Iterator[Columns]:
     for hdu in hdus[1:]:
         if getattr(hdu, "columns", None) is None or hdu.data is None or not len(hdu.data):
             continue
-        columns = _table(hdu, hdus[0].header)
-        if columns is not None:
+        rows = len(hdu.data) if _has_vectors(hdu) else 1
+        found = 0
+        for row in range(rows):
+            columns = _table(hdu, hdus[0].header, row)
+            if columns is None:
+                break
+            found += 1
             yield columns
+        if found:
             return
     image = hdus[0].data
     if image is not None and np.squeeze(image).ndim == 1:
@@ -78,13 +85,19 @@ def _desi(hdus: Any) -> Iterator[Columns]:
         yield Columns(wavelength, flux[row], ivar[row], "Angstrom", "vacuum", spec_id, meta)
 
 
-def _table(hdu: Any, primary: Any) -> Columns | None:
-    """A table with one row per pixel (SDSS and BOSS, with `loglam` in vacuum), or one row of vectors."""
+def _has_vectors(hdu: Any) -> bool:
+    """Whether a table has a row a spectrum (MaStar), not a row a pixel (SDSS)."""
     names = hdu.columns.names
-    first_row = any(np.ndim(hdu.data[name][0]) == 1 for name in names if hdu.columns[name].format[-1:] in "EDJIKPQ")
+    return any(np.ndim(hdu.data[name][0]) == 1 for name in names if hdu.columns[name].format[-1:] in "EDJIKPQ")
+
+
+def _table(hdu: Any, primary: Any, row: int) -> Columns | None:
+    """A table of one row a pixel, or rows of vectors; SDSS and BOSS are the former, with `loglam` in vacuum."""
+    names = hdu.columns.names
+    vectors = _has_vectors(hdu)
     arrays: dict[str, np.ndarray] = {}
     for name in names:
-        values = np.asarray(hdu.data[name][0] if first_row else hdu.data[name])
+        values = np.asarray(hdu.data[name][row] if vectors else hdu.data[name])
         if values.ndim == 1 and values.dtype.kind in "fiub":
             arrays[name] = values
     main = ("flux", "wavelength", "loglam", "wave")
@@ -94,12 +107,25 @@ def _table(hdu: Any, primary: Any) -> Columns | None:
     columns = columns_from_arrays(arrays, units) if len(lengths) == 1 else None
     if columns is None:
         return None
+    if vectors:
+        columns.meta = _row_meta(hdu, row)
     columns.medium = columns.medium or _medium(hdu.header) or _medium(primary)
     if "loglam" in {name.lower() for name in names}:
         columns.medium = columns.medium or "vacuum"  # SDSS and BOSS: log10 of vacuum wavelength
         position = {"ra": _number(primary.get("PLUG_RA")), "dec": _number(primary.get("PLUG_DEC"))}
         columns.meta = {"instrument": "SDSS", **position}
     return columns
+
+
+def _row_meta(hdu: Any, row: int) -> dict[str, Any]:
+    """Position of a row's star, by the usual names."""
+    found = {}
+    for name in hdu.columns.names:
+        ours = {"objra": "ra", "objdec": "dec"}.get(name.lower(), standard_name(name))
+        value = hdu.data[name][row] if ours in ("ra", "dec") else None
+        if isinstance(value, float | np.floating) and np.isfinite(value):
+            found.setdefault(ours, float(value))
+    return found
 
 
 def _image(flux: np.ndarray, header: Any) -> Columns | None:

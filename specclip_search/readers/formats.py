@@ -8,13 +8,18 @@ from ..errors import SpectrumError
 from ..spectrum import Spectrum
 from ..surveys import XP
 from . import fits_spectrum, gaia_tables, gaia_xp, lamost, specutils_bridge, text_spectrum
+from .containers.archive_member import Member
 from .content import Content
 from .registry import Reader, ReadOptions, register
 from .surveys import apogee, desi, gaia_rvs, lamost_mrs, mmu, row_tables, sdss
 
 
 def _read_lamost(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
-    yield lamost.read_lamost(content.path, options.release)
+    data = None
+    if isinstance(content, Member):
+        with content.open() as stream:
+            data = stream.read()
+    yield lamost.read_lamost(content.path, options.release, data)
 
 
 def _is_gaia(content: Content) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import takewhile
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from .containers import any_table
-from .content import Content, as_text_stream, decoding
+from ..labels import MAYBE_SOURCE_ID, plain_name, standard_name
+from ..opening.regular import open_regular
+from ..opening.text_tables import TextLayout, text_batches, text_layout
+from ..opening.votables import safe_votable
+from .content import Content, decoding
 
 Rows = list[dict[str, Any]]
 BATCH_ROWS = 512
@@ -23,23 +26,44 @@ CONTINUOUS = [
         "coefficients", "coefficient_errors", "coefficient_correlations", "coefficient_covariances",
         "standard_deviation", "n_parameters", "basis_function_id")),
 ]
-WANTED = frozenset([*SAMPLED, *CONTINUOUS])
+WANTED = frozenset([*SAMPLED, *CONTINUOUS, "wavelength", "sampling"])
 
 
-def column_names(content: Content) -> list[str]:
-    """The names of a table's columns in lower case; empty if the file is not a table."""
-    return [name.lower() for name in _column_names(content)]
-
-
-def _column_names(content: Content) -> list[str]:
+def file_names(content: Content) -> list[str]:
+    """The names of a table's columns as the file has them; empty where it is no such table."""
     with decoding(content):
         if content.kind in ("ecsv", "text"):
-            return _csv_header(content)
+            return text_of(content).names
         if content.kind == "parquet":
             return list(_parquet(content).schema_arrow.names)
         if content.kind == "avro":
-            return CONTINUOUS if b"bpSpec" in content.head else []
+            return list(CONTINUOUS) if b"bpSpec" in content.head else []
         return list(astropy_table(content).colnames)
+
+
+def column_names(content: Content) -> list[str]:
+    """The names of a table's columns by our names of them."""
+    return list(our_names(file_names(content)).values())
+
+
+def our_names(names: list[str]) -> dict[str, str]:
+    """The archive's name of each column, whatever the case or spelling: `SOURCE_ID`, `DR3Name`, `RA_ICRS`."""
+    ours: dict[str, str] = {}
+    for name in names:
+        lower, standard = name.strip().lower(), standard_name(name)
+        known = lower if lower in WANTED else standard if standard in WANTED else lower
+        ours[name] = known if known not in ours.values() else name
+    if "source_id" not in ours.values():
+        for name in names:
+            if plain_name(name) in MAYBE_SOURCE_ID:
+                return {**ours, name: "source_id"}
+    return ours
+
+
+@lru_cache(maxsize=4)
+def text_of(content: Content) -> TextLayout:
+    """How a text table is laid out; a table of numbers without names has none."""
+    return text_layout(content.file, need_names=False)
 
 
 def iter_rows(content: Content) -> Iterator[Rows]:
@@ -50,22 +74,22 @@ def iter_rows(content: Content) -> Iterator[Rows]:
     SpectrumError
         `unreadable`, if the file ends early or its values cannot be read.
     """
+    ours = our_names(file_names(content))
+    for rows in _rows_of(content, [name for name, our in ours.items() if our in WANTED]):
+        yield [{ours.get(name, name): value for name, value in row.items()} for row in rows]
+
+
+def _rows_of(content: Content, wanted: list[str]) -> Iterator[Rows]:
     with decoding(content):
-        if is_blank_separated(content):
-            yield from _table_rows(any_table.read_ecsv(content))
-        elif content.kind in ("ecsv", "text"):
-            yield from _csv_rows(content)
+        if content.kind in ("ecsv", "text"):
+            yield from _csv_rows(content, wanted)
         elif content.kind == "parquet":
-            for batch in _parquet(content).iter_batches(BATCH_ROWS, columns=_present(_column_names(content))):
+            for batch in _parquet(content).iter_batches(BATCH_ROWS, columns=wanted):
                 yield _arrow_rows(batch)
         elif content.kind == "avro":
             yield from _avro_rows(content)
         else:
-            yield from _table_rows(astropy_table(content))
-
-
-def _present(names: list[str]) -> list[str]:
-    return [name for name in names if name.lower() in WANTED]
+            yield from _table_rows(astropy_table(content), wanted)
 
 
 def _array(value: Any) -> Any:
@@ -75,48 +99,22 @@ def _array(value: Any) -> Any:
 # -- CSV and ECSV: the archive's bulk files; streamed ----------------------------------------
 
 
-def _csv_header(content: Content) -> list[str]:
-    with as_text_stream(content) as stream:
-        for line in stream:
-            if not line.startswith("#"):
-                names = line.strip().split("," if "," in line else None)
-                return [name.strip().strip('"') for name in names]
-            if len(line) > 1_000_000:
-                break
-    return []
-
-
-def _csv_rows(content: Content) -> Iterator[Rows]:
-    """Rows of a CSV or ECSV file, streamed through Arrow with every field as text."""
+def _csv_rows(content: Content, wanted: list[str]) -> Iterator[Rows]:
+    """Rows of a CSV or ECSV file, streamed through Arrow, every field as text first."""
     import pyarrow as pa
-    import pyarrow.csv as pv
 
-    wanted = _present(_column_names(content))
-    with content.open() as stream:
-        read = pv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, skip_rows=_comment_lines(content))
-        convert = pv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
-        for batch in pv.open_csv(pa.PythonFile(stream, "r"), read, convert_options=convert):
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield _text_rows(batch.slice(start, BATCH_ROWS))
-
-
-def is_blank_separated(content: Content) -> bool:
-    """Whether a file is ECSV as astropy writes it where nothing else is asked for: blanks between its columns."""
-    if content.kind != "ecsv":
-        return False
-    with as_text_stream(content) as stream:
-        return "," not in next((line for line in stream if not line.startswith("#")), ",")
-
-
-def _comment_lines(content: Content) -> int:
-    with as_text_stream(content) as stream:
-        return sum(1 for _ in takewhile(lambda line: line.startswith("#"), stream))
+    types = dict.fromkeys(wanted, pa.string())
+    for batch in text_batches(content.file, text_of(content), types, block=BLOCK_BYTES):
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            yield _text_rows(batch.slice(start, BATCH_ROWS))
 
 
 def _text_rows(batch: Any) -> Rows:
     columns: dict[str, list[Any]] = {}
-    for place, named in enumerate(batch.schema.names):
-        name, column = named.lower(), batch.column(place)
+    ours = our_names(batch.schema.names)
+    for name in batch.schema.names:
+        column = batch.column(name)
+        name = ours[name]
         if name == "source_id":
             columns[name] = column.to_pylist()
         elif name in _COORDINATES or name.endswith(("_n_parameters", "_standard_deviation", "_id")):
@@ -131,7 +129,7 @@ def parse_lists(column: Any) -> list[np.ndarray | None]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = pc.utf8_trim(column, " ()[]\"\t")
+    texts = pc.utf8_trim(pc.fill_null(column, ""), " ()[]\"\t")
     missing = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(["", "null", "nan"])).to_numpy(zero_copy_only=False)
     lists = pc.split_pattern(texts, ",")
     try:
@@ -211,8 +209,8 @@ def _arrow_rows(batch: Any) -> Rows:
     import pyarrow.compute as pc
 
     columns: dict[str, list[Any]] = {}
-    for place, named in enumerate(batch.schema.names):
-        name, column = named.lower(), batch.column(place)
+    for place, name in enumerate(batch.schema.names):
+        column = batch.column(place)
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
             columns[name] = _slices(column.flatten(), lengths, column.is_null().to_numpy(zero_copy_only=False))
@@ -224,25 +222,41 @@ def _arrow_rows(batch: Any) -> Rows:
 def _parquet(content: Content) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(content.open())
+    return pq.ParquetFile(open_regular(content.file))
 
 
 def astropy_table(content: Content) -> Any:
-    """The first table of a FITS or VOTable file; raises `unreadable` if astropy cannot read it."""
+    """The table of a FITS or VOTable file that holds XP spectra, else the first; `unreadable` where astropy cannot."""
     import warnings
 
     from astropy.table import Table
 
-    if content.kind == "ecsv":
-        return any_table.read_ecsv(content)
-    with decoding(content), warnings.catch_warnings(action="ignore"), content.open() as stream:
-        return Table.read(stream, format=content.kind)
+    with decoding(content), warnings.catch_warnings(action="ignore"):
+        if content.kind == "votable":
+            facts, stream = safe_votable(content.file)
+            number = _first_of_xp([names for _, names in facts.tables])
+            return Table.read(stream, format="votable", table_id=number)
+        from astropy.io import fits
+
+        with content.open_fits() as stream, fits.open(stream, memmap=False, disable_image_compression=True) as hdus:
+            tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU) and hdu.name.upper() != "GROUPING"]
+            if not tables:
+                return Table()
+            return Table.read(tables[_first_of_xp([hdu.columns.names for hdu in tables])])
 
 
-def _table_rows(table: Any) -> Iterator[Rows]:
-    names = _present(list(table.colnames))
+def _first_of_xp(tables: list[list[str]]) -> int:
+    """Number of the first table whose columns are those of XP spectra, else 0."""
+    for number, names in enumerate(tables):
+        have = set(our_names(names).values())
+        if {"flux", "flux_error"} <= have or {"bp_coefficients", "rp_coefficients"} <= have:
+            return number
+    return 0
+
+
+def _table_rows(table: Any, wanted: list[str]) -> Iterator[Rows]:
     for start in range(0, len(table), BATCH_ROWS):
-        yield [{name.lower(): _table_value(row[name]) for name in names} for row in table[start : start + BATCH_ROWS]]
+        yield [{name: _table_value(row[name]) for name in wanted} for row in table[start : start + BATCH_ROWS]]
 
 
 def _table_value(value: Any) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +11,14 @@ import numpy as np
 
 from ..errors import QueryError, Reason, SpectrumError
 from ..keys import parse_int64
+from ..opening.guard import reading
+from ..opening.regular import open_regular
+from ..opening.text_tables import text_batches
 from ..spectrum import Spectrum
 from ..surveys import XP
 from ..surveys.gaia_xp import GRID
 from . import gaia_bases, gaia_tables
-from .content import Content, as_text_stream, decoding
+from .content import Content, decoding
 
 DEFAULT_RELEASE = gaia_bases.DEFAULT_RELEASE
 
@@ -50,7 +52,7 @@ class XpBatch:
 
 def is_gaia_xp(names: list[str], content: Content) -> bool:
     """Whether a table of these columns holds XP spectra."""
-    have = {name.lower() for name in names}
+    have = set(names)
     if {"source_id", "flux", "flux_error"} <= have or {"bp_coefficients", "rp_coefficients"} <= have:
         return True
     # DataLink's table of one star has no id column
@@ -71,10 +73,14 @@ def iter_xp(content: Content) -> Iterator[XpBatch]:
         raise SpectrumError(
             Reason.LAYOUT_UNKNOWN, f"{content.path} has no columns of Gaia XP spectra (found {', '.join(names[:6])}).",
             "Expected source_id, flux, flux_error, or source_id, bp_coefficients, rp_coefficients and their errors.")
-    if "wavelength" in names and "bp_coefficients" not in names:
+    if {"wavelength", "flux"} <= set(names) and "source_id" not in names:
         yield _datalink(content)
         return
-    start, convert = 0, _continuous if "bp_coefficients" in names else _sampled
+    start = 0
+    convert: Callable[[gaia_tables.Rows, int], XpBatch] = _continuous
+    if "bp_coefficients" not in names:
+        known = archive_sampling(content, names)
+        convert = lambda rows, first: _sampled(rows, first, known)  # noqa: E731
     for rows in gaia_tables.iter_rows(content):
         yield convert(rows, start)
         start += len(rows)
@@ -93,7 +99,7 @@ class _Rows:
     def take(self, rows: gaia_tables.Rows, start: int, problem: Any) -> _Rows:
         for row, values in enumerate(rows, start):
             try:
-                source_id = parse_int64(values.get("source_id"), "source_id")
+                source_id = parse_int64(_bare_id(values.get("source_id")), "source_id")
             except QueryError as error:
                 self.rejected.append((row, None, Reason.LAYOUT_UNKNOWN, error.message))
                 continue
@@ -114,21 +120,92 @@ class _Rows:
         return np.array([values[name] for _, _, values in self.good], dtype=np.float64).reshape(-1, width)
 
 
+def _bare_id(value: Any) -> Any:
+    """'Gaia DR3 5853498713190525696' without its words."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(?:gaia\s*)?e?dr3\s+(\d+)", value.strip(), re.IGNORECASE)):
+        return found[1]
+    return value
+
+
 def _degrees(values: dict[str, Any], name: str) -> float:
     value = values.get(name)
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def _sampled(rows: gaia_tables.Rows, start: int) -> XpBatch:
+def _sampled(rows: gaia_tables.Rows, start: int, known: bool) -> XpBatch:
+    """Rows of sampled spectra; where the sampling is not `known`, it is told from the flux."""
     def problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
         lengths = [_length(values.get(name)) for name in ("flux", "flux_error")]
         if lengths != [len(GRID)] * 2:
             return (Reason.LAYOUT_UNKNOWN,
                     f"expected {len(GRID)} values of flux and flux_error; found {lengths[0]}, {lengths[1]}")
+        own = next((values[name] for name in ("wavelength", "sampling") if values.get(name) is not None), None)
+        if own is not None and not is_the_archives(np.asarray(own, dtype=np.float64)):
+            return Reason.LAYOUT_UNKNOWN, f"expected wavelengths {_GRID_WORDS}; found others"
+        if own is None and not known and not gaia_bases.is_on_grid(values["flux"]):
+            return (Reason.LAYOUT_UNKNOWN, f"the file does not say at which {len(GRID)} wavelengths the flux is given, "
+                                           f"and it is not {_GRID_WORDS}, the archive's")
         return None
 
     taken = _Rows().take(rows, start, problem)
     return taken.batch(taken.matrix("flux", len(GRID)), taken.matrix("flux_error", len(GRID)))
+
+
+_GRID_WORDS = "336-1020 nm by 2 nm"
+
+
+def is_the_archives(wavelength: np.ndarray) -> bool:
+    """Whether wavelengths are the archive's own grid."""
+    return wavelength.shape == GRID.shape and bool(np.allclose(wavelength, GRID, rtol=0, atol=1e-6))
+
+
+def archive_sampling(content: Content, names: list[str]) -> bool:
+    """Whether a table of sampled spectra is known to be on the archive's grid; False where nothing is said.
+
+    The sampling stands in the header (ECSV, FITS, VOTable) or in a companion ``NAME_sampling.csv`` of what GaiaXPy
+    writes; the archive's own tables, which have a `solution_id`, have one sampling only.
+
+    Raises
+    ------
+    SpectrumError
+        `layout_unknown`, where another sampling is stated.
+    """
+    stated, where = stated_sampling(content)
+    if stated is None:
+        return "solution_id" in names
+    if is_the_archives(stated):
+        return True
+    found = f"{len(stated)} values, {stated[0]:g} to {stated[-1]:g} nm" if len(stated) else "none"
+    raise SpectrumError(
+        Reason.LAYOUT_UNKNOWN, f"{content.path}: expected a sampling of {_GRID_WORDS}; {where} says {found}.",
+        "Calibrate the spectra again on GaiaXPy's default sampling, or download the archive's (XP_SAMPLED).")
+
+
+def stated_sampling(content: Content) -> tuple[np.ndarray | None, str]:
+    """Wavelengths in nm that the file or its companion states, and where; None where neither does."""
+    path = content.path
+    stem = path.name.removesuffix(".gz")
+    companion = path.with_name(f"{stem.rpartition('.')[0]}_sampling.csv")
+    if companion.is_file():
+        with reading(companion, "a list of wavelengths"), open_regular(companion) as handle:
+            return _listed(handle.read(1 << 20).decode("utf-8")), companion.name
+    with decoding(content):
+        if content.kind in ("ecsv", "text"):
+            comments = " ".join(line.lstrip("# ") for line in gaia_tables.text_of(content).comments)
+            found = re.search(r"\bsampling:\s*([\[(].*?[\])])", comments)
+            return (_listed(found[1]), "its header") if found else (None, "")
+        if content.kind in ("fits", "votable"):
+            meta = {str(key).lower(): value for key, value in gaia_tables.astropy_table(content).meta.items()}
+            value = meta.get("sampling")
+            if value is not None:
+                listed = _listed(value) if isinstance(value, str) else np.asarray(value, np.float64).ravel()
+                return listed, "its header"
+    return None, ""
+
+
+def _listed(text: str) -> np.ndarray:
+    """The numbers of a text like ``pos\\n"(336.0, 338.0)"``."""
+    return np.array(re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", text), dtype=np.float64)
 
 
 def _length(values: Any) -> int:
@@ -154,7 +231,7 @@ def _datalink(content: Content) -> XpBatch:
     columns = _columns(content)
     source_id = _datalink_id(content)
     wavelength = columns["wavelength"]
-    if len(wavelength) != len(GRID) or not np.allclose(wavelength, GRID, rtol=0, atol=1e-6):
+    if not is_the_archives(wavelength):
         raise SpectrumError(
             Reason.LAYOUT_UNKNOWN, f"{content.path}: expected 336-1020 nm by 2 nm; found {len(wavelength)} of them.",
             "Download the sampled mean spectrum of the archive (XP_SAMPLED).")
@@ -169,14 +246,18 @@ def _columns(content: Content) -> dict[str, np.ndarray]:
 
 
 def _named_columns(content: Content, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
-    if content.kind not in ("ecsv", "text") or gaia_tables.is_blank_separated(content):
+    if content.kind not in ("ecsv", "text"):
         table = gaia_tables.astropy_table(content)
-        names = {name.lower(): name for name in table.colnames}
-        return {name: np.ma.filled(np.ma.asarray(table[names[name]], dtype=np.float64), np.nan) for name in wanted}
-    with as_text_stream(content) as stream:
-        rows = [row for row in csv.reader(line for line in stream if not line.startswith("#")) if row]
-    places = {name.strip().lower(): place for place, name in enumerate(rows[0])}
-    return {name: np.array([float(row[places[name]]) for row in rows[1:]]) for name in wanted}
+        theirs = {our: name for name, our in gaia_tables.our_names(list(table.colnames)).items()}
+        return {name: np.ma.filled(np.ma.asarray(table[theirs[name]], dtype=np.float64), np.nan) for name in wanted}
+    import pyarrow as pa
+
+    layout = gaia_tables.text_of(content)
+    theirs = {our: name for name, our in gaia_tables.our_names(layout.names).items()}
+    types = {theirs[name]: pa.float64() for name in wanted}
+    batches = [pa.table(batch) for batch in text_batches(content.file, layout, types)]
+    rows = pa.concat_tables(batches) if batches else pa.schema(types.items()).empty_table()
+    return {name: rows[theirs[name]].to_numpy().astype(np.float64) for name in wanted}
 
 
 def _datalink_id(content: Content) -> int:

@@ -12,6 +12,9 @@ import numpy as np
 
 from ..errors import Reason, SpectrumError
 from ..keys import INT64_MAX
+from ..opening.fits_headers import check_fits
+from ..opening.guard import reading
+from ..opening.regular import shown_path
 from ..spectrum import Spectrum
 from ..surveys import LRS
 from .content import HEAD_BYTES, Content, kind_of
@@ -25,7 +28,7 @@ _NAME = re.compile(r"spec-(?P<lmjd>\d+)-(?P<planid>.+)_sp(?P<spid>\d+)-(?P<fiber
 _NULLS = (-9999.0, -999.0, 99.0)
 
 
-def read_lamost(path: Path, release: str | None = None) -> Spectrum:
+def read_lamost(path: Path, release: str | None = None, data: bytes | None = None) -> Spectrum:
     """Read one LAMOST LRS file.
 
     Parameters
@@ -34,6 +37,8 @@ def read_lamost(path: Path, release: str | None = None) -> Spectrum:
         FITS file, gzipped or not.
     release
         Data release to record if the header does not give it.
+    data
+        The file's decompressed bytes, where it is a member of an archive.
 
     Returns
     -------
@@ -45,24 +50,29 @@ def read_lamost(path: Path, release: str | None = None) -> Spectrum:
     SpectrumError
         If it cannot be read, is not in a LAMOST layout, or its obsid is not a whole number.
     """
-    observed = observe_lamost(path, release)
+    observed = observe_lamost(path, release, data)
     observed.wavelength, observed.flux, observed.ivar = (
         values.astype(np.float64) for values in (observed.wavelength, observed.flux, observed.ivar))
     return observed
 
 
-def observe_lamost(path: Path, release: str | None = None) -> Spectrum:
+def observe_lamost(path: Path, release: str | None = None, data: bytes | None = None) -> Spectrum:
     """`read_lamost` with the arrays in the file's precision, which needs half the memory."""
-    raw = read_raw(path)
+    with reading(path, "a LAMOST spectrum"):
+        return _observe(path, release, data)
+
+
+def _observe(path: Path, release: str | None, data: bytes | None) -> Spectrum:
+    raw = read_raw(path, data)
     wavelength = raw.wavelength
     if raw.header.get("VACUUM") is False:
         wavelength = air_to_vacuum(wavelength.astype(np.float64))
     return Spectrum(wavelength, raw.flux, usable_ivar(raw), LRS, spec_id(raw, path), meta(raw, path, release))
 
 
-def read_raw(path: Path) -> RawLamost:
+def read_raw(path: Path, data: bytes | None = None) -> RawLamost:
     """A file's arrays and header, read by `lamost_bytes` if possible, else by astropy."""
-    data = read_bytes(path)
+    data = read_bytes(path) if data is None else data
     try:
         return parse(data)
     except OtherLayout:
@@ -77,6 +87,7 @@ def read_with_astropy(path: Path, data: bytes) -> RawLamost:
     """The same result as `lamost_bytes`, for any file that astropy can open."""
     from astropy.io import fits
 
+    check_fits(BytesIO(data), shown_path(path))
     try:
         with warnings.catch_warnings(action="ignore"), fits.open(BytesIO(data), memmap=False) as hdus:
             header = {card.keyword: _plain(card.value) for card in hdus[0].header.cards if card.keyword}
@@ -171,9 +182,9 @@ def _first(header: dict[str, Any], *keys: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value in _NULLS:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or value in _NULLS:
         return None
-    return float(value)
+    return float(value) if value == value else None
 
 
 def _text(value: Any) -> str | None:

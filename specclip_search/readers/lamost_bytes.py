@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import Reason, SpectrumError
-from .content import cannot_open, damaged_gzip
+from ..opening.regular import MIB, cannot_open, inflates_too_far, open_regular
+from .content import damaged_gzip
 
 _inflater: Any = zlib
 if find_spec("isal") is not None:  # optional: decompresses about twice as fast
@@ -26,6 +27,8 @@ _INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _inflater.error)
 
 BLOCK = 2880
 CARD = 80
+# several hundred times what a LAMOST low-resolution file has
+MAX_BYTES = 64 * MIB
 _END = b"END" + b" " * 77
 
 
@@ -67,20 +70,26 @@ def read_bytes(path: Path) -> bytes:
     SpectrumError
         `unreadable`, if the file cannot be opened, is empty or its gzip stream is damaged.
     """
-    try:
-        with open(path, "rb") as handle:
-            raw = handle.read()
-    except OSError as error:
-        raise cannot_open(path, error) from None
+    with open_regular(path) as handle:
+        try:
+            raw = handle.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise cannot_open(path, error) from None
+    if len(raw) > MAX_BYTES:
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN,
+                            f"{path} is larger than {MAX_BYTES // MIB} MiB; a LAMOST low-resolution file has 0.1 MiB.",
+                            "Give the files of single spectra.")
     if not raw:
         raise SpectrumError(Reason.UNREADABLE, f"{path} is empty (0 bytes).", "Download it again.")
     if raw[:2] != b"\x1f\x8b":
         return raw
     try:
         inflater = _inflater.decompressobj(31)
-        data = inflater.decompress(raw)
+        data = inflater.decompress(raw, MAX_BYTES)
     except _INFLATE_ERRORS as error:
         raise damaged_gzip(path, error) from None
+    if len(data) >= MAX_BYTES:
+        raise inflates_too_far(path, MAX_BYTES)
     if not inflater.eof:
         raise damaged_gzip(path, EOFError("it ends before the end-of-stream marker"))
     return data
@@ -189,6 +198,8 @@ def from_image(image: np.ndarray, header: Cards) -> RawLamost:
     The wavelength is the row that agrees with the header's dispersion; if no row does (some 6-row files),
     it is computed from COEFF0 and COEFF1.
     """
+    if image.shape[1] < 2:
+        raise OtherLayout(f"an image of {image.shape[1]} pixels a row")
     last = image.shape[1] - 1
     ends = _dispersion(header, np.array([0, last]))
     for row in range(2, len(image)):
@@ -204,8 +215,8 @@ def from_image(image: np.ndarray, header: Cards) -> RawLamost:
 def _dispersion(header: Cards, pixels: np.ndarray) -> np.ndarray | None:
     """Wavelengths of `pixels` from the header's log-linear dispersion; None if it has none."""
     c0, c1 = header.get("COEFF0"), header.get("COEFF1")
-    if not isinstance(c0, float | int) or not isinstance(c1, float | int):
-        return None
+    if not isinstance(c0, float | int) or not isinstance(c1, float | int) or not 2 < c0 < 5 or not 0 < c1 < 1e-2:
+        return None  # no spectrum begins outside 100 to 100,000 Angstrom
     return np.power(10.0, c0 + c1 * pixels)
 
 
@@ -243,6 +254,8 @@ def from_columns(arrays: dict[str, np.ndarray], header: Cards) -> RawLamost:
     missing = {"FLUX", "IVAR", "WAVELENGTH"} - arrays.keys()
     if missing or len({len(arrays[name]) for name in ("FLUX", "IVAR", "WAVELENGTH")}) != 1:
         raise OtherLayout(f"columns {', '.join(sorted(missing))} are missing")
+    if len(arrays["FLUX"]) < 2:
+        raise OtherLayout(f"a spectrum of {len(arrays['FLUX'])} pixels")
     mask = arrays.get("ANDMASK")
     return RawLamost(_native(arrays["FLUX"]), _native(arrays["IVAR"]), _native(arrays["WAVELENGTH"]), mask, header)
 

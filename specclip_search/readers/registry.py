@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import Reason, SpectrumError
 from ..spectrum import Spectrum
 from .containers.archive_member import look_inside
-from .content import Content
+from .content import Content, decoding
 from .survey_rows import Refused
 
 
@@ -98,7 +98,8 @@ def iter_spectra(path: str | os.PathLike[str], options: ReadOptions | None = Non
 def iter_rows(path: str | os.PathLike[str], options: ReadOptions | None = None) -> Iterator[Spectrum | Refused]:
     """All rows of a file, in its order: spectra, and what is refused with its reason."""
     content = look_inside(path)
-    yield from reader_for(content).read(content, options or ReadOptions())
+    with decoding(content):
+        yield from reader_for(content).read(content, options or ReadOptions())
 
 
 def _usable(found: Spectrum | Refused) -> Spectrum:
@@ -131,7 +132,7 @@ def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, m
     SpectrumError
         With the reason why it cannot be read.
     """
-    file, row = _split_row(path)
+    file, row = split_row(path)
     rows = iter_rows(file, ReadOptions(release, modality, medium, unit))
     if row is not None:
         found = next(islice(rows, row, None), None)
@@ -144,7 +145,8 @@ def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, m
             refused.append(one)
             continue
         if next(rows, None) is not None:
-            warnings.warn(f"{file} holds more than one spectrum; row {number} is taken. Name another as "
+            which = "the first" if number == 0 else f"row {number}"
+            warnings.warn(f"{file} holds more than one spectrum; {which} is used. Select another with "
                           f"'{file}#{number + 1}'.", UserWarning, stacklevel=2)
         return one
     if refused:
@@ -152,7 +154,8 @@ def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, m
     raise SpectrumError(Reason.UNREADABLE, f"{file} has no spectrum in row 0.", "Rows count from 0.")
 
 
-def _split_row(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
+def split_row(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
+    """``file#3`` as file and row; a file whose own name is such stays whole."""
     text = os.fspath(path)
     file, mark, digits = text.rpartition("#")
     if mark and digits.isdigit() and not Path(text).exists():

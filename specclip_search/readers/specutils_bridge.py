@@ -36,6 +36,8 @@ def read_with_specutils(content: Content, options: ReadOptions) -> Iterator[Spec
 
     from specutils import Spectrum as Theirs
 
+    with content.open_fits():
+        pass  # its headers are sound: specutils opens the file by its name
     try:
         with warnings.catch_warnings(action="ignore"):
             theirs = Theirs.read(str(content.path))

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..errors import Reason, SpectrumError
+from ..labels import split_unit
+from ..opening.text_tables import is_rule, open_text, text_encoding, text_layout
 from ..spectrum import Spectrum
-from .content import Content, as_text_stream, decoding
+from .content import Content, decoding
 from .registry import ReadOptions
 from .wavelengths import Columns, columns_from_arrays, to_spectrum
 
@@ -60,27 +62,43 @@ def _ecsv(content: Content) -> Columns:
 def _plain(content: Content) -> Columns:
     names: list[str] | None = None
     rows: list[list[float]] = []
-    with decoding(content), as_text_stream(content) as stream:
+    units: dict[str, str | None] = {}
+    layout = text_layout(content.file, need_names=False) if not _only_numbers(content) else None
+    comma = layout is not None and layout.kind == "delimited" and layout.delimiter in ";\t"
+    with decoding(content), open_text(content.file, text_encoding(content.head)) as stream:
         for number, line in enumerate(stream, 1):
-            if not _is_data(line):
+            if not _is_data(line) or is_rule(line):
                 continue
-            values = _numbers(line)
+            values = _numbers(line.replace(",", ".") if comma else line)
             if not values and not rows and names is None:
                 names = [name.strip().strip('"') for name in _SEPARATORS.split(line.strip()) if name.strip()]
+                if layout is not None and layout.kind == "delimited" and layout.names:
+                    names = [split_unit(name)[0] for name in layout.names]
+                    units = {split_unit(name)[0]: split_unit(name)[1] or layout.units.get(name) or None
+                             for name in layout.names}
+            elif not values and not rows and units and any(units.values()):
+                continue  # the line of units
             elif len(values) < 2 or (rows and len(values) != len(rows[0])):
                 raise _bad(content, f"line {number} holds {len(values)} numbers")
             else:
                 rows.append(values)
     if not rows:
         raise _bad(content, "no line of numbers")
-    return _from_rows(content, names, np.array(rows))
+    return _from_rows(content, names, np.array(rows), units)
 
 
-def _from_rows(content: Content, names: list[str] | None, table: np.ndarray) -> Columns:
+def _only_numbers(content: Content) -> bool:
+    """Whether the head of a file has no line of names: most spectra have none, and need no layout."""
+    lines = content.head.decode("utf-8", "replace").splitlines()
+    return all(_numbers(line) or not _is_data(line) for line in lines[:-1][:50])
+
+
+def _from_rows(content: Content, names: list[str] | None, table: np.ndarray,
+               units: dict[str, str | None]) -> Columns:
     if len(table) == 2 and table.shape[1] > 10:  # wavelengths in one line, flux in the next
         return Columns(table[0], table[1], None)
     if names is not None and len(names) == table.shape[1]:
-        found = columns_from_arrays(dict(zip(names, table.T, strict=True)))
+        found = columns_from_arrays(dict(zip(names, table.T, strict=True)), units)
         if found is not None:
             return found
     if names is not None:

@@ -110,23 +110,23 @@ def _archive_grid(columns: Columns) -> str | None:
 def _unit(text: str | None, source: str) -> str:
     if text is None:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source} does not give the unit of its wavelengths.",
-                            "State it: unit='Angstrom' (or nm, um).")
+                            "State it with --unit Angstrom (or nm, um); in Python unit='Angstrom'.")
     try:
         return _UNIT_NAMES[text.strip().lower()]
     except KeyError:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source}: '{text}' is not a known wavelength unit.",
-                            "State one of Angstrom, nm, um, m.") from None
+                            "State one of Angstrom, nm, um, m with --unit.") from None
 
 
 def _medium(text: str | None, source: str) -> str:
     if text is None:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source} does not say whether wavelengths are in air or vacuum.",
-                            "State it: medium='air' or medium='vacuum'.")
+                            "State it with --medium air or --medium vacuum; in Python medium='air'.")
     try:
         return _MEDIA[text.strip().lower()]
     except KeyError:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source}: '{text}' is not a medium; expected air or vacuum.",
-                            "State medium='air' or medium='vacuum'.") from None
+                            "State it with --medium air or --medium vacuum; in Python medium='air'.") from None
 
 
 def _with_encoders() -> list[Modality]:
@@ -151,7 +151,7 @@ def _modality(name: str | None, angstrom: np.ndarray, source: str) -> Modality:
     names = " or ".join(modality.name for modality in _with_encoders())
     if covered:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source} covers the range of more than one modality.",
-                            f"State modality={names}.")
+                            f"State it with --as {names}; in Python modality='{next(iter(MODALITIES))}'.")
     needs = ", ".join(repr(modality) for modality in _with_encoders())
     raise SpectrumError(Reason.NO_COVERAGE, f"{source} covers {low:.0f}-{high:.0f} Angstrom, the range of no modality.",
                         f"Needed: {needs}. Check the unit.")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import QueryError
 
@@ -14,20 +16,69 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-FORMATS = ("table", "csv", "json", "parquet", "votable", "fits")
-_BINARY = ("parquet", "votable", "fits")
-_SUFFIXES = {
-    ".txt": "table",
-    ".csv": "csv",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".vot": "votable",
-    ".votable": "votable",
-    ".xml": "votable",
-    ".fits": "fits",
-    ".fit": "fits",
-}
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format of rows.
+
+    Attributes
+    ----------
+    name
+        Its name for `--format`.
+    suffixes
+        Ends of file names that mean it, in lower case, the usual one first.
+    write
+        Writes a pyarrow Table to a text stream; of a format for files alone, to a path.
+    needs_file
+        Binary: it cannot be written to the terminal, and holds its own provenance.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    write: Callable[[pa.Table, Any], None]
+    needs_file: bool = False
+
+
+FORMATS: dict[str, Format] = {}
+"""Formats by name, in the order in which they are offered."""
+
+
+def register_format(format: Format) -> Format:
+    """Make a format known to `write_rows` and the command line.
+
+    Raises
+    ------
+    QueryError
+        If another format has its name or one of its suffixes.
+    """
+    taken = [suffix for known in FORMATS.values() for suffix in known.suffixes if suffix in format.suffixes]
+    if format.name in FORMATS or taken:
+        raise QueryError(
+            f"The format '{format.name}' is registered already, or its suffix is: {', '.join(taken) or format.name}.",
+            "Give the new one another name and other suffixes.",
+        )
+    FORMATS[format.name] = format
+    return format
+
+
+def _writer(module: str, function: str) -> Callable[[pa.Table, Any], None]:
+    """A writer of this package, imported when it is first used."""
+
+    def write(table: pa.Table, target: Any) -> None:
+        getattr(import_module(f".{module}", __package__), function)(table, target)
+
+    return write
+
+
+for _format in (
+    Format("table", (".txt",), _writer("text", "write_table")),
+    Format("csv", (".csv",), _writer("text", "write_csv")),
+    Format("json", (".json",), _writer("text", "write_json")),
+    Format("parquet", (".parquet", ".pq"), _writer("binary", "write_parquet"), needs_file=True),
+    Format("votable", (".vot", ".votable", ".xml"), _writer("binary", "write_votable"), needs_file=True),
+    Format("fits", (".fits", ".fit"), _writer("binary", "write_fits"), needs_file=True),
+):
+    register_format(_format)
 
 
 def write_rows(
@@ -68,7 +119,7 @@ def write_rows(
 
         write_table(table, stream or sys.stdout, first=first)
     else:
-        _text_writer(chosen)(table, stream or sys.stdout)
+        FORMATS[chosen].write(table, stream or sys.stdout)
 
 
 def require_writable(format: str | None = None, output: str | os.PathLike[str] | None = None) -> str:
@@ -81,10 +132,10 @@ def require_writable(format: str | None = None, output: str | os.PathLike[str] |
     """
     chosen = format_of(format, output)
     if output is None:
-        if chosen in _BINARY:
+        if FORMATS[chosen].needs_file:
             raise QueryError(
                 f"The format '{chosen}' needs a file; none was given.",
-                f"Add --output, for example --output rows.{'vot' if chosen == 'votable' else chosen}.",
+                f"Add --output, for example --output rows.{FORMATS[chosen].suffixes[0].lstrip('.')}.",
             )
         return chosen
     path = Path(output)
@@ -114,12 +165,13 @@ def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
     if output is None:
         return "table"
     suffix = Path(output).suffix.lower()
-    if suffix not in _SUFFIXES:
+    by_suffix = {ending: known.name for known in FORMATS.values() for ending in known.suffixes}
+    if suffix not in by_suffix:
         raise QueryError(
             f"The name '{Path(output).name}' does not determine the file format.",
-            f"Use one of the suffixes {', '.join(_SUFFIXES)}, or give --format.",
+            f"End it in one of {', '.join(by_suffix)}, or give --format.",
         )
-    return _SUFFIXES[suffix]
+    return by_suffix[suffix]
 
 
 def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
@@ -138,25 +190,16 @@ def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
     return with_about(with_known(plain), about)
 
 
-def _text_writer(format: str) -> Callable[[pa.Table, TextIO], None]:
-    from . import text
-
-    return {"table": text.write_table, "csv": text.write_csv, "json": text.write_json}[format]
-
-
 def _write_file(table: pa.Table, format: str, path: Path) -> None:
     from ..atlas.files import whole_file
     from .provenance import write_sidecar
 
+    chosen = FORMATS[format]
     with whole_file(path) as temporary:
-        if format in _BINARY:
-            from . import binary
-
-            {"parquet": binary.write_parquet, "votable": binary.write_votable, "fits": binary.write_fits}[format](
-                table, temporary
-            )
+        if chosen.needs_file:
+            chosen.write(table, temporary)
         else:
             with open(temporary, "w", encoding="utf-8", newline="") as handle:
-                _text_writer(format)(table, handle)
-    if format not in _BINARY:
+                chosen.write(table, handle)
+    if not chosen.needs_file:
         write_sidecar(table, path)

@@ -34,7 +34,7 @@ def searched(survey_maker: Callable[..., Survey]) -> Survey:
     """A survey with vectors, indexes, translations and planted oddities; tests only read it."""
     from specclip_search.queries.translation.translate import translate
 
-    survey = survey_maker(stars=4000, wrong=24, emission=24)
+    survey = survey_maker(stars=4000, wrong=30, emission=30)
     survey.embed()
     translate(survey.atlas, survey.model)
     return survey

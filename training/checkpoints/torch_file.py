@@ -9,6 +9,7 @@ imported.
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from collections import OrderedDict
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from specclip_search.errors import CheckpointError
+from specclip_search.opening.regular import open_regular
 
 # modules whose objects no checkpoint needs
 _DANGEROUS = frozenset({
@@ -231,6 +233,33 @@ def _may_call(origin: str) -> bool:
     return _root(origin) not in _DANGEROUS and origin.rsplit(".", 1)[-1].lstrip("_")[:1].isupper()
 
 
+def _refuse_what_is_no_checkpoint(path: Path) -> None:
+    """Say what a file is that is often met in a checkpoint's place.
+
+    Raises
+    ------
+    CheckpointError
+        If it is a pointer of git-lfs, a web page, or empty.
+    """
+    with open_regular(path) as handle:
+        head = handle.read(1024)
+    if head.startswith(b"version https://git-lfs"):
+        size = re.search(rb"size (\d+)", head)
+        whole = f" ({int(size[1]):,} bytes)" if size else ""
+        raise CheckpointError(
+            f"{path} is a git-lfs pointer of {path.stat().st_size} bytes, not the checkpoint itself{whole}.",
+            "In the folder that was cloned: git lfs install && git lfs pull; or download the file from its web page.")
+    if not head:
+        raise CheckpointError(f"{path} is empty (0 bytes).", "Download it again.")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"{path} is a web page, not a checkpoint.",
+                              "The download failed or needs a login; get the file itself, not the page that shows it.")
+    if start.startswith((b"{", b"[")) and b"\0" not in head:
+        raise CheckpointError(f"{path} is JSON text, perhaps a server's error message, not a checkpoint.",
+                              "Look at it in an editor, and download the checkpoint again.")
+
+
 MAX_PICKLE_BYTES = 256 * 2**20
 _LOCAL_HEADER = 30
 
@@ -260,6 +289,7 @@ class TorchFile:
         self.path = path
         if not path.is_file():
             raise CheckpointError(f"There is no file {path}.", "Check the path.")
+        _refuse_what_is_no_checkpoint(path)
         try:
             with zipfile.ZipFile(path) as archive:
                 self._entries = {info.filename: info for info in archive.infolist()}
@@ -271,7 +301,9 @@ class TorchFile:
                                           "No checkpoint of these models needs that; download the file again.")
                 with archive.open(pickle_info) as file:
                     self.content, self.stubbed = read_pickle(file, path.name)
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        except CheckpointError:
+            raise
+        except Exception as error:  # zipfile raises many kinds on damaged archives, zlib's and struct's among them
             raise CheckpointError(
                 f"{path} is not a checkpoint in torch's zip format ({error}).",
                 "Copy it again; a file of torch older than 1.6, or a plain pickle, must be saved again by its authors.",
@@ -317,12 +349,20 @@ class TorchFile:
         return info.header_offset + _LOCAL_HEADER + name_length + extra_length
 
 
+MAX_DEPTH = 8
+
+
 def tensor_table(content: Any) -> dict[str, TensorRef] | None:
-    """The named tensors of the saved object: its `state_dict`, `model_state_dict`, or itself."""
-    if not isinstance(content, Mapping):
-        return None
-    for name in ("state_dict", "model_state_dict"):
-        if name in content:
-            return tensor_table(content[name])
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, TensorRef)}
-    return tensors if tensors and len(tensors) == len(content) else None
+    """The named tensors of what was saved: its `state_dict`, `model_state_dict`, or itself.
+
+    Dictionaries inside dictionaries are followed to a depth that no real checkpoint has: one may hold itself.
+    """
+    for _ in range(MAX_DEPTH):
+        if not isinstance(content, Mapping):
+            return None
+        inner = next((name for name in ("state_dict", "model_state_dict") if name in content), None)
+        if inner is None:
+            tensors = {str(key): value for key, value in content.items() if isinstance(value, TensorRef)}
+            return tensors if tensors and len(tensors) == len(content) else None
+        content = content[inner]
+    return None

@@ -34,8 +34,8 @@ ORDINARY_FEH = -0.8
 ORDINARY_SHARE = 0.25
 
 
-def train(stars: Stars, seed: int, trees: int, rate: float) -> XpTrees:
-    """Trees of all groups."""
+def train(stars: Stars, seed: int, trees: int, rate: float, bins: int = 255) -> XpTrees:
+    """Trees of all groups; each feature is cut into `bins` steps."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     split = split_of(stars.source_id)
@@ -48,8 +48,8 @@ def train(stars: Stars, seed: int, trees: int, rate: float) -> XpTrees:
         drawn = (stars.feh < ORDINARY_FEH) | (rng.random(len(split)) < ORDINARY_SHARE)
         taught = np.flatnonzero(real & (split // 2 != group) & drawn)
         model = HistGradientBoostingRegressor(
-            max_iter=trees, learning_rate=rate, max_leaf_nodes=LEAVES, min_samples_leaf=10, l2_regularization=1.0,
-            early_stopping=False, random_state=seed,
+            max_iter=trees, learning_rate=rate, max_bins=bins, max_leaf_nodes=LEAVES, min_samples_leaf=10,
+            l2_regularization=1.0, early_stopping=False, random_state=seed,
         )  # fmt: skip
         model.fit(values[taught], stars.feh[taught], np.sqrt(inverse_density(stars.feh[taught])))
         groups.append(_arrays(model))

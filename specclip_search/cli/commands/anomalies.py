@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
+from ...errors import QueryError
+from ..options import FormatOption, ModelOption, OutputOption, open_atlas
 from ..progress import progress_bar
 from ..reports import deliver, say
 
@@ -14,13 +16,19 @@ from ..reports import deliver, say
 FIRST = ("rank", "source_id", "score", "q_value", "kind", "reason")
 FIRST_WITHIN = ("rank", "spec_id", "score", "q_value", "reason")
 
+# `anomalies label --help` must not ask for an atlas first
+OptionalAtlas = Annotated[
+    Path | None,
+    typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="The atlas folder.", show_envvar=True),
+]
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
 def anomalies(
     context: typer.Context,
-    atlas: AtlasOption,
+    atlas: OptionalAtlas = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Number of stars to list.")] = 100,
     neighbours: Annotated[
         int,
@@ -37,7 +45,8 @@ def anomalies(
     within: Annotated[
         str | None,
         typer.Option(
-            "--within", metavar="MODALITY", help="lamost_lrs or gaia_xp: rank the spectra of this instrument alone."
+            "--within", metavar="MODALITY",
+            help="Rank the spectra of this instrument alone; named as its folder in spectra/.",
         ),
     ] = None,
     by: Annotated[
@@ -63,10 +72,10 @@ def anomalies(
     context.obj = atlas
     if context.invoked_subcommand is not None:
         return
+    atlas = _required(atlas)
     from specclip_search.queries.anomalies.anomalies import anomalies as rank
     from specclip_search.queries.anomalies.one_instrument import anomalies_within
 
-    from ...errors import QueryError
     from ...tables import require_writable
 
     require_writable(format, output)
@@ -96,6 +105,12 @@ def anomalies(
     deliver(frame, format, output, FIRST if by is None else (*FIRST[:3], f"z_{by}", *FIRST[4:]))
 
 
+def _required(atlas: Path | None) -> Path:
+    if atlas is None:
+        raise QueryError("No atlas was given.", "Give its folder with --atlas, before `label`, or in SPECCLIP_ATLAS.")
+    return atlas
+
+
 @app.command("label")
 def label(
     context: typer.Context,
@@ -108,5 +123,5 @@ def label(
     """
     from specclip_search.queries.anomalies.verdicts import record_verdict
 
-    pairs = record_verdict(open_atlas(context.obj), key, verdict)
+    pairs = record_verdict(open_atlas(_required(context.obj)), key, verdict)
     say(f"{key} is {verdict} ({pairs} scored {'pair' if pairs == 1 else 'pairs'}); `anomalies` uses it from now on.")

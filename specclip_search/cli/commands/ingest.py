@@ -161,8 +161,21 @@ def _ingest_survey(
 @app.command("catalog")
 def ingest_catalog_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the catalogue in SQL.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="FITS, VOTable, ECSV, CSV or Parquet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="FITS, VOTable, Parquet, or text: CSV, ECSV, VizieR's TSV, ...")
+    ],
     atlas: AtlasOption,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="A,B,...", help="Keep these columns only, commas between them.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option("--rename", metavar="THEIRS=OURS", help="Name a column; may be repeated.")
+    ] = None,
+    arrays: Annotated[bool, typer.Option("--arrays", help="Keep columns of arrays too.")] = False,
+    hdu: Annotated[
+        str | None,
+        typer.Option("--hdu", metavar="NAME|N", help="Table of a file with several; by default the one with keys."),
+    ] = None,
 ) -> None:
     """Read a catalogue of stars; ids stay 64-bit integers, units and descriptions are kept.
 
@@ -172,9 +185,37 @@ def ingest_catalog_command(
 
     target = create_atlas(atlas)
     with progress_bar(f"ingest catalog {name}", "rows") as progress:
-        report = ingest_catalog(target, name, file, progress=progress)
+        report = ingest_catalog(
+            target,
+            name,
+            file,
+            columns=None if columns is None else [column.strip() for column in columns.split(",") if column.strip()],
+            rename=renames(rename or []),
+            arrays=arrays,
+            hdu=hdu,
+            progress=progress,
+        )
     say_accounts(f"rows of catalogue '{name}'", report)
     say(*catalogue_notes(report))
+
+
+def renames(pairs: list[str]) -> dict[str, str]:
+    """`THEIRS=OURS` of the command line as a mapping.
+
+    Raises
+    ------
+    QueryError
+        If a pair has no equals sign.
+    """
+    from ...errors import QueryError
+
+    found = {}
+    for pair in pairs:
+        theirs, equals, ours = pair.rpartition("=")
+        if not equals or not theirs.strip() or not ours.strip():
+            raise QueryError(f"--rename takes THEIRS=OURS; found '{pair}'.", "For example --rename 'Fe_H_cal=feh'.")
+        found[theirs.strip()] = ours.strip()
+    return found
 
 
 @app.command("library")

@@ -45,9 +45,11 @@ def link(
     report = link_stars(
         open_atlas(atlas), catalog, radius_arcsec=radius, lamost_epoch=lamost_epoch, gaia_epoch=gaia_epoch
     )
+    visits = f" (of {report.visits:,} spectra, some in several releases)" if report.visits != report.spectra else ""
     say(
-        f"{report.spectra:,} LAMOST spectra = {report.by_id:,} linked by id + {report.by_position:,} by position "
-        f"+ {report.ambiguous:,} ambiguous + {report.unmatched:,} without a star within {radius:g} arcsec "
+        f"{report.spectra:,} LAMOST obsids{visits} = {report.by_id:,} linked by id "
+        f"+ {report.by_position:,} by position + {report.ambiguous:,} ambiguous "
+        f"+ {report.unmatched:,} without a star within {radius:g} arcsec "
         f"+ {report.without_position:,} without position"
     )
     if not report.spectra:

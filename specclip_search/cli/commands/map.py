@@ -28,7 +28,10 @@ def make(
         Path | None, typer.Option("--parquet", metavar="FILE", help="Positions and labels, for embedding-atlas.")
     ] = None,
     within: Annotated[
-        str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; by default both.")
+        str | None,
+        typer.Option(
+            "--within", metavar="MODALITY", help="An instrument, named as its folder in spectra/; by default all."
+        ),
     ] = None,
     sample: Annotated[
         int,

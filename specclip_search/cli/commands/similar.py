@@ -46,7 +46,8 @@ def similar(
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="Number of neighbours.")] = 20,
     within: Annotated[
         str | None,
-        typer.Option("--within", metavar="MODALITY", help="Search only lamost_lrs, gaia_xp, ...; by default all."),
+        typer.Option("--within", metavar="MODALITY",
+                     help="Search only this instrument, named as its folder in spectra/; by default all."),
     ] = None,
     where: Annotated[
         str | None,
@@ -105,6 +106,10 @@ def similar(
         resolution=resolution,
     )
     deliver(frame, format, output, FIRST)
+    if frame["modality"].nunique() > 1:
+        choices = " or ".join(f"--within {name}" for name in sorted(frame["modality"].unique()))
+        say("Similarities are comparable only within one instrument, and are lower across: the lists are merged by "
+            f"rank. {choices} gives one of them.")
     if plot is not None:
         from specclip_search.queries.similar.picture import plot_similar
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..options import AtlasOption, FormatOption, OutputOption, open_atlas
+from ..options import AsOption, AtlasOption, FormatOption, MediumOption, OutputOption, UnitOption, open_atlas
 from ..reports import say
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -24,6 +24,9 @@ def spectrum(
             "--send", metavar="PROGRAM", help="Send it by SAMP to splat, topcat, ... or all, instead of printing."
         ),
     ] = None,
+    unit: UnitOption = None,
+    medium: MediumOption = None,
+    instrument: AsOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -36,7 +39,7 @@ def spectrum(
     from ...tables import format_of, write_rows
 
     format_of(format, output)
-    table = spectrum_table(open_atlas(atlas), target)
+    table = spectrum_table(open_atlas(atlas), target, unit=unit, medium=medium, modality=instrument)
     if send is not None:
         from ...tables.samp import send_spectrum
 

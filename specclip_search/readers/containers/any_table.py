@@ -6,7 +6,6 @@ For tables of thousands of rows; bulk files of XP spectra have a reader of their
 from __future__ import annotations
 
 import csv
-import io
 import re
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..content import Content, as_text_stream, decoding
+from ...opening.regular import open_regular
+from ...opening.text_tables import open_text, text_encoding
+from ...opening.votables import safe_votable
+from ..content import Content, decoding
 
 ROWS_AT_ONCE = 256
 _MISSING = {"", "null", "nan", "none", "--"}
@@ -55,7 +57,7 @@ def iter_table(content: Content) -> Iterator[dict[str, Any]]:
 def _parquet(content: Content) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(content.path if content.path.is_file() else io.BytesIO(content.open().read()))
+    return pq.ParquetFile(open_regular(content.file))
 
 
 def _parquet_rows(content: Content) -> Iterator[dict[str, Any]]:
@@ -102,7 +104,7 @@ def _arrow_lists(column: Any) -> list[Any]:
 
 def _text_header(content: Content) -> tuple[list[str], str]:
     """Names of the first line that is no comment, and what separates them."""
-    with as_text_stream(content) as stream:
+    with open_text(content.file, text_encoding(content.head)) as stream:
         for line in stream:
             if line.startswith("#") or not line.strip():
                 continue
@@ -114,7 +116,7 @@ def _text_header(content: Content) -> tuple[list[str], str]:
 
 def _csv_rows(content: Content) -> Iterator[dict[str, Any]]:
     names, separator = _text_header(content)
-    with as_text_stream(content) as stream:
+    with open_text(content.file, text_encoding(content.head)) as stream:
         lines = (line for line in stream if line.strip() and not line.startswith("#"))
         next(lines, None)
         lowered = [name.lower() for name in names]
@@ -148,8 +150,11 @@ def _astropy(content: Content) -> Any:
 
     if content.kind == "ecsv":
         return read_ecsv(content)
-    with warnings.catch_warnings(action="ignore"), content.open() as stream:
-        return Table.read(stream, format=content.kind)
+    with warnings.catch_warnings(action="ignore"):
+        if content.kind == "votable":
+            return Table.read(safe_votable(content.file)[1], format="votable", table_id=0)
+        with content.open_fits() as stream:
+            return Table.read(stream, format="fits")
 
 
 def read_ecsv(content: Content) -> Any:

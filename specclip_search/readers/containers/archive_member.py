@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from ...errors import Reason, SpectrumError
+from ...opening.archives import check_member
+from ...opening.guard import reading
+from ...opening.regular import MIB, HeldBytes, inflated_limit, inflates_too_far, shown_path
 from ..content import HEAD_BYTES, Content, kind_of, look, read_start
 
 #: a member larger than this when unpacked is refused; archives of strangers may unpack to anything
@@ -28,9 +30,10 @@ class Member(Content):
 
     data: bytes = b""
 
-    def open(self) -> BinaryIO:
-        """The member's decompressed bytes as a stream."""
-        return io.BytesIO(self.data)
+    @property
+    def file(self) -> HeldBytes:
+        """The member's decompressed bytes, which the readers open as they open a file."""
+        return HeldBytes(str(self.path), self.data)
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
@@ -68,13 +71,13 @@ def member_names(archive: str | os.PathLike[str]) -> list[str]:
     SpectrumError
         `unreadable`, if it is damaged or holds more than a million members.
     """
-    with _reading(Path(archive)):
+    with reading(archive, "an archive"):
         if _is_zip(Path(archive)):
             with zipfile.ZipFile(archive) as opened:
                 names = [info.filename for info in opened.infolist() if not info.is_dir()]
         else:
             with tarfile.open(archive) as opened_tar:
-                names = [info.name for info in opened_tar if info.isfile()]
+                names = [info.name for info in _tar_infos(opened_tar, Path(archive))]
     if len(names) > MAX_MEMBERS:
         raise SpectrumError(
             Reason.UNREADABLE,
@@ -132,7 +135,7 @@ def _opened(archive: Path) -> Iterator[Callable[[str], bytes]]:
     """A function from a member's name to its bytes, while the archive is open."""
     if not archive.is_file():
         raise SpectrumError(Reason.UNREADABLE, f"{archive} does not exist.", "Check the path before the '!'.")
-    with _reading(archive):
+    with reading(archive, "an archive"):
         if _is_zip(archive):
             with zipfile.ZipFile(archive) as opened:
                 yield lambda name: _from_zip(opened, archive, name)
@@ -146,35 +149,51 @@ def _from_zip(opened: zipfile.ZipFile, archive: Path, member: str) -> bytes:
         info = opened.getinfo(member)
     except KeyError:
         raise _no_member(archive, member) from None
-    _check_size(archive, member, info.file_size)
+    check_member(info, shown_path(archive))
+    limit = _limit(archive)
+    _check_size(archive, member, info.file_size, limit)
     with opened.open(info) as stream:  # the size in the directory may lie: read no more than the limit
-        data = stream.read(MAX_MEMBER_BYTES + 1)
-    _check_size(archive, member, len(data))
+        data = stream.read(limit + 1)
+    _check_size(archive, member, len(data), limit)
     return data
 
 
 def _from_tar(opened: tarfile.TarFile, archive: Path, member: str) -> bytes:
-    try:
-        header = opened.getmember(member)
-    except KeyError:
-        raise _no_member(archive, member) from None
-    _check_size(archive, member, header.size)
+    header = next((info for info in _tar_infos(opened, archive) if info.name == member), None)
+    if header is None:
+        raise _no_member(archive, member)
     stream = opened.extractfile(header)
     return stream.read() if stream is not None else b""
+
+
+def _tar_infos(opened: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
+    """Plain files of a tar archive; the walk ends before more is inflated than the archive can honestly hold."""
+    limit, size = _limit(archive), 0
+    for info in opened:
+        size += info.size
+        _check_size(archive, info.name, size, limit)
+        if info.isfile():
+            yield info
+
+
+def _limit(archive: Path) -> int:
+    return min(inflated_limit(archive.stat().st_size), MAX_MEMBER_BYTES)
 
 
 def _gunzip(named: Path, data: bytes) -> bytes:
     import gzip
     import zlib
 
+    limit = inflated_limit(len(data))
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-            unpacked = stream.read(MAX_MEMBER_BYTES + 1)
+            unpacked = stream.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise SpectrumError(
             Reason.UNREADABLE, f"{named} is gzip-compressed but damaged or cut short ({error}).", "Download it again."
         ) from None
-    _check_size(named, named.name, len(unpacked))
+    if len(unpacked) > limit:
+        raise inflates_too_far(named, limit)
     return unpacked
 
 
@@ -182,11 +201,11 @@ def _is_zip(archive: Path) -> bool:
     return read_start(archive, 2) == b"PK"
 
 
-def _check_size(archive: Path, member: str, size: int) -> None:
-    if size > MAX_MEMBER_BYTES:
+def _check_size(archive: Path, member: str, size: int, limit: int) -> None:
+    if size > limit:
         raise SpectrumError(
             Reason.UNREADABLE,
-            f"{archive}!{member} unpacks to more than 4 GiB.",
+            f"{archive}!{member} unpacks to more than {limit / MIB:,.0f} MiB; no archive of its size honestly does.",
             "Unpack it yourself and give the file.",
         )
 
@@ -201,19 +220,3 @@ def _no_member(archive: Path, member: str) -> SpectrumError:
         f"{archive} has no file '{member}' ({len(names)} others).",
         f"Name one that it has: '{archive}!{near[0]}'." if near else "It is empty.",
     )
-
-
-@contextmanager
-def _reading(archive: Path) -> Iterator[None]:
-    """Whatever a decompressor raises on a damaged archive becomes one `unreadable` error; our own errors pass."""
-    try:
-        yield
-    except SpectrumError:
-        raise
-    except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise SpectrumError(
-            Reason.UNREADABLE,
-            f"{archive} cannot be read as an archive: damaged or cut short ({text}).",
-            "Download it again.",
-        ) from None

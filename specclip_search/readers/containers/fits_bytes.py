@@ -11,10 +11,11 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -274,7 +275,7 @@ def _whole_or(header: Any, key: str, default: int) -> int:
 
 
 def open_fits(content: Content) -> list[Hdu]:
-    """The HDUs of a file; through astropy where the narrow reader does not know the form.
+    """The HDUs of a file whose headers are sound; through astropy where the narrow reader does not know the form.
 
     Raises
     ------
@@ -282,7 +283,8 @@ def open_fits(content: Content) -> list[Hdu]:
         `unreadable`, where the file is damaged, cut short or larger than 8 GiB.
     """
     with decoding(content):
-        data = _bytes_of(content)
+        with content.open_fits() as stream:
+            data = _bytes_of(stream)
         if len(data) > MAX_BYTES:
             raise SpectrumError(
                 Reason.UNREADABLE,
@@ -295,14 +297,12 @@ def open_fits(content: Content) -> list[Hdu]:
             return list(_with_astropy(data))
 
 
-def _bytes_of(content: Content) -> bytes | mmap.mmap:
+def _bytes_of(stream: BinaryIO) -> bytes | mmap.mmap:
     """A file's decompressed bytes; a plain file is mapped, so that only what is looked at is read."""
-    if not content.gzipped and content.path.is_file():
-        with open(content.path, "rb") as handle:
-            if os.fstat(handle.fileno()).st_size >= LARGE_ENOUGH_TO_MAP:
-                return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    with content.open() as stream:
-        return stream.read(MAX_BYTES + 1)
+    with suppress(OSError):  # bytes in memory have no descriptor
+        if os.fstat(stream.fileno()).st_size >= LARGE_ENOUGH_TO_MAP:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return stream.read(MAX_BYTES + 1)
 
 
 def _with_astropy(data: bytes | mmap.mmap) -> Iterator[Hdu]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import Reason, SpectrumError
 from ...spectrum import Spectrum
+from ...surveys import LRS
 from ..containers import any_table
 from ..content import Content
 from ..registry import Reader, ReadOptions
@@ -21,7 +22,7 @@ _MARKS = {
     "desi": {"targetid", "fiberflux_g", "fibertotflux_g", "zwarn", "ebv"},
     "sdss": {"spectroflux_u", "vdisp", "spectrosynflux_u", "specobjid"},
     "apogee": {"m_h", "alpha_m", "apogee_id"},
-    "lamost_lrs": {"obsid", "planid", "lmjd", "snrg"},
+    LRS: {"obsid", "planid", "lmjd", "snrg"},
 }
 _FOLDERS = ("desi", "sdss", "apogee", "lamost", "gaia")
 _ANGSTROM_LOW, _ANGSTROM_HIGH = 2000.0, 30000.0
@@ -57,9 +58,9 @@ def survey_of(content: Content) -> str:
         raise SpectrumError(
             Reason.LAYOUT_UNKNOWN,
             f"{content.path} does not say which survey its spectra are of.",
-            "Say it: --as sdss, --as desi, --as apogee or --as lamost_lrs.",
+            f"Say it: --as sdss, --as desi, --as apogee or --as {LRS}.",
         )
-    return "lamost_lrs" if named == "lamost" else named
+    return LRS if named == "lamost" else named
 
 
 def _spectrum(row: dict[str, Any], survey: str, source: str, options: ReadOptions) -> Spectrum | Refused:

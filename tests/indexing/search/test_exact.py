@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from specclip_search.atlas import Atlas
@@ -36,7 +36,6 @@ def test_every_finite_half_converts_exactly(with_torch: bool, monkeypatch: pytes
     np.testing.assert_array_equal(to_half(between), between.astype(np.float16))
 
 
-@settings(deadline=None, max_examples=40)
 @given(rows=st.integers(1, 400), k=st.integers(1, 60), block=st.integers(1, 150), seed=st.integers(0, 10**6))
 def test_blocked_search_is_sorting_everything(rows: int, k: int, block: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -32,6 +32,7 @@ class RulesOfTheDevice:
     METRIC_INNER_PRODUCT, METRIC_L2 = faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2
     StandardGpuResources = object
     GpuClonerOptions = _Options
+    IndexFlatL2 = faiss.IndexFlatL2
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -54,7 +55,11 @@ class RulesOfTheDevice:
         self.calls.append("kmeans")
         return faiss.Kmeans(dim, count, **options)
 
-    def index_cpu_to_gpu(self, resources: object, device: int, index: Any, options: _Options) -> Any:
+    def index_cpu_to_gpu(self, resources: object, device: int, index: Any, options: _Options | None = None) -> Any:
+        if isinstance(index, faiss.IndexFlatL2):
+            self.calls.append("coarse")
+            return index
+        assert options is not None
         assert index.by_residual
         assert index.pq.nbits == 8
         assert isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)

@@ -11,6 +11,7 @@ from specclip_search.queries.anomalies.global_quantities import standardised
 from specclip_search.queries.anomalies.match_network import mismatch
 
 PAIRS = 4000
+SHAPED = 2400  # all with shapes in both instruments
 X = np.linspace(-1, 1, BANDS)
 
 
@@ -74,8 +75,9 @@ def test_nothing_is_said_without_shapes(pairs: dict[str, np.ndarray]) -> None:
 
 def test_shapes_tell_pairs_that_vectors_do_not(pairs: dict[str, np.ndarray]) -> None:
     rng = np.random.default_rng(9)
-    blind = rng.normal(size=(2, PAIRS, 24)).astype(np.float32)
-    source_id = np.arange(PAIRS, dtype=np.int64) * 128 + (1 << 55)
+    pairs = {name: values[-SHAPED:] for name, values in pairs.items()}
+    blind = rng.normal(size=(2, SHAPED, 24)).astype(np.float32)
+    source_id = np.arange(SHAPED, dtype=np.int64) * 128 + (1 << 55)
     xp = pairs["xp"].copy()
     xp[:60] = np.roll(xp[:60], 1, axis=0)
     log_snr = pairs["covariates"][:, :2]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from specclip_search.errors import QueryError
+from specclip_search.queries.anomalies.anomalies import anomalies
 from specclip_search.queries.anomalies.one_instrument import anomalies_within
 
 
@@ -28,3 +29,9 @@ def test_planted_spectra_lead_the_list_of_their_instrument(survey_maker: Callabl
         anomalies_within(survey.atlas, "gaia_xp", 0, survey.model)
     with pytest.raises(QueryError, match="no 'desi' vectors"):
         anomalies_within(survey.atlas, "desi", 5, survey.model)
+
+
+def test_an_atlas_of_one_instrument_is_sent_to_within(one_instrument: Any) -> None:
+    with pytest.raises(QueryError, match="of gaia_xp alone") as caught:
+        anomalies(one_instrument.atlas, model=one_instrument.model.name)
+    assert "anomalies --within gaia_xp" in caught.value.hint

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.queries.anomalies.anomalies import anomalies
 from specclip_search.queries.anomalies.verdicts import (
@@ -17,15 +19,14 @@ from specclip_search.queries.anomalies.verdicts import (
     read_verdicts,
     record_verdict,
 )
-from specclip_search.queries.translation.translate import translate
 
 
 @pytest.fixture(scope="module")
-def judged(survey_maker: Callable[..., Any]) -> Any:
-    survey = survey_maker(stars=2500, wrong=30, emission=30, shards=1)
-    survey.embed()
-    translate(survey.atlas, survey.model)
-    return survey
+def judged(searched: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The scored survey once more, to give verdicts in."""
+    anomalies(searched.atlas, top=1)
+    folder = tmp_path_factory.mktemp("judged") / "atlas"
+    return replace(searched, atlas=Atlas(shutil.copytree(searched.atlas.path, folder)))
 
 
 def wanted(survey: Any, frame: Any) -> np.ndarray:

@@ -163,7 +163,7 @@ def test_shared_list_of_known_stars_is_readable(searched: Any, shared_data: Path
     ("content", "message"),
     [
         ("name\nA\n", "neither source_id nor ra"),
-        ("source_id\n1.5e18\n", "floating-point"),
+        ("source_id\n1.5e18\n", "holds floats"),
         ('no table at all\n"', "known stars"),
     ],
 )

@@ -214,7 +214,7 @@ def test_page_opens_in_a_browser(page: Path, tmp_path: Path) -> None:
     options += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--window-size=1200,2400"]
     shot = tmp_path / "page.png"
     opened = subprocess.run([browser, *options, f"--screenshot={shot}", page.as_uri()], capture_output=True,
-                            text=True, timeout=240, check=False)  # fmt: skip
+                            text=True, timeout=1800, check=False)  # fmt: skip
     assert shot.exists(), opened.stderr[-2000:]
     # errors of scripts and refused requests are written to the console
     assert "CONSOLE" not in opened.stderr, opened.stderr[-2000:]
@@ -224,5 +224,5 @@ def test_page_opens_in_a_browser(page: Path, tmp_path: Path) -> None:
     assert pixels.shape[:2] == (2400, 1200)
     assert pixels.std() > 0.02
     dumped = subprocess.run([browser, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True,
-                            timeout=240, check=True)  # fmt: skip
+                            timeout=1800, check=True)  # fmt: skip
     assert '<p class="filter">' in dumped.stdout, "the script shows the filter"

@@ -206,7 +206,7 @@ class Terminal:
         self.master = master
         self.unread = b""
 
-    def until(self, wanted: str, seconds: float = 40) -> str:
+    def until(self, wanted: str, seconds: float = 300) -> str:
         """What is shown up to `wanted`, and with it."""
         end = time.monotonic() + seconds
         while wanted.encode() not in self.unread:
@@ -224,7 +224,7 @@ class Terminal:
 
     def end(self) -> int:
         try:
-            return self.process.wait(timeout=20)
+            return self.process.wait(timeout=300)
         finally:
             self.process.kill()
             os.close(self.master)

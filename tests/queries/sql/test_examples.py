@@ -29,6 +29,6 @@ def test_statement_of_the_documentation(atlas: Atlas, monkeypatch: pytest.Monkey
     def search_hits(atlas: Atlas, target: str, k: int, within: str | None) -> list[tuple]:
         return [("gaia_xp", ids[i], ids[i], i + 1, 1 - i / 100) for i in range(min(k, 10))]
 
-    monkeypatch.setattr("specclip_search.queries.similar.similar.search_hits", search_hits)
+    monkeypatch.setattr("specclip_search.queries.sql.search_functions.search_hits", search_hits)
     table = atlas.sql(statement).arrow()
     assert (table.num_rows > 0) == (EMPTY not in statement)

@@ -281,8 +281,8 @@ def test_a_slow_statement_is_not_given_the_time_of_the_start(shared: Sandbox, mo
     monkeypatch.setattr("specclip_search.queries.sql.sandbox._deadline", deadline)
     with Sandbox(shared.atlas, Limits(seconds=0.5)) as fresh, pytest.raises(QueryError, match=r"within 0\.5 s"):
         fresh.run("SELECT levenshtein(repeat('a', 500000), repeat('b', 500000))")
-    assert len(given) == 2
-    assert given[1] < 5 < given[0]
+    start, before, statement = given
+    assert statement < 5 < min(start, before)
 
 
 def test_a_process_that_does_not_start_is_told(shared: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +297,7 @@ def test_a_process_that_does_not_start_is_told(shared: Sandbox, monkeypatch: pyt
         "SELECT repeat('x', 2000000000)",
         "SELECT length(list(range)::VARCHAR) FROM range(300000000)",
         "SELECT range(2000000000)",
-        "SELECT lpad('x', 2000000000, 'y')",
+        pytest.param("SELECT lpad('x', 2000000000, 'y')", marks=pytest.mark.slow),
         "SELECT string_agg(repeat('x', 1000000), '') FROM range(100000)",
         "SELECT array_agg(a.range) FROM range(100000) a, range(100000) b GROUP BY a.range % 1000",
         "SELECT NULL::INT[100000][100000]",
@@ -308,7 +308,7 @@ def test_a_process_that_does_not_start_is_told(shared: Sandbox, monkeypatch: pyt
     ],
 )
 def test_memory_bombs_hit_their_cap(atlas: Atlas, statement: str) -> None:
-    with Sandbox(atlas, Limits(seconds=8, memory_mb=128)) as small:
+    with Sandbox(atlas, Limits(seconds=4, memory_mb=128)) as small:
         with pytest.raises(QueryError, match=r"[Mm]emory|larger|did not end|size|too large"):
             small.run(statement)
         assert small.run("SELECT 1 AS one").table.num_rows == 1

@@ -14,7 +14,7 @@ from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
 from specclip_search.queries.sky.crossmatch import crossmatch
 from specclip_search.queries.sql.ask import connect
-from specclip_search.queries.sql.sandbox import run_untrusted
+from specclip_search.queries.sql.sandbox import Sandbox
 from specclip_search.queries.views.connection import AtlasConnection
 
 from ..small_atlas import star
@@ -121,16 +121,17 @@ def test_what_cannot_be_matched(known: Atlas, arguments: str, message: str) -> N
 
 
 def test_strangers_match_views_and_nothing_else(known: Atlas) -> None:
-    answer = run_untrusted(known, "WITH s AS (FROM stars) SELECT name FROM sky_match(s, 'known', radius_arcsec := 2)")
-    assert set(answer.table["name"].to_pylist()) == {"two", "seven"}
-    for arguments in (
-        "'/etc/passwd', stars",
-        "stars, pg_settings",
-        "main.stars, stars",
-        "'st' || 'ars', stars",
-        "(SELECT 'duckdb_views'), stars",
-        "left_table := 'sqlite_master', right_table := 'stars'",
-        "['stars', 'pg_class'], stars",
-    ):
-        with pytest.raises(QueryError, match="not allowed"):
-            run_untrusted(known, f"SELECT * FROM sky_match({arguments})")
+    with Sandbox(known) as sandbox:
+        answer = sandbox.run("WITH s AS (FROM stars) SELECT name FROM sky_match(s, 'known', radius_arcsec := 2)")
+        assert set(answer.table["name"].to_pylist()) == {"two", "seven"}
+        for arguments in (
+            "'/etc/passwd', stars",
+            "stars, pg_settings",
+            "main.stars, stars",
+            "'st' || 'ars', stars",
+            "(SELECT 'duckdb_views'), stars",
+            "left_table := 'sqlite_master', right_table := 'stars'",
+            "['stars', 'pg_class'], stars",
+        ):
+            with pytest.raises(QueryError, match="not allowed"):
+                sandbox.run(f"SELECT * FROM sky_match({arguments})")

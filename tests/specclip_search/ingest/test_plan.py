@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from specclip_search.errors import AtlasError
@@ -85,7 +85,6 @@ def test_the_books_of_a_hats_catalogue_are_no_spectra(tmp_path):
     assert found == ["Npix=4.parquet"]
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.sampled_from(["dr7", "dr8", None]), st.integers(0, 30)), max_size=12),
                 max_size=12))
 def test_the_ledger_finds_exactly_what_a_set_finds(parts):

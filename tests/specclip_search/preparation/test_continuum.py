@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import medfilt
 
@@ -46,7 +46,7 @@ def test_golden_continua_come_out_equal(shared_data):
 
 def test_real_spectra_agree_with_the_plain_version(shared_data):
     files = sorted((shared_data / "lamost").rglob("*.fits.gz"))
-    assert len(files) == 119
+    assert len(files) >= 119
     for file in files[::4]:
         spectrum = read_lamost(file)
         expected = published_lrs_input(spectrum.wavelength, spectrum.flux)
@@ -100,7 +100,6 @@ def test_zero_flux_gives_zero_not_nan():
     assert np.array_equal(LAMOST_LRS.prepare(GRID, np.zeros(3909)), np.zeros((1, 1462)))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([np.float32, np.float64]), st.booleans())
 def test_median_equals_scipys_to_the_bit(seed, pixels, kind, ties):
     rng = np.random.default_rng(seed)
@@ -115,7 +114,6 @@ def test_median_equals_scipys_to_the_bit(seed, pixels, kind, ties):
     assert np.array_equal(median_of_seven(rows).astype(np.float64), expected)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(3500, 40000), st.floats(1, 300), st.floats(-1.2, 1.2), st.floats(-6, 6))
 def test_any_star_agrees_with_the_plain_version(seed, temperature, snr, offset, scale):
     flux = star(GRID, temperature, snr, seed)

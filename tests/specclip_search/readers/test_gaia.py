@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from specclip_search.errors import Reason, SpectrumError
@@ -187,7 +187,8 @@ def sampled_csv(tmp_path, source_id="5853498713190525697", flux=None, name="s.cs
     errors = "(" + ", ".join(["0.01"] * 343) + ")"
     file = tmp_path / name
     with open(file, "w", newline="") as stream:
-        csv.writer(stream).writerows([["source_id", "flux", "flux_error"], [source_id, values, errors]])
+        csv.writer(stream).writerows([["source_id", "solution_id", "flux", "flux_error"],
+                                      [source_id, "4545469030156206080", values, errors]])
     return file
 
 
@@ -221,8 +222,7 @@ def test_damaged_tables_are_unreadable_not_a_crash(xp, tmp_path):
             list(iter_spectra(file))
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate],
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.data())
 def test_no_damage_raises_anything_but_our_own_error(xp, tmp_path, data):
     name = data.draw(st.sampled_from([

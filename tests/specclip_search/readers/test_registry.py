@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from specclip_search.errors import Reason, SpectrumError
@@ -191,7 +191,6 @@ def test_specutils_learns_lamost(shared_data):
     assert theirs.mask.sum() == (ours.ivar <= 0).sum() > 0
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(st.binary(max_size=400), st.text(max_size=400).map(str.encode),
                          st.text("0123456789.,;- eE\nnaif", max_size=400).map(str.encode)), packed=st.booleans())
 def test_no_bytes_raise_anything_but_our_own_error(tmp_path, content, packed):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -35,7 +35,8 @@ def one(spectrum, modality=LAMOST_LRS):
 def test_real_spectra_without_a_bad_pixel_have_exactly_the_published_input(shared_data):
     spectra = [read_lamost(file) for file in sorted((shared_data / "lamost").rglob("*.fits.gz"))]
     prepared = prepare_batch(LAMOST_LRS, spectra)
-    assert prepared.keep.sum() == 119  # even that of S/N 0.67, and that with a lost stretch of 362 pixels
+    assert len(spectra) >= 119
+    assert prepared.keep.all()  # even that of S/N 0.67, and that with a lost stretch of 362 pixels
     whole = 0
     for row, spectrum in enumerate(spectra):
         if (spectrum.ivar[spectrum.wavelength < 5710] > 0).all():
@@ -177,7 +178,6 @@ def test_no_spectra_give_no_rows():
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
 
-@settings(max_examples=60, deadline=None)
 @given(hnp.arrays(np.float32, 400, elements=numbers, fill=st.just(1.0)),
        hnp.arrays(np.float32, 400, elements=numbers, fill=st.just(1.0)),
        st.sampled_from(["lamost_lrs", "gaia_xp"]), st.booleans(), st.integers(0, 4))

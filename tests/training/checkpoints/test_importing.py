@@ -253,3 +253,44 @@ def test_views_of_shared_storages_come_out_right(tmp_path: Path) -> None:
     file = TorchFile(tmp_path / "views.pt")
     for key, ref in file.content["state_dict"].items():
         assert torch.equal(file.tensor(ref), saved[key])
+
+
+def test_what_often_stands_in_a_checkpoints_place_is_named(tmp_path: Path) -> None:
+    for name, content, words, hint in (
+        ("pointer.ckpt", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 172345678\n",
+         "git-lfs pointer of 72 bytes.*172,345,678 bytes", "git lfs pull"),
+        ("page.ckpt", b"<!DOCTYPE html><html><title>Sign in</title>", "is a web page", "login"),
+        ("error.ckpt", b'{"error": "not found"}', "JSON text", "editor"),
+        ("empty.ckpt", b"", "empty", "again"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=words) as caught:
+            import_checkpoint(tmp_path / name, tmp_path / "model")
+        assert name in caught.value.message
+        assert hint in caught.value.hint
+
+
+def test_the_pointer_that_a_clone_without_lfs_leaves(cases: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="git-lfs pointer"):
+        import_checkpoint(cases / "lfs-pointer" / "specclip_model_predrecon_mlp.ckpt", tmp_path / "model")
+
+
+def test_dictionaries_that_hold_themselves_or_are_deep_are_no_state(tmp_path: Path) -> None:
+    cyclic: dict[str, Any] = {}
+    cyclic["state_dict"] = cyclic
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"state_dict": deep}
+    buffer = io.BytesIO()
+    for name, content in (("cyclic", cyclic), ("deep", deep)):
+        if name == "deep":  # pickled by hand: pickle itself recurses
+            data = b"\x80\x02" + b"}X\x0a\x00\x00\x00state_dict" * 5000 + b"}" + b"s" * 5000 + b"."
+        else:
+            data = pickle.dumps(content, protocol=2)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("archive/data.pkl", data)
+            archive.writestr("archive/byteorder", b"little")
+        (tmp_path / f"{name}.ckpt").write_bytes(buffer.getvalue())
+        with pytest.raises(CheckpointError, match="no table of tensors"):
+            import_checkpoint(tmp_path / f"{name}.ckpt", tmp_path / "model")

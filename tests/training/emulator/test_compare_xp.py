@@ -17,6 +17,7 @@ from specclip_search.simulation.spectra.labels import SimulationError
 from specclip_search.simulation.spectra.reddening import xp_extinction
 from specclip_search.training.emulator import compare_lamost as compare_real
 from specclip_search.training.emulator.compare_xp import RealXp, moved_rms, read_real_xp, xp_report
+from specclip_search.training.emulator.xp_correction import main as learn_correction
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_nothing_is_extrapolated_to_the_metal_poor():
 def test_the_commands_learn_tell_and_draw(atlas, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     file, picture = tmp_path / "learned.npz", tmp_path / "img" / "xp.png"
-    xp_correction.main(["--atlas", str(atlas.path), "--output", str(file)])
+    learn_correction(["--atlas", str(atlas.path), "--output", str(file)])
     shipped = Path(xp_correction.__file__).parent / xp_correction.FILE
     with np.load(file) as learned, np.load(shipped) as own:
         terms = smooth_terms(some_labels(200))

@@ -30,7 +30,7 @@ def launch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Two processes by torch's launcher."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run([*command, *map(str, arguments)], cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture(scope="module")

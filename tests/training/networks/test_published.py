@@ -16,6 +16,7 @@ from specclip_search.training.networks.losses import clip_logits, clip_loss
 from specclip_search.training.networks.published import KINDS, build
 
 TOLERANCE = 1e-10
+SOME = 3
 # parameters, trainable parameters, state_dict entries, SHA-256 of sorted "key shape" lines
 TABLE = {
     "lrs_mt": (42_677_013, 42_677_013, 91, "3566d685914e26e2"),
@@ -51,24 +52,25 @@ def test_unknown_kind_lists_the_choices() -> None:
 @torch.no_grad()
 def test_lrs_transformer(make_filled_model: Callable[..., nn.Module], golden: Callable, spectra: dict) -> None:
     model, expected = make_filled_model("lrs_mt"), golden("lrs_mt")
-    lrs, chosen = spectra["lamost_lrs"], expected["tok_idx"]
+    # the layers by three spectra of the eight, the loss by all
+    lrs, chosen = spectra["lamost_lrs"][:SOME], expected["tok_idx"]
     tokens = model.tokenise(lrs)
-    assert tuple(tokens.shape) == tuple(expected["pre_shape"])
-    assert differ(tokens[:, chosen], expected["pre_tokens"]) < TOLERANCE
+    assert tuple(model.tokenise(spectra["lamost_lrs"]).shape) == tuple(expected["pre_shape"])
+    assert differ(tokens[:, chosen], expected["pre_tokens"][:SOME]) < TOLERANCE
     embedded = model.data_embed(tokens) + model.position_embed.weight[: tokens.shape[1]]
-    assert differ(embedded[:, chosen], expected["embed_in_tokens"]) < TOLERANCE
+    assert differ(embedded[:, chosen], expected["embed_in_tokens"][:SOME]) < TOLERANCE
     block = model.blocks[0]
-    assert differ(block.attention(block.ln1(embedded))[:, chosen], expected["block0_attn_tokens"]) < TOLERANCE
-    assert differ(block(embedded)[:, chosen], expected["block0_out_tokens"]) < TOLERANCE
+    assert differ(block.attention(block.ln1(embedded))[:, chosen], expected["block0_attn_tokens"][:SOME]) < TOLERANCE
+    assert differ(block(embedded)[:, chosen], expected["block0_out_tokens"][:SOME]) < TOLERANCE
     out = model(lrs)
-    assert differ(out["embedding"][:, chosen], expected["embedding_tokens"]) < TOLERANCE
-    assert differ(out["embedding"].mean(1), expected["embedding_mean"]) < TOLERANCE
-    assert differ(out["reconstruction"][:, chosen], expected["reconstructions_tokens"]) < TOLERANCE
-    assert differ(out["reconstruction"].sum((1, 2)), expected["recon_sum"]) < 1e-8
+    assert differ(out["embedding"][:, chosen], expected["embedding_tokens"][:SOME]) < TOLERANCE
+    assert differ(out["embedding"].mean(1), expected["embedding_mean"][:SOME]) < TOLERANCE
+    assert differ(out["reconstruction"][:, chosen], expected["reconstructions_tokens"][:SOME]) < TOLERANCE
+    assert differ(out["reconstruction"].sum((1, 2)), expected["recon_sum"][:SOME]) < 1e-8
     hidden = torch.zeros(8, 146, dtype=torch.bool)
     for start, stop in ((5, 15), (30, 40), (55, 65), (78, 88), (100, 110), (125, 135)):
         hidden[:, start:stop] = True
-    assert abs(model.losses(lrs, hidden)["total"].item() - 2.118362707950522) < TOLERANCE
+    assert abs(model.losses(spectra["lamost_lrs"], hidden)["total"].item() - 2.118362707950522) < TOLERANCE
 
 
 @torch.no_grad()
@@ -110,10 +112,11 @@ def test_pr(pr: nn.Module, golden: Callable, spectra: dict) -> None:
     assert differ(b, expected["lrs_embed"]) < TOLERANCE
     assert differ(clip_logits(a, b), expected["logits_xp_to_lrs"]) < TOLERANCE
     assert abs(clip_loss(a, b, 1.0).item() - expected["clip_loss_scale1.0"]) < TOLERANCE
-    assert differ(pr.reconstruct("gaia_xp", xp), expected["xp_recon"]) < TOLERANCE
-    assert differ(pr.reconstruct("lamost_lrs", lrs), expected["lrs_recon_standardised"]) < TOLERANCE
-    assert differ(pr.translate("lamost_lrs", lrs), expected["xp_from_lrs"]) < TOLERANCE
-    assert differ(pr.translate("gaia_xp", xp), expected["lrs_from_xp"]) < TOLERANCE
+    few_xp, few_lrs = xp[:SOME], lrs[:SOME]
+    assert differ(pr.reconstruct("gaia_xp", few_xp), expected["xp_recon"][:SOME]) < TOLERANCE
+    assert differ(pr.reconstruct("lamost_lrs", few_lrs), expected["lrs_recon_standardised"][:SOME]) < TOLERANCE
+    assert differ(pr.translate("lamost_lrs", few_lrs), expected["xp_from_lrs"][:SOME]) < TOLERANCE
+    assert differ(pr.translate("gaia_xp", few_xp), expected["lrs_from_xp"][:SOME]) < TOLERANCE
     losses = pr.losses(xp, lrs)
     assert set(losses) == {"clip", "recon_xp", "recon_lrs", "pred_xp", "pred_lrs", "total"}
     for name, value in losses.items():
@@ -125,8 +128,9 @@ def test_base_in_both_precisions(base: nn.Module, golden: Callable, spectra: dic
     expected = golden("base")
     single = copy.deepcopy(base).float()
     for modality, name in (("gaia_xp", "xp_embed"), ("lamost_lrs", "lrs_embed")):
-        assert differ(base.encode(modality, spectra[modality])["shared"], expected[name]) < TOLERANCE
-        assert differ(single.encode(modality, spectra[modality].float())["shared"], expected[name]) < 2e-5
+        few = spectra[modality][:SOME]
+        assert differ(base.encode(modality, few)["shared"], expected[name][:SOME]) < TOLERANCE
+        assert differ(single.encode(modality, few.float())["shared"], expected[name][:SOME]) < 2e-5
     losses = base.losses(spectra["gaia_xp"], spectra["lamost_lrs"])
     assert set(losses) == {"clip", "total"}
     assert abs(losses["total"].item() - expected["clip_loss_scale15.5"]) < TOLERANCE
@@ -137,10 +141,10 @@ def test_base_in_both_precisions(base: nn.Module, golden: Callable, spectra: dic
 @torch.no_grad()
 def test_a_batch_of_one_is_a_row_of_the_batch(base: nn.Module, spectra: dict) -> None:
     for modality, x in spectra.items():
-        whole = base.encode(modality, x)["shared"]
+        whole = base.encode(modality, x[1:4])["shared"]
         single = base.encode(modality, x[3:4])["shared"]
         assert single.shape == (1, 768)
-        assert (single - whole[3:4]).abs().max() < 1e-12
+        assert (single - whole[2:]).abs().max() < 1e-12
 
 
 @torch.no_grad()
@@ -151,5 +155,5 @@ def test_split(make_filled_model: Callable[..., nn.Module], spectra: dict) -> No
     assert abs(losses["total"].item() - 5.198266294446839) < TOLERANCE
     halves = losses["clip"] + 0.5 * (losses["total"] - losses["clip"])
     assert abs(halves.item() - 3.646657678886723) < TOLERANCE
-    encoded = model.encode("lamost_lrs", spectra["lamost_lrs"])
-    assert (encoded["shared"].shape, encoded["private"].shape) == ((8, 512), (8, 256))
+    encoded = model.encode("lamost_lrs", spectra["lamost_lrs"][:1])
+    assert (encoded["shared"].shape, encoded["private"].shape) == ((1, 512), (1, 256))

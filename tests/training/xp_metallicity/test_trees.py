@@ -34,7 +34,7 @@ def stars() -> Stars:
 @pytest.fixture(scope="module")
 def trees(stars: Stars) -> XpTrees:
     pytest.importorskip("sklearn")
-    return train(stars, seed=0, trees=40, rate=0.15)
+    return train(stars, seed=0, trees=40, rate=0.15, bins=32)
 
 
 def test_same_answers_as_the_library(stars: Stars) -> None:

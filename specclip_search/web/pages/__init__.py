@@ -1,0 +1,1 @@
+"""What each page of the explorer knows; nothing here speaks HTTP except the forms of answers."""
