@@ -1,6 +1,6 @@
 """Fine-tuning of the LRS side of a small model on real LAMOST spectra.
 
-    python -m specclip_search.training.real_spectra.fit --atlas ATLAS --data DIR --output DIR [--recipe mini_real.toml]
+    python -m specclip_search.training.real_spectra.fit --atlas ATLAS --data DIR --output DIR [--recipe mini.toml]
 
 Trained are the LRS encoder and what reads or writes LRS: its decoder, both cross decoders, its
 label guide. The XP encoder and the temperature stay, so that XP vectors, indexes and estimators do.
@@ -146,7 +146,7 @@ def read_adapt_recipe(path: Path) -> AdaptRecipe:
     wanted = [*recipe.average, *(p.after for p in phases.values() if p.after)]
     if not recipe.average or not phases:
         raise CheckpointError(f"{path.name} must name phases, and in 'average' whose weights are kept.",
-                              "See training/mini_real.toml.")
+                              "See training/mini.toml.")
     for name in wanted:
         if name not in phases:
             raise CheckpointError(f"{path.name} names a phase '{name}' that it does not have.",

@@ -38,7 +38,7 @@ from .estimators import corrected_flux, train_real_estimator
 from .fit import TRAINED, AdaptData, AdaptRecipe, fit_real, gather_data, made_reddening, read_adapt_recipe
 from .spectra import read_real
 
-RECIPE = Path(__file__).with_name("mini_real.toml")
+RECIPE = Path(__file__).with_name("mini.toml")
 LABELS = ("truth", "truth_spread", "apogee")
 STAR_TEST = "star_test.npz"
 SIMULATED = 1500
