@@ -66,7 +66,8 @@ def sigma_from_scale(name: str, values: np.ndarray, sigma: np.ndarray) -> np.nda
     return values * sigma if name == "teff" else sigma
 
 
-def floor_on_scale(modality: str, name: str, values: np.ndarray) -> np.ndarray:
-    """Error floor (N,) on the learned scale, of `values` in the label's unit."""
-    floor = ERROR_FLOOR[modality].get(name, 0.0)
+def floor_on_scale(modality: str, name: str, values: np.ndarray,
+                   floors: Mapping[str, float] | None = None) -> np.ndarray:
+    """Error floor (N,) on the learned scale, of `values` in the label's unit; of `ERROR_FLOOR` unless given."""
+    floor = (ERROR_FLOOR[modality] if floors is None else floors).get(name, 0.0)
     return floor / np.maximum(values, 1.0) if name == "teff" else np.full(np.shape(values), floor)
