@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-REVISION = 2
+REVISION = 3
 SHARD_ROWS = 65_536
 
 

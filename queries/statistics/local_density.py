@@ -172,7 +172,7 @@ def joined(density: np.ndarray, patterns: np.ndarray, others: np.ndarray) -> np.
 
 def density_reason(factor: float) -> str:
     """In words what a local outlier factor (not its logarithm) says."""
-    return f"its neighbours stand {factor:.1f} times closer together than it stands to them"
+    return f"its neighbours are {factor:.1f} times closer to one another than it is to them"
 
 
 def matched_percentile(score: np.ndarray, odd: np.ndarray, like: np.ndarray, widths: tuple[float, ...],

@@ -6,8 +6,10 @@ training stars of the same signal to noise:
 
 * `misfit`: ln of the reduced chi2 of the spectrum against its own reconstruction;
 * `smooth_misfit`: the same of both smoothed over 15 pixels, where noise counts less;
-* `jagged_misfit`: the same of differences between neighbouring pixels, in units of the star's own lines;
-* `no_signal`: minus the significance of the reconstruction's features in the spectrum, in ln(1 + sigma);
+* `jagged_misfit`: the same of differences between neighbouring pixels, in units of the star's own lines where
+  these are stronger than the noise (weak lines alone are not a sign of another kind of object);
+* `no_signal`: minus the significance of the reconstruction's features in the spectrum, in ln(1 + sigma); from
+  20 sigma on it is constant, because a metal-poor star has few features at any signal to noise;
 * `isolation`: ln of the distance to the nearest of a sample of training stars, over whitened leading axes.
 
 The score of a spectrum is the root of the sum of squares of its measures, in robust sigma above the
@@ -20,14 +22,21 @@ likewise: the flag says "unlike the training stars", not "a galaxy".
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from specclip_search.atlas.files import whole_file
 from specclip_search.errors import CheckpointError
+from specclip_search.surveys import LRS
 
+if TYPE_CHECKING:
+    from ..model import Model
+
+STAR_TEST = "star_test.npz"
 MEASURES = ("misfit", "smooth_misfit", "jagged_misfit", "no_signal", "isolation")
 MODEL_ERROR = 0.015
 """What reconstructions of good spectra lack, of the continuum; added to every pixel's error."""
@@ -39,7 +48,10 @@ KNOTS = 6
 ALLOWED_SHARE = 0.01
 """Share of real training stars above the threshold."""
 LEAST_STARS = 200
-FORMAT = 1
+SURE_SIGNAL = 20.0
+"""Significance of features above which a spectrum is certainly not noise."""
+LEAST_SPREAD = (1e-3, 1e-3, 1e-3, 0.3, 1e-3)
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,21 @@ class StarTest:
         return noise | (self.scores(measures, snr) > self.threshold)
 
 
+@dataclass(frozen=True)
+class Spectra:
+    """Spectra with their reconstructions; arguments as for `StarTest.measures`, `snr` (N,)."""
+
+    flux: np.ndarray
+    error: np.ndarray
+    given: np.ndarray
+    vectors: np.ndarray
+    snr: np.ndarray
+
+    def take(self, rows: slice) -> Spectra:
+        """The rows asked for."""
+        return Spectra(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
 def spectrum_measures(flux: np.ndarray, error: np.ndarray, given: np.ndarray) -> list[np.ndarray]:
     """The four measures that need no vector, (N,) each."""
     flux, given = flux.astype(np.float64), given.astype(np.float64)
@@ -119,11 +146,11 @@ def spectrum_measures(flux: np.ndarray, error: np.ndarray, given: np.ndarray) ->
     smooth_misfit = np.log(np.maximum((softer * smooth**2).mean(axis=1), 1e-3))
     steps, lines = np.diff(rest, axis=1), np.diff(given, axis=1)
     pair = 2.0 / (1.0 / np.maximum(weight[:, 1:], 1e-9) + 1.0 / np.maximum(weight[:, :-1], 1e-9))
-    jagged = np.log(np.maximum((pair * steps**2).mean(axis=1), 1e-3) / np.maximum((pair * lines**2).mean(axis=1), 1e-3))
+    jagged = np.log(np.maximum((pair * steps**2).mean(axis=1), 1e-3) / np.maximum((pair * lines**2).mean(axis=1), 1.0))
     shape = given - 1.0
     size = np.sqrt(np.maximum((weight * shape**2).sum(axis=1), 1e-12))
     signal = (weight * np.where(weight > 0, flux - 1.0, 0.0) * shape).sum(axis=1) / size
-    return [misfit, smooth_misfit, jagged, -np.log1p(np.maximum(signal, 0.0))]
+    return [misfit, smooth_misfit, jagged, -np.log1p(np.clip(signal, 0.0, SURE_SIGNAL))]
 
 
 def _smoothed(rest: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +171,7 @@ def log_nearest(own: np.ndarray, sample: np.ndarray, skip: int = 0) -> np.ndarra
 
 def learn_star_test(flux: np.ndarray, error: np.ndarray, given: np.ndarray, vectors: np.ndarray, snr: np.ndarray,
                     model_digest: str, *, others: np.ndarray | None = None, noise: np.ndarray | None = None,
-                    seed: int = 0) -> StarTest:
+                    rare: Spectra | None = None, seed: int = 0) -> StarTest:
     """Learn from real training stars; arguments as for `StarTest.measures`, `snr` (N,).
 
     Parameters
@@ -154,6 +181,9 @@ def learn_star_test(flux: np.ndarray, error: np.ndarray, given: np.ndarray, vect
         join the sample that isolation is measured by.
     noise
         (K,) `no_signal` of spectra that are noise alone: 99 % of them are told to be no stars.
+    rare
+        Spectra of stars with weak lines that are searched for but absent from the real training stars, such as
+        simulated metal-poor stars: spread and threshold are widened until 97.7 % and 99 % of them pass.
 
     Raises
     ------
@@ -170,6 +200,11 @@ def learn_star_test(flux: np.ndarray, error: np.ndarray, given: np.ndarray, vect
     _, size, directions = np.linalg.svd(vectors - center, full_matrices=False)
     axes = directions[:AXES].T / (size[:AXES] / np.sqrt(len(vectors)))
     own = ((vectors - center) @ axes).astype(np.float32)
+    alike: list[np.ndarray] = []
+    if rare is not None:
+        # every second one joins the sample, the others show how isolated such stars are in it
+        alike = [((rare.vectors[half::2] - center) @ axes).astype(np.float32) for half in (0, 1)]
+        others = rare.vectors[::2] if others is None else np.concatenate([others, rare.vectors[::2]])
     order = rng.permutation(len(own))
     sample, beyond = own[order[:SAMPLE]], order[SAMPLE:]
     isolation = np.empty(len(own))
@@ -186,10 +221,19 @@ def learn_star_test(flux: np.ndarray, error: np.ndarray, given: np.ndarray, vect
     for k in range(KNOTS):
         near = np.argsort(np.abs(place - knots[k]))[: max(LEAST_STARS, len(place) // KNOTS)]
         middle[k] = np.median(measures[near], axis=0)
-        spread[k] = np.maximum(np.quantile(measures[near], 0.9772, axis=0) - middle[k], 1e-3) / 2.0
+        spread[k] = np.maximum((np.quantile(measures[near], 0.9772, axis=0) - middle[k]) / 2.0, LEAST_SPREAD)
+    kinds = [(measures, snr)]
+    if rare is not None:
+        tested = rare.take(slice(1, None, 2))
+        kinds.append((np.column_stack([*spectrum_measures(tested.flux, tested.error, tested.given),
+                                       log_nearest(alike[1], sample)]), tested.snr))
+        at = np.log10(np.maximum(tested.snr, 0.1))
+        for k in range(KNOTS):
+            near = np.argsort(np.abs(at - knots[k]))[: max(LEAST_STARS, len(at) // KNOTS)]
+            spread[k] = np.maximum(spread[k], (np.quantile(kinds[1][0][near], 0.9772, axis=0) - middle[k]) / 2.0)
     made = StarTest(knots, middle, spread, np.inf, center.astype(np.float32), axes.astype(np.float32), sample,
                     model_digest, 0.0 if noise is None else float(np.quantile(-noise, 0.99)))
-    threshold = float(np.quantile(made.scores(measures, snr), 1.0 - ALLOWED_SHARE))
+    threshold = max(float(np.quantile(made.scores(*kind), 1.0 - ALLOWED_SHARE)) for kind in kinds)
     return StarTest(**{**made.__dict__, "threshold": threshold})
 
 
@@ -226,3 +270,51 @@ def read_star_test(path: Path, model_digest: str) -> StarTest:
         raise CheckpointError(f"{path} belongs to the weights {test.model_digest[:19]}; these are {model_digest[:19]}.",
                               "Make it again: python -m specclip_search.training.real_spectra.ship.")
     return test
+
+
+def load_star_test(model: Model) -> StarTest | None:
+    """The test of a model's LRS spectra; None if it has none.
+
+    As for estimators, a copy of a shipped model made without the test uses the shipped one if its weights are the same.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    """
+    from ..checkpoints.folder import load_card
+    from ..checkpoints.shipped import find_model, shipped_models
+
+    if model.folder is not None and (model.folder / STAR_TEST).is_file():
+        return _read(model.folder / STAR_TEST, model.digest, (model.folder / STAR_TEST).stat().st_mtime_ns)
+    for folder in map(find_model, shipped_models()):
+        path = folder / STAR_TEST
+        if path.is_file() and load_card(folder).digest == model.digest:
+            return _read(path, model.digest, path.stat().st_mtime_ns)
+    return None
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, model_digest: str, changed_ns: int) -> StarTest:
+    """`changed_ns` invalidates the cache when the file is rewritten."""
+    return read_star_test(path, model_digest)
+
+
+def unlike_training(model: Model, modality: str, flux: np.ndarray, error: np.ndarray, vectors: np.ndarray,
+                    snr: np.ndarray) -> np.ndarray:
+    """(N,) bool: spectra unlike those of all training stars; all False for an instrument or model without a test.
+
+    Parameters
+    ----------
+    flux, error
+        (N, n) model inputs and their 1 sigma, inf for pixels without information.
+    vectors
+        (N, dim) unit vectors.
+    snr
+        (N,) signal to noise, NaN if unknown.
+    """
+    test = load_star_test(model) if modality == LRS and len(flux) else None
+    if test is None:
+        return np.zeros(len(flux), dtype=bool)
+    given = model.reconstruct(modality, np.asarray(flux, np.float32))
+    return test.unlike(test.measures(flux, error, given, vectors), np.asarray(snr, np.float64))

@@ -5,9 +5,9 @@ are trained and kept, in half precision, so that an adapter of the shipped model
 names the digest of the weights it belongs to; the adapted model has a digest of its own, so that its
 vectors are not compared with those of the base or of another adapter.
 
-What is minimised: the labels' likelihood under a linear readout of the vector; that the weight of a
-contrast with labelled stars of the other instrument, where there are some, lies on stars of like
-labels (`specclip_search.training.real_spectra.fit.multi_instance_loss`); and that the vectors stay near the base model's.
+The loss has three terms: the labels' likelihood under a linear readout of the vector; a contrast with labelled
+stars of the other instrument, if there are any, whose weight should lie on stars of similar labels
+(`specclip_search.training.real_spectra.fit.multi_instance_loss`); and the distance from the base model's vectors.
 """
 
 from __future__ import annotations

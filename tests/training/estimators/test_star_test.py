@@ -11,9 +11,8 @@ from specclip_search.errors import CheckpointError
 from specclip_search.readers import read_spectrum
 from specclip_search.surveys import LAMOST_LRS
 from specclip_search.surveys.batch import prepare_batch
-from specclip_search.training.estimators.star_test import StarTest, read_star_test, save_star_test
+from specclip_search.training.estimators.star_test import STAR_TEST, StarTest, read_star_test, save_star_test
 from specclip_search.training.model import Model, load_model
-from specclip_search.training.real_spectra.ship import STAR_TEST
 from specclip_search.training.real_spectra.spectra import RealSpectra, read_lamost
 
 LRS = "lamost_lrs"
