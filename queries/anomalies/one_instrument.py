@@ -5,7 +5,7 @@ strongest narrow feature, named patterns; see `specclip_search.queries.translati
 has close neighbours, and how sparsely the space is populated around it compared with its neighbours
 (`specclip_search.queries.statistics.local_density`). The first two are corrected for S/N and position in the space, and
 the first is also compared with the neighbours' values; local density is corrected for low S/N alone. The score joins
-local density, the named patterns and all other quantities together by rank.
+local density, the strongest named pattern and all other quantities together.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from ..space.neighbours import nearest_rows
 from ..space.space import open_space
 from ..statistics.learning_stars import learning_rows
 from ..statistics.local_density import density_reason, joined, local_density, low_snr_covariate
+from ..statistics.p_values import surprise
 from ..translation.double_lined import double_lined
 from ..translation.residual_measures import SELF, Measured, SpectrumResidualModel, learn
 from ..translation.schema import PATTERNS, UNITS
 from .global_quantities import standardised
 from .local_quantities import against_neighbours, log_distance, snr_weights
 from .reasons import PATTERN_WORDS
-from .scoring import calibrated, score_pairs
+from .scoring import calibrated, reference_pairs, score_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,9 +116,11 @@ def score_within(
     scores = score_pairs(np.column_stack(list(z.values())).astype(np.float32), star, np.ones(len(z)))
     density = local_density(space.index(modality).vectors, star, able)
     z["density"] = standardised(density, low_snr_covariate(covariates[:, 0]), able)
-    patterns = np.column_stack([z[name] for name in (*PATTERNS[_side(modality)], "double_lined") if name in z])
     matrix = np.column_stack(list(z.values())).astype(np.float32)
-    found = calibrated(joined(z["density"], patterns, scores.score), matrix, star)
+    patterns = [z[name] for name in (*PATTERNS[_side(modality)], "double_lined") if name in z]
+    strongest = np.max(patterns, axis=0)
+    named = surprise(strongest, strongest[reference_pairs(matrix, star)[0]])
+    found = calibrated(joined(z["density"], named, scores.score), matrix, star)
     return WithinScores(
         measured, tuple(z), matrix, found.score, found.p_value, found.q_value, found.reference,
         found.reference_stars, density,

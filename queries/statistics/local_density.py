@@ -153,19 +153,19 @@ def rank_evidence(values: np.ndarray) -> np.ndarray:
     return np.asarray(-np.log10(1.0 - (rankdata(values) - 0.5) / len(values)))
 
 
-def joined(density: np.ndarray, patterns: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) score joined by rank: a spectrum is odd by its neighbourhood, by a named pattern, or by the rest together.
+def joined(density: np.ndarray, named: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) joint score: a spectrum is anomalous by its neighbourhood, by a named pattern, or by the rest together.
 
     Parameters
     ----------
     density
-        (N,) robust z of `local_density`.
-    patterns
-        (N, m) robust z of named patterns (emission, carbon, ...).
+        (N,) robust z of `local_density`; enters by its rank.
+    named
+        (N,) -log10 p of the strongest named pattern (emission, carbon, ...), which keeps growing beyond the ranks
+        (`specclip_search.queries.statistics.p_values.surprise`): a line of 30 sigma is not only rare.
     others
-        (N,) score of all quantities of `specclip_search.queries.anomalies.one_instrument` together.
+        (N,) score of all quantities of `specclip_search.queries.anomalies.one_instrument` together; enters by its rank.
     """
-    named = rank_evidence(patterns.max(axis=1)) if patterns.shape[1] else np.zeros(len(density))
     parts = (rank_evidence(density), named, OTHERS_WEIGHT * rank_evidence(others))
     return np.asarray(sum(part**POWER for part in parts) ** (1.0 / POWER))
 
