@@ -33,6 +33,7 @@ from ..statistics.p_values import surprise
 from ..translation.double_lined import double_lined
 from ..translation.residual_measures import SELF, Measured, SpectrumResidualModel, learn
 from ..translation.schema import PATTERNS, UNITS
+from ..views.star_estimates import UNLIKE, unlike_training
 from .global_quantities import standardised
 from .local_quantities import against_neighbours, log_distance, snr_weights
 from .reasons import PATTERN_WORDS
@@ -274,6 +275,9 @@ def anomalies_within(
     for name in extra.column_names:
         if name not in table.column_names:
             table = table.append_column(name, extra[name])
+    unlike = unlike_training(atlas, space.model, modality, hits) if modality == LRS else None
+    if unlike is not None:
+        table = table.append_column(UNLIKE, unlike)
     options = {"modality": modality, "top": top, "k": k, "group": group, "by": by}
     account = {"reference": found.reference, "reference_stars": found.reference_stars}
     return stamp(to_frame(table), "anomalies", options, **{**space.origin(), **account})

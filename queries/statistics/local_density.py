@@ -27,6 +27,7 @@ LEAST_VARIANCE = 1e-7
 LOW_SNR_SHARE = 0.35
 """Spectra below this quantile of S/N are compared with others of their S/N: noise scatters vectors."""
 POWER = 4.0
+OTHERS_SHARE = 0.5
 OTHERS_WEIGHT = 0.7
 """Weight of the score from the other quantities beside local density and named patterns."""
 
@@ -164,9 +165,11 @@ def joined(density: np.ndarray, named: np.ndarray, others: np.ndarray) -> np.nda
         (N,) -log10 p of the strongest named pattern (emission, carbon, ...), which keeps growing beyond the ranks
         (`specclip_search.queries.statistics.p_values.surprise`): a line of 30 sigma is not only rare.
     others
-        (N,) score of all quantities of `specclip_search.queries.anomalies.one_instrument` together; enters by its rank.
+        (N,) score of all quantities of `specclip_search.queries.anomalies.one_instrument` together, in -log10 p; enters
+        by its rank, or with half its value if that is more.
     """
-    parts = (rank_evidence(density), named, OTHERS_WEIGHT * rank_evidence(others))
+    rest = np.maximum(OTHERS_WEIGHT * rank_evidence(others), OTHERS_SHARE * others)
+    parts = (rank_evidence(density), named, rest)
     return np.asarray(sum(part**POWER for part in parts) ** (1.0 / POWER))
 
 

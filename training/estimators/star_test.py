@@ -12,8 +12,9 @@ training stars of the same signal to noise:
 
 The score of a spectrum is the root of the sum of squares of its measures, in robust sigma above the
 stars of its signal to noise (those below count nothing). The threshold is the score that one in a
-hundred training stars exceeds. Metal-poor stars hardly occur among labelled LAMOST stars, and weak lines look like
-noise to some of the measures; spread and threshold are therefore widened until 99 % of simulated metal-poor stars pass.
+hundred training stars exceeds. Metal-poor stars hardly occur among labelled LAMOST stars, and their weak lines look
+like noise to some of the measures; a spectrum is therefore compared with simulated metal-poor stars in the same way,
+and flagged if it is unlike both kinds.
 Spectra unlike any training star for another reason (white dwarfs, M dwarfs cooler than the models) are flagged
 too: the flag says "unlike the training stars", not "a galaxy".
 """
@@ -21,7 +22,7 @@ too: the flag says "unlike the training stars", not "a galaxy".
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ KNOTS = 6
 ALLOWED_SHARE = 0.01
 """Share of real training stars above the threshold."""
 LEAST_STARS = 200
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class StarTest:
     knots
         (KNOTS,) log10 S/N.
     middle, spread
-        (KNOTS, measures) median and upper robust sigma of training stars.
+        (kinds, KNOTS, measures) median and upper robust sigma of each kind of training stars.
     threshold
-        Score above which a spectrum is unlike the training stars.
+        (kinds,) score above which a spectrum is unlike this kind.
     center, axes
         (dim,) and (dim, AXES): vectors to whitened coordinates.
     sample
@@ -75,7 +76,7 @@ class StarTest:
     knots: np.ndarray
     middle: np.ndarray
     spread: np.ndarray
-    threshold: float
+    threshold: np.ndarray
     center: np.ndarray
     axes: np.ndarray
     sample: np.ndarray
@@ -97,21 +98,23 @@ class StarTest:
         own = (vectors - self.center) @ self.axes
         return np.column_stack([*spectrum_measures(flux, error, given), log_nearest(own, self.sample)])
 
-    def scores(self, measures: np.ndarray, snr: np.ndarray) -> np.ndarray:
+    def scores(self, measures: np.ndarray, snr: np.ndarray, kind: int = 0) -> np.ndarray:
         """(N,) measures in sigma above training stars of this signal to noise, joined; unknown S/N counts as 20."""
-        return np.sqrt((np.maximum(self.pulls(measures, snr), 0.0) ** 2).sum(axis=1))
+        return np.sqrt((np.maximum(self.pulls(measures, snr, kind), 0.0) ** 2).sum(axis=1))
 
-    def pulls(self, measures: np.ndarray, snr: np.ndarray) -> np.ndarray:
-        """(N, measures) each in sigma."""
+    def pulls(self, measures: np.ndarray, snr: np.ndarray, kind: int = 0) -> np.ndarray:
+        """(N, measures) each in sigma of one kind of training stars."""
         place = np.log10(np.where(np.isfinite(snr), np.maximum(snr, 0.1), 20.0))
-        columns = [(measures[:, i] - np.interp(place, self.knots, self.middle[:, i]))
-                   / np.interp(place, self.knots, self.spread[:, i]) for i in range(measures.shape[1])]
+        middle, spread = self.middle[kind], self.spread[kind]
+        columns = [(measures[:, i] - np.interp(place, self.knots, middle[:, i]))
+                   / np.interp(place, self.knots, spread[:, i]) for i in range(measures.shape[1])]
         return np.nan_to_num(np.stack(columns, axis=1), nan=np.inf)
 
     def unlike(self, measures: np.ndarray, snr: np.ndarray) -> np.ndarray:
-        """(N,) bool: no training star is like it, or it could be noise."""
+        """(N,) bool: no training star of any kind is like it, or it could be noise."""
         noise = -measures[:, MEASURES.index("no_signal")] < self.least_signal
-        return noise | (self.scores(measures, snr) > self.threshold)
+        beyond = [self.scores(measures, snr, kind) > limit for kind, limit in enumerate(self.threshold)]
+        return noise | np.all(beyond, axis=0)
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,8 @@ def learn_star_test(flux: np.ndarray, error: np.ndarray, given: np.ndarray, vect
     noise
         (K,) `no_signal` of spectra that are noise alone: 99 % of them are told to be no stars.
     rare
-        Spectra of stars with weak lines that are searched for but absent from the real training stars, such as
-        simulated metal-poor stars: spread and threshold are widened until 97.7 % and 99 % of them pass.
+        Spectra of a second kind of training stars, such as simulated metal-poor stars, in random order. Every second
+        one joins the sample that isolation is measured by, the others give the kind's median, spread and threshold.
 
     Raises
     ------
@@ -196,10 +199,7 @@ def learn_star_test(flux: np.ndarray, error: np.ndarray, given: np.ndarray, vect
     _, size, directions = np.linalg.svd(vectors - center, full_matrices=False)
     axes = directions[:AXES].T / (size[:AXES] / np.sqrt(len(vectors)))
     own = ((vectors - center) @ axes).astype(np.float32)
-    alike: list[np.ndarray] = []
     if rare is not None:
-        # every second one joins the sample, the others show how isolated such stars are in it
-        alike = [((rare.vectors[half::2] - center) @ axes).astype(np.float32) for half in (0, 1)]
         others = rare.vectors[::2] if others is None else np.concatenate([others, rare.vectors[::2]])
     order = rng.permutation(len(own))
     sample, beyond = own[order[:SAMPLE]], order[SAMPLE:]
@@ -211,26 +211,29 @@ def learn_star_test(flux: np.ndarray, error: np.ndarray, given: np.ndarray, vect
         isolation = np.minimum(isolation, log_nearest(own, more))
         sample = np.concatenate([sample, more])
     measures = np.column_stack([*spectrum_measures(flux, error, given), isolation])
-    place = np.log10(snr)
-    knots = np.quantile(place, np.linspace(0.02, 0.98, KNOTS))
-    middle, spread = np.empty((KNOTS, len(MEASURES))), np.empty((KNOTS, len(MEASURES)))
-    for k in range(KNOTS):
-        near = np.argsort(np.abs(place - knots[k]))[: max(LEAST_STARS, len(place) // KNOTS)]
-        middle[k] = np.median(measures[near], axis=0)
-        spread[k] = np.maximum(np.quantile(measures[near], 0.9772, axis=0) - middle[k], 1e-3) / 2.0
     kinds = [(measures, snr)]
     if rare is not None:
         tested = rare.take(slice(1, None, 2))
         kinds.append((np.column_stack([*spectrum_measures(tested.flux, tested.error, tested.given),
-                                       log_nearest(alike[1], sample)]), tested.snr))
-        at = np.log10(np.maximum(tested.snr, 0.1))
-        for k in range(KNOTS):
-            near = np.argsort(np.abs(at - knots[k]))[: max(LEAST_STARS, len(at) // KNOTS)]
-            spread[k] = np.maximum(spread[k], (np.quantile(kinds[1][0][near], 0.9772, axis=0) - middle[k]) / 2.0)
-    made = StarTest(knots, middle, spread, np.inf, center.astype(np.float32), axes.astype(np.float32), sample,
-                    model_digest, 0.0 if noise is None else float(np.quantile(-noise, 0.99)))
-    threshold = max(float(np.quantile(made.scores(*kind), 1.0 - ALLOWED_SHARE)) for kind in kinds)
-    return StarTest(**{**made.__dict__, "threshold": threshold})
+                                       log_nearest(((tested.vectors - center) @ axes).astype(np.float32), sample)]),
+                      tested.snr))
+    knots = np.quantile(np.log10(snr), np.linspace(0.02, 0.98, KNOTS))
+    middle, spread = (np.stack(each) for each in zip(*(_at_knots(*kind, knots) for kind in kinds), strict=True))
+    made = StarTest(knots, middle, spread, np.full(len(kinds), np.inf), center.astype(np.float32),
+                    axes.astype(np.float32), sample, model_digest,
+                    0.0 if noise is None else float(np.quantile(-noise, 0.99)))
+    scores = (made.scores(*kind, number) for number, kind in enumerate(kinds))
+    return replace(made, threshold=np.array([np.quantile(score, 1.0 - ALLOWED_SHARE) for score in scores]))
+
+
+def _at_knots(measures: np.ndarray, snr: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(KNOTS, measures) median and upper robust sigma of the stars nearest to each knot in log10 S/N."""
+    place = np.log10(np.maximum(snr, 0.1))
+    count = max(LEAST_STARS, len(place) // KNOTS)
+    chosen = [measures[np.argsort(np.abs(place - knot))[:count]] for knot in knots]
+    middle = np.stack([np.median(near, axis=0) for near in chosen])
+    upper = np.stack([np.quantile(near, 0.9772, axis=0) for near in chosen])
+    return middle, np.maximum(upper - middle, 1e-3) / 2.0
 
 
 def save_star_test(path: Path, test: StarTest) -> None:
@@ -255,7 +258,7 @@ def read_star_test(path: Path, model_digest: str) -> StarTest:
             arrays = {name: stored[name] for name in stored.files}
         if int(arrays["format"]) != FORMAT:
             raise ValueError(f"format {int(arrays['format'])}")
-        test = StarTest(arrays["knots"], arrays["middle"], arrays["spread"], float(arrays["threshold"]),
+        test = StarTest(arrays["knots"], arrays["middle"], arrays["spread"], arrays["threshold"],
                         arrays["center"].astype(np.float32), arrays["axes"].astype(np.float32),
                         arrays["sample"].astype(np.float32), str(arrays["model_digest"]),
                         float(arrays["least_signal"]))
