@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from specclip_search.atlas import Atlas
-from specclip_search.queries.evaluation.judge_real import judge
 from specclip_search.simulation.spectra.emulator import Emulator
 from specclip_search.surveys import LRS, XP
 
@@ -44,6 +43,7 @@ from ..model import Model
 from ..networks.aligned import AlignedModel
 from .estimators import corrected_flux, train_real_estimator
 from .fit import TRAINED, AdaptData, AdaptRecipe, fit_real, gather_data, made_reddening, read_adapt_recipe
+from .judge import judge
 from .spectra import read_real
 
 RECIPE = Path(__file__).with_name("mini.toml")

@@ -112,9 +112,9 @@ def train_adapter(
     atlas: Atlas, base: str, labels: str, rank: int, steps: int, output: Path | None, device: str
 ) -> None:
     """Adapt a model to the labels of a catalogue, and report held-out stars before and after."""
-    from specclip_search.training.fit.adapt_atlas import adapt_to_catalogue
-    from specclip_search.training.fit.low_rank import AdaptSettings
     from specclip_search.training.model import load_model
+    from specclip_search.training.real_spectra.adapt_atlas import adapt_to_catalogue
+    from specclip_search.training.real_spectra.low_rank import AdaptSettings
 
     if not labels or output is None:
         raise QueryError(

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from specclip_search.errors import CheckpointError
-from specclip_search.training.fit.low_rank import (
+from specclip_search.training.model import Model, load_model
+from specclip_search.training.real_spectra.low_rank import (
     ADAPTER,
     TENSORS,
     Adapter,
@@ -25,7 +26,6 @@ from specclip_search.training.fit.low_rank import (
     save_adapter,
     unit,
 )
-from specclip_search.training.model import Model, load_model
 from specclip_search.training.real_spectra.spectra import LAMOST, RealSpectra, read_lamost
 
 LRS = "lamost_lrs"

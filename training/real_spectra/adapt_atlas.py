@@ -39,9 +39,9 @@ class Adapted:
     training, held
         Number of stars of the splits 0 to 7 and 8.
     comparison
-        Rows of `specclip_search.training.fit.low_rank.compare`.
+        Rows of `specclip_search.training.real_spectra.low_rank.compare`.
     curve
-        Rows of `specclip_search.training.fit.low_rank.few_shot`.
+        Rows of `specclip_search.training.real_spectra.low_rank.few_shot`.
     """
 
     card: ModelCard

@@ -14,9 +14,9 @@ from specclip_search.cli.main import app
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 from specclip_search.training.checkpoints.folder import load_card
-from specclip_search.training.fit.adapt_atlas import LABELS, _labelled, _read_labels
-from specclip_search.training.fit.low_rank import read_adapter
 from specclip_search.training.model import load_model
+from specclip_search.training.real_spectra.adapt_atlas import LABELS, _labelled, _read_labels
+from specclip_search.training.real_spectra.low_rank import read_adapter
 
 
 def run(*arguments: str) -> Any:

@@ -18,13 +18,14 @@ from specclip_search.keys import VALIDATION_SPLIT, split_of
 from specclip_search.simulation.samples.metal_poor import FIRST_SIMULATED_ID
 from specclip_search.surveys import LAMOST_LRS, LRS, XP
 from specclip_search.surveys.batch import prepare_arrays
-from specclip_search.training.estimators.metrics import robust_sigma
-from specclip_search.training.fit.pairs import ArrayPairs
-from specclip_search.training.networks.aligned import AlignedModel
-from specclip_search.training.networks.label_scale import LABELS, TEFF_UNIT
-from specclip_search.training.networks.mini import CENTRE, WIDTH
-from specclip_search.training.real_spectra.fit import AdaptData, unit_vectors
-from specclip_search.training.real_spectra.spectra import LAMOST, MASK_BIT
+
+from ..estimators.metrics import robust_sigma
+from ..fit.pairs import ArrayPairs
+from ..networks.aligned import AlignedModel
+from ..networks.label_scale import LABELS, TEFF_UNIT
+from ..networks.mini import CENTRE, WIDTH
+from .fit import AdaptData, unit_vectors
+from .spectra import LAMOST, MASK_BIT
 
 NEIGHBOURS = 20
 SCALE = np.array([100.0, 0.2, 0.12])

@@ -34,14 +34,14 @@ from ..checkpoints.folder import load_module, load_tensors, save_tensors, whole_
 from ..checkpoints.settings import read_settings
 from ..checkpoints.shipped import find_model
 from ..estimators.metrics import robust_sigma
+from ..fit.augment import Augmentation, augment
 from ..model import Model
 from ..networks.aligned import AlignedModel
 from ..networks.autoencoder import AutoEncoder
 from ..networks.heads import Encoder
 from ..networks.label_scale import from_scale, to_scale
 from ..networks.losses import clip_logits, label_loss
-from ..real_spectra.fit import label_kernel, multi_instance_loss
-from .augment import Augmentation, augment
+from .fit import label_kernel, multi_instance_loss
 
 ADAPTER, TENSORS = "adapter.toml", "adapter.safetensors"
 FORMAT_VERSION = 1
