@@ -18,6 +18,7 @@ from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamp
 
 from ..space.space import Space, open_space
+from .flags import UNLIKE
 from .known_stars import read_known
 from .schema import INSTRUMENTS, emp_schema
 from .scores import EmpScores, score_stars
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-REVISION = 2
+REVISION = 3
 SHARD_ROWS = 65_536
 
 
@@ -95,7 +96,10 @@ def top_rows(space: Space, scores: EmpScores, top: int) -> pd.DataFrame:
     from ..views.annotate import annotate
     from ..views.connection import connect
 
-    order = np.lexsort((scores.stars.source_id, np.nan_to_num(scores.feh, nan=9.0), -scores.probability))[:top]
+    # what is not known to be a star at all comes last, with its flag
+    unlike = np.array([UNLIKE in words.split() for words in scores.flags], dtype=bool)
+    feh = np.nan_to_num(scores.feh, nan=9.0)
+    order = np.lexsort((scores.stars.source_id, feh, -scores.probability, unlike))[:top]
     table = rows_table(space, scores, order)
     on_xp = np.asarray(table["xp_spec_id"].is_valid())
     hits = pa.table(

@@ -97,7 +97,7 @@ def estimates_schema() -> pa.Schema:
             pa.int32(),
             "0 is good; bits: 1 far from the training stars, 2 a value out of their range, 4 S/N below theirs, "
             "8 S/N unknown, 16 c_fe extrapolated to high [Fe/H], 32 errors half as wide as the training sample, "
-            "64 hotter than any star of known [Fe/H]",
+            "64 hotter than any star of known [Fe/H], 128 spectrum unlike those of all training stars (LRS)",
             ucd="meta.code.qual",
         ),
         described("distance", pa.float32(), "from the training stars; 1 is typical of them", ucd="meta.code.qual"),
