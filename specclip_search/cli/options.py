@@ -54,7 +54,7 @@ MediumOption = Annotated[
 ]
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", metavar="MODALITY", help="Instrument of a file that does not say, named as its folder in spectra/."),
+    typer.Option("--as", metavar="MODALITY", help="Instrument of a file that does not say: a folder of spectra/."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Random seed.")]
 
