@@ -63,8 +63,9 @@ def answer(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> 
     with connect(_opened(atlas_path, Atlas), untrusted=True) as connection:
         if not connection.asks_for_columns(statement):
             check_statement(connection.duckdb, statement, connection.views.all)
-        connection.prepare(statement)
+        # locked before the first view is made: what stands in an atlas is no more trusted than the statement
         connection.lock_down(limits.memory_mb, limits.threads)
+        connection.prepare(statement)
         timer = threading.Timer(limits.seconds, connection.duckdb.interrupt)
         timer.start()
         try:

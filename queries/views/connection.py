@@ -14,6 +14,7 @@ import pyarrow as pa
 from specclip_search.errors import QueryError, SpecclipError
 
 from .macros import add_catalogue_function, add_cone, add_macros
+from .parquet import no_glob, quoted
 from .rows import Rows
 from .views import AtlasViews
 
@@ -114,7 +115,7 @@ class AtlasConnection:
             _shut_out(self.duckdb, atlas.path)
 
     def lock_down(self, memory_mb: int, threads: int) -> None:
-        """Cap what statements may use, and leave them the views made so far and nothing else. Cannot be undone."""
+        """Cap what statements may use, and leave them the atlas's own files. Cannot be undone."""
         for setting in (
             f"memory_limit = '{memory_mb}MB'",
             f"threads = {threads}",
@@ -126,12 +127,14 @@ class AtlasConnection:
 
     def prepare(self, statement: str) -> None:
         """Make the views that `statement` may read."""
-        words = set(re.findall(r"\w+", statement.lower()))
+        text = statement.lower()
+        words = set(re.findall(r"\w+", text))
         everything = _NEEDS_ALL.search(statement) is not None
         names = [
             name
             for name in self.views.all
-            if name not in self._made and (everything or name in words or (name == "stars" and "cone" in words))
+            if name not in self._made
+            and (everything or _is_named(name.lower(), words, text) or (name == "stars" and "cone" in words))
         ]
         self.views.create(self.duckdb, names)
         self._made.update(names)
@@ -158,7 +161,7 @@ class AtlasConnection:
     def asks_for_columns(self, statement: str) -> bool:
         """Whether a statement is `DESCRIBE <view>` or `SHOW TABLES`, which are answered with meanings."""
         described = _DESCRIBE.fullmatch(statement)
-        return described is not None and described[1].lower() in (*self.views.all, "tables")
+        return described is not None and described[1].lower() in (*map(str.lower, self.views.all), "tables")
 
     def execute(self, statement: str, parameters: Parameters = None) -> duckdb.DuckDBPyConnection:
         """DuckDB's `execute`."""
@@ -194,10 +197,13 @@ class AtlasConnection:
         return getattr(self.duckdb, name)
 
 
+def _is_named(view: str, words: set[str], statement: str) -> bool:
+    """Whether a statement in lower case names a view; a name that is no plain word stands in quotes."""
+    return view in words or (not view.isidentifier() and view in statement)
+
+
 def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Leave `connection` no file but those below `folder`. Cannot be undone."""
-    from .parquet import no_glob, quoted
-
     root = str(folder.resolve()) + "/"
     # DuckDB compares a path as it stands in the statement, where pattern characters are escaped
     connection.execute(f"SET allowed_directories = [{quoted(root)}, {quoted(no_glob(root))}]")
@@ -243,5 +249,5 @@ def _meaning_sql(statement: str) -> str:
         )
     return (
         "SELECT column_name, data_type AS column_type, coalesce(comment, '') AS meaning FROM duckdb_columns() "
-        f"WHERE table_name = '{name}' ORDER BY column_index"
+        f"WHERE lower(table_name) = {quoted(name)} ORDER BY column_index"
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from specclip_search.catalogs.ingest import read_manifest
 from specclip_search.labels import KNOWN, LABEL_NAMES
 
-from .parquet import fields_of, identifier, read_parquet_sql
+from .parquet import fields_of, identifier, quoted, read_parquet_sql
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -199,5 +199,5 @@ def _origin(sides: Sequence[tuple[str, Catalogue]]) -> str:
     for alias, source in sides:
         main = [f"{alias}.{name}" for name in MAIN_LABELS if name in source.labels]
         if main:
-            cases.append(f"WHEN coalesce({', '.join(main)}) IS NOT NULL THEN '{source.name}'")
+            cases.append(f"WHEN coalesce({', '.join(main)}) IS NOT NULL THEN {quoted(source.name)}")
     return f"CASE {' '.join(cases)} END" if cases else "NULL::VARCHAR"

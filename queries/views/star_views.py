@@ -14,7 +14,7 @@ from specclip_search.atlas.schemas import described
 from specclip_search.surveys import LRS, XP
 
 from .label_sources import Catalogue, label_fields, label_joins
-from .parquet import read_parquet_sql
+from .parquet import quoted, read_parquet_sql
 from .star_estimates import Estimates
 
 _POSITION = [
@@ -123,7 +123,7 @@ def _branch(
     obsid = "CASE WHEN NOT s.simulated THEN s.spec_id END" if modality == LRS else None
     joins = label_joins(sources, star, obsid, wanted_labels)
     expressions = {
-        "modality": f"'{modality}'",
+        "modality": quoted(modality),
         "source_id": star,
         "label_source": joins.source,
         **joins.label,

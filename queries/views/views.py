@@ -13,7 +13,7 @@ from specclip_search.atlas.files import committed_files
 from specclip_search.atlas.schemas import described
 
 from .label_sources import Catalogue, catalogues
-from .parquet import fields_of, meaning, quoted, read_parquet_sql
+from .parquet import fields_of, identifier, meaning, quoted, read_parquet_sql
 from .star_estimates import Estimates, star_estimates
 from .star_views import Scores, spectra_fields, spectra_sql, star_fields, stars_sql
 
@@ -123,8 +123,8 @@ class AtlasViews:
             for name in atlas.result_names()
         ]
         found += [
-            (f"rejected_{folder.name}", committed_files(folder), f"{folder.name} files set aside, with reasons")
-            for folder in sorted((atlas.path / "rejected").glob("*"))
+            (f"rejected_{name}", atlas.rejected(name).paths(), f"{name} files set aside, with reasons")
+            for name in atlas.rejected_names()
         ]
         views = [self._parquet_view(name, files, text) for name, files, text in found if files]
         return [*views, *(self._neighbours(model) if model is not None else [])]
@@ -144,7 +144,7 @@ class AtlasViews:
 
         def select() -> str:
             return " UNION ALL BY NAME ".join(
-                f"SELECT '{name}' AS modality, * FROM {read_parquet_sql(files)}" for name, files in graphs.items()
+                f"SELECT {quoted(name)} AS modality, * FROM {read_parquet_sql(files)}" for name, files in graphs.items()
             )
 
         return [View("neighbours", f"nearest spectra of each spectrum, by '{model}'", select, fields)]
@@ -180,11 +180,12 @@ class AtlasViews:
         """Create views, all or those named, with a comment on each column that has a meaning."""
         for name in self.all if names is None else names:
             view = self.all[name]
-            connection.execute(f"CREATE OR REPLACE VIEW {name} AS {view.select()}")
-            connection.execute(f"COMMENT ON VIEW {name} IS {quoted(view.description)}")
+            known = identifier(name)
+            connection.execute(f"CREATE OR REPLACE VIEW {known} AS {view.select()}")
+            connection.execute(f"COMMENT ON VIEW {known} IS {quoted(view.description)}")
             for field in view.fields():
                 if text := meaning(field):
-                    connection.execute(f'COMMENT ON COLUMN {name}."{field.name}" IS {quoted(text)}')
+                    connection.execute(f"COMMENT ON COLUMN {known}.{identifier(field.name)} IS {quoted(text)}")
 
     def meanings(self) -> dict[str, pa.Field]:
         """Fields by column name, those of which every view says the same."""
@@ -215,7 +216,7 @@ class AtlasViews:
 def _fixed_arrays(fields: Sequence[pa.Field]) -> str:
     """Vectors and spectra as arrays of a fixed length: distances between them need it, and DuckDB reads lists."""
     casts = [
-        f'"{field.name}"::FLOAT[{field.type.list_size}] AS "{field.name}"'
+        f"{identifier(field.name)}::FLOAT[{field.type.list_size}] AS {identifier(field.name)}"
         for field in fields
         if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)
     ]

@@ -141,6 +141,10 @@ class Atlas:
         """Names of ingested catalogues."""
         return [name for name in self._folders("catalogs") if self.catalog(name).exists]
 
+    def rejected_names(self) -> list[str]:
+        """Names of modalities of which spectra were rejected."""
+        return [name for name in self._folders("rejected") if self.rejected(name).exists]
+
     def result_names(self) -> list[str]:
         """Names of stored results."""
         return [name for name in self._folders("results") if self.results(name).exists]
@@ -150,8 +154,9 @@ class Atlas:
         return [name for name in self._folders("models") if (self.model_folder(name) / "model.toml").exists()]
 
     def _folders(self, kind: str) -> list[str]:
+        """Folders of a kind; one that could not have been made here is not looked into, `doctor` names it."""
         folder = self.path / kind
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        return sorted(p.name for p in folder.iterdir() if is_name(p.name) and p.is_dir()) if folder.is_dir() else []
 
     def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
         """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`."""
@@ -164,9 +169,14 @@ class Atlas:
         return f"Atlas({str(self.path)!r})"
 
 
+def is_name(name: str) -> bool:
+    """Whether a folder of an atlas may be called so."""
+    return _NAME.fullmatch(name) is not None and ".." not in name
+
+
 def checked_name(name: str, what: str) -> str:
     """`name` if it can safely be a folder's name, else an AtlasError."""
-    if not _NAME.fullmatch(name) or ".." in name:
+    if not is_name(name):
         raise AtlasError(
             f"'{name}' cannot be the name of a {what}.",
             "Use letters, digits, '_', '-' and '.', beginning with a letter or digit, at most 64 characters.",

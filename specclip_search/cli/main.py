@@ -13,7 +13,7 @@ import typer
 import typer.core
 import typer.main
 
-from ..errors import SpecclipError
+from ..errors import SpecclipError, printable
 
 PROGRAM = "specclip-search"
 
@@ -127,10 +127,10 @@ def _guarded(arguments: list[str]) -> int:
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Tell what users are warned of, without the line of code it comes from; other kinds of warning stay silent."""
     if category is UserWarning:
-        typer.echo(f"{PROGRAM}: note: {message}", err=True)
+        typer.echo(f"{PROGRAM}: note: {printable(str(message))}", err=True)
 
 
 def _complain(message: str, hint: str) -> None:
-    typer.echo(f"{PROGRAM}: {message}", err=True)
+    typer.echo(f"{PROGRAM}: {printable(message)}", err=True)
     if hint:
-        typer.echo(hint, err=True)
+        typer.echo(printable(hint), err=True)

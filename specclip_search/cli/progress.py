@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from ..errors import printable
+
 PLAIN_INTERVAL_S = 10.0
 
 
@@ -41,7 +43,8 @@ def _terminal_bar(label: str, unit: str) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        # notes name files, which may look like rich's markup
+        TextColumn("{task.fields[note]}", markup=False),
     )
     started = time.monotonic()
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -49,7 +52,7 @@ def _terminal_bar(label: str, unit: str) -> Iterator[Progress]:
 
         def update(done: int, total: int | None, note: str = "") -> None:
             rate = done / max(time.monotonic() - started, 1e-6)
-            bar.update(task, completed=done, total=total, rate=f"{_rate(rate)} {unit}/s", note=note)
+            bar.update(task, completed=done, total=total, rate=f"{_rate(rate)} {unit}/s", note=printable(note))
 
         yield update
 
@@ -67,7 +70,7 @@ def _plain_lines(label: str, unit: str) -> Progress:
         whole = f" of {total:,}" if total else ""
         left = f", {(total - done) / rate:,.0f} s left" if total and rate > 0 else ""
         line = f"{label}: {done:,}{whole} {unit}, {_rate(rate)} {unit}/s{left} {note}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        print(printable(line.rstrip()), file=sys.stderr, flush=True)
 
     return update
 

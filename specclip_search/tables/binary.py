@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from ..atlas.schemas import said_of
 from .provenance import lines_of
 
 if TYPE_CHECKING:
     from astropy.table import Column, QTable, Table
-
-def said_of(field: pa.Field) -> dict[str, str]:
-    """Unit, description and UCD of a column, those that it has."""
-    return {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
-
 
 def to_table(table: pa.Table) -> Table:
     """An astropy Table with the same rows.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from ..errors import printable
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -56,15 +58,15 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first
     everything = table.column_names
     if width is not None and first:
         table = _most_telling_first(table, first)
-    names = table.column_names
-    cells = [_cells(table.schema.field(name), column) for name, column in zip(names, table.columns, strict=True)]
+    names = [_printable(name) for name in table.column_names]
+    cells = [_cells(field, column) for field, column in zip(table.schema, table.columns, strict=True)]
     widths = [max([len(name), *map(len, column)]) for name, column in zip(names, cells, strict=True)]
     room = _room_for_whole_texts(table, widths, width)
     if room > 0:
         cells[-1] = ["" if value is None else _printable(value) for value in table.columns[-1].to_pylist()]
         widths[-1] = min(room, max([len(names[-1]), *map(len, cells[-1])]))
     shown = _that_fit(widths, width)
-    right = [_is_number(table.schema.field(name)) for name in names]
+    right = [_is_number(field) for field in table.schema]
 
     def line(values: list[str]) -> str:
         padded = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=False)]
@@ -78,7 +80,7 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first
         stream.write(line([*row[:-1], first]) + "\n")
         for piece in rest:
             stream.write(" " * (sum(widths[:-1]) + _GAP * (len(names) - 1)) + piece + "\n")
-    hidden = [name for name in everything if name not in names[:shown]]
+    hidden = [name for name in map(_printable, everything) if name not in names[:shown]]
     if hidden:
         named = ", ".join(hidden) if len(hidden) <= _MOST_NAMED else f"{', '.join(hidden[:_MOST_NAMED])}, ..."
         stream.write(f"({len(hidden)} more: {named}; --format csv shows all)\n")
@@ -123,6 +125,20 @@ def _that_fit(widths: list[int], width: int | None) -> int:
     return shown
 
 
+class _Printed:
+    """A terminal that gets no control characters: files and pipes get every byte, a screen none that acts on it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text))
+
+
+def _for_terminal(stream: TextIO) -> Any:
+    return _Printed(stream) if _is_terminal(stream) else stream
+
+
 def _is_text(field: pa.Field) -> bool:
     import pyarrow as pa
 
@@ -158,7 +174,7 @@ def _decimals(name: str) -> int | None:
 
 
 def _short_list(values: list[Any]) -> str:
-    texts = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values[:4]]
+    texts = [f"{v:.4g}" if isinstance(v, float) else _printable(v) for v in values[:4]]
     return "[" + ", ".join(texts) + (f", ... {len(values)} in all]" if len(values) > 4 else "]")
 
 
@@ -180,7 +196,7 @@ def write_csv(table: pa.Table, stream: TextIO) -> None:
     """
     import csv
 
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(_for_terminal(stream), lineterminator="\n")
     writer.writerow(table.column_names)
     for start in range(0, table.num_rows, _BATCH_ROWS):
         piece = table.slice(start, _BATCH_ROWS)
@@ -204,6 +220,7 @@ def _csv_values(field: pa.Field, column: pa.ChunkedArray) -> list[str | None]:
 
 def write_json(table: pa.Table, stream: TextIO) -> None:
     """A list of records, one a line; ids are JSON integers; NaN and infinities are null."""
+    stream = _for_terminal(stream)
     stream.write("[")
     first = True
     for start in range(0, table.num_rows, _BATCH_ROWS):
