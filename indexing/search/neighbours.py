@@ -60,7 +60,7 @@ class GraphReport:
 def neighbour_stage(atlas: Atlas, model: str, modality: str) -> Stage:
     """Where the graph is kept: one shard for each shard of vectors, in the same order."""
     folder = atlas.path / "results" / "neighbours" / atlas.require_model(model) / modality
-    return Stage(folder, f"neighbours of {modality} vectors of '{model}'")
+    return atlas.stage(folder, f"neighbours of {modality} vectors of '{model}'")
 
 
 def neighbour_schema(k: int) -> pa.Schema:

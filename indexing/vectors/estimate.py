@@ -211,8 +211,8 @@ class _Shards:
 
     def _snr(self, part: Part, read: pa.Table) -> np.ndarray:
         """S/N of each vector's spectrum, NaN where unknown; vectors are in the spectra's order, some left out."""
-        path = self.spectra.parquet_path(part.number)
-        keys = pq.read_table(path, columns=["spec_id", "release", "snr"]) if path.exists() else None
+        spectra = self.spectra.part(part.number)
+        keys = None if spectra is None else pq.read_table(spectra.path, columns=["spec_id", "release", "snr"])
         if keys is None:
             return np.full(read.num_rows, np.nan)
         if keys.column("spec_id").equals(read.column("spec_id")):  # none left out, as is usual

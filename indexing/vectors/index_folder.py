@@ -6,6 +6,7 @@ folder of its own; only when that is whole is `index.toml` replaced, by one rena
 
 from __future__ import annotations
 
+import json
 import shutil
 import tomllib
 from dataclasses import dataclass
@@ -75,6 +76,35 @@ def note_files(folder: Path) -> None:
     """Keep the digests of a whole build's small files; the store is checked against the vectors instead."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name not in (STORE, DIGESTS))
     write_json(folder / DIGESTS, {name: file_digest(folder / name) for name in names})
+
+
+def kept_digests(folder: Path) -> dict[str, str]:
+    """Digests of a build's small files, as `note_files` kept them.
+
+    Raises
+    ------
+    VectorIndexError
+        If they cannot be read.
+    """
+    try:
+        kept = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        if not isinstance(kept, dict) or not all(isinstance(value, str) for value in kept.values()):
+            raise ValueError("not names and digests")
+        if any(Path(name).name != name for name in kept):
+            raise ValueError("names that lead out of the folder")
+        return kept
+    except (OSError, ValueError) as error:
+        raise _unusable(folder.parent, f"{folder / DIGESTS} cannot be read ({error})") from error
+
+
+def damaged_files(folder: Path, deep: bool) -> list[str]:
+    """What is wrong with the files of an index, in words; `deep` compares their bytes."""
+    wrong = [
+        f"{name} is missing" if not (folder / name).exists() else f"{name} is damaged"
+        for name, digest in kept_digests(folder).items()
+        if not (folder / name).exists() or (deep and file_digest(folder / name) != digest)
+    ]
+    return wrong if (folder / STORE).exists() else [*wrong, f"{STORE} is missing"]
 
 
 def rewrite_manifest(generation: Generation, changes: dict[str, Any]) -> Generation:

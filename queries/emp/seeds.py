@@ -164,7 +164,7 @@ def read_flux(space: Space, modality: str, rows: np.ndarray) -> np.ndarray:
     owner = np.searchsorted(offsets, rows, side="right") - 1
     flux: np.ndarray | None = None
     for number in np.unique(owner):
-        path = space.atlas.spectra(modality).parquet_path(parts[number].number)
+        path = space.atlas.spectra(modality).shard_path(parts[number].number)
         matrix = column_to_matrix(pq.ParquetFile(path).read(columns=["flux"])["flux"])
         flux = np.empty((len(rows), matrix.shape[1])) if flux is None else flux
         here = owner == number

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from specclip_search.atlas.files import committed_files
 from specclip_search.atlas.schemas import described
 
 from .label_sources import Catalogue, catalogues
@@ -20,7 +19,7 @@ from .star_views import Scores, spectra_fields, spectra_sql, star_fields, stars_
 if TYPE_CHECKING:
     import duckdb
 
-    from specclip_search.atlas import Atlas
+    from specclip_search.atlas import Atlas, Stage
 
 # column of a result -> its name in `stars`; the first one is what the best row is chosen by
 _SCORES = {
@@ -107,10 +106,10 @@ class AtlasViews:
         model = atlas.active_model
         if model is not None:
             for modality in self.spectra_files:
-                folder = atlas.vectors(model, modality).folder
-                found.append((f"vectors_{modality}", committed_files(folder), f"{modality} vectors of '{model}'"))
-                folder = atlas.estimates(modality, model).folder
-                found.append((f"estimates_{modality}", committed_files(folder), f"{modality} labels by '{model}'"))
+                files = atlas.vectors(model, modality).paths()
+                found.append((f"vectors_{modality}", files, f"{modality} vectors of '{model}'"))
+                files = atlas.estimates(modality, model).paths()
+                found.append((f"estimates_{modality}", files, f"{modality} labels by '{model}'"))
             found.append(
                 ("translations", atlas.translations(model).paths(), f"translations of '{model}'")
             )
@@ -132,7 +131,11 @@ class AtlasViews:
     def _neighbours(self, model: str) -> list[View]:
         """One view over the neighbour graphs of all instruments."""
         root = self.atlas.path / "results" / "neighbours" / model
-        graphs = {name: files for name in self.spectra_files if (files := committed_files(root / name))}
+
+        def graph(name: str) -> Stage:
+            return self.atlas.stage(root / name, f"neighbours of {name} vectors of '{model}'")
+
+        graphs = {name: files for name in self.spectra_files if (files := graph(name).paths())}
         if not graphs:
             return []
 

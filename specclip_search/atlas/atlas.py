@@ -28,6 +28,14 @@ class Atlas:
     ----------
     path
         Folder that holds `atlas.toml`.
+    allow_partial
+        Answer from the shards that are there where some are missing. A warning names them, results
+        carry them in `attrs["partial"]`. By default a stage with missing shards is refused.
+
+    Attributes
+    ----------
+    partial
+        By stage, numbers of missing shards that were left out so far.
 
     Raises
     ------
@@ -35,8 +43,10 @@ class Atlas:
         If there is no atlas at `path`, or it was written by a newer version.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, allow_partial: bool = False) -> None:
         self.path = Path(path)
+        self.allow_partial = allow_partial
+        self.partial: dict[str, list[int]] = {}
         marker = self.path / MARKER
         if not marker.is_file():
             found = "a folder without atlas.toml" if self.path.is_dir() else "nothing of that name"
@@ -100,30 +110,34 @@ class Atlas:
 
     # -- stages -----------------------------------------------------------------------------
 
+    def stage(self, folder: Path, label: str) -> Stage:
+        """The stage in a folder of this atlas."""
+        return Stage(folder, label, self.partial if self.allow_partial else None)
+
     def spectra(self, modality: str) -> Stage:
-        return Stage(self.path / "spectra" / modality, f"{modality} spectra")
+        return self.stage(self.path / "spectra" / modality, f"{modality} spectra")
 
     def rejected(self, modality: str) -> Stage:
-        return Stage(self.path / "rejected" / modality, f"rejected {modality} spectra")
+        return self.stage(self.path / "rejected" / modality, f"rejected {modality} spectra")
 
     def catalog(self, name: str) -> Stage:
-        return Stage(self.path / "catalogs" / checked_name(name, "catalogue"), f"catalogue '{name}'")
+        return self.stage(self.path / "catalogs" / checked_name(name, "catalogue"), f"catalogue '{name}'")
 
     def vectors(self, model: str, modality: str) -> Stage:
-        return Stage(
+        return self.stage(
             self.path / "vectors" / checked_name(model, "model") / modality, f"{modality} vectors of '{model}'"
         )
 
     def estimates(self, modality: str, model: str | None = None) -> Stage:
         """Label estimates of a modality, by the active model unless another is named."""
         name = self.require_model(model)
-        return Stage(self.path / "estimates" / name / modality, f"{modality} label estimates of '{name}'")
+        return self.stage(self.path / "estimates" / name / modality, f"{modality} label estimates of '{name}'")
 
     def translations(self, model: str) -> Stage:
-        return Stage(self.path / "translations" / checked_name(model, "model"), f"translations of '{model}'")
+        return self.stage(self.path / "translations" / checked_name(model, "model"), f"translations of '{model}'")
 
     def results(self, name: str) -> Stage:
-        return Stage(self.path / "results" / checked_name(name, "result"), f"results '{name}'")
+        return self.stage(self.path / "results" / checked_name(name, "result"), f"results '{name}'")
 
     def index_folder(self, model: str, modality: str) -> Path:
         return self.path / "indexes" / checked_name(model, "model") / modality

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 from ..errors import AtlasError
 
 TEMPORARY_PREFIX = ".writing-"
+_SHARD = re.compile(r"part-(\d{6,9})\.(json|parquet)", re.ASCII)
 
 
 @contextmanager
@@ -73,12 +75,26 @@ def file_digest(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def bytes_digest(data: bytes) -> str:
+    """SHA-256 of bytes, as ``sha256:<hex>``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
 def text_digest(*parts: str) -> str:
     """SHA-256 of strings in order, each ended by a NUL so that boundaries count."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode("utf-8") + b"\0")
     return "sha256:" + digest.hexdigest()
+
+
+def not_permitted(error: PermissionError) -> AtlasError:
+    """What the system refused, and what to do about it."""
+    path = error.filename2 or error.filename or "a file of the atlas"
+    return AtlasError(
+        f"{path} may not be read or written by this user: {error.strerror or error}.",
+        f"Give the right to it (`chmod u+rw '{path}'`), ask its owner, or work on a copy of the atlas.",
+    )
 
 
 @contextmanager
@@ -114,20 +130,28 @@ def writer_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def committed_files(folder: Path) -> list[str]:
-    """Absolute paths of a stage's committed shards, in order of their numbers.
+def shard_name(number: int) -> str:
+    """File name of a shard, without its suffix."""
+    return f"part-{number:06d}"
+
+
+def committed_numbers(folder: Path) -> list[int]:
+    """Numbers of a stage's committed shards, ascending.
 
     Names alone are looked at: reading every sidecar of a 10M-row stage would take longer than
     a whole second.
     """
+    sidecars, tables = shard_numbers(folder)
+    return sorted(sidecars & tables)
+
+
+def shard_numbers(folder: Path) -> tuple[set[int], set[int]]:
+    """Numbers of which there is a sidecar, and of which there is a Parquet file."""
     try:
         with os.scandir(folder) as entries:
             names = {entry.name for entry in entries if entry.name.startswith("part-")}
-    except FileNotFoundError:
-        return []
-    root = folder.resolve()
-    return [
-        str(root / name)
-        for name in sorted(names)
-        if name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" in names
-    ]
+    except (FileNotFoundError, NotADirectoryError):
+        return set(), set()
+    found = [match for name in names if (match := _SHARD.fullmatch(name))]
+    sidecars, tables = ({int(match[1]) for match in found if match[2] == kind} for kind in ("json", "parquet"))
+    return sidecars, tables

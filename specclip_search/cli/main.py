@@ -16,6 +16,7 @@ import typer.main
 from ..errors import SpecclipError, printable
 
 PROGRAM = "specclip-search"
+ALLOW_PARTIAL = "--allow-partial"
 
 # name -> one line of help. The module is specclip_search.cli.commands.<name with _>; it is
 # imported when the command runs, so that --help costs the interpreter's start and typer alone.
@@ -85,11 +86,17 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
+    partial: Annotated[
+        bool, typer.Option(ALLOW_PARTIAL, help="Answer also from an atlas with missing files, and say which.")
+    ] = False,
 ) -> None:
     """Vector search and anomaly discovery for stellar spectra.
 
     Every command works on an atlas, a folder named by --atlas or by SPECCLIP_ATLAS.
     """
+    from .options import allow_partial
+
+    allow_partial(partial)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -99,6 +106,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _guarded(arguments: list[str]) -> int:
     warnings.showwarning = _note
+    # each call of this program tells what it has to tell, also where one process makes several
+    warnings.simplefilter("always", UserWarning)
+    arguments = _global_first(arguments)
     try:
         typer.main.get_command(app)(arguments, prog_name=PROGRAM)
     except SystemExit as stop:
@@ -122,6 +132,14 @@ def _guarded(arguments: list[str]) -> int:
         )
         return 1
     return 0
+
+
+def _global_first(arguments: list[str]) -> list[str]:
+    """An option of the program may stand behind the command as well, as users expect of one that all commands have."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if ALLOW_PARTIAL not in arguments[:end]:
+        return arguments
+    return [ALLOW_PARTIAL, *(word for word in arguments[:end] if word != ALLOW_PARTIAL), *arguments[end:]]
 
 
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -29,9 +29,9 @@ STAR_FEH = -2.9
 NEIGHBOURS = 20
 LONG_LIST = 1000
 
-JOIN = """SELECT h.rank, h.source_id, round(h.similarity, 4) AS similarity, a.phot_g_mean_mag, a.feh,
+JOIN = f"""SELECT h.rank, h.source_id, round(h.similarity, 4) AS similarity, a.phot_g_mean_mag, a.feh,
        round(x.z * 299792.458) AS lrs_rv_km_s
-FROM similar('gaia:{target}', 50, within := '{XP}') h
+FROM similar('gaia:{{target}}', 50, within := '{XP}') h
 JOIN apogee a USING (source_id)
 JOIN spectra_lamost_lrs x USING (source_id)
 WHERE a.phot_g_mean_mag < 13 ORDER BY h.rank LIMIT 8"""

@@ -80,7 +80,7 @@ def test_similar_is_a_table_that_joins_and_correlates(atlas: Atlas, monkeypatch:
         asked.append((target, k, within))
         return [("gaia_xp", star(i), star(i) if i else None, i + 1, 1 - i / 8) for i in range(k)]
 
-    monkeypatch.setattr("specclip_search.queries.similar.similar.search_hits", search_hits)
+    monkeypatch.setattr("specclip_search.queries.sql.search_functions.search_hits", search_hits)
     rows = (
         atlas.sql(
             "SELECT source_id, rank, similarity, teff FROM similar('lamost:101', 6, within := 'gaia_xp') "
