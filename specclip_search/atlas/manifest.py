@@ -31,7 +31,7 @@ FORMAT = 1
 _LOCK = ".manifest.lock"
 _LOCK_S = 60.0
 # between the removal of an old sidecar and the new one a reader finds neither; writing one takes milliseconds
-_PATIENCE_S, _LOOK_S = 1.0, 0.02
+_PATIENCE_S, _LOOK_S = 5.0, 0.01
 _MODULUS = 1 << 256
 _MOST_NAMED = 8
 

@@ -43,7 +43,7 @@ from .manifest import (
 )
 
 SIDECAR_FORMAT = 1
-_PATIENCE_S = 1.0
+_PATIENCE_S = 5.0
 # folders whose writer lock this process holds
 _held: set[str] = set()
 ROW_GROUP_ROWS = 2048
