@@ -1,6 +1,6 @@
 """specclip-search: vector search and anomaly discovery for stellar spectra.
 
-Names are loaded when first used, so that importing the package costs next to nothing.
+Names are imported when first used, so that importing the package is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m specclip_search`: the command line, as torch's launcher starts it once a process.
+"""`python -m specclip_search`: the command line; torch's launcher starts it once per process.
 
     torchrun --nproc-per-node 2 -m specclip_search train mini --atlas my-atlas --output runs/mini
 """

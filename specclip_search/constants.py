@@ -1,4 +1,4 @@
-"""Constants of nature that several modules share."""
+"""Physical constants shared by several modules."""
 
 from __future__ import annotations
 

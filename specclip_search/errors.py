@@ -1,8 +1,8 @@
-"""What can go wrong, in words a user can act on.
+"""Exceptions of the package.
 
 Every message has three parts: what was expected, what was found, what to do.
-The command line turns any of these into one line and an exit code; nothing
-below it prints.
+The command line turns each of these into a short message and an exit code; library
+code never prints.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from enum import StrEnum
 
 
 class SpecclipError(Exception):
-    """Base of all errors raised on purpose.
+    """Base class of the package's errors.
 
     Parameters
     ----------
     message
         What was expected and what was found.
     hint
-        What to do about it; shown on a line of its own.
+        What to do about it; shown on a separate line.
     """
 
     exit_code = 2
@@ -45,7 +45,7 @@ class VectorIndexError(SpecclipError):
 
 
 class QueryError(SpecclipError):
-    """A search, score or SQL request cannot be answered as asked."""
+    """A search, score or SQL request is invalid or cannot be answered."""
 
 
 class MissingExtra(SpecclipError):
@@ -59,7 +59,7 @@ class MissingExtra(SpecclipError):
 
 
 class Reason(StrEnum):
-    """Why a spectrum was set aside; stored in the `reason` column of `rejected/`."""
+    """Why a spectrum was rejected; stored in the `reason` column of `rejected/`."""
 
     UNREADABLE = "unreadable"
     LAYOUT_UNKNOWN = "layout_unknown"
@@ -75,7 +75,7 @@ class Reason(StrEnum):
 
 
 class SpectrumError(SpecclipError):
-    """A spectrum cannot be read or used; carries the reason code it is set aside with."""
+    """A spectrum cannot be read or used; carries the reason code of the rejection."""
 
     def __init__(self, reason: Reason, message: str, hint: str = "") -> None:
         super().__init__(message, hint)

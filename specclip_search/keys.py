@@ -1,4 +1,4 @@
-"""Keys of spectra and stars: 64-bit integers from end to end, and how they are written as text."""
+"""Keys of spectra and stars: 64-bit integers, and their form as text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VALIDATION_SPLIT = 8
 
 
 def add_prefix(prefix: str, modality: str) -> None:
-    """Let keys of an instrument begin with `prefix`; registering an instrument calls this.
+    """Register the prefix of an instrument's keys; called when an instrument is registered.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def is_survey(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SpectrumKey:
-    """A spectrum's name: its modality and its 64-bit id within that modality."""
+    """Key of a spectrum: its modality and its 64-bit id within that modality."""
 
     modality: str
     spec_id: int
@@ -84,7 +84,7 @@ def parse_int64(value: Any, what: str = "id") -> int:
         if not (value.isascii() and value.isdigit()):
             raise QueryError(
                 f"{what} must be a whole number; found '{value}'.",
-                "Give the id's digits in full, without a point or an exponent.",
+                "Give all digits of the id, without a decimal point or an exponent.",
             )
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -96,7 +96,7 @@ def parse_int64(value: Any, what: str = "id") -> int:
     if not 0 <= number <= INT64_MAX:
         raise QueryError(
             f"{what} must lie between 0 and 2**63-1; found {number}.",
-            "Check that the id was copied whole.",
+            "Check that the id was copied completely.",
         )
     return number
 
@@ -104,8 +104,8 @@ def parse_int64(value: Any, what: str = "id") -> int:
 def split_of(source_id: np.ndarray | int) -> np.ndarray:
     """Split number 0-9 of a star: 0-7 train, 8 validation, 9 acceptance.
 
-    Acceptance stars are never used for training, tuning or thresholds. The split goes by
-    star: `(source_id >> 7) % 10`.
+    Acceptance stars are never used for training, tuning or thresholds. The split is
+    by star: `(source_id >> 7) % 10`.
     """
     return (np.asarray(source_id, dtype=np.int64) >> 7) % 10
 

@@ -1,4 +1,4 @@
-"""Names of star labels: what surveys call them, what we call them, their units and meaning."""
+"""Stellar labels: spellings used by surveys, our names, units and descriptions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A quantity we know by name."""
+    """A quantity that is recognised by name."""
 
     name: str
     unit: str
@@ -93,7 +93,7 @@ _ERROR_FORMS = ("{0}_err", "{0}_error", "e_{0}", "{0}err", "{0}_e", "err_{0}")
 
 
 def error_label(label: Label) -> Label:
-    """The 1-sigma error of `label`, named `<name>_err`."""
+    """The 1 sigma error of `label`, named `<name>_err`."""
     forms = tuple(form.format(name) for name in (label.name, *label.spellings) for form in _ERROR_FORMS)
     return Label(
         f"{label.name}_err",

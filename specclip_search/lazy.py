@@ -1,4 +1,4 @@
-"""Names of a package that are imported from their modules when first used (PEP 562)."""
+"""Lazy imports: names of a package are imported from their modules when first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`: finds `name` in the module `homes[name]` and keeps it.
+    """A package's `__getattr__` that imports `name` from the module `homes[name]` and caches it.
 
     Parameters
     ----------
     package
         The package's `__name__`.
     homes
-        Module of each public name; with a leading point, relative to the package.
+        Module of each public name; relative to the package if it begins with a dot.
     """
 
     def __getattr__(name: str) -> Any:

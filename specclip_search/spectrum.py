@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(slots=True)
 class Spectrum:
-    """A spectrum as it was observed: nothing normalised, nothing resampled.
+    """An observed spectrum, neither normalised nor resampled.
 
     Attributes
     ----------
@@ -19,11 +19,11 @@ class Spectrum:
     flux
         (P,) float64, in the file's own units.
     ivar
-        (P,) float64 inverse variance of `flux`; 0 where a pixel is not to be used.
+        (P,) float64 inverse variance of `flux`; 0 for pixels that must not be used.
     modality
         Name of the `Modality`, for example ``lamost_lrs``.
     spec_id
-        64-bit key within the modality (obsid or source_id); None for a file without one.
+        64-bit key within the modality (obsid or source_id); None if the file has none.
     meta
         Plain values keyed by column name (`ra`, `dec`, `release`, `snrg`, ...); see
         `Modality.meta_columns`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import RELEASE, SPEC_ID, described
 from specclip_search.errors import QueryError
+from specclip_search.progress import Progress
+from specclip_search.stages.run import Made, Shard, run_stage
 from specclip_search.surveys import XP
 
 from ..vectors.table import VectorTable
@@ -74,7 +76,7 @@ def neighbour_schema(k: int) -> pa.Schema:
 
 
 def neighbours(atlas: Atlas, model: str | None = None, modality: str = XP, k: int = 32, *,
-               device: str = "auto", progress: Callable[..., None] | None = None) -> GraphReport:
+               device: str = "auto", progress: Progress | None = None) -> GraphReport:
     """Find the k nearest others of every vector; a killed run continues, a current one does nothing.
 
     Memory is bounded by a batch of queries and the open index.
@@ -97,21 +99,18 @@ def neighbours(atlas: Atlas, model: str | None = None, modality: str = XP, k: in
     index = VectorIndex.open(atlas, model, modality, device=device)
     table = VectorTable(atlas, index.model, modality)
     stage = neighbour_stage(atlas, index.model, modality)
-    written = current = searched = 0
+    shards = [Shard(part.number, graph_inputs(index, part, k), part.rows, number)
+              for number, part in enumerate(table.parts)]
+    extra = {"model_digest": index.model_digest, "vectors_digest": index.digest, "k": k}
+
+    def make(number: int) -> Made:
+        part = table.parts[number]
+        batches = _searched_batches(index, part, table.part_rows(number), k)
+        return Made(batches, neighbour_schema(k), extra, part.rows)
+
     with stage.lock():
-        removed = _remove_surplus(stage, table)
-        for number, part in enumerate(table.parts):
-            inputs = graph_inputs(index, part, k)
-            if stage.is_current(part.number, inputs):
-                current += 1
-                continue
-            batches = _searched_batches(index, part, table.part_rows(number), k)
-            stage.write(part.number, _told(batches, int(table.offsets[number]), table.rows, progress),
-                        schema=neighbour_schema(k), inputs=inputs,
-                        extra={"model_digest": index.model_digest, "vectors_digest": index.digest, "k": k})
-            written += 1
-            searched += part.rows
-    return GraphReport(index.model, modality, k, table.rows, searched, written, current, removed,
+        run = run_stage(stage, shards, make, progress=progress, note="neighbours")
+    return GraphReport(index.model, modality, k, table.rows, sum(run.accounts), run.written, run.current, run.removed,
                        round(time.perf_counter() - started, 3))
 
 
@@ -137,19 +136,3 @@ def _searched_batches(index: VectorIndex, part: Part, rows: slice, k: int) -> It
              "neighbour_row": found.rows, "neighbour_spec_id": ids, "similarity": found.similarity}, schema)
 
 
-def _told(batches: Iterator[pa.Table], done: int, total: int, progress: Callable[..., None] | None,
-          ) -> Iterator[pa.Table]:
-    for batch in batches:
-        done += batch.num_rows
-        if progress is not None:
-            progress(done, total, "neighbours")
-        yield batch
-
-
-def _remove_surplus(stage: Stage, table: VectorTable) -> int:
-    """Remove shards whose vectors are gone."""
-    numbers = {part.number for part in table.parts}
-    surplus = [part.number for part in stage.parts() if part.number not in numbers]
-    for number in surplus:
-        stage.remove(number)
-    return len(surplus)

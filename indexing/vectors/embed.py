@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,14 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specclip_search.atlas import Atlas, Part, Stage
+from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import column_to_matrix, table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.schemas import vectors_schema
 from specclip_search.errors import QueryError, Reason, SpectrumError
+from specclip_search.progress import Progress
 from specclip_search.stages.prefetch import read_ahead
+from specclip_search.stages.run import Made, Shard, run_stage
 
-from .model_copy import ModelCopy, copy_of, keep_model, map_shards
+from .model_copy import Loaded, ModelCopy, copy_of, keep_model
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -155,26 +156,50 @@ class EmbedReport:
 
 @dataclass
 class _Account:
+    """Spectra of one shard: read = kept + the sum of the reasons."""
+
     read: int = 0
     kept: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     set_aside: list[tuple[str, str, int, str]] = field(default_factory=list)
-    written: int = 0
-    current: int = 0
-    removed: int = 0
-    replaced: set[str] = field(default_factory=set)
 
     def add(self, other: _Account) -> None:
-        """Add the account of shards that were made elsewhere."""
         self.read += other.read
         self.kept += other.kept
-        self.written += other.written
         self.reasons.update(other.reasons)
         self.set_aside += other.set_aside
 
 
+@dataclass(frozen=True)
+class EmbedShard:
+    """Makes one shard of vectors from the path of one of spectra; see `specclip_search.stages.run`."""
+
+    source: Loaded | ModelCopy
+    modality: str
+    batch_rows: int
+
+    def __call__(self, path: Path) -> Made:
+        model: Embedder = self.source.load()
+        account, schema = _Account(), vectors_schema(model.dim)
+        extra: dict[str, Any] = {"model": model.name, "model_digest": model.digest, "set_aside": []}
+
+        def tables() -> Iterator[pa.Table]:
+            for batch in read_ahead(spectra_batches(path, self.batch_rows)):
+                table, aside = embed_batch(model, self.modality, batch, schema)
+                extra["set_aside"] += [list(entry) for entry in aside]
+                account.read += batch.num_rows
+                account.kept += table.num_rows
+                account.reasons.update(reason for _, _, reason in aside)
+                account.set_aside += [(self.modality, *entry) for entry in aside]
+                yield table
+
+        # vectors are packed and written while the next ones are made; the sidecar is written after the
+        # last batch, so `extra` is complete by then
+        return Made(read_ahead(tables()), schema, extra, account)
+
+
 def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None, *, batch_rows: int = BATCH_ROWS,
-          progress: Callable[..., None] | None = None, client: Client | None = None,
+          progress: Progress | None = None, client: Client | None = None,
           device: str = "auto") -> EmbedReport:
     """Make the vectors of every spectrum that has none yet, and of those whose spectra or model changed.
 
@@ -206,113 +231,29 @@ def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None
         If there are no spectra, or another process writes these vectors.
     """
     started = time.perf_counter()
-    chosen = _chosen_modalities(atlas, model, modalities)
-    account = _Account()
-    work = [_Shards(atlas, model, name) for name in chosen]
-    total = sum(shards.spectra.rows for shards in work)
+    spectra = {name: atlas.spectra(name).parts() for name in _chosen_modalities(atlas, model, modalities)}
+    total = sum(part.rows for parts in spectra.values() for part in parts)
     keep_model(atlas, model)
-    done = 0
-    for shards in work:
-        with shards.vectors.lock():
-            shards.remove_surplus(account)
-            todo = []
-            for part in shards.parts:
-                if shards.vectors.is_current(part.number, shards.inputs_of(part)):
-                    account.current += 1
-                    done += part.rows
-                elif client is not None:
-                    todo.append(part)
-                else:
-                    done = shards.write(part, batch_rows, account, done, total, progress)
-            if client is not None and todo:
-                done = _write_elsewhere(client, atlas, shards, todo, copy_of(atlas, model, device), batch_rows, account,
-                                        done, total, progress)
+    source = Loaded(model) if client is None else copy_of(atlas, model, device)
+    settings = text_digest(_FORMAT, model.digest, str(model.dim), str(getattr(model, "precision", "float32")))
+    account, rows, replaced, done = _Account(), {}, set(), 0
+    written = current = removed = 0
+    for name, parts in spectra.items():
+        stage = atlas.vectors(model.name, name)
+        shards = [Shard(part.number, text_digest(part.digest, settings), part.rows, part.path) for part in parts]
+        with stage.lock():
+            replaced |= {str(old.extra.get("model_digest", "unknown")) for old in stage.parts()} - {model.digest}
+            run = run_stage(stage, shards, EmbedShard(source, name, batch_rows), client=client, progress=progress,
+                            note=name, done=done, total=total)
+        for one in run.accounts:
+            account.add(one)
+        done += sum(part.rows for part in parts)
+        written, current, removed = written + run.written, current + run.current, removed + run.removed
+        rows[name] = stage.rows
     atlas.use_model(model.name)
-    rows = {shards.modality: shards.vectors.rows for shards in work}
     return EmbedReport(model.name, model.digest, account.read, account.kept, dict(account.reasons), account.set_aside,
-                       account.written, account.current, account.removed, tuple(sorted(account.replaced)), rows,
+                       written, current, removed, tuple(sorted(replaced)), rows,
                        round(time.perf_counter() - started, 3))
-
-
-def _write_elsewhere(client: Client, atlas: Atlas, shards: _Shards, todo: list[Part], copy: ModelCopy, batch_rows: int,
-                     account: _Account, done: int, total: int, progress: Callable[..., None] | None) -> int:
-    """Have a cluster embed shards; returns the spectra done so far."""
-    rows = {part.number: part.rows for part in todo}
-    made = {}
-    for number, theirs in map_shards(client, _embed_shard, atlas, copy, list(rows), shards.modality, batch_rows):
-        made[number] = theirs
-        done += rows[number]
-        if progress is not None:
-            progress(done, total, shards.modality)
-    for number in rows:  # in order, so that the report is the same however the tasks ended
-        account.add(made[number])
-    return done
-
-
-def _embed_shard(number: int, folder: str, copy: ModelCopy, modality: str, batch_rows: int) -> _Account:
-    """One shard, on a worker."""
-    account = _Account()
-    shards = _Shards(Atlas(folder), copy.load(), modality)
-    part = shards.spectra.part(number)
-    if part is None:
-        raise shards.spectra.missing()
-    shards.write(part, batch_rows, account, 0, part.rows, None)
-    return account
-
-
-class _Shards:
-    """One modality's shards of spectra and of vectors."""
-
-    def __init__(self, atlas: Atlas, model: Embedder, modality: str) -> None:
-        self.model, self.modality = model, modality
-        self.spectra: Stage = atlas.spectra(modality)
-        self.vectors: Stage = atlas.vectors(model.name, modality)
-        self.schema = vectors_schema(model.dim)
-        self._settings = text_digest(_FORMAT, model.digest, str(model.dim), str(getattr(model, "precision", "float32")))
-
-    @cached_property
-    def parts(self) -> list[Part]:
-        """Shards of spectra, as they stood when first asked for; a worker needs but its own."""
-        return self.spectra.parts()
-
-    def inputs_of(self, part: Part) -> str:
-        return text_digest(part.digest, self._settings)
-
-    def remove_surplus(self, account: _Account) -> None:
-        """Remove vectors of spectra that are gone, and note other weights whose vectors will be replaced."""
-        numbers = {part.number for part in self.parts}
-        for old in self.vectors.parts():
-            if old.extra.get("model_digest") != self.model.digest:
-                account.replaced.add(str(old.extra.get("model_digest", "unknown")))
-            if old.number not in numbers:
-                self.vectors.remove(old.number)
-                account.removed += 1
-
-    def write(self, part: Part, batch_rows: int, account: _Account, done: int, total: int,
-              progress: Callable[..., None] | None) -> int:
-        """Embed one shard; returns the spectra done so far."""
-        extra: dict[str, Any] = {"model": self.model.name, "model_digest": self.model.digest, "set_aside": []}
-
-        def tables() -> Iterator[pa.Table]:
-            nonlocal done
-            for batch in read_ahead(spectra_batches(part.path, batch_rows)):
-                table, aside = embed_batch(self.model, self.modality, batch, self.schema)
-                extra["set_aside"] += [list(entry) for entry in aside]
-                account.read += batch.num_rows
-                account.kept += table.num_rows
-                account.reasons.update(reason for _, _, reason in aside)
-                account.set_aside += [(self.modality, *entry) for entry in aside]
-                done += batch.num_rows
-                if progress is not None:
-                    progress(done, total, self.modality)
-                yield table
-
-        # vectors are packed and written while the next ones are made; the sidecar is written after the
-        # last batch, so `extra` is whole by then
-        self.vectors.write(part.number, read_ahead(tables()), schema=self.schema, inputs=self.inputs_of(part),
-                           extra=extra)
-        account.written += 1
-        return done
 
 
 def _chosen_modalities(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None) -> list[str]:

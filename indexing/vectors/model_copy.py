@@ -1,29 +1,21 @@
-"""The atlas keeps a copy of the model that made its vectors, so that later queries use the same one.
-
-Shards made by the workers of a Dask cluster, byte for byte as one process makes them.
-
-Each task is one shard: the worker opens the atlas under the same path, loads the model's copy there
-once, and commits the shard itself. Whoever started the run holds the stage's lock meanwhile.
-"""
+"""The atlas's copy of the model that made its vectors: later queries use it, and the workers of a cluster load it."""
 
 from __future__ import annotations
 
 import shutil
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import whole_file, writer_lock
 from specclip_search.errors import CheckpointError
-from specclip_search.stages.cluster import cluster_map
 
 if TYPE_CHECKING:
-    from dask.distributed import Client
+    pass
 
 CARD = "model.toml"
 
@@ -56,8 +48,6 @@ def _digest_in(folder: Path) -> str | None:
         return None
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 _loading = threading.Lock()
 
 
@@ -98,6 +88,17 @@ class ModelCopy:
         return model
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is loaded already: the stand-in for `ModelCopy` where a run stays in this process."""
+
+    model: Any
+
+    def load(self) -> Any:
+        """The model."""
+        return self.model
+
+
 @lru_cache(maxsize=2)
 def _loaded(copy: ModelCopy) -> Any:
     from specclip_search.training.model import load_model
@@ -111,13 +112,3 @@ def copy_of(atlas: Atlas, model: Any, device: str = "auto") -> ModelCopy:
     return ModelCopy(folder, model.digest, device, str(getattr(model, "precision", "float32")))
 
 
-def map_shards(
-    client: Client,
-    make: Callable[..., Result],
-    atlas: Atlas,
-    copy: ModelCopy,
-    shards: Sequence[Item],
-    *options: Any,
-) -> Iterator[tuple[Item, Result]]:
-    """Run `make(shard, atlas folder, model's copy, *options)` for each shard; results as they end."""
-    return cluster_map(client, make, shards, str(atlas.path.resolve()), copy, *options)

@@ -11,6 +11,7 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamp
 
@@ -38,7 +39,6 @@ DEFAULT_K = 32
 EXPLAIN_BELOW_P = 0.01
 WEIGHTS = load_weights(NAMES)
 TAILS = load_tails(NAMES)
-Progress = Callable[..., None]
 
 
 def anomalies(

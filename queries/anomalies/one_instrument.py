@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS
 from specclip_search.tables.provenance import stamp
 
@@ -188,7 +189,7 @@ def anomalies_within(
     k: int = 32,
     *,
     group: bool = True,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The `top` oddest spectra of one instrument, with or without a partner in the other.
 

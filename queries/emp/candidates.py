@@ -13,13 +13,14 @@ import pyarrow as pa
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamp
 
 from ..space.space import Space, open_space
 from .known_stars import read_known
 from .schema import SIDES, emp_schema
-from .scores import EmpScores, Progress, score_stars
+from .scores import EmpScores, score_stars
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 
 from ..space.space import Space
@@ -21,7 +21,6 @@ from .stars import Stars, read_stars
 from .teachers import taught_evidence
 
 HOT_FACTOR = 0.05
-Progress = Callable[..., None]
 
 
 @dataclass

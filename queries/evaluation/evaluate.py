@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specclip_search.errors import QueryError
+from specclip_search.progress import Progress
 from specclip_search.tables.provenance import stamp
 
 from ..anomalies.anomalies import score_atlas
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-Progress = Callable[..., None]
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from specclip_search.errors import MissingExtra, QueryError
+from specclip_search.progress import Progress
 
 DIMENSIONS = 50
 NEIGHBOURS = 15
@@ -16,7 +17,6 @@ PLACED_BY = 10
 BATCH_ROWS = 16_384
 FLAT_BELOW = 20_000
 SMALLEST = 50
-Progress = Callable[[int, int, str], None]
 # (rows) int64 -> (len(rows), dim) float32 centred unit vectors
 Reader = Callable[[np.ndarray], np.ndarray]
 

@@ -15,6 +15,7 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest, whole_file
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, PAIR
 
 from ..space.space import Space, open_space
@@ -28,7 +29,6 @@ REVISION = 1
 DEFAULT_SAMPLE = 50_000
 SHARD_ROWS = 262_144
 _PREFIX = {modality.name: modality.prefix for modality in PAIR}
-Progress = Callable[[int, int, str], None]
 
 
 def map_schema() -> pa.Schema:

@@ -21,7 +21,8 @@ from ..maps.picture import POINTS_BELOW, map_image, view_of
 from .words import figures
 
 if TYPE_CHECKING:
-    from ..maps.map import Progress
+    from specclip_search.progress import Progress
+
     from ..space.space import Space
     from .cards import Card
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from specclip_search.atlas.files import write_text
 from specclip_search.errors import QueryError, SpecclipError
+from specclip_search.progress import Progress
 from specclip_search.version import __version__
 
 from ..space.space import Space, open_space
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 MOST_CARDS = 100
 ANOMALY_HEADLINE = ("score", "p_value", "q_value", "similarity", "lrs_snr", "xp_snr", "n_visits", "n_odd_visits")
 EMP_HEADLINE = ("probability", "feh", "feh_err", "lrs_snr", "xp_snr")
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

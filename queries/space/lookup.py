@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specclip_search.atlas.files import text_digest, whole_file, write_json
+from specclip_search.atlas.integrity import check_shards
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -72,6 +73,7 @@ class Lookup:
             here = np.flatnonzero(number == file)
             wanted += _groups_of(self.files[file], rows[here] - self.first_row[file], here)
         if not wanted:
+            check_shards(self.files[:1])
             schema = pq.read_schema(self.files[0])
             return pa.schema([schema.field(name) for name in columns]).empty_table()
         pieces = _read(wanted, list(columns))
@@ -91,6 +93,7 @@ class _Group:
 
 
 def _groups_of(path: str, rows: np.ndarray, place: np.ndarray) -> list[_Group]:
+    check_shards([path])
     changed = os.stat(path).st_mtime_ns
     first = _opened(path, changed, 0)[1]
     group = np.searchsorted(first, rows, "right") - 1
@@ -174,6 +177,7 @@ def _kept(atlas: str, name: str, files: tuple[str, ...], key: str, fingerprint: 
 
 def _make(files: Sequence[str], key: str) -> Lookup:
     ids, rows, sizes = [], [], [0]
+    check_shards(files)
     for file in files:
         column = pq.ParquetFile(file).read(columns=[key], use_threads=False)[key]
         valid = np.flatnonzero(np.asarray(column.is_valid()))

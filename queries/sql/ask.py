@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..views.connection import AddFunction, AtlasConnection, Parameters
+from ..views.connection import AddFunction, AtlasConnection, Parameters, held_connection
 from .search_functions import add_similar
 from .sky_function import add_sky_match
 from .translate_function import add_translate
@@ -32,6 +32,9 @@ def connect(atlas: Atlas, *, read_only: bool = False, untrusted: bool = False) -
     untrusted
         Functions take no paths of files; `AtlasConnection.lock_down` is to follow.
     """
+    held = None if read_only or untrusted else held_connection(atlas)
+    if held is not None:
+        return held
     return AtlasConnection(atlas, read_only=read_only, untrusted=untrusted, functions=SQL_FUNCTIONS)
 
 

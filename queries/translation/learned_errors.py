@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from specclip_search.atlas.files import whole_file
-from specclip_search.errors import AtlasError
+from specclip_search.errors import AtlasError, QueryError
 
 from . import residual_measures
 from .model_error import ModelError
@@ -101,3 +101,24 @@ def load_errors(folder: Path) -> LearnedErrors | None:
             f"{path} is not a readable table of model errors ({error}).",
             "Remove it and run `specclip-search translate` again; it is learned anew.",
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class KeptErrors:
+    """How a worker of a cluster comes by the learned errors: from their file, if it still holds the same ones."""
+
+    folder: Path
+    digest: str
+
+    def load(self) -> LearnedErrors:
+        """The learned errors.
+
+        Raises
+        ------
+        QueryError
+            If the file now holds others.
+        """
+        errors = load_errors(self.folder)
+        if errors is None or errors.digest != self.digest:
+            raise QueryError(f"{self.folder} has changed since the run began.", "Start the run again.")
+        return errors

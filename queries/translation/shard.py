@@ -1,4 +1,4 @@
-"""One shard of translation errors: both directions for every pair, measured and written."""
+"""One shard of translation errors: both directions for every pair, measured."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.links import StarLinks
 from specclip_search.preparation.bands import known_band_levels
+from specclip_search.stages.run import Made
 from specclip_search.surveys import GAIA_XP, LAMOST_LRS, LRS, XP
 
 from ..space.pairs import FluxStore, SpectraBlock, StarKeys, read_block, star_color
@@ -21,7 +22,7 @@ from .model_error import measure
 from .schema import law_values, translations_schema
 
 if TYPE_CHECKING:
-    from specclip_search.atlas import Part, Stage
+    from specclip_search.atlas import Part
 
 BATCH_ROWS = 1024
 NM_TO_ANGSTROM = 10.0
@@ -54,16 +55,8 @@ def predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, ..
     return tuple(np.asarray(result, dtype=np.float64) for result in results)
 
 
-def write_shard(
-    stage: Stage,
-    task: Task,
-    errors: LearnedErrors,
-    part: Part,
-    position: np.ndarray,
-    inputs: str,
-    store: FluxStore,
-) -> tuple[dict[str, Any], int]:
-    """Write the translation errors of one shard; returns its account, and how many pairs were kept."""
+def make_shard(task: Task, errors: LearnedErrors, part: Part, position: np.ndarray, store: FluxStore) -> Made:
+    """The translation errors of one shard of LAMOST spectra, with its account."""
     schema = translations_schema(task.lrs_windows, task.xp_windows)
     block = read_block(part, task.links)
     tables = list(_shard(task, errors, block, position, store, schema))
@@ -77,8 +70,7 @@ def write_shard(
         "without_partner": int((block.known & (position < 0)).sum()),
         "rejected": int((position >= 0).sum()) - kept,
     }
-    stage.write(part.number, tables or [schema.empty_table()], schema=schema, inputs=inputs, extra=account)
-    return account, kept
+    return Made(tables or [schema.empty_table()], schema, account, account | {"paired": kept})
 
 
 def _shard(

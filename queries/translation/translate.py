@@ -1,14 +1,11 @@
 """Translation errors of every pair: each instrument's spectrum predicted from the other's.
 
-Translation errors made by the workers of a Dask cluster, byte for byte as one process makes them.
-
-Whoever starts the run lays the partners' spectra side by side once, in the atlas, where every worker
-can read them; a task is one shard of LAMOST spectra with what of the keys it needs.
+The partners' spectra are laid side by side once, in the atlas, where every worker of a cluster can read them; a task
+is one shard of LAMOST spectra with the keys that it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +17,16 @@ from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import text_digest
 from specclip_search.atlas.links import StarLinks, star_links
 from specclip_search.errors import QueryError
-from specclip_search.indexing.vectors.model_copy import ModelCopy, copy_of, map_shards
+from specclip_search.indexing.vectors.model_copy import Loaded, ModelCopy, copy_of
+from specclip_search.progress import Progress
+from specclip_search.stages.run import Made, Shard, run_stage
 from specclip_search.surveys import LAMOST_LRS, LRS, XP
 
 from ..space.pairs import FluxStore, StarKeys, flux_store, read_keys, star_keys
 from .learn_errors import Plan, learned_errors
-from .learned_errors import LearnedErrors, load_errors
+from .learned_errors import KeptErrors
 from .schema import REVISION
-from .shard import Task, task_of, write_shard
+from .shard import Task, make_shard, task_of
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -36,121 +35,6 @@ if TYPE_CHECKING:
     from specclip_search.indexing.vectors.model_copy import ModelCopy
 
     from .shard import Task
-
-@dataclass(frozen=True, slots=True)
-class _Laid:
-    """The partners' spectra laid side by side: files of (rows, pixels) float32 and float16."""
-
-    flux: str
-    error: str
-    shape: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """What the worker needs to know of one shard.
-
-    Attributes
-    ----------
-    number, inputs
-        The shard, and the digest of what it is made from.
-    position
-        For each spectrum its partner among `keys`, -1 for none.
-    keys, links
-        Those of this shard's stars alone.
-    slot, snr
-        For each of `keys`, its row among the laid-out spectra, and their S/N.
-    """
-
-    number: int
-    inputs: str
-    position: np.ndarray
-    keys: StarKeys
-    links: StarLinks
-    slot: np.ndarray
-    snr: np.ndarray
-
-    def __str__(self) -> str:
-        return f"shard {self.number}"
-
-
-def written_on(
-    client: Client,
-    atlas: Atlas,
-    copy: ModelCopy,
-    task: Task,
-    shards: Mapping[int, tuple[Part, np.ndarray, str]],
-    errors_digest: str,
-    store: FluxStore,
-) -> Iterator[tuple[int, dict[str, Any], int]]:
-    """Have a cluster write shards; yields number, account and pairs kept, as they end.
-
-    Parameters
-    ----------
-    shards
-        By number: the spectra, their partners' positions among the task's keys, and the digest of all inputs.
-    errors_digest
-        Of the learned errors, which lie beside the translations.
-    store
-        The partners' spectra, laid out in files of the atlas.
-    """
-    laid = None
-    if isinstance(store.flux, np.memmap) and isinstance(store.error, np.memmap):
-        store.flux.flush()
-        store.error.flush()
-        rows, pixels = store.flux.shape
-        laid = _Laid(str(store.flux.filename), str(store.error.filename), (rows, pixels))
-    items = [_cut(task, number, *shard, store) for number, shard in shards.items()]
-    for item, (account, kept) in map_shards(client, _write_shard, atlas, copy, items, errors_digest, laid):
-        yield item.number, account, kept
-
-
-def _cut(task: Task, number: int, part: Part, position: np.ndarray, inputs: str, store: FluxStore) -> _Shard:
-    wanted = np.unique(position[position >= 0])
-    keys = task.keys
-    mine = StarKeys(
-        keys.source_id[wanted], keys.spec_id[wanted], keys.release[wanted], keys.part[wanted], keys.row[wanted], {}
-    )
-    own = np.where(position >= 0, np.searchsorted(wanted, position), -1)
-    slot = store.slot[wanted]
-    return _Shard(number, inputs, own, mine, _links_of(part, task.links), slot, store.snr[slot])
-
-
-def _links_of(part: Part, links: StarLinks) -> StarLinks:
-    """The links of one shard's spectra."""
-    if not len(links):
-        return links
-    spec_id = pq.ParquetFile(part.path).read(columns=["spec_id"])["spec_id"].to_numpy()
-    mine = np.isin(links.spec_id, spec_id)
-    return replace(links, spec_id=links.spec_id[mine], source_id=links.source_id[mine], conflicts=np.empty(0, np.int64))
-
-
-def _write_shard(
-    shard: _Shard, folder: str, copy: ModelCopy, errors_digest: str, laid: _Laid | None
-) -> tuple[dict[str, Any], int]:
-    """One shard, on a worker."""
-    from .shard import task_of, write_shard
-
-    atlas = Atlas(folder)
-    task = task_of(copy.load(), shard.keys, shard.links)
-    stage = atlas.translations(task.model.name)
-    errors = load_errors(stage.folder)
-    part = atlas.spectra(LRS).part(shard.number)
-    if errors is None or errors.digest != errors_digest or part is None:
-        raise QueryError(f"{stage.folder} has changed since the run began.", "Start the run again.")
-    return write_shard(stage, task, errors, part, shard.position, shard.inputs, _store(shard, laid))
-
-
-def _store(shard: _Shard, laid: _Laid | None) -> FluxStore:
-    """The shard's partners, read from where they were laid."""
-    if laid is None or not len(shard.slot):
-        return FluxStore(np.empty(0, np.int64), np.empty((0, 0)), np.empty((0, 0)), np.empty(0, np.float32))
-    flux = np.memmap(Path(laid.flux), np.float32, "r", shape=laid.shape)[shard.slot]
-    error = np.memmap(Path(laid.error), np.float16, "r", shape=laid.shape)[shard.slot]
-    return FluxStore(np.arange(len(shard.slot)), flux, error, shard.snr)
-
-
-Progress = Callable[..., None]
 
 
 @dataclass(slots=True)
@@ -217,17 +101,125 @@ def translate(
         plan = _plan(atlas, task)
         errors = learned_errors(atlas, task, plan, stage.folder)
         report.error_stars, report.error_split = errors.stars, errors.split
-        inputs = {number: text_digest(digest, errors.digest) for number, (_, _, digest) in plan.items()}
-        todo = [number for number in plan if not stage.is_current(number, inputs[number])]
-        report.shards_current = len(plan) - len(todo)
-        for part in stage.parts():
-            if part.number not in plan:
-                stage.remove(part.number)
-                report.shards_removed += 1
-        copy = None if client is None else copy_of(atlas, model, device)
-        _write(atlas, task, plan, errors, inputs, todo, report, progress, client, copy)
-        report.pairs = stage.rows
+        shards = [
+            Shard(number, text_digest(digest, errors.digest), int((position >= 0).sum()), (part, position))
+            for number, (part, position, digest) in plan.items()
+        ]
+        todo = [shard for shard in shards if not stage.is_current(shard.number, shard.inputs)]
+        wanted = np.concatenate([shard.task[1] for shard in todo]) if todo else np.empty(0, np.int64)
+        with flux_store(atlas, XP, task.keys, wanted, stage.folder) as store:
+            make = TranslateShard(Loaded(model), task.links, Loaded(errors), task.keys, store)
+            if client is not None:
+                numbers = {shard.number for shard in todo}
+                shards = [
+                    replace(shard, task=_cut(task, store, *shard.task)) if shard.number in numbers else shard
+                    for shard in shards
+                ]
+                kept = KeptErrors(stage.folder.resolve(), errors.digest)
+                make = TranslateShard(copy_of(atlas, model, device), _no_links(task.links), kept, None, _laid(store))
+            run = run_stage(stage, shards, make, client=client, progress=progress, note="pairs")
+        for account in run.accounts:
+            for name in ("read", "paired", "without_star", "without_partner", "rejected"):
+                setattr(report, name, getattr(report, name) + account[name])
+        report.shards_written, report.shards_current = run.written, run.current
+        report.shards_removed, report.pairs = run.removed, stage.rows
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """The partners' spectra laid side by side: files of (rows, pixels) float32 and float16."""
+
+    flux: str
+    error: str
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What a worker needs to know of one shard: its own stars' keys and links, and where their spectra lie.
+
+    Attributes
+    ----------
+    position
+        For each spectrum its partner among `keys`, -1 for none.
+    slot, snr
+        For each of `keys`, its row among the laid-out spectra, and their S/N.
+    """
+
+    part: Part
+    position: np.ndarray
+    keys: StarKeys
+    links: StarLinks
+    slot: np.ndarray
+    snr: np.ndarray
+
+
+@dataclass(frozen=True)
+class TranslateShard:
+    """Makes one shard of translation errors from one of LAMOST spectra and their partners' positions.
+
+    Here it is given all keys and the store of the partners' spectra; on a cluster, whose workers see the files of
+    the store, each task brings its own share of the keys.
+    """
+
+    source: Loaded | ModelCopy
+    links: StarLinks
+    errors: Loaded | KeptErrors
+    keys: StarKeys | None
+    store: FluxStore | _Laid | None
+
+    def __call__(self, given: tuple[Part, np.ndarray] | _Cut) -> Made:
+        if isinstance(given, _Cut):
+            task = task_of(self.source.load(), given.keys, given.links)
+            return make_shard(task, self.errors.load(), given.part, given.position, _read_laid(given, self.store))
+        assert self.keys is not None
+        assert isinstance(self.store, FluxStore)
+        return make_shard(task_of(self.source.load(), self.keys, self.links), self.errors.load(), *given, self.store)
+
+
+def _laid(store: FluxStore) -> _Laid | None:
+    if not (isinstance(store.flux, np.memmap) and isinstance(store.error, np.memmap)):
+        return None
+    store.flux.flush()
+    store.error.flush()
+    rows, pixels = store.flux.shape
+    return _Laid(str(store.flux.filename), str(store.error.filename), (rows, pixels))
+
+
+def _cut(task: Task, store: FluxStore, part: Part, position: np.ndarray) -> _Cut:
+    wanted = np.unique(position[position >= 0])
+    keys = task.keys
+    mine = StarKeys(
+        keys.source_id[wanted], keys.spec_id[wanted], keys.release[wanted], keys.part[wanted], keys.row[wanted], {}
+    )
+    own = np.where(position >= 0, np.searchsorted(wanted, position), -1)
+    slot = store.slot[wanted]
+    return _Cut(part, own, mine, _links_of(part, task.links), slot, store.snr[slot])
+
+
+def _no_links(links: StarLinks) -> StarLinks:
+    """Links for a task that brings its own."""
+    empty = np.empty(0, np.int64)
+    return replace(links, spec_id=empty, source_id=empty, conflicts=empty)
+
+
+def _links_of(part: Part, links: StarLinks) -> StarLinks:
+    """The links of one shard's spectra."""
+    if not len(links):
+        return links
+    spec_id = pq.ParquetFile(part.path).read(columns=["spec_id"])["spec_id"].to_numpy()
+    mine = np.isin(links.spec_id, spec_id)
+    return replace(links, spec_id=links.spec_id[mine], source_id=links.source_id[mine], conflicts=np.empty(0, np.int64))
+
+
+def _read_laid(cut: _Cut, laid: FluxStore | _Laid | None) -> FluxStore:
+    """The shard's partners, read from where they were laid."""
+    if not isinstance(laid, _Laid) or not len(cut.slot):
+        return FluxStore(np.empty(0, np.int64), np.empty((0, 0)), np.empty((0, 0)), np.empty(0, np.float32))
+    flux = np.memmap(Path(laid.flux), np.float32, "r", shape=laid.shape)[cut.slot]
+    error = np.memmap(Path(laid.error), np.float16, "r", shape=laid.shape)[cut.slot]
+    return FluxStore(np.arange(len(cut.slot)), flux, error, cut.snr)
 
 
 def _loaded(atlas: Atlas, model: Any) -> Any:
@@ -266,40 +258,3 @@ def _plan(atlas: Atlas, task: Task) -> Plan:
     return plan
 
 
-def _write(
-    atlas: Atlas,
-    task: Task,
-    plan: Plan,
-    errors: LearnedErrors,
-    inputs: dict[int, str],
-    todo: list[int],
-    report: TranslateReport,
-    progress: Progress | None,
-    client: Client | None,
-    copy: ModelCopy | None,
-) -> None:
-    if not todo:
-        return
-    stage = atlas.translations(task.model.name)
-    wanted = np.concatenate([plan[number][1] for number in todo])
-    total, done = int((wanted >= 0).sum()), 0
-    shards = {number: (*plan[number][:2], inputs[number]) for number in todo}
-    with flux_store(atlas, XP, task.keys, wanted, stage.folder) as store:
-        if client is not None and copy is not None:
-            written = written_on(client, atlas, copy, task, shards, errors.digest, store)
-        else:
-            written = (
-                (number, *write_shard(stage, task, errors, *shard, store)) for number, shard in shards.items()
-            )
-        for number, account, kept in written:
-            _add(report, account, kept)
-            done += int((plan[number][1] >= 0).sum())
-            if progress is not None:
-                progress(done, total, f"shard {number}")
-
-
-def _add(report: TranslateReport, account: dict[str, Any], kept: int) -> None:
-    report.shards_written += 1
-    report.paired += kept
-    for name in ("read", "without_star", "without_partner", "rejected"):
-        setattr(report, name, getattr(report, name) + account[name])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
@@ -72,7 +75,7 @@ AddFunction = Callable[["AtlasConnection", "Atlas", bool], None]
 def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
     """Open a DuckDB connection with a view over every stage of the atlas, without searches as functions.
 
-    `specclip_search.queries.sql.ask.connect` adds those.
+    `specclip_search.queries.sql.ask.connect` adds those. While a session is open on `atlas`, its connection is lent.
 
     Nothing is read or copied. Views stand over the shards committed at this moment, and each is
     made when a statement first names it, so that opening a survey costs as little as a demo.
@@ -83,7 +86,71 @@ def connect(atlas: Atlas, *, read_only: bool = False) -> AtlasConnection:
         Shut out everything but the atlas's own files: no other file, no network, no extension,
         no change of settings.
     """
-    return AtlasConnection(atlas, read_only=read_only)
+    held = None if read_only else held_connection(atlas)
+    return AtlasConnection(atlas, read_only=read_only) if held is None else held
+
+
+Open = Callable[["Atlas"], "AtlasConnection"]
+
+
+@dataclass(slots=True)
+class _Held:
+    """The connection of a session, how to open it, and the state of the atlas that its views stand over."""
+
+    open: Open
+    state: tuple[tuple[str, int], ...]
+    connection: AtlasConnection
+
+
+_HELD: WeakKeyDictionary[Atlas, _Held] = WeakKeyDictionary()
+
+
+def hold(atlas: Atlas, opener: Open) -> None:
+    """Keep one connection open for all questions asked of this atlas object, until `release`."""
+    release(atlas)
+    _HELD[atlas] = _Held(opener, _state(atlas), _lent(opener(atlas)))
+
+
+def release(atlas: Atlas) -> None:
+    """Close the connection that `hold` keeps."""
+    held = _HELD.pop(atlas, None)
+    if held is not None:
+        held.connection.close()
+
+
+def held_connection(atlas: Atlas) -> AtlasConnection | None:
+    """The connection kept for this atlas object, renewed where the atlas has changed; None where none is kept."""
+    held = _HELD.get(atlas)
+    if held is not None and held.state != (state := _state(atlas)):
+        held.connection.close()
+        # while it opens, the atlas counts as not held: opening must not borrow the connection it replaces
+        del _HELD[atlas]
+        held.connection, held.state = _lent(held.open(atlas)), state
+        _HELD[atlas] = held
+    return None if held is None else held.connection
+
+
+def _lent(connection: AtlasConnection) -> AtlasConnection:
+    connection.lent = True
+    return connection
+
+
+def _state(atlas: Atlas) -> tuple[tuple[str, int], ...]:
+    """Folders of stages with their modification times: a commit renames a file into one of them."""
+    found = []
+    for kind in ("spectra", "rejected", "catalogs", "vectors", "estimates", "translations", "results"):
+        folders = [atlas.path / kind]
+        for _ in range(3):
+            below = []
+            for folder in folders:
+                try:
+                    with os.scandir(folder) as entries:
+                        below += [entry for entry in entries if entry.is_dir()]
+                except OSError:
+                    continue
+            found += [(entry.path, entry.stat().st_mtime_ns) for entry in below]
+            folders = [Path(entry.path) for entry in below]
+    return tuple(sorted(found))
 
 
 class AtlasConnection:
@@ -99,6 +166,8 @@ class AtlasConnection:
         DuckDB's own connection.
     failures
         The last error of ours inside a function of SQL.
+    lent
+        A session keeps the connection: a `with` block leaves it open.
     """
 
     def __init__(
@@ -108,6 +177,7 @@ class AtlasConnection:
         self.duckdb = _bare_connection()
         self._made: set[str] = set()
         self.failures = Failures()
+        self.lent = False
         add_macros(self.duckdb)
         for add in functions:
             add(self, atlas, not (read_only or untrusted))
@@ -191,7 +261,8 @@ class AtlasConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if not self.lent:
+            self.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.duckdb, name)

@@ -11,12 +11,17 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from specclip_search.atlas.integrity import check_shards
 from specclip_search.atlas.schemas import said_of
 from specclip_search.errors import AtlasError
 
 
 def read_parquet_sql(files: Sequence[str]) -> str:
-    """`read_parquet([...])` over exactly these files."""
+    """`read_parquet([...])` over exactly these files, whose bytes are those that their sidecars say.
+
+    DuckDB does not look at Parquet's checksums, so that they are checked before it may read them.
+    """
+    check_shards(files)
     return "read_parquet([" + ", ".join(quoted(no_glob(file)) for file in files) + "])"
 
 
@@ -50,6 +55,7 @@ def fields_of(file: str) -> list[pa.Field]:
     """Columns of a shard with their metadata, from its footer."""
     import pyarrow.parquet as pq
 
+    check_shards([file])
     return list(pq.read_schema(file))
 
 

@@ -1,4 +1,4 @@
-"""The atlas on disk: stages of whole-or-nothing Parquet shards."""
+"""The atlas on disk: stages of atomically written Parquet shards."""
 
 from .atlas import Atlas, checked_name
 from .stage import Part, Stage

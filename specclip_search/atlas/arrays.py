@@ -1,4 +1,4 @@
-"""Arrays to Arrow columns and back, without copies of every row."""
+"""Conversion between NumPy arrays and Arrow columns without copying row by row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def column_to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If a row is null: a vector or spectrum column has none.
+        If a row is null; vector and spectrum columns must not contain nulls.
     """
     if isinstance(column, pa.ChunkedArray):
         if column.num_chunks != 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from html import escape
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AtlasError
@@ -14,7 +16,10 @@ from .files import write_text
 from .stage import Stage
 
 if TYPE_CHECKING:
-    import duckdb
+    import pandas as pd
+
+    from specclip_search.queries.session import Session
+    from specclip_search.queries.views.rows import Rows
 
 FORMAT_VERSION = 1
 MARKER = "atlas.toml"
@@ -49,22 +54,22 @@ class Atlas:
         self.partial: dict[str, list[int]] = {}
         marker = self.path / MARKER
         if not marker.is_file():
-            found = "a folder without atlas.toml" if self.path.is_dir() else "nothing of that name"
+            found = "a folder without atlas.toml" if self.path.is_dir() else "no file or folder of that name"
             raise AtlasError(
                 f"No atlas at {self.path}: found {found}.",
-                "Check --atlas (or SPECCLIP_ATLAS); `specclip-search ingest` makes a new one, "
-                "`specclip-search demo` an example.",
+                "Check --atlas (or SPECCLIP_ATLAS); `specclip-search ingest` creates one, "
+                "`specclip-search demo` an example atlas.",
             )
         self._check_format(_read_toml(marker))
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> Atlas:
-        """Open the atlas at `path`, making an empty one where there is none.
+        """Open the atlas at `path`, creating an empty one if there is none.
 
         Raises
         ------
         AtlasError
-            If `path` is a file, or a folder that holds other things than an atlas.
+            If `path` is a file, or a non-empty folder that is not an atlas.
         """
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
@@ -73,7 +78,7 @@ class Atlas:
             others = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.exists() else []
             if others:
                 raise AtlasError(
-                    f"{folder} is not empty and holds no atlas (found {', '.join(sorted(others)[:3])}).",
+                    f"{folder} is not empty and is not an atlas (found {', '.join(sorted(others)[:3])}).",
                     "Name a new or empty folder for the atlas.",
                 )
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +90,7 @@ class Atlas:
         if version != FORMAT_VERSION:
             raise AtlasError(
                 f"{self.path} has atlas format {version}; this version reads format {FORMAT_VERSION}.",
-                "Use the version of specclip-search that made it, or make the atlas anew.",
+                "Use the version of specclip-search that made it, or rebuild the atlas.",
             )
 
     @property
@@ -99,7 +104,7 @@ class Atlas:
         _write_toml(self.path / MARKER, content | {"active_model": checked_name(name, "model")})
 
     def require_model(self, name: str | None = None) -> str:
-        """`name`, or else the active model; an AtlasError where there is neither."""
+        """`name` if given, else the active model; raises `AtlasError` if there is neither."""
         chosen = name or self.active_model
         if chosen is None:
             raise AtlasError(
@@ -145,7 +150,7 @@ class Atlas:
     def model_folder(self, model: str) -> Path:
         return self.path / "models" / checked_name(model, "model")
 
-    # -- what there is ----------------------------------------------------------------------
+    # -- contents ---------------------------------------------------------------------------
 
     def modalities(self) -> list[str]:
         """Names of modalities with at least one committed shard of spectra."""
@@ -172,15 +177,62 @@ class Atlas:
         folder = self.path / kind
         return sorted(p.name for p in folder.iterdir() if is_name(p.name) and p.is_dir()) if folder.is_dir() else []
 
-    def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+    def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows | None:
         """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`."""
-        # the one import that leads up: the atlas is where people look for SQL
-        from specclip_search.queries.sql.ask import run
+        return _questions().run(self, statement, parameters)
 
-        return run(self, statement, parameters)
+    def similar(self, target: Any, k: int = 20, **options: Any) -> pd.DataFrame:
+        """Spectra most similar to a target; see `specclip_search.similar`."""
+        return _questions().similar(self, target, k, **options)
+
+    def anomalies(self, top: int = 100, **options: Any) -> pd.DataFrame:
+        """The highest-scoring stars; see `specclip_search.anomalies`."""
+        return _questions().anomalies(self, top, **options)
+
+    def emp_candidates(self, below: float = -3.0, **options: Any) -> pd.DataFrame:
+        """Candidates for extremely metal-poor stars; see `specclip_search.emp_candidates`."""
+        return _questions().emp_candidates(self, below, **options)
+
+    def session(self) -> Session:
+        """Hold the atlas open for many questions: one connection, open indexes, a model loaded once.
+
+        Examples
+        --------
+        >>> with atlas.session() as session:                              # doctest: +SKIP
+        ...     near = session.similar("gaia:5853418002145112704")
+        ...     count = session.sql("SELECT count(*) FROM stars").fetchall()
+        """
+        return _questions().Session(self)
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What the atlas holds, as name and text; shown by `repr` and in notebooks."""
+        held = [(f"{name} spectra", _counted(self.spectra(name), "")) for name in self.modalities()]
+        held += [(f"catalogue {name}", _counted(self.catalog(name), " rows")) for name in self.catalogs()]
+        held += [("model", self.active_model or "none yet")]
+        held += [(f"results {name}", _counted(self.results(name), " rows")) for name in self.result_names()]
+        return held
 
     def __repr__(self) -> str:
-        return f"Atlas({str(self.path)!r})"
+        return f"<Atlas {str(self.path)!r}: " + "; ".join(f"{name} {text}" for name, text in self.summary()) + ">"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self.summary())
+        return f"<table><caption>Atlas {escape(str(self.path))}</caption>{rows}</table>"
+
+
+def _counted(stage: Stage, unit: str) -> str:
+    """Rows of a stage in words; a damaged one is shown as such, because `repr` must not fail."""
+    try:
+        return f"{stage.rows:,}{unit}"
+    except AtlasError:
+        return "incomplete or damaged (see `specclip-search doctor`)"
+
+
+def _questions() -> ModuleType:
+    """What can be asked of an atlas: the one import that leads up, because the atlas is where people look for it."""
+    from specclip_search.queries import session
+
+    return session
 
 
 def is_name(name: str) -> bool:
@@ -189,7 +241,7 @@ def is_name(name: str) -> bool:
 
 
 def checked_name(name: str, what: str) -> str:
-    """`name` if it can safely be a folder's name, else an AtlasError."""
+    """`name` if it is safe as a folder name; raises `AtlasError` otherwise."""
     if not is_name(name):
         raise AtlasError(
             f"'{name}' cannot be the name of a {what}.",
@@ -203,7 +255,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AtlasError(
-            f"{path} is not valid TOML ({error}).", "Restore it from a copy, or make the atlas anew."
+            f"{path} is not valid TOML ({error}).", "Restore it from a backup, or rebuild the atlas."
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all: write beside, fsync, rename.
+"""Atomic file writes: write a temporary file, fsync, rename.
 
-One writer a stage and atlas; readers are never blocked.
+Each stage of an atlas has one writer at a time; readers are never blocked.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SHARD = re.compile(r"part-(\d{6,9})\.(json|parquet)", re.ASCII)
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on a clean exit it becomes `target`, durably.
+    """Yield a temporary path next to `target`; on a clean exit it is synced and renamed to `target`.
 
-    If the body raises, the temporary file is removed and `target` stays as it was. If the
-    process dies, only a file beginning with ``.writing-`` is left; `remove_leftovers` clears it.
+    If the body raises, the temporary file is removed and `target` is unchanged. If the
+    process dies, only a file beginning with ``.writing-`` is left; `remove_leftovers` removes it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
@@ -42,7 +42,7 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or removal in `folder` durable, where the system can."""
+    """Sync a rename or removal in `folder` to disk, where the operating system supports it."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -53,19 +53,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left in `folder`. Call only while holding its lock."""
+    """Remove temporary files that a killed writer left in `folder`. Call only while holding its lock."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
+    """Write a small text file atomically."""
     with whole_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object whole or not at all, keys sorted so that equal content is equal bytes."""
+    """Write a JSON object atomically, with sorted keys, so that equal content gives equal bytes."""
     write_text(target, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
@@ -81,7 +81,7 @@ def bytes_digest(data: bytes) -> str:
 
 
 def text_digest(*parts: str) -> str:
-    """SHA-256 of strings in order, each ended by a NUL so that boundaries count."""
+    """SHA-256 of strings in order, each terminated by NUL so that boundaries matter."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode("utf-8") + b"\0")
@@ -99,14 +99,14 @@ def not_permitted(error: PermissionError) -> AtlasError:
 
 @contextmanager
 def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the right to write in `folder`; the system releases it when the process ends, however it ends.
+    """Hold the write lock of `folder`; the system releases it when the process ends, for any reason.
 
-    Leftovers of a killed writer are removed on entry.
+    Temporary files of a killed writer are removed on entry.
 
     Raises
     ------
     AtlasError
-        If another process holds the lock; its process number and host are named.
+        If another process holds the lock; the message gives its process ID and host.
     """
     from filelock import FileLock, Timeout
 
@@ -119,7 +119,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "another process"
         raise AtlasError(
             f"{folder} is being written by {who}; only one writer at a time is allowed.",
-            "Wait for it to end, or stop it and start this command again; nothing is lost.",
+            "Wait for it to finish, or stop it and run this command again; no data are lost.",
         ) from None
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
@@ -138,8 +138,7 @@ def shard_name(number: int) -> str:
 def committed_numbers(folder: Path) -> list[int]:
     """Numbers of a stage's committed shards, ascending.
 
-    Names alone are looked at: reading every sidecar of a 10M-row stage would take longer than
-    a whole second.
+    Only file names are read: reading every sidecar of a 10M-row stage would take more than a second.
     """
     sidecars, tables = shard_numbers(folder)
     return sorted(sidecars & tables)

@@ -1,8 +1,8 @@
-"""Which Gaia star a LAMOST spectrum is of, where the spectrum's file does not say it.
+"""Links from LAMOST spectra to Gaia stars, for spectrum files that do not name the star.
 
-Any catalogue of the atlas that has both `obsid` and `source_id` tells: LAMOST's own do, and the
-command `link` makes one by position. An obsid that two catalogues give to different stars is
-linked to none.
+Links come from every catalogue of the atlas that has both `obsid` and `source_id`: LAMOST's own
+catalogues do, and the command `link` creates one by position. An obsid that two catalogues assign
+to different stars is not linked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .atlas import Atlas
 
 NO_SOURCE = -1
-"""Stands for an unknown star in integer arrays."""
+"""Marks an unknown star in integer arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class StarLinks:
     spec_id, source_id
         (L,) int64, sorted by spec_id, one star each.
     conflicts
-        (C,) int64 spec_ids that catalogues give to different stars.
+        (C,) int64 spec_ids that catalogues assign to different stars.
     digest
-        Of the catalogues they come from; empty without any.
+        Digest of the catalogues that the links come from; empty if there are none.
     """
 
     spec_id: np.ndarray
@@ -47,7 +47,7 @@ class StarLinks:
         return len(self.spec_id)
 
     def fill(self, spec_id: np.ndarray, source_id: np.ndarray) -> np.ndarray:
-        """`source_id` (N,) with unknown ones (`NO_SOURCE`) taken from the links where there is one."""
+        """`source_id` (N,) in which unknown values (`NO_SOURCE`) are filled from the links where possible."""
         if not len(self):
             return source_id
         place = np.minimum(np.searchsorted(self.spec_id, spec_id), len(self) - 1)
@@ -61,12 +61,15 @@ def star_links(atlas: Atlas, id_column: str | None, without: Collection[str] = (
     Parameters
     ----------
     id_column
-        The catalogues' column of the instrument's spectra, see `Modality.link_column`; without one there are no links.
+        Catalogue column with the ids of the instrument's spectra, see `Modality.link_column`; None: no links.
     without
         Catalogues to leave out.
     """
+    empty = np.empty(0, np.int64)
+    if id_column is None:
+        return StarLinks(empty, empty, empty, "")
     pieces, digests = [], []
-    for name in atlas.catalogs() if id_column is not None else ():
+    for name in atlas.catalogs():
         stage = atlas.catalog(name)
         columns = pq.read_schema(stage.parts()[0].path)
         if name in without or any(c not in columns.names for c in (id_column, "source_id")):
@@ -77,7 +80,6 @@ def star_links(atlas: Atlas, id_column: str | None, without: Collection[str] = (
         pieces.append(np.stack([table[id_column].to_numpy(), table["source_id"].to_numpy()]))
         digests.append(stage.digest)
     if not pieces:
-        empty = np.empty(0, np.int64)
         return StarLinks(empty, empty, empty, "")
     spec_id, source_id = np.unique(np.concatenate(pieces, axis=1), axis=1)
     single, first, counts = np.unique(spec_id, return_index=True, return_counts=True)

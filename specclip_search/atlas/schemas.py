@@ -1,4 +1,4 @@
-"""Columns of the atlas's own tables, with units and meaning carried in the Parquet fields."""
+"""Columns of the atlas's own tables; units and descriptions are stored in the Parquet field metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 
 def described(name: str, kind: pa.DataType, description: str, unit: str = "", ucd: str = "") -> pa.Field:
-    """An Arrow field whose metadata say what it is; exports and DESCRIBE read them back."""
+    """An Arrow field with unit and description as metadata; exports and DESCRIBE read them back."""
     metadata = {"description": description}
     if unit:
         metadata["unit"] = unit

@@ -232,7 +232,7 @@ class Stage:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise AtlasError(
                 f"{sidecar} is not a readable shard sidecar ({error}).",
-                "Remove this file and run the stage's command again; it makes the shard anew.",
+                "Remove this file and run the stage's command again; it rebuilds the shard.",
             ) from error
         if not part.file.exists():
             raise AtlasError(
@@ -251,7 +251,7 @@ class Stage:
         return text_digest(*(f"{part.number}:{part.digest}" for part in self.parts()))
 
     def is_current(self, number: int, inputs: str) -> bool:
-        """Whether shard `number` stands and was made from `inputs`."""
+        """Whether shard `number` exists and was made from `inputs`."""
         part = self.part(number)
         return part is not None and part.inputs == inputs
 
@@ -288,7 +288,7 @@ class Stage:
         inputs: str,
         extra: dict[str, Any] | None = None,
     ) -> Part:
-        """Write shard `number` whole, then its sidecar. Hold `lock()` around it.
+        """Write shard `number` atomically, then its sidecar. Call while holding `lock()`.
 
         Parameters
         ----------
@@ -373,7 +373,7 @@ class Stage:
         return [part.file.name for part in self.parts() if file_digest(part.file) != part.digest]
 
     def missing(self) -> AtlasError:
-        """The error to raise where this stage is needed and empty."""
+        """The error to raise if this stage is needed but empty."""
         return AtlasError(
             f"The atlas holds no {self.label} yet ({self.folder} has no shard).",
             "Run the command that makes them first; `specclip-search --help` lists the stages in order.",
@@ -385,7 +385,7 @@ def _as_list(columns: Sequence[str] | None) -> list[str] | None:
 
 
 def _writer_options(schema: pa.Schema) -> dict[str, Any]:
-    """Numbers of spectra and vectors do not repeat: a dictionary or their extremes would only cost time."""
+    """Parquet options. Values of spectra and vectors rarely repeat, so dictionaries would only cost time."""
     plain = [f.name for f in schema if pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type)]
     return {
         "compression": "zstd",

@@ -1,1 +1,1 @@
-"""Catalogues of stars into the atlas."""
+"""Ingest of star catalogues into the atlas."""

@@ -1,6 +1,6 @@
-"""Parquet catalogues and Arrow or astropy tables in memory.
+"""Catalogues in Parquet, FITS and VOTable files, and Arrow or astropy tables in memory.
 
-FITS and VOTable catalogues through astropy.
+FITS and VOTable are read with astropy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def open_parquet(paths: Sequence[Path], named: Path) -> CatalogFile:
             if found.names != schema.names or found.types != schema.types:
                 raise SpecclipError(
                     f"{path} has other columns than {paths[0].name}: {', '.join(found.names)}.",
-                    "Only files of one catalogue may lie in the folder.",
+                    "The folder may contain only the files of one catalogue.",
                 )
             rows += pq.read_metadata(path).num_rows
     except pa.ArrowInvalid as error:
@@ -53,7 +53,7 @@ def _stream(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _with_astropy_metadata(schema: pa.Schema) -> pa.Schema:
-    """Take units and descriptions that astropy keeps in the file's metadata into the fields."""
+    """Copy units and descriptions that astropy keeps in the file's metadata into the fields."""
     text = (schema.metadata or {}).get(b"table_meta_yaml")
     if not text:
         return schema.remove_metadata()
@@ -78,7 +78,7 @@ def _with_astropy_metadata(schema: pa.Schema) -> pa.Schema:
 
 
 def table_in_memory(table: pa.Table) -> CatalogFile:
-    """An Arrow table as if it were a file."""
+    """An Arrow table with the interface of a catalogue file."""
     bare = table.replace_schema_metadata(None)
     return CatalogFile(bare.schema, lambda wanted: iter([bare.select(wanted)]), bare.num_rows)
 
@@ -106,10 +106,10 @@ def astropy_to_arrow(table: Table) -> pa.Table:
 
 
 def array_to_arrow(values: np.ndarray) -> pa.Array | None:
-    """A NumPy array, masked or not, big-endian or not, as Arrow; None where Arrow has no such type.
+    """A NumPy array, masked or not, big-endian or not, as Arrow; None if Arrow has no such type.
 
-    Arrays of two dimensions become fixed-size lists; of more, None. Text loses its padding,
-    and becomes null where nothing is left.
+    Arrays of two dimensions become fixed-size lists; of more, None. Padding of text is
+    removed; empty text becomes null.
     """
     mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
     data = np.asarray(values.data if isinstance(values, np.ma.MaskedArray) else values)
@@ -160,7 +160,7 @@ def open_fits(path: Path) -> CatalogFile:
 
 
 def _comment(header: object, number: int) -> str:
-    """The comment of TTYPEn, where writers put the description; astropy's own stock phrases are no description."""
+    """The comment of TTYPEn, where writers put the description; astropy's default comments are ignored."""
     comment = str(header.comments[f"TTYPE{number}"])  # type: ignore[attr-defined]
     return "" if comment.lower().startswith(("label for", "name of field", "name for")) else comment
 
@@ -185,7 +185,7 @@ def _first_table(hdus: HDUList, path: Path) -> BinTableHDU:
         if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
             return hdu
     raise SpecclipError(
-        f"{path} should hold a table; it has {len(hdus)} FITS extension(s) and none is one.",
+        f"{path} should hold a table; it has {len(hdus)} FITS extension(s) and none of them is a table.",
         "Give the catalogue's file; spectra are read by `ingest lamost` or `ingest gaia-xp`.",
     )
 
@@ -217,7 +217,7 @@ def _slice(table: BinTableHDU, start: int, stop: int, wanted: Sequence[str]) -> 
 
 
 def open_votable(path: Path) -> CatalogFile:
-    """The first table of a VOTable. astropy holds it in memory whole: archives cap the size of VOTables."""
+    """The first table of a VOTable. astropy loads it into memory; archives limit the size of VOTables."""
     from astropy.io.votable import parse_single_table
 
     try:

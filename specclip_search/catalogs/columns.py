@@ -1,4 +1,4 @@
-"""From a file's columns to the atlas's: names, types, ids, units and meaning."""
+"""Conversion of a file's columns to the atlas's: names, types, ids, units and descriptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import SpecclipError
 from ..labels import KEY_NAMES, KNOWN, LABEL_NAMES, STANDARD_NAME
 from .ids import ids_to_int64
 
-# words that SQL keeps for itself even as a column's name; as listed by duckdb_keywords()
+# reserved words of SQL that cannot be column names; as listed by duckdb_keywords()
 _WORDS = """
     all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create
     default deferrable desc describe distinct do else end except false fetch for foreign from group having in
@@ -23,14 +23,14 @@ _WORDS = """
     to trailing true union unique unpivot using variadic when where window with
 """
 _RESERVED = frozenset(_WORDS.split())
-# what surveys write where they have no value
+# codes that surveys write for a missing value
 _MISSING = (-9999.0, -9999.99, -999.0, -99999.0)
 NO_KEY = "no_valid_id"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column to keep: where it comes from and what it becomes."""
+    """One column to keep: its source and its converted form."""
 
     source: str
     field: pa.Field
@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(slots=True)
 class ColumnPlan:
-    """Which columns are kept, under which names and types; what was left out and why."""
+    """The columns to keep with their names and types, and those left out with the reason."""
 
     columns: list[Column]
     skipped: dict[str, str] = field(default_factory=dict)
@@ -90,16 +90,16 @@ def plan_columns(
     schema
         The file's columns; field metadata may hold unit, description, ucd.
     columns
-        Names of the columns to keep, as in the file or as we would name them; by default all.
+        Names of the columns to keep, as in the file or after renaming; by default all.
     rename
-        File's name to our name, going before the usual spellings of labels.
+        Mapping from the file's names to ours; takes precedence over the usual spellings of labels.
     arrays
         Keep columns of arrays too.
 
     Raises
     ------
     SpecclipError
-        If a named column is not in the file, or two columns would get one name.
+        If a named column is not in the file, or two columns would get the same name.
     """
     asked = dict(rename or {})
     _require(asked, schema.names, "rename")
@@ -134,13 +134,13 @@ def _require(wanted: Sequence[str] | Mapping[str, str], known: Sequence[str], ar
 
 
 def _target_names(names: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
-    """Our name of each column. Exact names win over other spellings; a second claimant keeps its own name."""
+    """Our name of each column. Exact names win over other spellings; a second match keeps its own name."""
     plain = {name: sql_name(asked.get(name, name)) for name in names}
     taken: dict[str, str] = {}
     for name in sorted(names, key=lambda n: (n not in asked, plain[n] not in KNOWN)):
         standard = plain[name] if name in asked else STANDARD_NAME.get(plain[name], plain[name])
         if name in asked and standard in taken.values():
-            raise SpecclipError(f"Two columns would be called '{standard}'.", "Give rename other names.")
+            raise SpecclipError(f"Two columns would be named '{standard}'.", "Give rename other names.")
         target = standard if standard not in taken.values() else plain[name]
         number = 2
         while target in taken.values():
@@ -164,7 +164,7 @@ def _target_type(kind: pa.DataType, name: str, arrays: bool) -> tuple[pa.DataTyp
     if pa.types.is_decimal(kind):
         return pa.float64(), ""
     if pa.types.is_null(kind):
-        return None, "it is empty, or holds what a table has no place for (arrays of varying length, complex numbers)"
+        return None, "it is empty, or has an unsupported type (arrays of varying length, complex numbers)"
     simple = (
         pa.types.is_integer(kind),
         pa.types.is_floating(kind),
@@ -172,11 +172,11 @@ def _target_type(kind: pa.DataType, name: str, arrays: bool) -> tuple[pa.DataTyp
         pa.types.is_string(kind),
         pa.types.is_temporal(kind),
     )
-    return (kind, "") if any(simple) else (None, f"type {kind} has no place in a catalogue")
+    return (kind, "") if any(simple) else (None, f"type {kind} is not supported in a catalogue")
 
 
 def _target_field(source: pa.Field, name: str, kind: pa.DataType) -> pa.Field:
-    """The file's own unit, description and UCD go before those we know for the name."""
+    """The file's own unit, description and UCD take precedence over those known for the name."""
     metadata = {
         key.decode(): value.decode("utf-8", "replace")
         for key, value in (source.metadata or {}).items()
@@ -195,7 +195,7 @@ def _target_field(source: pa.Field, name: str, kind: pa.DataType) -> pa.Field:
 
 @dataclass(slots=True)
 class Converted:
-    """A chunk after conversion and what happened to it."""
+    """A converted chunk and counts of what was changed."""
 
     table: pa.Table
     rejected: int
@@ -204,11 +204,11 @@ class Converted:
 
 
 def convert_chunk(chunk: pa.Table, plan: ColumnPlan) -> Converted:
-    """Bring a chunk of the file to the plan's columns.
+    """Convert a chunk of the file to the plan's columns.
 
     NaN and empty text become null, and so do the numbers surveys write for a missing label (-9999 and the
-    like). A row is left out only where it has key columns and no valid value in any of them,
-    nor a position.
+    like). A row is rejected only if it has key columns but no valid value in any of them,
+    and no position.
     """
     arrays, invalid, missing = [], {}, {}
     for column in plan.columns:

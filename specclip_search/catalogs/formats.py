@@ -1,4 +1,4 @@
-"""A catalogue file of any format, found by its content."""
+"""Opening a catalogue file of any supported format, identified by its content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def open_catalog(path: Path) -> CatalogFile:
     Raises
     ------
     SpecclipError
-        If there is no such file, or it is none of these.
+        If there is no such file, or its format is none of these.
     """
     if path.is_dir():
         from .arrow import open_parquet
@@ -34,7 +34,7 @@ def open_catalog(path: Path) -> CatalogFile:
     if text[:9].lower() == b"<!doctype" or text[:5].lower() == b"<html":
         raise SpecclipError(
             f"{path} should be a catalogue; it is a web page, probably an error message of the server.",
-            "Download it again, and look at it in a browser if it stays so.",
+            "Download it again, and open it in a browser if the problem persists.",
         )
     if b"<VOTABLE" in text[:4096] or text.startswith(b"<?xml"):
         from .arrow import open_votable
@@ -51,12 +51,12 @@ def open_catalog(path: Path) -> CatalogFile:
 
 
 def _head(path: Path, size: int = 8192) -> bytes:
-    """First bytes of the content, unpacked where the file is gzipped."""
+    """First bytes of the content, decompressed if the file is gzipped."""
     try:
         with gzip.open(path, "rb") if is_gzip(path) else open(path, "rb") as handle:
             head = handle.read(size)
     except (OSError, EOFError) as error:
-        found = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
+        found = "no file" if isinstance(error, FileNotFoundError) else str(error)
         raise SpecclipError(
             f"Expected a catalogue at {path}; found {found}.", "Check the path and its permissions."
         ) from error

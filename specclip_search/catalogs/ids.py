@@ -1,4 +1,4 @@
-"""Ids of catalogues as int64, exactly: from integers, from text, from floats only where that loses nothing."""
+"""Exact conversion of catalogue ids to int64: from integers, text, and floats where that loses nothing."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def ids_to_int64(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, i
     Parameters
     ----------
     column
-        Integers, text or floats. Null where there is no id; so are 0, negative numbers (surveys
-        write -9999) and text that is no whole number.
+        Integers, text or floats. Nulls stay null; 0, negative numbers (surveys
+        write -9999) and text that is not a whole number become null.
     name
         The column's name in the file, for messages.
 
     Returns
     -------
-    ids : int64 array, null where there is no valid id
+    ids : int64 array, null if there is no valid id
     invalid : int
-        How many values were there and no valid id (nulls of the file are not counted).
+        Number of values that are not valid ids (nulls of the file are not counted).
 
     Raises
     ------
     SpecclipError
-        If the column holds floats that cannot be proved to be the exact ids: a value of 2**53 or
+        If the column holds floats that may not be the exact ids: a value of 2**53 or
         more, or a value with a fraction.
     """
     kind = column.type
@@ -61,7 +61,7 @@ def ids_to_int64(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, i
 
 
 def _from_integers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
-    """Ids, and the number of nulls and of numbers that say that there is none."""
+    """Ids, and the number of nulls and of codes for a missing id."""
     nothing = pa.scalar(None, column.type)
     positive = pc.if_else(pc.greater(column, pa.scalar(0, column.type)), column, nothing)
     if column.type == pa.uint64():
@@ -71,7 +71,7 @@ def _from_integers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
 
 
 def _from_text(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
-    """Ids and the number of values that say in words that there is none."""
+    """Ids, and the number of texts that stand for a missing id."""
     trimmed = pc.utf8_trim_whitespace(column)
     digits = pc.replace_substring_regex(trimmed, r"^\+?0*(\d+)$", r"\1")
     length = pc.utf8_length(digits)

@@ -1,6 +1,6 @@
-"""Catalogues of stars into the atlas: streamed, ids exact, units and descriptions kept.
+"""Ingest of star catalogues into the atlas: streamed, with exact ids, units and descriptions.
 
-What tells that a catalogue is the one that was ingested before.
+A file that was ingested before in the same way is recognised by its size, time and settings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..atlas import Atlas, Stage
 
 def file_state(file: Path) -> dict[str, Any]:
-    """What tells quickly that a file is the same as before."""
+    """Marks by which an unchanged file is recognised quickly."""
     paths = sorted(file.rglob("*.parquet")) if file.is_dir() else [file]
     try:
         stats = [path.stat() for path in paths]
@@ -79,20 +79,20 @@ class Progress(Protocol):
 
 @dataclass(slots=True)
 class CatalogReport:
-    """What an ingest did; read = kept + sum of rejected.
+    """Report of a catalogue ingest; read = kept + sum of rejected.
 
     Attributes
     ----------
     invalid_ids
-        By key column: values that were no valid id and became null.
+        By key column: number of values that are not valid ids and became null.
     repeated_ids
-        By key column: rows whose id an earlier row has too. They are kept.
+        By key column: number of rows that repeat an earlier row's id. They are kept.
     missing_values
-        By label: how many survey codes for 'no value' (-9999) became null.
+        By label: number of survey codes for a missing value (-9999) that became null.
     renamed, skipped
-        File's name to ours; columns left out and why.
+        Mapping from the file's names to ours; columns left out, with the reason.
     unchanged
-        True where the file had been ingested before in the same way and nothing was done.
+        True if the file had been ingested before in the same way, so that nothing was done.
     """
 
     name: str
@@ -122,19 +122,19 @@ def ingest_catalog(
 ) -> CatalogReport:
     """Read a catalogue file into `catalogs/<name>`.
 
-    FITS, VOTable, ECSV, CSV (comma, '|', tab, ';', blank; gzipped or not) and Parquet, told by
-    content. Column names become plain lower-case SQL names, usual spellings of labels our names
-    (fe_h is feh; alpha_m stays, it is not alpha_fe); the original name stays in the column's
-    metadata. `source_id` and `obsid` are int64, exactly. Rows without any valid key or position
-    are set aside and counted; repeated ids are kept and counted. Run again it does nothing where
-    the file is the same, and goes on where it was interrupted.
+    FITS, VOTable, ECSV, CSV (comma, '|', tab, ';', blank; gzipped or not) and Parquet, identified
+    by content. Column names become plain lower-case SQL names; usual spellings of labels become our
+    names (fe_h becomes feh; alpha_m is kept, it is not alpha_fe); the original name stays in the column's
+    metadata. `source_id` and `obsid` are exact int64. Rows without any valid key or position
+    are rejected and counted; repeated ids are kept and counted. A second run does nothing if the
+    file is unchanged, and an interrupted run is resumed.
 
     Parameters
     ----------
     columns
-        Keep only these; names as in the file or ours.
+        Keep only these columns, named as in the file or after renaming.
     rename
-        File's column name to our name, where the usual spelling is not recognised.
+        Mapping from the file's column names to ours, for spellings that are not recognised.
     arrays
         Keep columns of arrays.
     progress
@@ -143,10 +143,10 @@ def ingest_catalog(
     Raises
     ------
     SpecclipError
-        If the file is missing or broken, a named column is not there, or ids are floats that
+        If the file is missing or damaged, a named column does not exist, or ids are floats that
         cannot be exact.
     AtlasError
-        If `name` cannot be a catalogue's name, or another process writes it.
+        If `name` cannot be a catalogue's name, or another process is writing it.
     """
     file = Path(path)
     stage = _named_stage(atlas, name)
@@ -175,12 +175,12 @@ def ingest_catalog_table(
     rename: Mapping[str, str] | None = None,
     arrays: bool = False,
 ) -> CatalogReport:
-    """Take an Arrow or astropy table into `catalogs/<name>`, as `ingest_catalog` does a file.
+    """Ingest an Arrow or astropy table into `catalogs/<name>`, as `ingest_catalog` does for a file.
 
     Parameters
     ----------
     source
-        Where the table comes from, kept in the catalogue's manifest.
+        Origin of the table, recorded in the catalogue's manifest.
     """
     from .arrow import astropy_to_arrow, table_in_memory
 
@@ -197,7 +197,7 @@ def ingest_catalog_table(
 
 
 def read_manifest(stage: Stage) -> dict[str, Any] | None:
-    """What was written when a catalogue was last finished; None where it never was."""
+    """The manifest of a completed catalogue; None if there is none."""
     path = stage.folder / MANIFEST
     if not path.exists():
         return None
@@ -241,7 +241,7 @@ def _write(
     report = CatalogReport(name, renamed=plan.renamed, skipped=plan.skipped, keys=plan.keys)
     ids: dict[str, list[np.ndarray]] = {key: [] for key in plan.keys}
     with stage.lock():
-        # without its manifest a catalogue is not seen by SQL, so readers never meet half of one
+        # SQL does not see a catalogue without its manifest, so readers never see a partial one
         (stage.folder / MANIFEST).unlink(missing_ok=True)
         try:
             digests = list(_write_parts(stage, opened, plan, origin, report, ids, progress))
@@ -302,7 +302,7 @@ def _at_least_one(opened: CatalogFile, wanted: list[str]) -> Iterator[pa.Table]:
         rows += table.num_rows
         yield table
     if rows == 0:
-        raise SpecclipError("The catalogue has columns and no row.", "Check that it was written or downloaded whole.")
+        raise SpecclipError("The catalogue has columns but no rows.", "Check that the file is complete.")
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Catalogue files of every usual format as streams of Arrow tables; the format is told by content."""
+"""A catalogue as a stream of Arrow tables, whatever its file format."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class CatalogFile:
     schema
         Columns as in the file; field metadata hold unit, description and ucd where the file does.
     chunks
-        Called for each pass with the names of the columns that are wanted; yields tables of these.
+        Called for each pass with the names of the wanted columns; yields tables of these columns.
     rows
-        Number of rows, None where only reading to the end would tell.
+        Number of rows; None if it is known only after reading to the end.
     """
 
     schema: pa.Schema
@@ -36,7 +36,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly `rows` rows, but for the last; boundaries do not depend on the input's."""
+    """The same rows in tables of exactly `rows` rows except the last, whatever the sizes of the input tables."""
     waiting: list[pa.Table] = []
     have = 0
     for table in tables:
@@ -56,7 +56,7 @@ def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 def described_field(
     name: str, kind: pa.DataType, unit: object = None, description: object = None, ucd: object = None
 ) -> pa.Field:
-    """A field with what the file says about the column; empty statements are left out."""
+    """A field with the file's metadata of the column; empty values are left out."""
     metadata = {
         key: str(value)
         for key, value in (("unit", unit), ("description", description), ("ucd", ucd))

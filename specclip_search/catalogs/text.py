@@ -1,4 +1,4 @@
-"""CSV (any usual separator, gzipped or not) and ECSV catalogues, streamed by Arrow's reader."""
+"""CSV (any usual separator, gzipped or not) and ECSV catalogues, streamed with Arrow's CSV reader."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ECSV_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the rows begin and how a line is split."""
+    """Position of the first row, and how a line is split."""
 
     skip_lines: int
     separator: str
@@ -42,10 +42,10 @@ class _Layout:
 
 
 def open_text(path: Path) -> CatalogFile:
-    """A separated-values file with a header line; a first pass over all rows settles each column's type.
+    """A separated-values file with a header line; a first pass over all rows determines each column's type.
 
-    A column is of integers only if every value is one and none begins with a needless 0 (then it
-    is a code, kept as text); digits beyond 64 bits stay text.
+    A column is an integer column only if every value is an integer and none has a leading zero
+    (such values are codes and are kept as text); integers beyond 64 bits are kept as text.
     """
     layout = _sniff(path)
     types, rows = _infer_types(path, layout)
@@ -56,7 +56,7 @@ def open_text(path: Path) -> CatalogFile:
 
 
 def open_ecsv(path: Path) -> CatalogFile:
-    """An ECSV file; types, units and descriptions are those its header states."""
+    """An ECSV file; types, units and descriptions are taken from its header."""
     from astropy.table.meta import get_header_from_yaml
 
     comments, header = _leading_lines(path)
@@ -67,7 +67,7 @@ def open_ecsv(path: Path) -> CatalogFile:
         columns = said["datatype"]
     except Exception as error:  # yaml's own errors, or a header that lacks what ECSV asks for
         raise SpecclipError(
-            f"{path} has an ECSV header that cannot be read ({error}).", "Write it again, or as CSV."
+            f"{path} has an ECSV header that cannot be read ({error}).", "Write it again, or write it as CSV."
         ) from error
     separator = str(said.get("delimiter", " "))
     layout = _Layout(len(comments) + 1, separator, [str(column["name"]) for column in columns])

@@ -1,1 +1,1 @@
-"""The command line: the only place that formats and prints."""
+"""The command line: the only code that prints."""

@@ -1,4 +1,4 @@
-"""What is installed, what an atlas holds and what is wrong: findings, not prints."""
+"""Checks of the installation and of an atlas, returned as findings."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
         Finding(
             "problem",
             stage.label,
-            f"{name} is damaged: its bytes are not what its sidecar says; "
+            f"{name} is damaged: its bytes do not match its sidecar; "
             "remove its .json and run the stage's command again",
         )
         for name in damaged
@@ -217,7 +217,7 @@ def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
     if leftovers:
         findings.append(
             Finding(
-                "note", stage.label, f"{len(leftovers)} unfinished files of a stopped run; the next run removes them"
+                "note", stage.label, f"{len(leftovers)} temporary files of a stopped run; the next run removes them"
             )
         )
     return findings

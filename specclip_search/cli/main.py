@@ -18,8 +18,8 @@ from ..errors import SpecclipError, printable
 PROGRAM = "specclip-search"
 ALLOW_PARTIAL = "--allow-partial"
 
-# name -> one line of help. The module is specclip_search.cli.commands.<name with _>; it is
-# imported when the command runs, so that --help costs the interpreter's start and typer alone.
+# name -> one-line help. The module is specclip_search.cli.commands.<name with _>; it is
+# imported when the command runs, so that --help only needs to import typer.
 COMMANDS: dict[str, str] = {
     "demo": "Build a small atlas from real Gaia XP stars and run the three searches.",
     "ingest": "Read LAMOST spectra, Gaia XP spectra or a catalogue into the atlas.",
@@ -31,22 +31,22 @@ COMMANDS: dict[str, str] = {
     "estimate": "Estimate stellar labels from vectors.",
     "translate": "Turn pairs of spectra into translation errors.",
     "index": "Build, inspect, check or tune the vector index.",
-    "similar": "Find the spectra most like a given one.",
-    "anomalies": "List the strangest stars, with reasons.",
+    "similar": "Find the spectra most similar to a given one.",
+    "anomalies": "List the most anomalous stars, with reasons.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
-    "map": "Draw the space of spectra as a map, coloured by any column.",
-    "report": "Write what was searched and found as one HTML page.",
-    "evaluate": "Score the searches against a simulated survey's known truth.",
+    "map": "Plot a map of all spectra, coloured by any column.",
+    "report": "Write the results of the searches as one HTML page.",
+    "evaluate": "Score the searches on a simulated survey with known truth.",
     "spectrum": "Write one spectrum of the atlas, or send it to another program.",
-    "sql": "Ask the atlas in SQL.",
+    "sql": "Query the atlas with SQL.",
     "crossmatch": "Match two tables by position on the sky.",
-    "export": "Write a whole table for other programs.",
-    "doctor": "Say what is installed, what is in the atlas and what is wrong.",
+    "export": "Export a whole table for other programs.",
+    "doctor": "Check the installation and the atlas, and report problems.",
 }
 
 
 class LazyGroup(typer.core.TyperGroup):
-    """A command group that knows its commands by name and loads one when it is asked for."""
+    """A command group that imports the module of a command when the command is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -69,7 +69,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=f"Begin with: {PROGRAM} demo",
+    epilog=f"Start with: {PROGRAM} demo",
 )
 
 
@@ -92,7 +92,7 @@ def _main(
 ) -> None:
     """Vector search and anomaly discovery for stellar spectra.
 
-    Every command works on an atlas, a folder named by --atlas or by SPECCLIP_ATLAS.
+    Every command works on an atlas, a folder given by --atlas or SPECCLIP_ATLAS.
     """
     from .options import allow_partial
 
@@ -100,7 +100,7 @@ def _main(
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: exit code 0 done, 1 failed on the way, 2 bad request."""
+    """Entry point. Exit codes: 0 success, 1 failure while running, 2 invalid request."""
     sys.exit(_guarded(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -117,18 +117,18 @@ def _guarded(arguments: list[str]) -> int:
         _complain(error.message, error.hint)
         return error.exit_code
     except KeyboardInterrupt:
-        _complain("stopped by the keyboard.", "Start the same command again to continue where it stopped.")
+        _complain("interrupted by the keyboard.", "Run the same command again to resume it.")
         return 130
     except BrokenPipeError:
-        # the reader of our output (head, less) has gone; keep the interpreter from complaining at exit
+        # the reader of the output (head, less) has exited; avoid an error message at interpreter exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if os.environ.get("SPECCLIP_DEBUG"):
             raise
         _complain(
-            f"failed on the way: {type(error).__name__}: {error}",
-            "Set SPECCLIP_DEBUG=1 to see where; finished parts are kept, so the command can be repeated.",
+            f"failed: {type(error).__name__}: {error}",
+            "Set SPECCLIP_DEBUG=1 to see the traceback; finished shards are kept, so the command can be repeated.",
         )
         return 1
     return 0
@@ -143,7 +143,7 @@ def _global_first(arguments: list[str]) -> list[str]:
 
 
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Tell what users are warned of, without the line of code it comes from; other kinds of warning stay silent."""
+    """Show user warnings without the line of code; other categories of warning are not shown."""
     if category is UserWarning:
         typer.echo(f"{PROGRAM}: note: {printable(str(message))}", err=True)
 

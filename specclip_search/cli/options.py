@@ -1,7 +1,4 @@
-"""Options that several commands share, so that they mean the same everywhere.
-
-Which model a command means by a name.
-"""
+"""Options shared by several commands, and the atlas, model and Dask client that they select."""
 
 from __future__ import annotations
 
@@ -29,23 +26,25 @@ FormatOption = Annotated[
         "--format",
         "-f",
         metavar="FORMAT",
-        help="table, csv, json, parquet, votable or fits; by default what --output's name ends in, else table.",
+        help="table, csv, json, parquet, votable or fits; by default from the suffix of --output, else table.",
     ),
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the rows here instead of to the terminal.")
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write the rows to this file instead of the terminal."),
 ]
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", metavar="NAME", help="Model to use; by default the atlas's active one.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", "-j", min=1, metavar="N", help="Processes to use; by default one a core.")
+    int | None,
+    typer.Option("--workers", "-j", min=1, metavar="N", help="Number of processes; by default one per core."),
 ]
 SchedulerOption = Annotated[
     str | None,
-    typer.Option("--scheduler", metavar="ADDRESS", help="Work on this Dask cluster: tcp://host:8786."),
+    typer.Option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster: tcp://host:8786."),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Random seed.")]
 
 
 _partial = False
@@ -58,14 +57,14 @@ def allow_partial(allowed: bool) -> None:
 
 
 def open_atlas(path: Path) -> Atlas:
-    """The atlas at `path`, or an AtlasError that says what was found there."""
+    """The atlas at `path`; raises `AtlasError` if there is none."""
     from ..atlas import Atlas
 
     return Atlas(path, allow_partial=_partial)
 
 
 def create_atlas(path: Path) -> Atlas:
-    """The atlas at `path`, made where there is none."""
+    """The atlas at `path`, created if there is none."""
     from ..atlas import Atlas
 
     return Atlas.create(path)
@@ -73,7 +72,7 @@ def create_atlas(path: Path) -> Atlas:
 
 @contextmanager
 def optional_client(scheduler: str | None) -> Iterator[Client | None]:
-    """A client of the Dask scheduler that was named, None where none was."""
+    """A client of the given Dask scheduler; None if none was given."""
     if scheduler is None:
         yield None
         return

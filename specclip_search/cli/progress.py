@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, otherwise a plain line from time to time."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from ..errors import printable
+from ..progress import Progress
 
 PLAIN_INTERVAL_S = 10.0
 
 
-class Progress(Protocol):
-    """What library code is handed to tell how far it is."""
-
-    def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
-
-
 @contextmanager
 def progress_bar(label: str, unit: str = "rows") -> Iterator[Progress]:
-    """Yield a callable `progress(done, total, note)`; rate and time left are shown from its calls."""
+    """Yield a callable `progress(done, total, note)`; rate and remaining time are computed from its calls."""
     if sys.stderr.isatty():
         with _terminal_bar(label, unit) as update:
             yield update
@@ -76,5 +70,5 @@ def _plain_lines(label: str, unit: str) -> Progress:
 
 
 def _rate(rate: float) -> str:
-    """Whole numbers where they tell enough."""
+    """Rate with as many digits as are useful."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

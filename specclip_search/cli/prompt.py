@@ -27,21 +27,21 @@ _FUNCTIONS = tuple(
     for name in re.findall(r"\w+", "similar translate cone sky_match cosine separation_arcsec median avg min max")
 )
 _HELP = """End a statement with ';'. Tab completes views, columns and functions; arrows bring back earlier statements.
-.tables           the views there are
-.describe VIEW    its columns, units and meaning
+.tables           the available views
+.describe VIEW    its columns, units and descriptions
 .format NAME      table, csv or json
 .quit             leave (also Ctrl-D)"""
 
 
 class Prompt:
-    """Reads statements from the terminal until its end and shows their rows.
+    """Read statements from the terminal and show their rows.
 
     Parameters
     ----------
     statements
-        Runs them.
+        Runs the statements.
     format
-        Of the rows: table, csv or json.
+        Output format: table, csv or json.
     """
 
     def __init__(self, statements: Statements, format: str | None = None) -> None:
@@ -50,8 +50,8 @@ class Prompt:
         self._candidates: list[str] = []
 
     def run(self) -> None:
-        """Ask, answer, and go on; a statement that fails costs its own line alone."""
-        say("SQL over the atlas; .help tells more, Ctrl-D leaves.")
+        """The prompt loop; an error in one statement does not end it."""
+        say("SQL over the atlas; .help shows help, Ctrl-D leaves.")
         with self._line_editing():
             while (statement := self._read()) is not None:
                 try:
@@ -85,7 +85,7 @@ class Prompt:
                 return "\n".join(lines)
 
     def _done(self, statement: str) -> bool:
-        """Act on a statement; False where the user wants to leave."""
+        """Run a statement; False if the user wants to leave."""
         if statement.startswith("."):
             word, _, rest = statement[1:].partition(" ")
             if word == "quit":
@@ -97,7 +97,7 @@ class Prompt:
                 self.format = _text_format(rest.strip())
                 return True
             if word not in ("tables", "describe"):
-                raise QueryError(f"There is no '.{word}'.", "See .help.")
+                raise QueryError(f"There is no command '.{word}'.", "See .help.")
             statement = "SHOW TABLES" if word == "tables" else f"DESCRIBE {rest.strip()}"
         self._show(statement)
         return True
@@ -107,7 +107,7 @@ class Prompt:
 
         table, truncated = self.statements.run(statement)
         if self.statements.ran > 1:
-            say(f"{self.statements.ran} statements were run; the rows are those of the last.")
+            say(f"{self.statements.ran} statements were run; only the rows of the last one are shown.")
         if table is None:
             return
         write_rows(table, self.format)
@@ -135,7 +135,7 @@ class Prompt:
 
     @contextmanager
     def _line_editing(self) -> Iterator[None]:
-        """Completion and history where Python has readline; without it lines are read all the same."""
+        """Set up completion and history if Python has readline; the prompt also works without it."""
         try:
             import readline
         except ImportError:
@@ -149,7 +149,7 @@ class Prompt:
         readline.set_history_length(_HISTORY_LENGTH)
         readline.set_completer(self.complete)
         readline.set_completer_delims(re.sub(r"[.]", "", readline.get_completer_delims()))
-        # macOS's Python may be built with libedit, which has its own way to say the same
+        # Python on macOS may be built with libedit, which uses another syntax
         edit = "libedit" in (readline.__doc__ or "")
         readline.parse_and_bind("bind ^I rl_complete" if edit else "tab: complete")
         try:
@@ -160,11 +160,11 @@ class Prompt:
                 history.parent.mkdir(parents=True, exist_ok=True)
                 readline.write_history_file(history)
             except OSError as error:
-                say(f"The history is not kept: {error}")
+                say(f"The history is not saved: {error}")
 
 
 def history_file() -> Path:
-    """Where statements of earlier prompts are kept: below XDG_STATE_HOME, by default ~/.local/state."""
+    """Path of the history file: below XDG_STATE_HOME, by default ~/.local/state."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return state / "specclip-search" / "sql_history"
 

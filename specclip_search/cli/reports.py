@@ -1,4 +1,4 @@
-"""How reports of a stage are put into words on stderr, so that stdout stays free for rows."""
+"""Text of stage reports on stderr; stdout is reserved for rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Accounts(Protocol):
-    """A report whose counts reconcile: read = kept + the sum of rejected."""
+    """A report with read = kept + the sum of rejected."""
 
     @property
     def read(self) -> int: ...
@@ -26,7 +26,7 @@ class Accounts(Protocol):
 
 
 def say(*lines: str) -> None:
-    """Tell the user something that is not a result."""
+    """Print a message that is not a result."""
     for line in lines:
         print(printable(line), file=sys.stderr, flush=True)
 
@@ -34,26 +34,26 @@ def say(*lines: str) -> None:
 def deliver(
     rows: pa.Table | pd.DataFrame, format: str | None, output: Path | None, first: Sequence[str] = ()
 ) -> None:
-    """Write a search's rows, those of `first` foremost; what a file or an empty list leaves unsaid goes to stderr."""
+    """Write a search's rows, columns of `first` first; messages about the file or an empty result go to stderr."""
     from ..tables import write_rows
 
     write_rows(rows, format, output, first=first)
     if output is not None:
         say(f"{len(rows):,} row{'s' if len(rows) != 1 else ''} written to {output}")
     elif len(rows) == 0:
-        say("Nothing was found: no row fits what was asked.")
+        say("Nothing was found: no row matches the request.")
 
 
 def say_accounts(what: str, report: Accounts) -> None:
-    """`119 LAMOST spectra read = 112 kept + 7 set aside`, then a line a reason."""
-    aside = sum(report.rejected.values())
-    say(f"{report.read:,} {what} read = {report.kept:,} kept + {aside:,} set aside")
+    """`119 LAMOST spectra read = 112 kept + 7 rejected`, then one line per reason."""
+    rejected = sum(report.rejected.values())
+    say(f"{report.read:,} {what} read = {report.kept:,} kept + {rejected:,} rejected")
     for reason, count in sorted(report.rejected.items(), key=lambda item: (-item[1], item[0])):
         say(f"  {count:>8,}  {reason}")
 
 
 class CatalogueAccounts(Protocol):
-    """What an ingest of a catalogue tells beside its counts of rows."""
+    """Counts of a catalogue ingest besides those of rows."""
 
     @property
     def invalid_ids(self) -> Mapping[str, int]: ...
@@ -70,19 +70,19 @@ class CatalogueAccounts(Protocol):
 
 
 def catalogue_notes(report: CatalogueAccounts) -> list[str]:
-    """A line for each thing that a catalogue's reader changed, left out or found odd; none where all is plain."""
-    lines = ["  the file is the same as before: nothing was done"] if report.unchanged else []
+    """One line for each change, omission or irregularity found by a catalogue ingest."""
+    lines = ["  the file is unchanged: nothing was done"] if report.unchanged else []
     for key, count in sorted(report.invalid_ids.items()):
         if count:
-            lines.append(f"  {count:>8,}  values of {key} that are no valid id became null")
+            lines.append(f"  {count:>8,}  values of {key} are not valid ids and became null")
     for key, count in sorted(report.repeated_ids.items()):
         if count:
-            lines.append(f"  {count:>8,}  rows repeat an earlier {key}; they are kept, the first one gives the labels")
+            lines.append(f"  {count:>8,}  rows repeat an earlier {key}; they are kept, labels are taken from the first")
     for name, count in sorted(report.missing_values.items()):
         if count:
-            lines.append(f"  {count:>8,}  codes for 'no value' in {name} became null")
+            lines.append(f"  {count:>8,}  codes for a missing value in {name} became null")
     lines += [
-        f"  column {theirs} is called {ours}" for theirs, ours in report.renamed.items() if theirs.lower() != ours
+        f"  column {theirs} was renamed {ours}" for theirs, ours in report.renamed.items() if theirs.lower() != ours
     ]
     lines += [f"  column {name} left out: {why}" for name, why in report.skipped.items()]
     return lines
@@ -104,7 +104,7 @@ def star_count(text: str) -> int | None:
 
 
 def setting_rows(content: Mapping[str, Any], prefix: str = "") -> list[dict[str, str]]:
-    """Nested settings as rows `setting`, `value`; inner names follow a point, lists their place in brackets."""
+    """Nested settings as rows `setting`, `value`; nested names are joined with a dot, list indices are in brackets."""
     rows: list[dict[str, str]] = []
     for name, value in content.items():
         if isinstance(value, Mapping):

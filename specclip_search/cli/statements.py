@@ -1,4 +1,4 @@
-"""SQL given on the command line: parameters taken from text, statements run within a row and a time limit."""
+"""SQL on the command line: parameters from text, and statements with row and time limits."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def parse_parameters(named: Sequence[str], positional: Sequence[str]) -> Paramet
     Raises
     ------
     QueryError
-        If one has no name, a name comes twice, or both kinds are given.
+        If one has no name, a name is repeated, or both kinds are given.
     """
     if named and positional:
         raise QueryError(
-            f"Parameters are given by name ({named[0]}) and by place ({positional[0]}).",
+            f"Parameters are given both by name ({named[0]}) and by position ({positional[0]}).",
             "Write all of them as $name in the statement and --param name=value, or all as ? and values after it.",
         )
     if not named:
@@ -57,38 +57,37 @@ def parse_parameters(named: Sequence[str], positional: Sequence[str]) -> Paramet
 
 
 def parse_value(text: str) -> Any:
-    """An integer of any size, a number, true, false, null, or text; quotes make text of what looks otherwise."""
+    """An integer of any size, a number, true, false, null, or text; quoted values are always text."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     if _INTEGER.fullmatch(text):
         return int(text)
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
-    # float() would also take '1_000', 'nan' and 'infinity', which in a statement are text
+    # float() would also accept '1_000', 'nan' and 'infinity', which are text in SQL
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         return float(text)
     return text
 
 
 class Statements:
-    """Runs statements one after another on one connection, within limits.
+    """Runs statements one after another on one connection, with limits.
 
     Parameters
     ----------
     atlas
-        Atlas to ask.
+        Atlas to query.
     rows
-        Rows to fetch at most; all by default.
+        Maximum number of rows to fetch; all by default.
     seconds
-        Wall time of a statement; unlimited by default.
+        Maximum wall time of a statement; unlimited by default.
     sandbox
-        Treat statements as a stranger's: see `specclip_search.queries.sql.sandbox`. Its own limits hold where none is
-        given.
+        Treat statements as untrusted, see `specclip_search.queries.sql.sandbox`, whose limits are the defaults.
 
     Attributes
     ----------
     ran
-        Number of statements in the text that ran last; the rows are those of the last one.
+        Number of statements in the text that was run last; the rows are those of the last statement.
     """
 
     def __init__(
@@ -115,14 +114,14 @@ class Statements:
         Returns
         -------
         table : pa.Table or None
-            At most as many rows as the limit; None where the statement yields none.
+            At most as many rows as the limit; None if the statement returns no rows.
         truncated : bool
             Whether there were more rows.
 
         Raises
         ------
         QueryError
-            If it is refused, wrong, or does not end in time.
+            If it is not allowed, invalid, or does not end in time.
         """
         if self._sandbox is not None:
             answer = self._sandbox.run(statement, parameters)
@@ -141,7 +140,7 @@ class Statements:
         except QueryError as error:
             if late.is_set():
                 raise QueryError(
-                    f"The statement did not end within {self.seconds:g} s.", "Ask for less, or raise --timeout."
+                    f"The statement did not end within {self.seconds:g} s.", "Request less, or raise --timeout."
                 ) from error
             raise
         finally:
@@ -149,9 +148,9 @@ class Statements:
                 timer.cancel()
 
     def _interruptible(self, fetch: Callable[[], Fetched]) -> Fetched:
-        """What `fetch` gives, in a thread of its own: DuckDB does not look for Ctrl-C while it works."""
+        """Run `fetch` in a thread, because DuckDB does not react to Ctrl-C while it works."""
         ended: list[Fetched | BaseException] = []
-        # not Thread.join, which Ctrl-C leaves believing that the thread has ended
+        # not Thread.join: after Ctrl-C it would treat the thread as ended
         done = threading.Event()
 
         def work() -> None:
@@ -186,7 +185,7 @@ class Statements:
         return table.slice(0, self.rows), table.num_rows > self.rows
 
     def _kinds(self, text: str) -> list[bool]:
-        """Of each statement in `text` whether it yields rows; those that cannot be parsed are left to their error."""
+        """For each statement in `text`, whether it returns rows; statements that cannot be parsed raise later."""
         import duckdb
 
         try:
@@ -197,7 +196,7 @@ class Statements:
         return kinds or [True]
 
     def close(self) -> None:
-        """End the connection, and the sandbox's process."""
+        """Close the connection and the sandbox process."""
         if self._sandbox is not None:
             self._sandbox.close()
         self.connection.close()

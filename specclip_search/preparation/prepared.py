@@ -13,14 +13,14 @@ from .bands import BANDS
 
 @dataclass(slots=True)
 class Prepared:
-    """N prepared spectra in the order they were given; rows set aside keep their place.
+    """N prepared spectra in input order; rejected rows keep their place.
 
     Attributes
     ----------
     flux
-        (N, n) float32 model input; NaN in rows set aside.
+        (N, n) float32 model input; NaN in rejected rows.
     error
-        (N, n) float32, 1 sigma in the units of `flux`; inf where a pixel says nothing.
+        (N, n) float32, 1 sigma in the units of `flux`; inf where a pixel carries no information.
     good_fraction
         (N,) float32, fraction of good pixels in the model's window.
     n_repaired
@@ -28,15 +28,15 @@ class Prepared:
     n_clipped
         (N,) int16, pixels of the window with a continuum (XP: a flux) at or below zero.
     scale
-        (N,) float32, XP: flux at 550 nm that was divided by; LRS: NaN.
+        (N,) float32, XP: flux at 550 nm by which the spectrum was divided; LRS: NaN.
     snr
         (N,) float32, median of flux over its error in the window.
     sed
-        (N, 15) float32, broad-band shape of the raw flux, see `band_levels`; XP: NaN, its flux keeps its shape.
+        (N, 15) float32, broad-band shape of the raw flux, see `band_levels`; XP: NaN, because its flux keeps the shape.
     reasons
-        Reason code a row, None where the spectrum is kept.
+        Reason code of each row, None if the spectrum is kept.
     messages
-        What was expected and found, a row; None where kept.
+        What was expected and found, for each row; None if kept.
     """
 
     flux: np.ndarray
@@ -52,7 +52,7 @@ class Prepared:
 
     @property
     def keep(self) -> np.ndarray:
-        """(N,) bool: rows that were not set aside."""
+        """(N,) bool: rows that were not rejected."""
         return np.array([reason is None for reason in self.reasons], dtype=bool)
 
     def __len__(self) -> int:
@@ -60,20 +60,20 @@ class Prepared:
 
     @classmethod
     def empty(cls, count: int, size: int) -> Prepared:
-        """`count` rows of which nothing is known yet."""
+        """`count` rows without any values yet."""
         return cls(
             np.full((count, size), np.nan, np.float32), np.full((count, size), np.inf, np.float32),
             np.zeros(count, np.float32), np.zeros(count, np.int16), np.zeros(count, np.int16),
             np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32),
             np.full((count, BANDS), np.nan, np.float32), [None] * count, [None] * count)
 
-    def set_aside(self, row: int, reason: Reason, message: str) -> None:
+    def reject(self, row: int, reason: Reason, message: str) -> None:
         """Reject one row."""
         self.reasons[row], self.messages[row] = reason, message
         self.flux[row], self.error[row] = np.nan, np.inf
 
     def put(self, rows: Sequence[int], other: Prepared) -> None:
-        """Put the rows of `other` at the places `rows`."""
+        """Copy the rows of `other` to the positions `rows`."""
         at = np.asarray(rows, dtype=np.int64)
         for name in ("flux", "error", "good_fraction", "n_repaired", "n_clipped", "scale", "snr", "sed"):
             getattr(self, name)[at] = getattr(other, name)

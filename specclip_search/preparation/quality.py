@@ -1,4 +1,4 @@
-"""Which pixels are good, how bad ones are repaired, and when a spectrum is set aside."""
+"""Good pixels, repair of bad pixels, and the criteria for rejecting a spectrum."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy as np
 from ..errors import Reason
 
 # One in four pixels of the model's window may be missing and interpolated over: LAMOST's larger masks
-# (a lost CCD stretch of 360 pixels) stay, visible in `n_repaired`; beyond that the input is mostly invented.
+# (a missing CCD section of 360 pixels) are accepted and counted in `n_repaired`; beyond that too much is invented.
 MIN_GOOD_FRACTION = 0.7
 # A continuum at or below zero is replaced by 1 in the published arithmetic, so raw counts reach the model there.
-# A few such pixels at a noisy blue end are an accident; more than 2 percent means the sky was oversubtracted.
+# A few such pixels at a noisy blue end are harmless; more than 2 percent means that the sky was oversubtracted.
 MAX_CLIPPED_FRACTION = 0.02
 
 
@@ -38,7 +38,7 @@ def repair(wavelength: np.ndarray, flux: np.ndarray, good: np.ndarray) -> np.nda
     Returns
     -------
     ndarray
-        (N, P), `flux` itself where nothing is bad. A row with no good pixel becomes zero.
+        (N, P), `flux` itself if no pixel is bad. A row with no good pixel becomes zero.
     """
     bad_rows = np.flatnonzero(~good.all(axis=1))
     if not len(bad_rows):
@@ -54,12 +54,12 @@ def repair(wavelength: np.ndarray, flux: np.ndarray, good: np.ndarray) -> np.nda
 
 
 def reason_for_pixels(flux: np.ndarray, good: np.ndarray) -> tuple[Reason, str] | None:
-    """Why the pixels of one spectrum's window are not enough; None where they are.
+    """Why one spectrum's window is not usable; None if it is.
 
     Parameters
     ----------
     flux, good
-        (W,) the window's flux as observed and its good pixels.
+        (W,) the window's observed flux and its good pixels.
     """
     fraction = float(good.mean())
     if fraction < MIN_GOOD_FRACTION:

@@ -1,4 +1,4 @@
-"""Readers of spectrum files: one small file a format, found by content."""
+"""Readers of spectrum files: one module per format, identified by content."""
 
 from . import formats as formats
 from .registry import Reader, ReadOptions, iter_spectra, read_spectrum, reader_for, register

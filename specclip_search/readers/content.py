@@ -1,4 +1,4 @@
-"""What a file holds, judged by its first bytes, not by its name."""
+"""File type detection from the first bytes of a file, not from its name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS = "FITS, VOTable, ECSV, CSV or text, Parquet or Avro, gzipped or not"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A file and what its first bytes show.
+    """A file and its type according to the first bytes.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ def look(path: str | os.PathLike[str]) -> Content:
     ------
     SpectrumError
         `unreadable` if it cannot be opened or decompressed, is empty, a folder or a web page;
-        `layout_unknown` if its bytes are of no format we read.
+        `layout_unknown` if its format is not supported.
     """
     file = Path(path)
     raw = read_start(file)
@@ -66,7 +66,7 @@ def look(path: str | os.PathLike[str]) -> Content:
 
 
 def read_start(file: Path, size: int = HEAD_BYTES) -> bytes:
-    """First bytes of a file as they lie on disk; our own error where that cannot be."""
+    """First bytes of a file as stored on disk; raises `SpectrumError` if it cannot be read."""
     try:
         with open(file, "rb") as handle:
             raw = handle.read(size)
@@ -78,31 +78,31 @@ def read_start(file: Path, size: int = HEAD_BYTES) -> bytes:
 
 
 def cannot_open(file: Path, error: OSError) -> SpectrumError:
-    """The error to raise where the system refuses a file."""
+    """The error to raise if the operating system cannot open a file."""
     if (isinstance(error, IsADirectoryError) or file.is_dir()) and os.access(file, os.R_OK | os.X_OK):
         return SpectrumError(Reason.UNREADABLE, f"{file} is a folder; a spectrum file was expected.",
-                             "Name the files inside it, or ingest the folder.")
+                             "Give the files inside it, or ingest the folder.")
     if isinstance(error, FileNotFoundError):
         return SpectrumError(Reason.UNREADABLE, f"{file} does not exist.", "Check the path.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
         return SpectrumError(Reason.UNREADABLE, f"{file} may not be read (permission denied).",
-                             f"Give yourself the right: chmod u+r '{file}'.")
+                             f"Make it readable: chmod u+r '{file}'.")
     return SpectrumError(Reason.UNREADABLE, f"{file} cannot be read: {error.strerror or error}.",
                          "Check the disk and the path.")
 
 
 def damaged_gzip(file: Path, error: Exception) -> SpectrumError:
-    """The error to raise where a gzip stream ends early or does not inflate."""
-    return SpectrumError(Reason.UNREADABLE, f"{file} is gzip-compressed but damaged or cut short ({error}).",
+    """The error to raise if a gzip stream ends early or cannot be decompressed."""
+    return SpectrumError(Reason.UNREADABLE, f"{file} is gzip-compressed but damaged or truncated ({error}).",
                          "Download it again.")
 
 
 @contextmanager
 def decoding(content: Content) -> Iterator[None]:
-    """Whatever a decoder raises on a damaged file becomes one `unreadable` error; our own errors pass.
+    """Convert any error of a decoder on a damaged file to an `unreadable` error; our own errors pass unchanged.
 
-    Decoders of other packages raise anything on damaged bytes: KeyError, IndexError, UnicodeDecodeError,
-    MemoryError where a damaged header asks for the impossible.
+    Decoders of other packages raise many exceptions on damaged bytes: KeyError, IndexError, UnicodeDecodeError,
+    MemoryError if a damaged header gives an impossible size.
     """
     try:
         yield
@@ -112,7 +112,7 @@ def decoding(content: Content) -> Iterator[None]:
         text = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise SpectrumError(
             Reason.UNREADABLE,
-            f"{content.path} cannot be read as {content.kind.upper()}: damaged or cut short ({text}).",
+            f"{content.path} cannot be read as {content.kind.upper()}: damaged or truncated ({text}).",
             "Download it again.") from None
 
 
@@ -146,7 +146,7 @@ def kind_of(file: Path, head: bytes) -> str:
     if _is_text(head):
         return "text"
     raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{file} begins with {head[:8]!r}, which is none of {_KINDS}.",
-                        "Check that it is a spectrum file and came over whole.")
+                        "Check that it is a spectrum file and was transferred completely.")
 
 
 def _page_title(head: bytes) -> str:

@@ -17,17 +17,17 @@ from .wavelengths import Columns, columns_from_arrays, to_spectrum
 
 
 def is_fits(content: Content) -> bool:
-    """Any FITS file; registered last of the FITS readers."""
+    """Whether the file is FITS; this reader is registered last of the FITS readers."""
     return content.kind == "fits"
 
 
 def read_fits_spectrum(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
-    """The spectra of a FITS file, by the layout its HDUs show.
+    """The spectra of a FITS file, according to the layout of its HDUs.
 
     Raises
     ------
     SpectrumError
-        `layout_unknown` where no layout fits, with what was looked for.
+        `layout_unknown` if no layout fits; the message lists the supported layouts.
     """
     from astropy.io import fits
 
@@ -36,7 +36,7 @@ def read_fits_spectrum(content: Content, options: ReadOptions) -> Iterator[Spect
         found = list(_layouts(hdus))
     if not found:
         raise SpectrumError(
-            Reason.LAYOUT_UNKNOWN, f"{content.path} is FITS, but holds no spectrum in a layout that is known.",
+            Reason.LAYOUT_UNKNOWN, f"{content.path} is FITS, but holds no spectrum in a supported layout.",
             "Expected LAMOST, SDSS or DESI spectra, a table with wavelength and flux, or a 1-D image with "
             "CRVAL1 and CDELT1.")
     for row, columns in enumerate(found):
@@ -63,7 +63,7 @@ def _layouts(hdus: Any) -> Iterator[Columns]:
 
 
 def _desi(hdus: Any) -> Iterator[Columns]:
-    """DESI's blue arm, vacuum Angstrom, which alone spans the range of LAMOST LRS input; a row a target."""
+    """DESI's blue arm, vacuum Angstrom, the only arm that covers the LAMOST LRS input; one row per target."""
     wavelength = np.asarray(hdus["B_WAVELENGTH"].data, np.float64)
     flux, ivar = (np.atleast_2d(np.asarray(hdus[name].data, np.float64)) for name in ("B_FLUX", "B_IVAR"))
     if "B_MASK" in hdus:
@@ -79,7 +79,7 @@ def _desi(hdus: Any) -> Iterator[Columns]:
 
 
 def _table(hdu: Any, primary: Any) -> Columns | None:
-    """A table of one row a pixel, or one row of vectors; SDSS and BOSS are the former, with `loglam` in vacuum."""
+    """A table with one row per pixel (SDSS and BOSS, with `loglam` in vacuum), or one row of vectors."""
     names = hdu.columns.names
     first_row = any(np.ndim(hdu.data[name][0]) == 1 for name in names if hdu.columns[name].format[-1:] in "EDJIKPQ")
     arrays: dict[str, np.ndarray] = {}

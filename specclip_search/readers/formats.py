@@ -1,4 +1,4 @@
-"""The formats that are always there, in the order in which they are asked."""
+"""The built-in formats, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _read_gaia(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
         for row in sorted([*rejected, *good]):
             if row in rejected:
                 reason, message = rejected[row]
-                raise SpectrumError(reason, f"{content.path}#{row}: {message}.", "Name another row, or another file.")
+                raise SpectrumError(reason, f"{content.path}#{row}: {message}.", "Give another row, or another file.")
             yield good[row]
 
 

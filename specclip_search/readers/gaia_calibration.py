@@ -1,4 +1,4 @@
-"""Gaia XP calibration as one matrix: GaiaXPy's own operator, applied to whole batches.
+"""Gaia XP calibration as a matrix product: GaiaXPy's operator, applied to whole batches.
 
 Calibrating a continuous mean spectrum is linear in its coefficients. The design matrices and the
 BP/RP weights are GaiaXPy's, for the archive's sampling of 336 to 1020 nm by 2 nm; the results are
@@ -22,7 +22,7 @@ N_CORRELATIONS = N_COEFFICIENTS * (N_COEFFICIENTS - 1) // 2
 
 @dataclass(frozen=True, slots=True)
 class BandOperator:
-    """One band's part of the operator.
+    """The part of the operator for one band.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class BandOperator:
     diagonal
         (55, m) squared coefficient errors to variance.
     products
-        (1485, m) covariances below the diagonal to variance; each counts twice.
+        (1485, m) covariances below the diagonal to variance; each enters twice.
     """
 
     covers: slice
@@ -44,24 +44,24 @@ class BandOperator:
 
 @cache
 def band_operators() -> tuple[BandOperator, BandOperator]:
-    """The operators of BP and RP, taken from GaiaXPy once a process.
+    """The operators of BP and RP, taken from GaiaXPy once per process.
 
     Raises
     ------
     SpecclipError
-        If the installed GaiaXPy calibrates onto another grid than the archive's.
+        If the installed GaiaXPy does not use the archive's wavelength grid.
     """
     import matplotlib
 
-    # importing GaiaXPy switches every picture of the process to LaTeX; a user's notebook must not change by it
+    # importing GaiaXPy switches matplotlib to LaTeX for the whole process; undo that for the user's notebook
     with matplotlib.rc_context():
         from gaiaxpy.core.config import load_xpmerge_from_xml, load_xpsampling_from_xml
 
     grid, merge = load_xpmerge_from_xml(bp_model="v375wi")
     design = load_xpsampling_from_xml(bp_model="v375wi")
     if not np.array_equal(np.asarray(grid, dtype=np.float64), GRID):
-        raise SpecclipError("The installed GaiaXPy calibrates onto another grid than 336-1020 nm by 2 nm.",
-                            "Install the version that this one was made with: pip install 'gaiaxpy~=2.1.5'")
+        raise SpecclipError("GaiaXPy must calibrate onto the grid 336-1020 nm by 2 nm; the installed one does not.",
+                            "Install the supported version: pip install 'gaiaxpy~=2.1.5'")
     bp, rp = (_band(np.asarray(design[band], np.float64), np.asarray(merge[band], np.float64)) for band in ("bp", "rp"))
     return bp, rp
 
@@ -95,7 +95,7 @@ def calibrate(bp: np.ndarray, rp: np.ndarray) -> np.ndarray:
 
 def calibrate_errors(bp_errors: np.ndarray, bp_correlations: np.ndarray, rp_errors: np.ndarray,
                      rp_correlations: np.ndarray) -> np.ndarray:
-    """Standard errors of `calibrate`'s flux, correlations between coefficients included.
+    """Standard errors of `calibrate`'s flux, including correlations between coefficients.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Rows of the Gaia archive's XP tables, a batch at a time, whatever file they come in."""
+"""Rows of the Gaia archive's XP tables, read in batches from any supported file format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WANTED = frozenset([*SAMPLED, *CONTINUOUS])
 
 
 def column_names(content: Content) -> list[str]:
-    """The names of a table's columns; empty where the file is no such table."""
+    """The names of a table's columns; empty if the file is not a table."""
     with decoding(content):
         if content.kind in ("ecsv", "text"):
             return _csv_header(content)
@@ -38,12 +38,12 @@ def column_names(content: Content) -> list[str]:
 
 
 def iter_rows(content: Content) -> Iterator[Rows]:
-    """Batches of rows as dictionaries: numbers, arrays, None where missing; ids as Python integers.
+    """Batches of rows as dictionaries: numbers, arrays, None if missing; ids as Python integers.
 
     Raises
     ------
     SpectrumError
-        `unreadable`, where the file ends early or its values cannot be read.
+        `unreadable`, if the file ends early or its values cannot be read.
     """
     with decoding(content):
         if content.kind in ("ecsv", "text"):
@@ -79,7 +79,7 @@ def _csv_header(content: Content) -> list[str]:
 
 
 def _csv_rows(content: Content) -> Iterator[Rows]:
-    """Rows of a CSV or ECSV file, streamed through Arrow, every field as text first."""
+    """Rows of a CSV or ECSV file, streamed through Arrow with every field as text."""
     import pyarrow as pa
     import pyarrow.csv as pv
 
@@ -111,7 +111,7 @@ def _text_rows(batch: Any) -> Rows:
 
 
 def parse_lists(column: Any) -> list[np.ndarray | None]:
-    """Texts like ``[1.5,2]`` or ``(1.5, 2)`` to arrays; None where a text is empty, null or holds no numbers."""
+    """Texts like ``[1.5,2]`` or ``(1.5, 2)`` to arrays; None if a text is empty, null or not numeric."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -130,7 +130,7 @@ def parse_lists(column: Any) -> list[np.ndarray | None]:
 
 
 def _slices(numbers: Any, lengths: np.ndarray, missing: np.ndarray) -> list[np.ndarray | None]:
-    """Arrow numbers cut into arrays of the given lengths; None where a row is missing."""
+    """Arrow numbers split into arrays of the given lengths; None if a row is missing."""
     values = np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
     ends = np.cumsum(lengths).astype(np.int64)
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
@@ -152,7 +152,7 @@ def _csv_value(text: str | None, name: str) -> Any:
 
 
 def parse_numbers(text: str) -> np.ndarray | None:
-    """Comma-separated numbers, `null` as NaN; None where something is no number."""
+    """Comma-separated numbers, `null` as NaN; None if any item is not a number."""
     if "u" in text:
         text = text.replace("null", "nan")
     try:
@@ -211,7 +211,7 @@ def _parquet(content: Content) -> Any:
 
 
 def astropy_table(content: Content) -> Any:
-    """The first table of a FITS or VOTable file; `unreadable` where astropy cannot."""
+    """The first table of a FITS or VOTable file; raises `unreadable` if astropy cannot read it."""
     import warnings
 
     from astropy.table import Table

@@ -32,7 +32,7 @@ class XpBatch:
     spec_id
         (N,) int64.
     ra, dec
-        (N,) float64 deg, NaN where the table has none.
+        (N,) float64 deg, NaN if the table has none.
     flux, error
         (N, 343) float64, W m-2 nm-1.
     rejected
@@ -53,18 +53,18 @@ def is_gaia_xp(names: list[str], content: Content) -> bool:
     have = {name.lower() for name in names}
     if {"source_id", "flux", "flux_error"} <= have or {"bp_coefficients", "rp_coefficients"} <= have:
         return True
-    # DataLink's table of one star has no column for its id
+    # DataLink's table of one star has no id column
     named = b"source_id" in content.head or content.path.name.upper().startswith("XP_")
     return {"wavelength", "flux", "flux_error"} <= have and named
 
 
 def iter_xp(content: Content) -> Iterator[XpBatch]:
-    """XP spectra of a file, a batch of at most 512 rows at a time.
+    """XP spectra of a file, in batches of at most 512 rows.
 
     Raises
     ------
     SpectrumError
-        If the file is unreadable or no XP table; what is wrong with a single row is noted in the batch.
+        If the file is unreadable or is not an XP table; errors of single rows are recorded in the batch.
     """
     names = gaia_tables.column_names(content)
     if not is_gaia_xp(names, content):
@@ -79,12 +79,12 @@ def iter_xp(content: Content) -> Iterator[XpBatch]:
         yield convert(rows, start)
         start += len(rows)
     if start == 0:
-        raise SpectrumError(Reason.UNREADABLE, f"{content.path} has the columns of XP spectra and no row.",
-                            "The query or download gave nothing; get the file again.")
+        raise SpectrumError(Reason.UNREADABLE, f"{content.path} has the columns of XP spectra but no rows.",
+                            "The query or download returned nothing; get the file again.")
 
 
 class _Rows:
-    """Gathers good rows and notes bad ones."""
+    """Collects good rows and records bad ones."""
 
     def __init__(self) -> None:
         self.good: list[tuple[int, int, dict[str, Any]]] = []
@@ -155,7 +155,7 @@ def _coefficient_problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
             return Reason.MISSING_BP_OR_RP, f"both BP and RP are needed; {band.upper()} has no coefficients"
         if count != expected:
             return (Reason.LAYOUT_UNKNOWN,
-                    f"{count} {band.upper()} coefficients; the calibration at hand (DR3) is for {expected}")
+                    f"{count} {band.upper()} coefficients; the available calibration (DR3) is for {expected}")
         sizes = {name: _length(values.get(f"{band}_coefficient_{name}"))
                  for name in ("errors", "correlations", "covariances")}
         by_correlation = sizes["errors"] == expected and sizes["correlations"] == gaia_calibration.N_CORRELATIONS
@@ -183,7 +183,7 @@ def _errors_from_covariances(values: dict[str, Any]) -> None:
 
 
 def _datalink(content: Content) -> XpBatch:
-    """One star as DataLink gives it: a row a wavelength; the source_id stands in the header or the file's name."""
+    """One star in DataLink's format: one row per wavelength; the source_id is in the header or the file name."""
     columns = _columns(content)
     source_id = _datalink_id(content)
     wavelength = columns["wavelength"]
@@ -215,13 +215,13 @@ def _datalink_id(content: Content) -> int:
     found = re.search(rb"source_id[^0-9]{1,40}?(\d{5,19})", content.head, re.IGNORECASE)
     named = int(found.group(1)) if found else gaia_tables.id_in_name(content.path.name)
     if named is None:
-        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{content.path} names no source_id, inside or in its name.",
-                            "Keep the name that the archive gave the file.")
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{content.path} has no source_id, neither inside nor in its name.",
+                            "Keep the file name given by the archive.")
     return named
 
 
 def to_spectra(batch: XpBatch, release: str | None, source: str) -> list[Spectrum]:
-    """A batch as spectra, one a row."""
+    """The spectra of a batch, one per row."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ivar = np.where(batch.error > 0, batch.error**-2.0, 0.0)
     return [

@@ -18,7 +18,7 @@ from .content import HEAD_BYTES, Content, kind_of
 from .lamost_bytes import OtherLayout, RawLamost, from_columns, from_image, parse, read_bytes
 from .wavelengths import air_to_vacuum
 
-# bits of ANDMASK that say the pixel holds no measurement (bad CCD, bad profile, no sky, no data); bright
+# bits of ANDMASK that mark a pixel without a measurement (bad CCD, bad profile, no sky, no data); bright
 # sky and a shifted centre are set on usable pixels too
 UNUSABLE_BITS = 0b100111
 _NAME = re.compile(r"spec-(?P<lmjd>\d+)-(?P<planid>.+)_sp(?P<spid>\d+)-(?P<fiberid>\d+)")
@@ -33,17 +33,17 @@ def read_lamost(path: Path, release: str | None = None) -> Spectrum:
     path
         FITS file, gzipped or not.
     release
-        Data release to note where the header does not say it.
+        Data release to record if the header does not give it.
 
     Returns
     -------
     Spectrum
-        Vacuum Angstrom, flux as in the file; `ivar` is 0 where the pixel holds no measurement.
+        Vacuum Angstrom, flux as in the file; `ivar` is 0 for pixels without a measurement.
 
     Raises
     ------
     SpectrumError
-        If it cannot be read, is not of a LAMOST layout, or its obsid is not a whole number.
+        If it cannot be read, is not in a LAMOST layout, or its obsid is not a whole number.
     """
     observed = observe_lamost(path, release)
     observed.wavelength, observed.flux, observed.ivar = (
@@ -52,7 +52,7 @@ def read_lamost(path: Path, release: str | None = None) -> Spectrum:
 
 
 def observe_lamost(path: Path, release: str | None = None) -> Spectrum:
-    """`read_lamost` with the arrays in the file's own precision, which is half the bytes for a survey."""
+    """`read_lamost` with the arrays in the file's precision, which needs half the memory."""
     raw = read_raw(path)
     wavelength = raw.wavelength
     if raw.header.get("VACUUM") is False:
@@ -61,7 +61,7 @@ def observe_lamost(path: Path, release: str | None = None) -> Spectrum:
 
 
 def read_raw(path: Path) -> RawLamost:
-    """A file's arrays and header, by the narrow reader where it can, else by astropy."""
+    """A file's arrays and header, read by `lamost_bytes` if possible, else by astropy."""
     data = read_bytes(path)
     try:
         return parse(data)
@@ -74,7 +74,7 @@ def read_raw(path: Path) -> RawLamost:
 
 
 def read_with_astropy(path: Path, data: bytes) -> RawLamost:
-    """The same as the narrow reader's, for whatever astropy can open."""
+    """The same result as `lamost_bytes`, for any file that astropy can open."""
     from astropy.io import fits
 
     try:
@@ -89,12 +89,12 @@ def read_with_astropy(path: Path, data: bytes) -> RawLamost:
             return from_columns(arrays, header)
     except OtherLayout as error:
         raise SpectrumError(
-            Reason.LAYOUT_UNKNOWN, f"{path} is FITS, but of no LAMOST low-resolution layout: {error}.",
+            Reason.LAYOUT_UNKNOWN, f"{path} is FITS, but not in a LAMOST low-resolution layout: {error}.",
             "Expected an image of 5 rows, or a table with FLUX, IVAR and WAVELENGTH.") from None
     except SpectrumError:
         raise
     except Exception as error:  # astropy raises many kinds on damaged files
-        raise SpectrumError(Reason.UNREADABLE, f"{path} is damaged or cut short ({_short(error)}).",
+        raise SpectrumError(Reason.UNREADABLE, f"{path} is damaged or truncated ({_short(error)}).",
                             "Download it again.") from None
 
 
@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
 
 
 def usable_ivar(raw: RawLamost) -> np.ndarray:
-    """(P,) inverse variance with zeros where the masks say that there is no measurement."""
+    """(P,) inverse variance, zero for pixels that the masks mark as without a measurement."""
     if raw.andmask is None or not raw.andmask.any():
         return raw.ivar
     with np.errstate(invalid="ignore"):
@@ -116,7 +116,7 @@ def usable_ivar(raw: RawLamost) -> np.ndarray:
 
 
 def spec_id(raw: RawLamost, path: Path) -> int | None:
-    """The obsid, exact; None where the header has none.
+    """The exact obsid; None if the header has none.
 
     Raises
     ------
@@ -130,12 +130,12 @@ def spec_id(raw: RawLamost, path: Path) -> int | None:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= INT64_MAX:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{path}: OBSID must be a whole number; found {value!r}.",
-                            "An obsid that went through a float is not to be trusted; get the original file.")
+                            "An obsid that was stored as a float cannot be trusted; get the original file.")
     return value
 
 
 def release_name(value: Any) -> str | None:
-    """'LAMOST DR7' to 'dr7', 'LAMOST DR13 Q1' to 'dr13q1'; None where the text names no release."""
+    """'LAMOST DR7' to 'dr7', 'LAMOST DR13 Q1' to 'dr13q1'; None if the text contains no release."""
     if not isinstance(value, str):
         return None
     name = "".join(value.lower().replace("lamost", "").split())
@@ -143,7 +143,7 @@ def release_name(value: Any) -> str | None:
 
 
 def meta(raw: RawLamost, path: Path, release: str | None = None) -> dict[str, Any]:
-    """Header values by their column names; None where the survey has none."""
+    """Header values by column name; None if the survey gives none."""
     header, named = raw.header, _NAME.search(path.name)
     parts: dict[str, str] = named.groupdict() if named else {}
     values: dict[str, Any] = {f"snr{band}": _number(header.get(f"SNR{band.upper()}")) for band in "ugriz"}
@@ -192,6 +192,6 @@ def _whole(value: Any, other: str | None, limit: int) -> int | None:
 
 
 def is_lamost(content: Content) -> bool:
-    """Whether a file is of LAMOST, by its primary header."""
+    """Whether a file is from LAMOST, according to its primary header."""
     named = b"LAMOST" in content.head or (b"OBSID   =" in content.head and b"COEFF0  =" in content.head)
     return content.kind == "fits" and named

@@ -1,7 +1,7 @@
-"""A narrow reader of the two LAMOST low-resolution layouts, straight from the bytes.
+"""Fast reader of the two LAMOST low-resolution layouts, directly from the bytes.
 
-It knows the image of 5 or 6 rows (to DR8) and the one-row table `COADD` (from DR9), which is all
-that ten million files hold; astropy reads everything else and is what it is tested against.
+It supports the image of 5 or 6 rows (up to DR8) and the one-row table `COADD` (from DR9), which
+cover all LAMOST releases. astropy reads all other files, and the tests compare both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import Reason, SpectrumError
 from .content import cannot_open, damaged_gzip
 
 _inflater: Any = zlib
-if find_spec("isal") is not None:  # optional: inflates about twice as fast
+if find_spec("isal") is not None:  # optional: decompresses about twice as fast
     _inflater = import_module("isal.isal_zlib")
 
 _INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _inflater.error)
@@ -38,12 +38,12 @@ class OtherLayout(Exception):
 
 @dataclass(slots=True)
 class RawLamost:
-    """A LAMOST file's arrays and header, nothing judged.
+    """A LAMOST file's arrays and header, without checks.
 
     Attributes
     ----------
     flux, ivar
-        (P,) float32 in the machine's byte order.
+        (P,) float32 in native byte order.
     wavelength
         (P,) float32 or float64, vacuum Angstrom as in the file.
     andmask
@@ -82,7 +82,7 @@ def read_bytes(path: Path) -> bytes:
     except _INFLATE_ERRORS as error:
         raise damaged_gzip(path, error) from None
     if not inflater.eof:
-        raise damaged_gzip(path, EOFError("it ends before its end mark"))
+        raise damaged_gzip(path, EOFError("it ends before the end-of-stream marker"))
     return data
 
 
@@ -92,7 +92,7 @@ def parse(data: bytes) -> RawLamost:
     Raises
     ------
     OtherLayout
-        If they are not one of the two layouts, or are cut short.
+        If they are not in one of the two layouts, or are truncated.
     """
     if not data.startswith(b"SIMPLE  ="):
         raise OtherLayout("no FITS file")
@@ -105,9 +105,9 @@ def parse(data: bytes) -> RawLamost:
 
 
 class Header(Cards):
-    """A FITS header whose cards are found and parsed when asked for; the first card of a name counts."""
+    """A FITS header whose cards are parsed on access; the first card of a name counts."""
 
-    # where each keyword stood in the last header: files of one release are alike, so this is nearly always right
+    # position of each keyword in the previous header; nearly always right, since files of a release are alike
     _places: ClassVar[dict[str, int]] = {}
 
     def __init__(self, block: bytes) -> None:
@@ -132,7 +132,7 @@ class Header(Cards):
 
 
 def _header(data: bytes, start: int) -> tuple[Header, int]:
-    """The header at `start`, and where its data begin."""
+    """The header at `start`, and the offset of its data."""
     mark = data.find(_END, start)
     while mark >= 0 and (mark - start) % CARD:
         mark = data.find(_END, mark + 1)
@@ -178,15 +178,15 @@ def _image(data: bytes, header: Header, start: int) -> RawLamost:
     if header.get("BITPIX") != -32 or not 3 <= rows <= 8 or header.get("BSCALE", 1) != 1 or header.get("BZERO", 0) != 0:
         raise OtherLayout("an image of another type")
     if len(data) < start + 4 * rows * pixels:
-        raise OtherLayout("the image is cut short")
+        raise OtherLayout("the image is truncated")
     image = np.frombuffer(data, dtype=">f4", count=rows * pixels, offset=start).reshape(rows, pixels)
     return from_image(image, header)
 
 
 def from_image(image: np.ndarray, header: Cards) -> RawLamost:
-    """Rows by their meaning: flux, inverse variance, and the wavelength wherever it stands.
+    """Image rows by meaning: flux, inverse variance, and the wavelength, whose position varies.
 
-    The wavelength is the row that follows the header's dispersion; where no row does (some 6-row files),
+    The wavelength is the row that agrees with the header's dispersion; if no row does (some 6-row files),
     it is computed from COEFF0 and COEFF1.
     """
     last = image.shape[1] - 1
@@ -197,12 +197,12 @@ def from_image(image: np.ndarray, header: Cards) -> RawLamost:
             return RawLamost(_native(image[0]), _native(image[1]), _native(image[row]), mask, header)
     computed = _dispersion(header, np.arange(last + 1))
     if computed is None:
-        raise OtherLayout("no row is a wavelength and COEFF0, COEFF1 are missing")
+        raise OtherLayout("no row holds wavelengths and COEFF0, COEFF1 are missing")
     return RawLamost(_native(image[0]), _native(image[1]), computed, None, header)
 
 
 def _dispersion(header: Cards, pixels: np.ndarray) -> np.ndarray | None:
-    """Wavelengths of `pixels` by the header's log-linear dispersion; None where it has none."""
+    """Wavelengths of `pixels` from the header's log-linear dispersion; None if it has none."""
     c0, c1 = header.get("COEFF0"), header.get("COEFF1")
     if not isinstance(c0, float | int) or not isinstance(c1, float | int):
         return None
@@ -233,7 +233,7 @@ def _table(data: bytes, primary: Header, start: int) -> RawLamost:
         columns[name] = (np.dtype(_COLUMN_TYPES[kind]), int(count), offset)
         offset += columns[name][0].itemsize * int(count)
     if offset - begin != width or len(data) < offset:
-        raise OtherLayout("the table is cut short")
+        raise OtherLayout("the table is truncated")
     arrays = {name: np.frombuffer(data, dtype, count, at) for name, (dtype, count, at) in columns.items()}
     return from_columns(arrays, primary)
 

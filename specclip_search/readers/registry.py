@@ -1,4 +1,4 @@
-"""Which reader a file belongs to, and one spectrum out of it."""
+"""Registry of readers, and reading spectra from a file of any supported format."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .content import Content, look
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a user may say about a file that does not say it itself.
+    """Information that a user may give about a file that lacks it.
 
     Attributes
     ----------
     release
         Data release.
     modality
-        Name of the modality a spectrum without instrument is to be taken as.
+        Name of the modality to assume for a spectrum without instrument.
     medium
-        ``vacuum`` or ``air``: what the wavelengths are.
+        ``vacuum`` or ``air`` wavelengths.
     unit
         Wavelength unit, for example ``Angstrom``, ``nm``, ``um``.
     """
@@ -38,7 +38,7 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One format: its name, whether a file is of it, and the spectra in a file."""
+    """One format: its name, a test whether a file has it, and a function that reads the spectra."""
 
     name: str
     title: str
@@ -50,12 +50,12 @@ READERS: list[Reader] = []
 
 
 def register(reader: Reader, *, first: bool = False) -> None:
-    """Add a format; the first registered reader that recognises a file reads it.
+    """Register a format; a file is read by the first registered reader that recognises it.
 
     Raises
     ------
     ValueError
-        If the name is taken.
+        If the name is already registered.
     """
     if any(known.name == reader.name for known in READERS):
         raise ValueError(f"a reader named '{reader.name}' is registered already")
@@ -68,18 +68,18 @@ def reader_for(content: Content) -> Reader:
     Raises
     ------
     SpectrumError
-        `layout_unknown`, if none recognises it; the formats there are, are listed.
+        `layout_unknown`, if none recognises it; the message lists the known formats.
     """
     for reader in READERS:
         if reader.recognises(content):
             return reader
     raise SpectrumError(
-        Reason.LAYOUT_UNKNOWN, f"{content.path} ({content.kind.upper()}) is of no layout that is known.",
-        f"Known are: {'; '.join(reader.title for reader in READERS)}.")
+        Reason.LAYOUT_UNKNOWN, f"{content.path} ({content.kind.upper()}) is in no supported layout.",
+        f"Supported: {'; '.join(reader.title for reader in READERS)}.")
 
 
 def iter_spectra(path: str | os.PathLike[str], options: ReadOptions | None = None) -> Iterator[Spectrum]:
-    """All spectra of a file, in its order.
+    """All spectra of a file, in file order.
 
     Raises
     ------
@@ -92,22 +92,22 @@ def iter_spectra(path: str | os.PathLike[str], options: ReadOptions | None = Non
 
 def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, modality: str | None = None,
                   medium: str | None = None, unit: str | None = None) -> Spectrum:
-    """Read one spectrum from a file, whatever its format; the format is found from the content.
+    """Read one spectrum from a file of any supported format; the format is identified from the content.
 
     Parameters
     ----------
     path
-        A spectrum file. Of a file with many, ``file#3`` names row 3 (from 0); without it the first is
-        returned, with a warning.
+        A spectrum file. In a file with several spectra ``file#3`` is row 3 (from 0); without it the first
+        is returned, with a warning.
     release
-        Data release to note where the file does not say it.
+        Data release to record if the file does not give it.
     modality, medium, unit
-        What the file does not say: ``lamost_lrs`` or ``gaia_xp``; ``air`` or ``vacuum``; the wavelength unit.
+        Information that the file lacks: ``lamost_lrs`` or ``gaia_xp``; ``air`` or ``vacuum``; the wavelength unit.
 
     Returns
     -------
     Spectrum
-        As observed: not normalised, not resampled; wavelengths in vacuum and in the modality's unit.
+        The observed spectrum, neither normalised nor resampled; vacuum wavelengths in the modality's unit.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, m
     if not found:
         raise SpectrumError(Reason.UNREADABLE, f"{file} has no spectrum in row {row or 0}.", "Rows count from 0.")
     if len(found) > 1:
-        warnings.warn(f"{file} holds more than one spectrum; the first is taken. Name another as '{file}#1'.",
+        warnings.warn(f"{file} holds more than one spectrum; the first is used. Select another with '{file}#1'.",
                       UserWarning, stacklevel=2)
     return found[0]
 

@@ -1,4 +1,4 @@
-"""specutils both ways: its loaders for formats of which we have no reader, and a LAMOST loader for it."""
+"""specutils in both directions: its loaders for formats without a reader here, and a LAMOST loader for it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LOADER_NAME = "LAMOST LRS"
 
 
 def specutils_is_there(content: Content) -> bool:
-    """Whether specutils is installed and may be asked about a FITS file."""
+    """Whether specutils is installed and the file is FITS."""
     return content.kind == "fits" and find_spec("specutils") is not None
 
 
 def read_with_specutils(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
-    """A file through whichever loader specutils finds for it.
+    """Read a file with the loader that specutils finds for it.
 
     Raises
     ------
     SpectrumError
-        `layout_unknown`, where it finds none.
+        `layout_unknown`, if it finds none.
     """
     import warnings
 
@@ -39,15 +39,15 @@ def read_with_specutils(content: Content, options: ReadOptions) -> Iterator[Spec
     try:
         with warnings.catch_warnings(action="ignore"):
             theirs = Theirs.read(str(content.path))
-    except Exception as error:  # whatever a third party's loader raises
+    except Exception as error:  # any exception of a third-party loader
         text = (str(error) or type(error).__name__).splitlines()[0][:100]
         raise SpectrumError(Reason.LAYOUT_UNKNOWN,
-                            f"{content.path} is of no layout that we or specutils know ({text}).",
+                            f"{content.path} is in no layout supported here or by specutils ({text}).",
                             "Give it as a table with columns wavelength, flux and flux_error.") from None
     flux = np.asarray(theirs.flux.value, np.float64)
     if flux.ndim != 1:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{content.path} holds an array of spectra {flux.shape}.",
-                            "Give one spectrum a file.")
+                            "Give one spectrum per file.")
     angstrom = np.asarray(theirs.spectral_axis.to_value("Angstrom"), np.float64)
     columns = Columns(angstrom, flux, _ivar(theirs), "Angstrom")
     yield to_spectrum(columns, options, str(content.path))
@@ -63,7 +63,7 @@ def _ivar(theirs: Any) -> np.ndarray | None:
 
 
 def register_with_specutils() -> None:
-    """Teach specutils to read LAMOST LRS: ``Spectrum.read(path)`` then knows both layouts.
+    """Register a LAMOST LRS loader with specutils: ``Spectrum.read(path)`` then reads both layouts.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _load(file_obj: Any, **kwargs: Any) -> Any:
     from specutils import Spectrum as Theirs
 
     ours = read_lamost(Path(getattr(file_obj, "name", file_obj)))
-    # LAMOST's fluxes are relative: the header gives them no unit
+    # LAMOST's fluxes are relative: the header gives no unit
     return Theirs(flux=ours.flux * units.dimensionless_unscaled, spectral_axis=ours.wavelength * units.AA,
                   uncertainty=InverseVariance(ours.ivar), mask=ours.ivar <= 0,
                   meta={"obsid": ours.spec_id, **ours.meta})

@@ -28,12 +28,12 @@ def is_text_spectrum(content: Content) -> bool:
 
 
 def read_text_spectrum(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
-    """The spectrum of a text file; its columns by name, or the first two or three by place.
+    """The spectrum of a text file, from named columns or the first two or three columns.
 
     Raises
     ------
     SpectrumError
-        `unreadable` where a line holds no numbers; otherwise as `to_spectrum`.
+        `unreadable` if a line holds no numbers; otherwise as `to_spectrum`.
     """
     columns = _ecsv(content) if content.kind == "ecsv" else _plain(content)
     yield to_spectrum(columns, options, str(content.path))
@@ -85,7 +85,7 @@ def _from_rows(content: Content, names: list[str] | None, table: np.ndarray) -> 
             return found
     if names is not None:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{content.path} has no columns wavelength and flux "
-                            f"(found {', '.join(names[:6])}).", "Rename the columns, or leave the heading away.")
+                            f"(found {', '.join(names[:6])}).", "Rename the columns, or remove the header line.")
     ivar = None
     if table.shape[1] >= 3:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -98,7 +98,7 @@ def _is_data(line: str) -> bool:
 
 
 def _numbers(line: str) -> list[float]:
-    """All fields of a line as numbers; empty where one of them is none."""
+    """All fields of a line as numbers; empty if any of them is not a number."""
     fields = [field for field in _SEPARATORS.split(line.strip()) if field]
     try:
         return [float(field) if field.lower() not in ("null", "none") else float("nan") for field in fields]
@@ -107,5 +107,5 @@ def _numbers(line: str) -> list[float]:
 
 
 def _bad(content: Content, what: str) -> SpectrumError:
-    return SpectrumError(Reason.UNREADABLE, f"{content.path} is no table of numbers: {what}.",
+    return SpectrumError(Reason.UNREADABLE, f"{content.path} is not a table of numbers: {what}.",
                          "Expected columns of wavelength, flux and, if there is one, the error of the flux.")

@@ -1,6 +1,6 @@
-"""From any spectrum's wavelengths to a modality's: unit and medium as stated, never guessed.
+"""Conversion of a spectrum's wavelengths to those of a modality.
 
-Wavelengths in air and in vacuum.
+Unit and medium (air or vacuum) must be given by the file or the user; they are never guessed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from .registry import ReadOptions
 
 def air_to_vacuum(wavelength: np.ndarray) -> np.ndarray:
-    """Vacuum wavelengths of wavelengths in standard air, both in Angstrom.
+    """Convert wavelengths in standard air to vacuum, both in Angstrom.
 
     The refractive index is that of Birch & Downs (1994, Metrologia 31, 315), as used by the VALD
-    database (N. Piskunov's inverse of it); good to 0.001 Angstrom between 2000 and 100000 Angstrom.
+    database (N. Piskunov's inverse of it); accurate to 0.001 Angstrom between 2000 and 100000 Angstrom.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def air_to_vacuum(wavelength: np.ndarray) -> np.ndarray:
     return wavelength * index
 
 
-# nm are exact in every unit below
+# a factor to nm is exact for every unit below
 _PER_ANGSTROM = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "m": 1e10}
 _UNIT_NAMES = {
     "angstrom": "angstrom", "angstroms": "angstrom", "aa": "angstrom", "a": "angstrom", "å": "angstrom",
@@ -49,16 +49,16 @@ _MEDIA = {"vacuum": "vacuum", "vac": "vacuum", "air": "air"}
 
 @dataclass(slots=True)
 class Columns:
-    """A spectrum as a file holds it, and what the file says of it.
+    """A spectrum as stored in a file, with the file's metadata.
 
     Attributes
     ----------
     wavelength, flux
         (P,) numbers in the file's units.
     ivar
-        (P,) inverse variance, or None where the file has no errors.
+        (P,) inverse variance, or None if the file has no errors.
     unit, medium
-        Wavelength unit and ``air`` or ``vacuum``, as the file states them; None where it does not.
+        Wavelength unit and ``air`` or ``vacuum``, as given by the file; None if it does not give them.
     """
 
     wavelength: np.ndarray
@@ -76,8 +76,8 @@ def to_spectrum(columns: Columns, options: ReadOptions, source: str) -> Spectrum
     Raises
     ------
     SpectrumError
-        `layout_unknown`, asking for the unit, the medium or the modality where neither the file nor the
-        caller says it; `no_coverage`, where no modality's range is covered.
+        `layout_unknown`, if neither the file nor the caller gives the unit, the medium or the modality;
+        `no_coverage`, if no modality's range is covered.
     """
     known = _archive_grid(columns)
     unit = known or _unit(options.unit or columns.unit, source)
@@ -101,7 +101,7 @@ def to_spectrum(columns: Columns, options: ReadOptions, source: str) -> Spectrum
 
 
 def _archive_grid(columns: Columns) -> str | None:
-    """'nm' for the Gaia archive's own grid of 343 values, which needs no further word; else None."""
+    """'nm' for the Gaia archive's grid of 343 values, which is unambiguous; else None."""
     grid = GAIA_XP.wavelength
     wavelength = np.asarray(columns.wavelength)
     return "nm" if wavelength.shape == grid.shape and np.allclose(wavelength, grid, rtol=0, atol=1e-6) else None
@@ -109,23 +109,23 @@ def _archive_grid(columns: Columns) -> str | None:
 
 def _unit(text: str | None, source: str) -> str:
     if text is None:
-        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source} does not say the unit of its wavelengths.",
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source} does not give the unit of its wavelengths.",
                             "State it: unit='Angstrom' (or nm, um).")
     try:
         return _UNIT_NAMES[text.strip().lower()]
     except KeyError:
-        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source}: '{text}' is no wavelength unit that is known.",
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source}: '{text}' is not a known wavelength unit.",
                             "State one of Angstrom, nm, um, m.") from None
 
 
 def _medium(text: str | None, source: str) -> str:
     if text is None:
-        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source} does not say whether it is in air or vacuum wavelengths.",
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source} does not say whether wavelengths are in air or vacuum.",
                             "State it: medium='air' or medium='vacuum'.")
     try:
         return _MEDIA[text.strip().lower()]
     except KeyError:
-        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source}: '{text}' is no medium; expected air or vacuum.",
+        raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source}: '{text}' is not a medium; expected air or vacuum.",
                             "State medium='air' or medium='vacuum'.") from None
 
 
@@ -154,7 +154,7 @@ def _modality(name: str | None, angstrom: np.ndarray, source: str) -> Modality:
 
 
 def _estimated_ivar(flux: np.ndarray) -> np.ndarray:
-    """One inverse variance for all pixels from the scatter of third differences, where a file has no errors.
+    """One inverse variance for all pixels from the scatter of third differences, for files without errors.
 
     DER_SNR: Stoehr et al. 2008, ASP Conf. 394, 505.
     """
@@ -163,7 +163,7 @@ def _estimated_ivar(flux: np.ndarray) -> np.ndarray:
         return np.zeros_like(flux)
     noise = 1.482602 / math.sqrt(6.0) * float(np.median(np.abs(2.0 * good[2:-2] - good[:-4] - good[4:])))
     scale = float(np.median(np.abs(good)))
-    noise = max(noise, 1e-4 * scale)  # a noise-free model still is no better than its flux scale
+    noise = max(noise, 1e-4 * scale)  # limits the accuracy of noise-free model spectra
     return np.where(np.isfinite(flux), 1.0 / noise**2 if noise > 0 else 0.0, 0.0)
 
 
@@ -180,7 +180,7 @@ _NAMES = {
 
 
 def columns_from_arrays(arrays: dict[str, np.ndarray], units: dict[str, str | None] | None = None) -> Columns | None:
-    """A spectrum from named arrays (P,), by the usual names; None where wavelength or flux is not among them."""
+    """A spectrum from arrays (P,) with the usual names; None if wavelength or flux is missing."""
     lowered = {re.sub(r"[^a-z0-9_]", "", name.lower()): name for name in arrays}
     found = {role: next((lowered[name] for name in names if name in lowered), None) for role, names in _NAMES.items()}
     if found["wavelength"] is None or found["flux"] is None:

@@ -1,7 +1,7 @@
-"""Stars whose labels are known: an emulator of model spectra and an instrument that observes them.
+"""Simulated stars with known labels: an emulator of model spectra and a model of the spectrograph.
 
-`Emulator` turns labels into model spectra, `observe_lrs` turns model spectra into raw LAMOST-like
-spectra with noise and an honest inverse variance. Names are loaded when first used.
+`Emulator` computes model spectra from labels; `observe_lrs` converts model spectra to raw LAMOST-like
+spectra with noise and a matching inverse variance. Names are imported when first used.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""How a stage is run: shard by shard, resumable, here or on a cluster, with accounts."""
+"""Running a stage: shard by shard, resumable, in this process or on a cluster, with accounts."""

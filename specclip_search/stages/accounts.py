@@ -1,4 +1,4 @@
-"""What an ingest did, in counts that reconcile."""
+"""Counts of what an ingest did: read = kept + rejected."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class IngestReport:
     Attributes
     ----------
     read, kept
-        Spectra (or stars) met, and those that stand in the atlas.
+        Number of spectra (or stars) read, and of those in the atlas.
     rejected
-        Spectra set aside, by reason code.
+        Number of rejected spectra by reason code.
     shards_written, shards_current
-        Shards made by this run, and shards that stood already.
+        Shards written by this run, and shards that were up to date.
     """
 
     read: int = 0
@@ -28,7 +28,7 @@ class IngestReport:
     shards_current: int = 0
 
     def add(self, accounts: dict[str, Any]) -> None:
-        """Add one shard's accounts."""
+        """Add one shard's counts."""
         self.read += accounts["read"]
         self.kept += accounts["kept"]
         self.rejected.update(accounts["rejected"])

@@ -1,7 +1,7 @@
-"""Work shared out over a Dask cluster: a running scheduler's, or processes of this machine.
+"""Running tasks on a Dask cluster: that of a running scheduler, or processes of this machine.
 
 The workers must see the atlas under the same path, as on a cluster's shared file system, and have
-this package installed. What a task returns is small: results go to the atlas's own files.
+this package installed. Tasks return small values; results are written to the atlas.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _CONNECT_S = "20s"
-# tasks handed out ahead of each thread, so that none waits and a stop loses little
+# tasks queued ahead for each thread, so that none waits and a stop loses little
 _AHEAD = 2
 
 
@@ -77,19 +77,19 @@ def cluster_map(
     items: Sequence[Item],
     *shared: Any,
 ) -> Iterator[tuple[Item, Result]]:
-    """Run `function(item, *shared)` for every item on the cluster; yields as they end, in no set order.
+    """Run `function(item, *shared)` for every item on the cluster; yield results in the order of completion.
 
     Parameters
     ----------
     function
         A function of a module that the workers can import.
     shared
-        The same for all, sent once.
+        Further arguments, the same for all tasks, sent once.
 
     Raises
     ------
     SpecclipError
-        What a task raised, as it was; other tasks are then cancelled.
+        Raised by a task, unchanged; the other tasks are then cancelled.
     QueryError
         If a task failed in another way, for example because its worker ran out of memory.
     """
@@ -97,7 +97,7 @@ def cluster_map(
 
     threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
     todo = iter(enumerate(items))
-    # impure: a shard that was lost since must be made again, though the arguments are the same
+    # impure: a shard that has gone missing must be made again although the arguments are the same
     futures: dict[Any, Item] = {}
 
     def submit() -> Any:
@@ -129,6 +129,6 @@ def _result(future: Any, item: Any) -> Any:
     except Exception as error:
         raise QueryError(
             f"A task of the cluster failed ({item}): {type(error).__name__}: {error}",
-            "See that the workers have this package, the same atlas path and memory enough; "
-            "finished parts are kept, so the command can be repeated.",
+            "Check that the workers have this package, the same atlas path and enough memory; "
+            "finished shards are kept, so the command can be repeated.",
         ) from error

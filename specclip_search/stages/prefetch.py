@@ -1,4 +1,4 @@
-"""Reading ahead: a thread fills a short queue while the caller computes."""
+"""Prefetching: a thread fills a short queue while the caller computes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _End:
 
 
 def read_ahead(items: Iterable[T], depth: int = 2) -> Generator[T]:
-    """Yield `items`, at most `depth` of them made ahead by another thread; its error is raised here."""
+    """Yield `items`, up to `depth` of them computed ahead by another thread; its errors are raised here."""
     queue: Queue[T | _End] = Queue(depth)
     stop = Event()
 

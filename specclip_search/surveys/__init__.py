@@ -1,7 +1,10 @@
 """Instruments: one file each, and the pair of instruments that translation and anomalies compare."""
 
-from .gaia_xp import GAIA_XP
 from .lamost_lrs import LAMOST_LRS
+
+# instruments are listed in the order in which they are registered
+# isort: split
+from .gaia_xp import GAIA_XP
 from .modality import MODALITIES, Modality, SpectralWindow, get_modality, register
 
 PAIR = (LAMOST_LRS, GAIA_XP)

@@ -1,4 +1,4 @@
-"""Preparation of many spectra at once: model input, its errors, quality, and what is set aside."""
+"""Preparation of many spectra at once: model input, errors, quality and rejections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..preparation.prepared import Prepared
 from ..spectrum import Spectrum
 from .modality import Modality
 
-# errors are stored in 16 bits; one as large as this says nothing
+# errors are stored in 16 bits; one as large as this carries no information
 LARGEST_ERROR = 6e4
 
 
@@ -23,11 +23,11 @@ def prepare_arrays(modality: Modality, wavelength: np.ndarray, flux: np.ndarray,
     Parameters
     ----------
     modality
-        Whose spectra they are.
+        The instrument.
     wavelength
         (P,) in the modality's unit, vacuum.
     flux, ivar
-        (N, P) flux as observed and its inverse variance; `ivar` at or below zero, or a flux that
+        (N, P) observed flux and its inverse variance; `ivar` at or below zero, or a flux that
         is not finite, marks a pixel that is interpolated over and counted.
 
     Returns
@@ -38,7 +38,7 @@ def prepare_arrays(modality: Modality, wavelength: np.ndarray, flux: np.ndarray,
     Raises
     ------
     SpectrumError
-        If the wavelengths cannot carry the modality's grid.
+        If the wavelengths are invalid or do not cover the modality's grid.
     """
     rows = _prepared(modality, wavelength, flux, ivar)
     if modality.keeps_bands:
@@ -53,19 +53,19 @@ def _shape(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> np.nda
 
 def _prepared(modality: Modality, wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> Prepared:
     rows = Prepared.empty(len(flux), modality.size)
-    with np.errstate(all="ignore"):  # what overflows is found below, row by row
+    with np.errstate(all="ignore"):  # overflows are detected below, row by row
         modality.prepare_rows(np.asarray(wavelength, dtype=np.float64), _native(flux), _native(ivar), rows)
     rows.error[~(rows.error <= LARGEST_ERROR)] = np.inf
     for row in np.flatnonzero(~np.isfinite(rows.flux).all(axis=1)):
         if rows.reasons[row] is None:
-            rows.set_aside(int(row), Reason.NOT_FINITE, "the flux over its continuum is beyond any number")
+            rows.reject(int(row), Reason.NOT_FINITE, "the flux divided by its continuum overflows")
     return rows
 
 
 def prepare_batch(modality: Modality, spectra: Sequence[Spectrum]) -> Prepared:
-    """Prepare any spectra of one modality; those that cannot be used are set aside with their reason.
+    """Prepare any spectra of one modality; unusable ones are rejected with their reason.
 
-    Spectra on identical wavelengths are prepared together. Nothing in a spectrum's arrays raises.
+    Spectra on identical wavelengths are prepared together. Bad values in a spectrum's arrays never raise.
     """
     result = Prepared.empty(len(spectra), modality.size)
     for wavelength, pixels, places in _groups(modality, spectra, result):
@@ -75,14 +75,14 @@ def prepare_batch(modality: Modality, spectra: Sequence[Spectrum]) -> Prepared:
             check_wavelength(np.asarray(spectra[places[0]].wavelength), modality.wavelength, modality.unit)
             result.put(places, _prepared(modality, wavelength, flux, ivar))
             if modality.keeps_bands:
-                # of each by itself, for the groups share only the pixels that the model's input is made of
+                # checked for each spectrum, because a group shares only the pixels that the model's input uses
                 for place in places:
                     one = spectra[place]
                     rows = (np.asarray(values)[None] for values in (one.flux, one.ivar))
                     result.sed[place] = _shape(one.wavelength, *rows)[0]
         except SpectrumError as error:
             for place in places:
-                result.set_aside(place, error.reason, error.message)
+                result.reject(place, error.reason, error.message)
     return result
 
 
@@ -90,15 +90,15 @@ def _groups(modality: Modality, spectra: Sequence[Spectrum], result: Prepared,
             ) -> list[tuple[np.ndarray, int, list[int]]]:
     """Spectra of equal wavelengths: (wavelength, number of pixels, places).
 
-    LAMOST files of one plate share their blue pixels and end at different red ones, so wavelengths
-    are compared only as far as they can matter.
+    LAMOST files of one plate share their blue pixels but end at different red ones, so wavelengths
+    are compared only as far as they affect the result.
     """
     groups: list[tuple[np.ndarray, int, list[int]]] = []
     for place, spectrum in enumerate(spectra):
         wavelength = np.asarray(spectrum.wavelength)
         problem = _shape_problem(spectrum, modality)
         if problem is not None:
-            result.set_aside(place, *problem)
+            result.reject(place, *problem)
             continue
         pixels = len(wavelength)
         if modality.reach is not None:
@@ -115,7 +115,7 @@ def _groups(modality: Modality, spectra: Sequence[Spectrum], result: Prepared,
 def _shape_problem(spectrum: Spectrum, modality: Modality) -> tuple[Reason, str] | None:
     shapes = np.shape(spectrum.wavelength), np.shape(spectrum.flux), np.shape(spectrum.ivar)
     if len(set(shapes)) != 1 or len(shapes[0]) != 1:
-        return Reason.LAYOUT_UNKNOWN, f"wavelength, flux and ivar must be rows of one length; found {shapes}"
+        return Reason.LAYOUT_UNKNOWN, f"wavelength, flux and ivar must be 1-D arrays of equal length; found {shapes}"
     if shapes[0][0] < 2:
         return Reason.NO_COVERAGE, f"a spectrum of {shapes[0][0]} pixels"
     if spectrum.modality != modality.name:
@@ -129,7 +129,7 @@ def _shape_problem(spectrum: Spectrum, modality: Modality) -> tuple[Reason, str]
 
 
 def _native(values: np.ndarray) -> np.ndarray:
-    """The same numbers in the machine's byte order, float32 kept, everything else float64."""
+    """The same values in native byte order; float32 is kept, everything else becomes float64."""
     array = np.asarray(values)
     single = array.dtype.kind == "f" and array.dtype.itemsize == 4
     return array.astype(np.float32 if single else np.float64, copy=False)

@@ -1,4 +1,4 @@
-"""Gaia XP: flux over the flux at 550 nm, on the archive's grid of 343 points."""
+"""Gaia XP: flux divided by the flux at 550 nm, on the archive's grid of 343 points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFERENCE_INDEX = int(np.searchsorted(GRID, REFERENCE_NM))
 
 
 def xp_map(wavelength: np.ndarray) -> LinearMap:
-    """The map of a wavelength array (P,), nm, onto the grid; refuses what cannot carry it."""
+    """The map from a wavelength array (P,), nm, onto the grid; raises an error if it does not cover the grid."""
     wavelength = np.asarray(wavelength, dtype=np.float64)
     check_wavelength(wavelength, GRID, UNIT)
     return linear_map(wavelength, GRID)
@@ -31,7 +31,7 @@ def prepare_xp(wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
     Raises
     ------
     SpectrumError
-        `no_flux_at_550nm`, if the flux there is not positive.
+        `no_flux_at_550nm`, if the flux at 550 nm is not positive.
     """
     gridded = xp_map(wavelength).values(np.asarray(flux, dtype=np.float64))
     reference = gridded[:, REFERENCE_INDEX]
@@ -40,13 +40,13 @@ def prepare_xp(wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
         raise SpectrumError(
             Reason.NO_FLUX_AT_550NM,
             f"the flux at 550 nm must be positive; row {bad[0]} has {reference[bad[0]]:.3g} ({len(bad)} such rows).",
-            "Set these spectra aside; nothing can be divided by it.",
+            "Remove these spectra; they cannot be normalised.",
         )
     return gridded / reference[:, None]
 
 
-# BP alone reaches 640 nm, RP alone begins at 635 nm: a spectrum without any good sample this side or
-# that of the join has only one of the two
+# BP alone ends at 640 nm, RP alone begins at 635 nm: a spectrum without any good sample on one side
+# of the join has only one of the two
 BP_ALONE_NM, RP_ALONE_NM = 630.0, 645.0
 
 
@@ -71,10 +71,10 @@ def prepare_xp_rows(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, 
         result.snr[:] = np.median(np.where(np.isfinite(sigma), gridded / sigma, 0.0), axis=1)
         result.scale[:] = reference
     result.n_clipped[:] = np.count_nonzero(gridded <= 0.0, axis=1)
-    _set_aside(wavelength[window], flux[:, window], good[:, window], reference, usable, result)
+    _reject_rows(wavelength[window], flux[:, window], good[:, window], reference, usable, result)
 
 
-def _set_aside(wavelength: np.ndarray, flux: np.ndarray, good: np.ndarray, reference: np.ndarray, usable: np.ndarray,
+def _reject_rows(wavelength: np.ndarray, flux: np.ndarray, good: np.ndarray, reference: np.ndarray, usable: np.ndarray,
                result: Prepared) -> None:
     blue, red = wavelength < BP_ALONE_NM, wavelength > RP_ALONE_NM
     suspect = ~good.all(axis=1) | (flux.min(axis=1) == flux.max(axis=1))
@@ -85,10 +85,10 @@ def _set_aside(wavelength: np.ndarray, flux: np.ndarray, good: np.ndarray, refer
             missing = "RP" if has_blue else "BP"
             found = Reason.MISSING_BP_OR_RP, f"both BP and RP are needed; {missing} has no good sample"
         if found is not None:
-            result.set_aside(int(row), *found)
+            result.reject(int(row), *found)
     for row in np.flatnonzero(~usable):
         if result.reasons[row] is None:
-            result.set_aside(int(row), Reason.NO_FLUX_AT_550NM,
+            result.reject(int(row), Reason.NO_FLUX_AT_550NM,
                              f"the flux at {REFERENCE_NM:.0f} nm must be positive; found {reference[row]:.3g}")
 
 

@@ -1,4 +1,4 @@
-"""LAMOST low resolution (LRS): flux over pseudo-continuum, on a logarithmic grid."""
+"""LAMOST low resolution (LRS): flux divided by the pseudo-continuum, on a logarithmic grid."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LrsGrids:
 
 
 def lrs_grids(wavelength: np.ndarray) -> LrsGrids:
-    """Fixed quantities of a wavelength array (P,), Angstrom; refuses what cannot carry the model's grid."""
+    """Fixed quantities of a wavelength array (P,), Angstrom; raises an error if it does not cover the grid."""
     wavelength = np.asarray(wavelength, dtype=np.float64)
     check_wavelength(wavelength, GRID, UNIT)
     grid = continuum_grid(wavelength)
@@ -53,12 +53,12 @@ def prepare_lrs(wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
 
 
 ROWS_AT_ONCE = 24
-# Angstrom; the fit ends at 5700, what lies beyond serves only to interpolate over a mask that crosses that end
+# Angstrom; the fit ends at 5700, pixels beyond serve only to interpolate over a mask that crosses that end
 REACH = 5900.0
 
 
 def prepare_lrs_rows(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, result: Prepared) -> None:
-    """Fill `result` from (N, P) rows; a few rows at once, so that the work stays in the processor's cache."""
+    """Fill `result` from (N, P) rows; a few rows at once, so that the data stay in the processor's cache."""
     grids = lrs_grids(wavelength)
     near = slice(grids.used.start, max(grids.used.stop, int(np.searchsorted(wavelength, REACH))))
     for start in range(0, len(flux), ROWS_AT_ONCE):
@@ -85,12 +85,12 @@ def _prepare_rows(grids: LrsGrids, wavelength: np.ndarray, flux: np.ndarray, iva
     variance = _variance(ivar, good, divisor, window, clipped)
     result.error[rows] = grids.onto_model.sigma_from_variance(variance)
     result.snr[rows] = _median_snr(repaired[:, window], ivar[:, window], good[:, window])
-    _set_aside(flux[:, window], good[:, window], start, width, result)
+    _reject_rows(flux[:, window], good[:, window], start, width, result)
 
 
 def _variance(ivar: np.ndarray, good: np.ndarray, divisor: np.ndarray, window: slice,
               clipped: np.ndarray) -> np.ndarray:
-    """(N, U) float32 variance of flux over continuum; unknown where a pixel is bad or has no continuum."""
+    """(N, U) float32 variance of flux over continuum; unknown if a pixel is bad or has no continuum."""
     with np.errstate(divide="ignore", over="ignore", invalid="ignore", under="ignore"):
         variance = (1.0 / (ivar * divisor * divisor)).astype(np.float32)
     variance[~good] = UNKNOWN_VARIANCE
@@ -99,7 +99,7 @@ def _variance(ivar: np.ndarray, good: np.ndarray, divisor: np.ndarray, window: s
 
 
 def _median_snr(flux: np.ndarray, ivar: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """(N,) median over good pixels of flux times the root of its inverse variance."""
+    """(N,) median over good pixels of flux times the square root of its inverse variance."""
     with np.errstate(over="ignore", invalid="ignore"):
         ratio = (flux * np.sqrt(np.where(good, ivar, 0.0))).astype(np.float32, copy=False)
     result = np.median(ratio, axis=1)
@@ -109,17 +109,17 @@ def _median_snr(flux: np.ndarray, ivar: np.ndarray, good: np.ndarray) -> np.ndar
     return result
 
 
-def _set_aside(flux: np.ndarray, good: np.ndarray, start: int, width: int, result: Prepared) -> None:
+def _reject_rows(flux: np.ndarray, good: np.ndarray, start: int, width: int, result: Prepared) -> None:
     limit = int(MAX_CLIPPED_FRACTION * width)
     suspect = ~good.all(axis=1) | (flux.min(axis=1) == flux.max(axis=1))
     for row in np.flatnonzero(suspect):
         found = reason_for_pixels(flux[row], good[row])
         if found is not None:
-            result.set_aside(start + int(row), *found)
+            result.reject(start + int(row), *found)
     for row in np.flatnonzero(result.n_clipped[start : start + len(flux)] > limit):
         if result.reasons[start + row] is None:
             count = int(result.n_clipped[start + row])
-            result.set_aside(
+            result.reject(
                 start + int(row), Reason.CONTINUUM_NOT_POSITIVE,
                 f"at most {limit} pixels of the model's window may have no positive continuum; found {count}")
 

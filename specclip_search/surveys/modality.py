@@ -1,7 +1,7 @@
-"""What an instrument is to this package: its grid, how raw flux becomes a model's input, its columns and windows.
+"""Description of an instrument (modality): grid, preparation of raw flux, columns and spectral windows.
 
-Every instrument registers itself: the built-in ones in the files of this folder, further ones from packages that
-name a module under the entry point group ``specclip_search.plugins``. Nothing else names an instrument.
+Built-in instruments are registered by the files of this folder. Other packages add instruments with a module
+named under the entry point group ``specclip_search.plugins``. No other code contains an instrument's name.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ RowPreparation = Callable[[np.ndarray, np.ndarray, np.ndarray, Prepared], None]
 
 @dataclass(frozen=True, slots=True)
 class SpectralWindow:
-    """A stretch of spectrum with a name.
+    """A named wavelength range.
 
     Attributes
     ----------
     lo, hi
-        Ends, inclusive, vacuum, in `unit`.
+        Limits, inclusive, in vacuum, in `unit`.
     note
-        What it measures, in a few words.
+        What the window measures, in a few words.
     """
 
     name: str
@@ -54,19 +54,19 @@ class Modality:
     Attributes
     ----------
     name
-        Its name in the atlas, for example ``lamost_lrs``.
+        Name in the atlas, for example ``lamost_lrs``.
     prefix
-        How its keys begin when written as text, for example ``lamost``.
+        Prefix of its keys in text form, for example ``lamost``.
     wavelength
         (n,) float64 grid of the model's input, in `unit`, vacuum.
     unit
         ``Angstrom`` or ``nm``.
     windows
-        Named stretches of the spectrum that mean something to a reader.
+        Named wavelength ranges of interest to a reader.
     title
-        The instrument's name for readers.
+        The instrument's full name for display.
     prepare_flux
-        (P,) wavelength and (N, P) finite flux to (N, n) float64: the model's input by the published arithmetic.
+        (P,) wavelength and (N, P) finite flux to (N, n) float64: the model's input, computed as published.
     prepare_rows
         The same with masks, errors and quality, see `RowPreparation`.
     columns
@@ -74,19 +74,20 @@ class Modality:
     short
         The instrument's name in columns of results, for example ``lrs`` in ``lrs_spec_id``.
     id_name
-        What the survey calls the key of a spectrum, for example ``obsid``.
+        The survey's name for the key of a spectrum, for example ``obsid``.
     flux_label
-        What the model's input is, for axes and columns.
+        Description of the model's input, for axes and columns.
     names_stars
-        The key of a spectrum is the star's Gaia `source_id`. Otherwise catalogues or the sky link it to a star.
+        Whether the key of a spectrum is the star's Gaia `source_id`. If not, spectra are linked to stars by
+        catalogues or by position.
     reach
-        In `unit`: preparation reads no pixel beyond; None where it reads all.
+        Largest wavelength, in `unit`, that preparation uses; None if it uses all.
     keeps_bands
-        The broad-band shape of the raw flux is kept in the column `sed` because the input loses it.
+        Whether the broad-band shape of the raw flux, which the model's input lacks, is kept in the column `sed`.
     line_width
-        Of drawn spectra, in points.
+        Line width of plotted spectra, in points.
     small_files
-        One spectrum a file: below some hundred files further processes cost more than they save.
+        Whether each file holds one spectrum: below some hundred files, starting worker processes does not pay off.
     """
 
     name: str
@@ -125,7 +126,7 @@ class Modality:
 
     @property
     def link_column(self) -> str | None:
-        """Column of catalogues that names this instrument's spectra beside a `source_id`; None if none is needed."""
+        """Column of catalogues with the ids of this instrument's spectra next to a `source_id`; None if not needed."""
         return None if self.names_stars else self.id_name
 
     @property
@@ -136,25 +137,25 @@ class Modality:
         return spectra_schema(self.columns, self.size)
 
     def prepare(self, wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
-        """Turn raw flux into the model's input, once, by the published arithmetic.
+        """Convert raw flux to the model's input, as published.
 
         Parameters
         ----------
         wavelength
-            (P,) in `unit`, vacuum, strictly increasing, covering the grid.
+            (P,) in `unit`, vacuum, strictly increasing, and covering the grid.
         flux
             (N, P) or (P,) raw flux in any unit, any floating type and byte order, finite.
 
         Returns
         -------
         ndarray
-            (N, n) float64; one row for a single spectrum too.
+            (N, n) float64; also two-dimensional for a single spectrum.
 
         Raises
         ------
         SpectrumError
-            If wavelengths or flux cannot be used; for many spectra of unknown quality take
-            `specclip_search.surveys.batch.prepare_batch`, which sets bad ones aside.
+            If wavelengths or flux cannot be used. For many spectra of unknown quality use
+            `specclip_search.surveys.batch.prepare_batch`, which rejects bad ones.
         """
         wavelength = np.asarray(wavelength, dtype=np.float64)
         rows = _rows(flux, wavelength)
@@ -173,13 +174,13 @@ class Modality:
 
 
 def _rows(flux: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
-    """`flux` as (N, P) of the machine's own float32 or float64, refused where it does not fit."""
+    """`flux` as (N, P) native float32 or float64; raises an error if its shape does not fit."""
     rows = np.atleast_2d(np.asarray(flux))
     if rows.ndim != 2 or wavelength.ndim != 1 or rows.shape[1] != len(wavelength):
         raise SpectrumError(
             Reason.LAYOUT_UNKNOWN,
             f"flux must be (N, P) with P = {wavelength.size} wavelengths; found {np.shape(flux)}.",
-            "Give one row a spectrum, all on the same wavelengths.",
+            "Give one row per spectrum, all on the same wavelengths.",
         )
     rows = rows.astype(np.float32 if rows.dtype.kind == "f" and rows.dtype.itemsize == 4 else np.float64, copy=False)
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -187,13 +188,13 @@ def _rows(flux: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
         raise SpectrumError(
             Reason.NOT_FINITE,
             f"flux must be finite; row {bad[0]} holds NaN or infinite values ({len(bad)} such rows).",
-            "Take `prepare_batch`, which repairs or sets such spectra aside.",
+            "Use `prepare_batch`, which repairs or rejects such spectra.",
         )
     return rows
 
 
 class _Registry(Mapping[str, Modality]):
-    """Instruments by name, in the order in which they were registered; plugins are loaded when first needed."""
+    """Instruments by name, in the order of registration; plugins are loaded when first needed."""
 
     def __init__(self) -> None:
         self._known: dict[str, Modality] = {}
@@ -226,12 +227,12 @@ MODALITIES = _Registry()
 
 
 def register(modality: Modality) -> Modality:
-    """Make an instrument known by its name and by the prefix of its keys.
+    """Register an instrument under its name and the prefix of its keys.
 
     Raises
     ------
     QueryError
-        If another instrument has the name or the prefix.
+        If another instrument has the same name or prefix.
 
     Examples
     --------
@@ -254,7 +255,7 @@ def get_modality(name: str) -> Modality:
     Raises
     ------
     QueryError
-        If there is none; the names there are, are listed.
+        If there is none; the message lists the known names.
     """
     try:
         return MODALITIES[name]

@@ -1,4 +1,4 @@
-"""Rows of results on the terminal and in files; every command writes them through `write_rows`."""
+"""Output of result rows to the terminal and to files; every command uses `write_rows`."""
 
 from __future__ import annotations
 

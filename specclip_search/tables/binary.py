@@ -1,6 +1,6 @@
-"""Rows as Parquet, VOTable and FITS files, with units, descriptions and UCDs.
+"""Parquet, VOTable and FITS output, and conversion of Arrow tables to astropy tables.
 
-Arrow tables as astropy tables: units, descriptions, UCDs and nulls go along.
+Units, descriptions, UCDs and nulls are preserved.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def to_table(table: pa.Table) -> Table:
     """An astropy Table with the same rows.
 
-    Integers stay integers: where they have nulls the column is masked, never turned to floats.
-    Floats' nulls are NaN. Nulls of booleans cannot be held by FITS, so such a column becomes
-    int16, masked. Fixed-size lists become arrays of two dimensions, other nested values JSON text.
+    Integers stay integers: a column with nulls is masked, never converted to floats. Nulls of
+    floats become NaN. FITS has no null for booleans, so such a column becomes masked int16.
+    Fixed-size lists become two-dimensional arrays, other nested values JSON text.
     """
     from astropy.table import Table
 
@@ -89,7 +89,7 @@ def _integers(column: pa.ChunkedArray, kind: pa.DataType) -> Column:
         return Column(column.to_numpy())
     mask = np.asarray(column.is_null())
     values = column.fill_null(0).to_numpy()
-    # what stands in a file for null: a number that is no id, no count and no code
+    # the value that represents null in a file: it is not a valid id, count or code
     limits = np.iinfo(values.dtype)
     fill = limits.min if limits.min < 0 else limits.max
     return MaskedColumn(np.where(mask, fill, values).astype(values.dtype), mask=mask, fill_value=fill)
@@ -106,14 +106,14 @@ def _text(value: Any) -> str | None:
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Parquet; what is known of a column stays in its field's metadata."""
+    """Write Parquet; unit, description and UCD are stored in the field metadata."""
     import pyarrow.parquet as pq
 
     pq.write_table(table, path, compression="zstd")
 
 
 def write_votable(table: pa.Table, path: Path) -> None:
-    """VOTable 1.4. Nulls of integers are empty cells, which the standard has meant by null since 1.3."""
+    """Write VOTable 1.4. Nulls of integers are empty cells, which mean null since version 1.3 of the standard."""
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
@@ -122,7 +122,7 @@ def write_votable(table: pa.Table, path: Path) -> None:
         warnings.simplefilter("ignore")
         votable = from_table(plain)
         for field in votable.get_first_table().fields:
-            # a bare number of bits has no null and few readers; boolean has both
+            # VOTable's bit type has no null and few programs read it; boolean is fine
             if field.datatype == "bit":
                 field.datatype = "boolean"
         votable.infos.extend(Info(name=name, value=text) for name, text in lines_of(table))
@@ -130,7 +130,7 @@ def write_votable(table: pa.Table, path: Path) -> None:
 
 
 def write_fits(table: pa.Table, path: Path) -> None:
-    """A FITS binary table; TNULLn for integers, TUCDn and TCOMMn for UCDs and descriptions."""
+    """Write a FITS binary table; TNULLn for integers, TUCDn and TCOMMn for UCDs and descriptions."""
     from astropy.io import fits
 
     plain = to_table(table)
@@ -145,7 +145,7 @@ def write_fits(table: pa.Table, path: Path) -> None:
     hdu = fits.table_to_hdu(plain) if len(plain.colnames) else fits.BinTableHDU()
     for number, name in enumerate(plain.colnames, 1):
         said = said_of(table.schema.field(name))
-        # set after TFORMn and by hand: astropy would refuse units that are not in the FITS standard, as dex
+        # set by hand after TFORMn: astropy rejects units that are not in the FITS standard, such as dex
         for keyword, value in (
             (f"TUNIT{number}", units[name]),
             (f"TUCD{number}", said.get("ucd", "")),
@@ -161,7 +161,7 @@ def write_fits(table: pa.Table, path: Path) -> None:
 
 
 def _ascii(text: str) -> str:
-    """FITS holds printable ASCII alone: accents are dropped, what has no such likeness becomes '?'."""
+    """Text as printable ASCII for FITS: accents are dropped, other characters become '?'."""
     return "".join(
         c if " " <= c <= "~" else "?" for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
     )

@@ -1,12 +1,9 @@
-"""Rows in HATS layout: Parquet files by HEALPix tile, as LSDB reads and cross-matches them.
+"""Output in HATS format: Parquet files by HEALPix tile, as LSDB reads and cross-matches them.
 
-HATS (Hierarchical Adaptive Tiling Scheme, IVOA Note) shares rows out so that no file holds many: a
-crowded field gets small tiles, an empty one large tiles. A margin catalogue beside the main one
-repeats the rows near the tiles' edges, so that a cross-match of one tile misses no neighbour.
-
-Units and meanings put back into a HATS catalogue that another program wrote without them.
-
-What a HATS catalogue says of itself: its tiles, its columns, its properties.
+HATS (Hierarchical Adaptive Tiling Scheme, IVOA Note) limits the number of rows per file: crowded
+fields get small tiles, empty fields large tiles. A margin catalogue next to the main one repeats
+the rows near the tiles' edges, so that a cross-match of one tile misses no neighbour.
+`describe_catalogue` adds units and descriptions to a HATS catalogue that was written without them.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ def margin_name(name: str, arcsec: float) -> str:
 def write_metadata(
     folder: Path, schema: pa.Schema, tiles: Tiles, rows: int, most: int, said: dict[str, str]
 ) -> None:
-    """The columns of all files, the list of tiles, and the properties of one catalogue."""
+    """Write the common metadata of a catalogue: columns, list of tiles, and properties."""
     pq.write_metadata(schema, folder / "dataset" / "_common_metadata")
     size = sum(path.stat().st_size for path in (folder / "dataset").rglob("*.parquet"))
     by = np.lexsort((tiles.pixel, tiles.order))
@@ -66,7 +63,7 @@ def write_metadata(
 
 
 def write_collection(work: Path, name: str, arcsec: float) -> None:
-    """The properties of catalogue and margin together."""
+    """Write the properties of catalogue and margin together."""
     said = {"obs_collection": name, "hats_primary_table_url": name}
     margin = margin_name(name, arcsec)
     if (work / margin).is_dir():
@@ -77,7 +74,7 @@ def write_collection(work: Path, name: str, arcsec: float) -> None:
 
 
 def _write_properties(paths: list[Path], said: dict[str, str]) -> None:
-    """Java properties: one `key = value` a line."""
+    """Write Java properties: one `key = value` per line."""
     text = "#HATS\n" + "".join(f"{key} = {value}\n" for key, value in said.items())
     for path in paths:
         write_text(path, text)
@@ -87,7 +84,7 @@ def _write_properties(paths: list[Path], said: dict[str, str]) -> None:
 FINEST_TILE = 10
 MAX_ROWS = 1_000_000
 MARGIN_ARCSEC = 10.0
-# says how far the margin reaches also where no row lies in it, so that there is none
+# gives the margin's radius even if it contains no row and therefore does not exist
 MARGIN_REACH = "specclip_margin_arcsec"
 _GROUP_ROWS = 65_536
 INDEX_FIELD = described(INDEX, pa.int64(), "HEALPix cell of the position, order 29, nested", ucd="pos.healpix")
@@ -96,14 +93,14 @@ _RESERVED = {"Norder", "Dir", "Npix"}
 
 @dataclass(frozen=True, slots=True)
 class HatsReport:
-    """Account of a catalogue in HATS layout: read = kept + without_position.
+    """Counts of a HATS export: read = kept + without_position.
 
     Attributes
     ----------
     folder
         The collection; `lsdb.open_catalog` takes it.
     read, kept, without_position
-        Rows read, written, and left out because ra or dec is missing or not finite.
+        Rows read, written, and rejected because ra or dec is missing or not finite.
     tiles
         Files of the main catalogue.
     margin_rows
@@ -118,7 +115,7 @@ class HatsReport:
     margin_rows: int
 
     def __str__(self) -> str:
-        lost = f", {self.without_position:,} without position left out" if self.without_position else ""
+        lost = f", {self.without_position:,} without position rejected" if self.without_position else ""
         return f"{self.kept:,} rows in {self.tiles:,} HEALPix tiles{lost}; {self.margin_rows:,} rows in the margin"
 
 
@@ -134,27 +131,27 @@ def write_hats(
     margin_arcsec: float = MARGIN_ARCSEC,
     progress: Callable[[int], None] | None = None,
 ) -> HatsReport:
-    """Write a HATS collection, whole or not at all: the catalogue and its margin.
+    """Write a HATS collection atomically: the catalogue and its margin.
 
-    Rows are never held all at once: they go to a file beside, are sorted by DuckDB, which spills
-    to disk, and are cut into tiles on the way back.
+    Memory use is bounded: rows are written to a temporary file, sorted by DuckDB, which spills to
+    disk, and then split into tiles.
 
     Parameters
     ----------
     batches
         Rows, with the columns of `schema`.
     schema
-        Columns; their metadata (unit, description, ucd) go into every file.
+        Columns; their metadata (unit, description, ucd) are written to every file.
     folder
-        Folder to make; it must not stand yet, or be empty.
+        Folder to create; it must not exist or must be empty.
     name
         The catalogue's name; the folder's by default.
     ra, dec
         Columns of the position, degrees, ICRS.
     max_rows
-        Most rows of a tile (a tile of order 10 may hold more).
+        Maximum rows per tile (a tile of order 10 may hold more).
     margin_arcsec
-        Reach of the margin: the largest radius of a cross-match against this catalogue.
+        Width of the margin: the largest radius of a cross-match against this catalogue.
     progress
         Called with the rows read so far.
 
@@ -175,7 +172,7 @@ def write_hats(
         staged.fill(batches, progress)
         if not staged.kept:
             raise QueryError(
-                f"No row has a finite {ra} and {dec}; HATS shares rows out by position.", "Give rows with positions."
+                f"No row has a finite {ra} and {dec}; HATS distributes rows by position.", "Give rows with positions."
             )
         tiles = share_out(staged.counts, FINEST_TILE, max_rows)
         position = {"hats_col_ra": ra, "hats_col_dec": dec}
@@ -195,15 +192,15 @@ def write_hats(
 
 
 def refuse_taken(target: Path, what: str) -> None:
-    """Refuse to write a HATS `what` where something stands; an empty folder is nothing.
+    """Raise an error if the target of a HATS `what` exists and is not an empty folder.
 
     Raises
     ------
     QueryError
-        If it does.
+        If it exists.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise QueryError(f"{target} stands already; a HATS {what} needs a folder of its own.", "Name a new one.")
+        raise QueryError(f"{target} already exists; a HATS {what} needs a new folder.", "Give a new folder name.")
 
 
 def _check(target: Path, schema: pa.Schema, ra: str, dec: str) -> None:
@@ -212,11 +209,11 @@ def _check(target: Path, schema: pa.Schema, ra: str, dec: str) -> None:
     if missing:
         raise QueryError(
             f"The rows have no column {' and '.join(missing)}; found {', '.join(schema.names)}.",
-            "Give a SELECT that names the position's columns ra and dec, in degrees.",
+            "Give a SELECT with the position columns ra and dec, in degrees.",
         )
     taken = _RESERVED & set(schema.names)
     if taken:
-        raise QueryError(f"HATS keeps the names {', '.join(sorted(taken))} for itself.", "Rename these columns.")
+        raise QueryError(f"The column names {', '.join(sorted(taken))} are reserved by HATS.", "Rename these columns.")
 
 
 def _plain_name(name: str) -> str:
@@ -224,7 +221,7 @@ def _plain_name(name: str) -> str:
 
 
 class _Staged:
-    """All rows with their cell, in one file in the order they came."""
+    """Write all rows with their cell to one file, in input order."""
 
     def __init__(self, path: Path, schema: pa.Schema, ra: str, dec: str) -> None:
         self.path, self.schema, self._ra, self._dec = path, schema, ra, dec
@@ -242,7 +239,7 @@ class _Staged:
                     np.add.at(self.counts, cells >> (2 * (INDEX_ORDER - FINEST_TILE)), 1)
                     kept = batch.take(pa.array(rows))
                     columns = [pa.array(cells), *(kept.column(field.name) for field in list(self.schema)[1:])]
-                    # the margin is found from this file again: row groups of bounded size keep that cheap
+                    # the margin is computed from this file later: small row groups keep that cheap
                     writer.write_table(pa.Table.from_arrays(columns, schema=self.schema), row_group_size=_GROUP_ROWS)
                     self.kept += len(rows)
                 if progress is not None:
@@ -252,7 +249,7 @@ class _Staged:
         yield from pq.ParquetFile(self.path).iter_batches(_GROUP_ROWS)
 
     def sorted(self) -> Iterator[pa.RecordBatch]:
-        """Rows by cell; equal cells stay in the order they came."""
+        """Rows sorted by cell; rows of equal cells stay in input order."""
         import duckdb
 
         path = str(self.path).replace("'", "''")
@@ -272,7 +269,7 @@ def _degrees(batch: pa.RecordBatch, column: str) -> np.ndarray:
 def _write_catalogue(
     folder: Path, schema: pa.Schema, tiles: Tiles, batches: Iterable[pa.RecordBatch], said: dict[str, str]
 ) -> int:
-    """One catalogue from rows in order of their cells; returns its rows."""
+    """Write one catalogue from rows sorted by cell; return the number of rows."""
     rows, most, writer, open_tile = 0, 0, None, -1
     here = 0
     try:
@@ -305,13 +302,13 @@ def _tile_writer(folder: Path, schema: pa.Schema, order: int, pixel: int) -> pq.
 def _write_margin(
     work: Path, name: str, staged: _Staged, tiles: Tiles, arcsec: float, position: dict[str, str]
 ) -> int:
-    """The rows near the edges of tiles, under the tile that they are near; also near tiles that hold no row."""
+    """Write the rows near the edges of each tile under that tile, including tiles without rows of their own."""
     order = margin_order(arcsec)
     cover = with_gaps(tiles)
     if order < int(cover.order.max()):
         raise QueryError(
             f"A margin of {arcsec:g} arcsec is wider than the smallest tile (order {int(cover.order.max())}).",
-            "Take a smaller margin or more rows a tile.",
+            "Use a smaller margin or more rows per tile.",
         )
     found = []
     for batch in staged.batches():
@@ -339,17 +336,17 @@ def _write_margin(
 
 
 def with_fields(schema: pa.Schema, fields: Mapping[str, pa.Field]) -> pa.Schema:
-    """The schema with the metadata of the fields of the same names; types stay."""
+    """The schema with the metadata of the fields of the same names; types are unchanged."""
     return pa.schema(
         [pa.field(f.name, f.type, metadata=fields[f.name].metadata) if f.name in fields else f for f in schema]
     )
 
 
 def describe_catalogue(folder: Path, fields: Mapping[str, pa.Field]) -> None:
-    """Write every tile of a catalogue or collection, and what tiles share, anew with the metadata of `fields`.
+    """Rewrite every tile and the common metadata of a catalogue or collection with the metadata of `fields`.
 
-    The list of all tiles' footers that some programs keep (`_metadata`) is removed: it would no
-    longer be true. For a catalogue that nobody reads yet.
+    The collected tile footers that some programs write (`_metadata`) are removed, because they would be
+    out of date. Use only for a catalogue that is not being read yet.
     """
     for dataset in sorted(path.parent for path in folder.rglob("dataset/_common_metadata")):
         _describe(dataset, fields)

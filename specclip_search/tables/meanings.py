@@ -1,6 +1,6 @@
-"""What columns mean by their names: unit, description and UCD, in one place for every command's files.
+"""Units, descriptions and UCDs of columns by name, for the output of every command.
 
-Columns that say it themselves, as those read from an atlas do, are left as they are. The UCDs are of
+Columns that already have such metadata, as those read from an atlas do, are unchanged. UCDs are from
 the IVOA's list (UCD1+ controlled vocabulary 1.5).
 """
 
@@ -15,7 +15,7 @@ from ..atlas.schemas import said_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# name -> (description, unit, ucd) of columns that only results of searches have
+# name -> (description, unit, ucd) of columns that occur only in search results
 _RESULTS = {
     "modality": ("instrument of the spectrum", "", "instr"),
     "rank": ("place in the list, from 1", "", "meta.number"),
@@ -48,10 +48,10 @@ _VISIT_SNR = re.compile(r"snr_?[ugriz]?")
 
 
 def meaning_of(name: str) -> dict[str, str]:
-    """`description`, `unit` and `ucd` of a column by its name, those that are known.
+    """`description`, `unit` and `ucd` of a column by its name, as far as known.
 
-    A name with a side (`teff_xp`, `lrs_snr`, `ra_right`) means what it means without; an identifier
-    that is not the table's first key must not be its main one, so `meta.main` goes.
+    A name with a prefix or suffix (`teff_xp`, `lrs_snr`, `ra_right`) has the meaning of the plain name.
+    `meta.main` is removed from identifiers that are not the table's first key.
     """
     known = _known()
     if name in known:
@@ -66,7 +66,7 @@ def meaning_of(name: str) -> dict[str, str]:
 
 
 def with_known(table: pa.Table) -> pa.Table:
-    """The table with what is known of its columns' names, where they say nothing themselves."""
+    """The table with known metadata added to columns that have none."""
     import pyarrow as pa
 
     fields = [_field(field) for field in table.schema]
@@ -75,7 +75,7 @@ def with_known(table: pa.Table) -> pa.Table:
         ucd = (field.metadata or {}).get(b"ucd", b"").decode("utf-8", "replace")
         if not ucd.endswith(";meta.main"):
             continue
-        if ucd in seen:  # one main identifier and one main position a table
+        if ucd in seen:  # one main identifier and one main position per table
             fields[i] = field.with_metadata(
                 {**field.metadata, b"ucd": ucd.removesuffix(";meta.main").encode()}
             )
@@ -91,7 +91,7 @@ def _field(field: pa.Field) -> pa.Field:
     said = meaning_of(field.name)
     if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
         said.pop("unit", None)
-    # what the column says of itself goes first
+    # the column's own metadata take precedence
     own = said_of(field)
     return field.with_metadata(said | own) if said else field
 

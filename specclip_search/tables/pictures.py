@@ -1,4 +1,4 @@
-"""Pictures: checked names, files that appear whole, the same bytes from the same data."""
+"""Figures: checked file names, atomic writes, the same bytes for the same data."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 PICTURE_FORMATS = ("png", "svg", "pdf")
 DOTS_PER_INCH = 150
-# what a file would otherwise say of the moment it was written
+# the time of writing, which would make files differ
 _UNDATED: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def picture_format(path: Path) -> str:
-    """`png`, `svg` or `pdf`, from the end of a file's name.
+    """`png`, `svg` or `pdf`, from the suffix of a file name.
 
     Raises
     ------
     QueryError
-        If it ends in something else.
+        If the suffix is another one.
     """
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in PICTURE_FORMATS:
         raise QueryError(
-            f"A picture's name must end in .png, .svg or .pdf; found '{path.name}'.", "Name it, say, picture.png."
+            f"A picture's name must end in .png, .svg or .pdf; found '{path.name}'.", "Use, for example, picture.png."
         )
     return suffix
 
@@ -42,7 +42,7 @@ def picture(path: Path, width: float, height: float, purpose: str) -> Iterator[F
     Raises
     ------
     QueryError
-        If the name's end is no format of pictures.
+        If the suffix is not a supported format.
     MissingExtra
         If matplotlib is not installed; `purpose` says what needs it.
     """
@@ -58,7 +58,7 @@ def picture(path: Path, width: float, height: float, purpose: str) -> Iterator[F
 
 @contextmanager
 def plain_style(purpose: str) -> Iterator[None]:
-    """Matplotlib's own style, whatever the process has set: GaiaXPy switches every picture to LaTeX."""
+    """Matplotlib's default style, whatever the process has set (GaiaXPy switches to LaTeX)."""
     try:
         import matplotlib
     except ImportError:

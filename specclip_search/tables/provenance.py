@@ -1,8 +1,6 @@
-"""What a table of results was made with, carried from a query into every format of file.
+"""Provenance of results (model, digests, version, options), kept from the query to every output format.
 
-What a result was made with, so that it can be made again.
-
-Arrow tables as pandas frames: ids whole, units and meanings kept in the frame's attributes.
+Arrow tables are converted to pandas frames with exact ids; units and descriptions are kept in `attrs`.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ SIDECAR = ".about.json"
 
 
 def with_about(table: pa.Table, about: Mapping[str, Any]) -> pa.Table:
-    """The table with what it was made with in its schema's metadata, as JSON; Parquet keeps that by itself."""
+    """The table with its provenance in the schema's metadata, as JSON; Parquet stores that directly."""
     if not about:
         return table
     kept = dict(table.schema.metadata or {})
@@ -35,12 +33,12 @@ def with_about(table: pa.Table, about: Mapping[str, Any]) -> pa.Table:
 
 
 def about_of(table: pa.Table) -> dict[str, Any]:
-    """What `with_about` put into a table, also after it came back from Parquet; empty where nothing was."""
+    """The provenance stored by `with_about`, also after a round trip through Parquet; empty if there is none."""
     return dict(json.loads((table.schema.metadata or {}).get(KEY, b"{}")))
 
 
 def lines_of(table: pa.Table) -> list[tuple[str, str]]:
-    """The same as name and text, for formats that know no more: `options.k`, `12`."""
+    """The same as pairs of name and text, for simpler formats: `options.k`, `12`."""
     return list(_flat("", about_of(table)))
 
 
@@ -53,7 +51,7 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
 
 
 def write_sidecar(table: pa.Table, path: Path) -> None:
-    """`FILE.about.json` beside a file of a format with no place for it; none is left that is no longer true."""
+    """Write `FILE.about.json` for a format without metadata; an outdated one is removed."""
     beside = path.with_name(path.name + SIDECAR)
     about = about_of(table)
     if about:
@@ -63,10 +61,10 @@ def write_sidecar(table: pa.Table, path: Path) -> None:
 
 
 def stamp(frame: pd.DataFrame, query: str, options: dict[str, Any], **origin: Any) -> pd.DataFrame:
-    """Put the query's name, its options, the code version and `origin` (digests) into `frame.attrs`.
+    """Store the query's name, its options, the code version and `origin` (digests) in `frame.attrs`.
 
-    Only plain values are kept, so that the attributes survive Parquet and JSON. What `to_frame`
-    said of the columns (units, meanings) stays.
+    Only plain values are stored, so that the attributes survive Parquet and JSON. The column
+    metadata of `to_frame` (units, descriptions) are kept.
     """
     said = {COLUMNS: frame.attrs[COLUMNS]} if COLUMNS in frame.attrs else {}
     frame.attrs = {
@@ -89,12 +87,12 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
-# where a frame keeps its columns' units, descriptions and UCDs, for the formats that have a place for them
+# key of the columns' units, descriptions and UCDs in a frame's attrs
 COLUMNS = "columns"
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Arrow to pandas with ids kept whole: int64, or pandas' nullable Int64 where some are unknown."""
+    """Convert Arrow to pandas with exact ids: int64, or pandas' nullable Int64 if some are null."""
     import pandas as pd
 
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)

@@ -1,7 +1,7 @@
-"""Tables to and from other programs of astronomers' desktops (TOPCAT, Aladin, ...) by SAMP.
+"""Exchange of tables with other desktop programs (TOPCAT, Aladin, ...) by SAMP.
 
-The Simple Application Messaging Protocol, IVOA Recommendation 1.3 (2012): a hub that one of the
-programs runs passes messages on. A table travels as the address of a VOTable file
+The Simple Application Messaging Protocol, IVOA Recommendation 1.3 (2012): a hub run by one of the
+programs forwards messages. A table is sent as the URL of a VOTable file
 (`table.load.votable`), a spectrum likewise (`spectrum.load.ssa-generic`), rows as their numbers
 (`table.select.rowList`, `table.highlight.row`).
 """
@@ -30,28 +30,28 @@ _ROW = "table.highlight.row"
 
 
 class SampTable:
-    """A table shown in the programs on a hub, until closed; a `with` block closes it.
+    """A table shown in the programs on a hub until it is closed; usable in a `with` statement.
 
     Parameters
     ----------
     table
-        Rows; units, descriptions and UCDs go along.
+        Rows; units, descriptions and UCDs are sent too.
     name
-        What the programs shall call it.
+        Name shown in the programs.
     client
-        Name of one program, such as ``topcat``; by default all that take tables.
+        Name of one program, such as ``topcat``; by default all that accept tables.
     hub
-        Parameters of the hub; by default the one that the user's lock file names.
+        Parameters of the hub; by default those in the user's lock file.
 
     Attributes
     ----------
     receivers
-        Names of the programs that took it.
+        Names of the programs that accepted it.
 
     Raises
     ------
     QueryError
-        If no hub runs, or no program on it takes tables.
+        If no hub is running, or no program on it accepts tables.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class SampTable:
         Returns
         -------
         pa.Table or None
-            Those rows in the order told; each selection is given once. None where none came within `timeout_s`.
+            Those rows in the order received; each selection is returned once. None if none came within `timeout_s`.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         with self._news:
@@ -122,7 +122,7 @@ class SampTable:
         import contextlib
 
         with contextlib.suppress(Exception):
-            # the hub may have ended before us
+            # the hub may have stopped before this program
             self._client.disconnect()
         self._folder.cleanup()
 
@@ -141,27 +141,27 @@ def send_spectrum(
     client: str | None = None,
     hub: dict[str, str] | None = None,
 ) -> list[str]:
-    """Send one spectrum to programs that show spectra (SPLAT, CASSIS, ...), or tables where they show but these.
+    """Send one spectrum to programs that show spectra (SPLAT, CASSIS, ...), or as a table to those that show tables.
 
     Parameters
     ----------
     table
-        A row a pixel, with columns `wavelength` and `flux`.
+        One row per pixel, with columns `wavelength` and `flux`.
     name
-        What the programs shall call it.
+        Name shown in the programs.
     meta
-        What is known of it, by SSA's utypes, such as ``Target.Name``.
+        Metadata by SSA utype, such as ``Target.Name``.
     client, hub
         As of `SampTable`.
 
     Returns
     -------
-    Names of the programs that took it.
+    Names of the programs that accepted it.
 
     Raises
     ------
     QueryError
-        If no hub runs, no program takes it, or one refuses.
+        If no hub is running, no program accepts it, or one reports an error.
     """
     from .binary import write_votable
 
@@ -182,12 +182,12 @@ def send_spectrum(
         samp.disconnect()
 
 
-# a program on the hub: its id, its name, the message it takes
+# a program on the hub: its id, its name, the message it accepts
 _Program = tuple[str, str, str]
 
 
 def _chosen(samp: Any, mtypes: tuple[str, ...], wanted: str | None, what: str) -> list[_Program]:
-    """Programs that take one of these messages, the first that each does; all, or the one that is wanted."""
+    """Programs that accept one of these messages, with the first one that each accepts; all, or the wanted one."""
     programs: dict[str, _Program] = {}
     for mtype in mtypes:
         for number in samp.get_subscribed_clients(mtype):
@@ -198,19 +198,19 @@ def _chosen(samp: Any, mtypes: tuple[str, ...], wanted: str | None, what: str) -
         called = f"called '{wanted}' " if wanted else ""
         names = ", ".join(name for _, name, _ in programs.values()) or "none"
         raise QueryError(
-            f"No program {called}on the SAMP hub takes {what}; it has {names}.",
+            f"No program {called}on the SAMP hub accepts {what}; it has {names}.",
             "Start TOPCAT or Aladin, and send again.",
         )
     return sorted(asked)
 
 
 def _delivered(samp: Any, to: _Program, mtype: str, content: dict[str, Any], what: str) -> str:
-    """Send one message and wait for its answer, for the file may go once it has been read; the program's name."""
+    """Send one message, wait for the answer (the file may then be removed) and return the program's name."""
     number, program, _ = to
     answer = samp.ecall_and_wait(number, mtype, "60", **content)
     if answer["samp.status"] != "samp.ok":
-        error = answer.get("samp.error", {}).get("samp.errortxt", "it does not say why")
-        raise QueryError(f"{program} did not take {what}: {error}.", "Its own messages may tell more.")
+        error = answer.get("samp.error", {}).get("samp.errortxt", "no reason given")
+        raise QueryError(f"{program} did not accept {what}: {error}.", "See the messages of that program.")
     return program
 
 
@@ -220,7 +220,7 @@ def _connected(hub: dict[str, str] | None) -> Any:
         name="specclip-search",
         description="Vector search for stellar spectra",
         metadata={"specclip-search.version": __version__},
-        # hub and programs are on this machine; nobody else shall reach us
+        # hub and programs are on this machine; other machines must not connect
         addr="127.0.0.1",
     )
     try:
@@ -233,7 +233,7 @@ def _connected(hub: dict[str, str] | None) -> Any:
 
 
 def samp_module() -> Any:
-    """astropy's SAMP, or pyvo's, where it has gone to."""
+    """astropy's SAMP module, or its successor in pyvo."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -1,7 +1,7 @@
-"""HEALPix tiles that share out rows on the sky: few rows a tile, none left over, gaps filled.
+"""HEALPix tiles that partition rows on the sky, with a limited number of rows per tile.
 
-A tile is (order, pixel) in the nested scheme. At the finest order a tile is a stretch of cells, so
-that a cover of the sky is a sorted list of stretches and finding a cell's tile is one search.
+A tile is (order, pixel) in the nested scheme. At the finest order a tile is a range of cells, so
+that a cover of the sky is a sorted list of ranges and a cell's tile is found by binary search.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 INDEX_ORDER = 29
-# narrowest width of a cell over the root of its area: the flattest ones stand at the edges of the polar caps
+# smallest width of a cell over the square root of its area, reached at the edges of the polar caps
 _NARROWEST = 0.4
 
 
@@ -34,7 +34,7 @@ class Tiles:
         return self.pixel << (2 * (order - self.order))
 
     def of(self, cells: np.ndarray, order: int = INDEX_ORDER) -> np.ndarray:
-        """(N,) position of the tile that holds each cell of `order`; -1 where none does."""
+        """(N,) index of the tile that contains each cell of `order`; -1 if none does."""
         if not len(self.order):
             return np.full(len(cells), -1)
         starts = self.starts(order)
@@ -70,7 +70,7 @@ def share_out(counts: np.ndarray, order: int, max_rows: int) -> Tiles:
     ----------
     counts
         (12 * 4**order,) rows of each cell at `order`, the finest that a tile may have; a cell
-        with more rows than `max_rows` is a tile all the same.
+        with more rows than `max_rows` still becomes one tile.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def share_out(counts: np.ndarray, order: int, max_rows: int) -> Tiles:
 
 
 def with_gaps(tiles: Tiles) -> Tiles:
-    """A cover of the whole sky: the tiles, and the largest ones that fill what they leave free."""
+    """A cover of the whole sky: the tiles, and the largest tiles that fill the gaps."""
     split = {(o - up, p >> (2 * up)) for o, p in _pairs(tiles) for up in range(1, o + 1)}
     standing = set(_pairs(tiles))
     found = list(standing)
@@ -120,7 +120,7 @@ def margin_order(arcsec: float) -> int:
 
 
 def margin_rows(tiles: Tiles, cells: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that lie near a tile which is not their own.
+    """Rows that lie near a tile other than their own.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def margin_rows(tiles: Tiles, cells: np.ndarray, order: int) -> tuple[np.ndarray
     Returns
     -------
     row, tile : (M,) int64
-        Every row within the margin of a tile's edge is among them, and some farther ones.
+        Includes every row within the margin of a tile's edge, and some farther ones.
     """
     own = tiles.of(cells, order)
     with np.errstate(invalid="ignore"):

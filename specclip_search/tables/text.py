@@ -1,4 +1,4 @@
-"""Rows as text: a table that fits the terminal, CSV, JSON."""
+"""Text output: a table that fits the terminal, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 10_000
 _GAP = 2
-# decimals that a reader can use; --format csv and the others keep every digit
+# useful decimals for display; --format csv and the others keep every digit
 _DECIMALS = {
     "similarity": 4,
     "probability": 4,
@@ -40,18 +40,17 @@ _MOST_NAMED = 24
 
 
 def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first: Sequence[str] = ()) -> None:
-    """Aligned columns; on a terminal only as many columns as fit, and a last line naming the rest.
+    """Write aligned columns; on a terminal only those that fit, and a last line that lists the others.
 
-    Texts are cut after 60 characters, but not those of the last column: on a terminal they go on
-    in lines below.
+    Text is truncated to 60 characters, except in the last column, which is wrapped on a terminal.
 
     Parameters
     ----------
     width
-        Characters a line; by default the terminal's, unlimited where there is none.
+        Characters per line; by default the terminal's width, unlimited without a terminal.
     first
-        Columns that matter most, shown first where not all fit; those without any value are not. Where the last
-        of them is a text, it takes the rest of the line and of the others none is shown.
+        Most important columns, shown first if not all fit; columns without any value are skipped. If the last
+        of them is text, it takes the rest of the line and no other columns are shown.
     """
     if width is None:
         width = _terminal_width(stream)
@@ -87,14 +86,14 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first
 
 
 def _most_telling_first(table: pa.Table, first: Sequence[str]) -> pa.Table:
-    """The columns of `first` that hold a value, then the others unless the last of `first` is a text."""
+    """The columns of `first` that hold a value, then the others unless the last of `first` is text."""
     ahead = [name for name in first if name in table.column_names and table[name].null_count < max(len(table), 1)]
     text_last = ahead[-1:] == list(first[-1:]) and _is_text(table.schema.field(ahead[-1]))
     return table.select(ahead if text_last else [*ahead, *(name for name in table.column_names if name not in ahead)])
 
 
 def _room_for_whole_texts(table: pa.Table, widths: list[int], width: int | None) -> int:
-    """Characters a line for the last column where its texts are shown whole, 0 where they are cut like others."""
+    """Characters per line for a last column that is wrapped, 0 if it is truncated like the others."""
     if not widths or not _is_text(table.schema.field(len(widths) - 1)):
         return 0
     if width is None:
@@ -165,7 +164,7 @@ def _cells(field: pa.Field, column: pa.ChunkedArray) -> list[str]:
 
 
 def _decimals(name: str) -> int | None:
-    """Decimals of a column by its name; an error shows as many as its value."""
+    """Decimals of a column by its name; an error has as many as its value."""
     name = name.removesuffix("_right").removesuffix("_1").removesuffix("_estimated")
     name = name.removesuffix("_err").removesuffix("_xp").removesuffix("_lrs").removeprefix("catalog_")
     if name.endswith("_mag"):
@@ -185,14 +184,14 @@ def _short_text(value: Any) -> str:
 
 def _printable(value: Any) -> str:
     text = " ".join(str(value).split()) if not isinstance(value, bool) else str(value).lower()
-    # control characters of a catalogue must not reach the terminal as commands
+    # control characters in a catalogue must not reach the terminal
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def write_csv(table: pa.Table, stream: TextIO) -> None:
-    """Comma-separated values, quoted as RFC 4180 has it, a header line first; null and NaN are empty.
+    """Write comma-separated values with a header line, quoted as in RFC 4180; null and NaN are empty.
 
-    Lines end in a plain newline, as every tool on a Unix system expects.
+    Lines end with a newline character, as Unix tools expect.
     """
     import csv
 
@@ -219,7 +218,7 @@ def _csv_values(field: pa.Field, column: pa.ChunkedArray) -> list[str | None]:
 
 
 def write_json(table: pa.Table, stream: TextIO) -> None:
-    """A list of records, one a line; ids are JSON integers; NaN and infinities are null."""
+    """Write a list of records, one per line; ids are JSON integers; NaN and infinities are null."""
     stream = _for_terminal(stream)
     stream.write("[")
     first = True
@@ -237,7 +236,7 @@ def _json_values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
     import pyarrow as pa
 
     if pa.types.is_floating(field.type) and field.type.bit_width <= 32:
-        # the shortest digits that give the same float32: 0.1, not 0.10000000149011612
+        # the fewest digits that give the same float32: 0.1, not 0.10000000149011612
         numbers = column.to_numpy().astype(np.float32)
         return [
             float(text) if finite else None

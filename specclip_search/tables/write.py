@@ -1,4 +1,4 @@
-"""One way to write rows, shared by every command."""
+"""Output of result rows, shared by every command."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ def write_rows(
     stream: TextIO | None = None,
     first: Sequence[str] = (),
 ) -> None:
-    """Write rows to the terminal or, whole or not at all, to a file.
+    """Write rows to the terminal or, atomically, to a file.
 
     Parameters
     ----------
     table
-        Rows; field metadata `unit`, `description` and `ucd` go into the formats that have a place
-        for them. A DataFrame is taken too; what its `attrs` say of model, digests, version and options goes
-        into Parquet's metadata, VOTable's INFO and FITS's HISTORY, and beside other files as `FILE.about.json`.
+        Rows; field metadata `unit`, `description` and `ucd` are written to formats that support them.
+        A DataFrame is accepted too; the provenance in its `attrs` (model, digests, version, options) is written
+        to Parquet metadata, VOTable INFO and FITS HISTORY, and for other formats to `FILE.about.json`.
     format
-        One of `FORMATS`; by default what the name of `output` ends in, else 'table'.
+        One of `FORMATS`; by default from the suffix of `output`, else 'table'.
     output
         File to write; parquet, votable and fits need one.
     stream
         Where to write without `output`; standard output by default.
     first
-        Columns that a table shows first where a terminal has not room for all.
+        Columns that a table shows first if the terminal is too narrow for all.
 
     Raises
     ------
     QueryError
-        If the format is unknown, cannot be told from the file's name, or needs a file.
+        If the format is unknown, does not follow from the file name, or needs a file.
     """
     chosen = require_writable(format, output)
     table = _as_arrow(table)
@@ -72,40 +72,40 @@ def write_rows(
 
 
 def require_writable(format: str | None = None, output: str | os.PathLike[str] | None = None) -> str:
-    """The format that `write_rows` will write; to be asked before a search, not after it.
+    """The format that `write_rows` will use; call it before a long search to report errors early.
 
     Raises
     ------
     QueryError
-        If the format is unknown, cannot be told from the file's name or needs a file, or the file cannot be written.
+        If the format is unknown, does not follow from the file name or needs a file, or the file is not writable.
     """
     chosen = format_of(format, output)
     if output is None:
         if chosen in _BINARY:
             raise QueryError(
-                f"The format '{chosen}' is for files; no file was named.",
+                f"The format '{chosen}' needs a file; none was given.",
                 f"Add --output, for example --output rows.{'vot' if chosen == 'votable' else chosen}.",
             )
         return chosen
     path = Path(output)
     if path.is_dir():
         raise QueryError(
-            f"--output must name a file; {path} is a folder.", f"Name a file in it: {path / 'rows'}.{chosen}"
+            f"--output must name a file; {path} is a folder.", f"Give a file in it: {path / 'rows'}.{chosen}"
         )
     folder = next(parent for parent in (path.absolute()).parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        what = "is a file" if not folder.is_dir() else "may not be written to"
-        raise QueryError(f"--output {path} cannot be written: {folder} {what}.", "Name a file somewhere else.")
+        what = "is a file" if not folder.is_dir() else "is not writable"
+        raise QueryError(f"--output {path} cannot be written: {folder} {what}.", "Choose another folder.")
     return chosen
 
 
 def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
-    """The format meant by an explicit name or by a file's suffix.
+    """The format given by an explicit name or by a file suffix.
 
     Raises
     ------
     QueryError
-        If neither tells.
+        If neither determines the format.
     """
     if format is not None:
         if format.lower() not in FORMATS:
@@ -116,8 +116,8 @@ def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
     suffix = Path(output).suffix.lower()
     if suffix not in _SUFFIXES:
         raise QueryError(
-            f"The name '{Path(output).name}' does not tell the format of the file.",
-            f"End it in one of {', '.join(_SUFFIXES)}, or give --format.",
+            f"The name '{Path(output).name}' does not determine the file format.",
+            f"Use one of the suffixes {', '.join(_SUFFIXES)}, or give --format.",
         )
     return _SUFFIXES[suffix]
 
@@ -130,7 +130,7 @@ def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
 
     if isinstance(table, pa.Table):
         return with_known(table)
-    # a DataFrame's NaN in a float column is its null
+    # NaN in a float column of a DataFrame means null
     said = table.attrs.get("columns", {})
     about = {name: value for name, value in table.attrs.items() if name != "columns"}
     plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)

@@ -40,30 +40,30 @@ def test_needs_come_first_and_the_report_says_what_was_done(index: Index) -> Non
     code, said = index("build")
     assert code == 0
     assert said.index("will need about") < said.index("gaia_xp: built; flat, 1,500 vectors")
-    assert "current already, nothing was done" in index("build")[1]
+    assert "up to date, nothing was done" in index("build")[1]
 
 
-def test_growth_is_told_and_so_is_learning_anew(index: Index, atlas: Atlas) -> None:
+def test_growth_and_retraining_are_reported(index: Index, atlas: Atlas) -> None:
     vectors = star_vectors(1700, 0)
     write_vectors(atlas, "gaia_xp", vectors[:1500])
     index(*RECIPE)
     write_vectors(atlas, "gaia_xp", vectors[1500:], first_id=BIG + 1500, first_part=3)
     said = index(*RECIPE)[1]
-    assert "brought up to date without learning anew" in said
+    assert "updated without retraining" in said
     assert "1,700 vectors" in said
     odd = -star_vectors(600, 0, seed=4)
     write_vectors(atlas, "gaia_xp", odd, first_id=BIG + 1700, first_part=4)
-    assert "learnt anew: new vectors lie" in index(*RECIPE)[1]
+    assert "retrained: new vectors lie" in index(*RECIPE)[1]
 
 
 def test_an_index_that_cannot_grow_says_why(index: Index, atlas: Atlas) -> None:
     index(*RECIPE)
-    assert "its search is set for recall 0.99" in index(*RECIPE, "--recall", "0.9")[1]
-    assert "made anew: the seed is 5 and was 0" in index(*RECIPE, "--seed", "5")[1]
+    assert "its search is tuned for recall 0.99" in index(*RECIPE, "--recall", "0.9")[1]
+    assert "rebuilt: the seed is 5 and was 0" in index(*RECIPE, "--seed", "5")[1]
     write_vectors(atlas, "gaia_xp", star_vectors(1800, 0), first_id=BIG + 1500, first_part=3)
     assert "3,300 vectors, more than 2 x the 1,500 learnt from" in index(*RECIPE, "--seed", "5")[1]
     said = index("build", "--within", "gaia_xp", "--recipe", "flat")[1]
-    assert "made anew: the recipe is flat and was PCAR16,IVF8,PQ16" in said
+    assert "rebuilt: the recipe is flat and was PCAR16,IVF8,PQ16" in said
 
 
 def test_neighbours_become_a_view(index: Index, atlas: Atlas) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.constants import C_KM_S
 from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, VALIDATION_SPLIT, split_of
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS
 
 from ..networks.label_scale import CARBON_MAX_FEH, LABELS, MEASURED
@@ -27,7 +28,6 @@ MAX_ERROR = {"teff": 0.05, "logg": 0.3, "feh": 0.15, "alpha_fe": 0.15}
 """A catalogue's label with a larger error teaches nothing (Teff: as a fraction of it; dex)."""
 _OTHER_NAMES = {"alpha_fe": ("alpha_fe", "alpha_m"), "c_fe": ("c_fe", "c_m")}
 BATCH_ROWS = 1024
-Progress = Callable[..., None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from specclip_search.errors import CheckpointError
+from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 
 from ..networks.label_scale import HOT_COMPOSITION, HOT_TEFF, MEASURED, to_scale
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 MIN_STARS = 200
 """Fewest labelled training stars an instrument's estimator is made from."""
-Progress = Callable[..., None]
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""One module a command, imported when it runs; each has a typer `app`."""
+"""One module per command, imported when the command runs; each has a typer `app`."""

@@ -10,7 +10,7 @@ from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open
 from ..progress import progress_bar
 from ..reports import deliver, say
 
-# what a terminal shows of the many columns
+# columns shown first on a terminal
 FIRST = ("rank", "source_id", "score", "q_value", "kind", "reason")
 FIRST_WITHIN = ("rank", "spec_id", "score", "q_value", "reason")
 
@@ -21,18 +21,23 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def anomalies(
     context: typer.Context,
     atlas: AtlasOption,
-    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many to list.")] = 100,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Number of stars to list.")] = 100,
     neighbours: Annotated[
         int,
         typer.Option(
-            "-k", "--neighbours", min=4, max=1000, metavar="K", help="Neighbours that a star is judged against."
+            "-k",
+            "--neighbours",
+            min=4,
+            max=1000,
+            metavar="K",
+            help="Number of neighbours that a star is compared with.",
         ),
     ] = 32,
-    every_visit: Annotated[bool, typer.Option("--every-visit", help="A row for every visit, not one a star.")] = False,
+    every_visit: Annotated[bool, typer.Option("--every-visit", help="One row per visit instead of per star.")] = False,
     within: Annotated[
         str | None,
         typer.Option(
-            "--within", metavar="MODALITY", help="lamost_lrs or gaia_xp: rank its spectra by themselves."
+            "--within", metavar="MODALITY", help="lamost_lrs or gaia_xp: rank the spectra of this instrument alone."
         ),
     ] = None,
     by: Annotated[
@@ -41,15 +46,17 @@ def anomalies(
             "--by", metavar="QUANTITY", help="Rank by one quantity instead of the score: emission, identity, ..."
         ),
     ] = None,
-    ignore_verdicts: Annotated[bool, typer.Option("--ignore-verdicts", help="Rank by the score alone.")] = False,
+    ignore_verdicts: Annotated[
+        bool, typer.Option("--ignore-verdicts", help="Ignore your verdicts; rank by the score alone.")
+    ] = False,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """List the strangest stars: translation errors judged against a star's own neighbours, with reasons.
+    """List the most anomalous stars: translation errors compared with those of a star's neighbours, with reasons.
 
-    Needs `translate` and `index build` first. The scores of all pairs are kept as the table `anomalies` in SQL;
-    each of its columns z_QUANTITY can be ranked by itself: identity finds wrong matches, emission emission lines.
+    Needs `translate` and `index build` first. The scores of all pairs are stored as the table `anomalies` in SQL.
+    --by ranks by one of its columns z_QUANTITY: identity finds wrong matches, emission emission lines.
 
     Example: specclip-search anomalies --atlas demo-atlas --top 10
     """
@@ -64,7 +71,10 @@ def anomalies(
 
     require_writable(format, output)
     if within is not None and by is not None:
-        raise QueryError("--by ranks pairs of two instruments' spectra; --within names one.", "Leave one of them out.")
+        raise QueryError(
+            "--by ranks pairs of spectra from two instruments; --within selects one instrument.",
+            "Give only one of them.",
+        )
     if within is not None:
         with progress_bar("score", "spectra") as progress:
             frame = anomalies_within(
@@ -92,11 +102,11 @@ def label(
     key: Annotated[str, typer.Argument(metavar="KEY", help="lamost:OBSID or gaia:SOURCE_ID of a scored pair.")],
     verdict: Annotated[str, typer.Argument(metavar="VERDICT", help="interesting, artifact or normal.")],
 ) -> None:
-    """Keep your verdict on a star; the ranking heeds it for stars that are odd in the same way.
+    """Store your verdict on a star; the ranking uses it for stars that are anomalous in the same way.
 
     Example: specclip-search anomalies --atlas demo-atlas label gaia:428578160659524352 interesting
     """
     from specclip_search.queries.anomalies.verdicts import judge
 
     pairs = judge(open_atlas(context.obj), key, verdict)
-    say(f"{key} is {verdict} ({pairs} scored {'pair' if pairs == 1 else 'pairs'}); `anomalies` heeds it from now on.")
+    say(f"{key} is {verdict} ({pairs} scored {'pair' if pairs == 1 else 'pairs'}); `anomalies` uses it from now on.")

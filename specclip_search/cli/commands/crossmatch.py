@@ -26,13 +26,19 @@ def crossmatch(
         float, typer.Option("--radius", min=0.001, max=3600, metavar="ARCSEC", help="Largest separation.")
     ] = 1.0,
     left_epoch: Annotated[
-        float | None, typer.Option("--left-epoch", metavar="YEAR", help="Of the left positions.")
+        float | None, typer.Option("--left-epoch", metavar="YEAR", help="Epoch of the left positions.")
     ] = None,
     right_epoch: Annotated[
         float | None,
-        typer.Option("--right-epoch", metavar="YEAR", help="Of the right ones; pmra, pmdec bring both to one epoch."),
+        typer.Option(
+            "--right-epoch",
+            metavar="YEAR",
+            help="Epoch of the right positions; pmra, pmdec are used to convert both to one epoch.",
+        ),
     ] = None,
-    pairs: Annotated[bool, typer.Option("--pairs", help="All pairs within the radius, not the nearest alone.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Return all pairs within the radius, not only the nearest.")
+    ] = False,
     scheduler: Annotated[
         str | None,
         typer.Option("--scheduler", metavar="ADDRESS", help="Match by LSDB on this Dask cluster: tcp://host:8786."),
@@ -42,15 +48,17 @@ def crossmatch(
     ] = None,
     margin: Annotated[
         float,
-        typer.Option("--margin", min=0.1, max=3600, metavar="ARCSEC", help="LSDB: room for radius and motions."),
+        typer.Option(
+            "--margin", min=0.1, max=3600, metavar="ARCSEC", help="LSDB: margin for radius and proper motions."
+        ),
     ] = 10.0,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Match two tables by position, with proper motion; `candidates` above 1 tells an ambiguous match.
+    """Match two tables by position, with proper motion; `candidates` above 1 marks an ambiguous match.
 
-    In this process by default. With --scheduler or --workers, or where a side is a HATS folder, LSDB matches tile by
-    tile, so that both sides may be larger than memory; --format hats then writes the matches as a HATS catalogue.
+    Runs in this process by default. With --scheduler or --workers, or if a side is a HATS folder, LSDB matches tile
+    by tile, so that both sides may be larger than memory; --format hats then writes the matches as a HATS catalogue.
 
     Example: specclip-search crossmatch stars my_catalogue --radius 2 --output matches.vot --atlas my-atlas
     """

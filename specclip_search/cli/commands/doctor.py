@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def doctor(
     atlas: Annotated[
         Path | None,
-        typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="Examine this atlas too."),
+        typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="Check this atlas too."),
     ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Re-read every shard and index file and check its digest.")
@@ -27,7 +27,7 @@ def doctor(
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Say what is installed, what is in the atlas and what is wrong. Exits 1 where something is wrong.
+    """Check the installation and the atlas, and report problems. Exit code 1 if there is a problem.
 
     Example: specclip-search doctor --atlas demo-atlas --deep
     """

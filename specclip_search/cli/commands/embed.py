@@ -18,19 +18,21 @@ def embed(
     atlas: AtlasOption,
     model: Annotated[
         str,
-        typer.Option("--model", "-m", metavar="NAME|DIR", help="A shipped model, one of the atlas, or a model folder."),
+        typer.Option(
+            "--model", "-m", metavar="NAME|DIR", help="A shipped model, a model of the atlas, or a model folder."
+        ),
     ] = "",
     within: Annotated[
-        list[str] | None, typer.Option("--within", metavar="MODALITY", help="Only this instrument; may be given twice.")
+        list[str] | None, typer.Option("--within", metavar="MODALITY", help="Only this instrument; repeatable.")
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option("--precision", help="float32 or bf16.")] = "float32",
-    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Spectra a batch.")] = 1024,
+    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Spectra per batch.")] = 1024,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Turn spectra into vectors. Current shards are left alone, so it can be stopped and started.
+    """Turn spectra into vectors. Up-to-date shards are kept, so a stopped run can be resumed.
 
-    With --scheduler a Dask cluster makes the shards, one a task; its workers must see the atlas under the same path.
+    With --scheduler a Dask cluster makes the shards, one per task; its workers must see the atlas under the same path.
 
     Example: specclip-search embed --model mini --atlas my-atlas
     """
@@ -41,8 +43,6 @@ def embed(
     target = open_atlas(atlas)
     loaded = chosen_model(target, model, device=device, precision=precision)
     with optional_client(scheduler) as client, progress_bar("embed", "spectra") as progress:
-        report = embed_atlas(
-            target, loaded, within, batch_rows=batch, progress=progress, client=client, device=device
-        )
+        report = embed_atlas(target, loaded, within, batch_rows=batch, progress=progress, client=client, device=device)
     say_accounts("spectra", report)
     say(str(report))

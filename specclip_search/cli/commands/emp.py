@@ -9,7 +9,7 @@ import typer
 
 from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
 
-# what a terminal shows before the other columns
+# columns shown first on a terminal
 FIRST = (
     "rank", "source_id", "probability", "feh", "feh_err", "catalog_feh", "flags", "teff", "logg", "lrs_snr", "xp_snr",
     "ra", "dec",
@@ -26,22 +26,22 @@ def emp(
         Path | None,
         typer.Option("--known", metavar="FILE", help="Known metal-poor stars: source_id, or ra and dec in degrees."),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many to list.")] = 100,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Number of candidates to list.")] = 100,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Picture of the list: sky map and histogram.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Plot of the list: sky map and histogram.")
     ] = None,
-    sky: Annotated[Path | None, typer.Option("--sky", metavar="FILE", help="Picture of the list on the sky.")] = None,
+    sky: Annotated[Path | None, typer.Option("--sky", metavar="FILE", help="Plot of the list on the sky.")] = None,
     histogram: Annotated[
-        Path | None, typer.Option("--histogram", metavar="FILE", help="Picture of the list's [Fe/H].")
+        Path | None, typer.Option("--histogram", metavar="FILE", help="Histogram of the list's [Fe/H].")
     ] = None,
     equatorial: Annotated[
-        bool, typer.Option("--equatorial", help="Draw the sky in RA and Dec instead of Galactic coordinates.")
+        bool, typer.Option("--equatorial", help="Plot the sky in RA and Dec instead of Galactic coordinates.")
     ] = False,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """List candidates for extremely metal-poor stars, with the evidence beside the probability.
+    """List candidates for extremely metal-poor stars, with probabilities and evidence.
 
     Example: specclip-search emp --below -2 --top 20 --plot poor.png --atlas demo-atlas
     """

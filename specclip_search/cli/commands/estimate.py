@@ -21,13 +21,13 @@ def estimate(
         typer.Option("--model", "-m", metavar="NAME|DIR", help="Model to use; by default the atlas's active one."),
     ] = "",
     within: Annotated[
-        list[str] | None, typer.Option("--within", metavar="MODALITY", help="Only this instrument; may be given twice.")
+        list[str] | None, typer.Option("--within", metavar="MODALITY", help="Only this instrument; repeatable.")
     ] = None,
     scheduler: SchedulerOption = None,
 ) -> None:
     """Estimate Teff, logg, [Fe/H], [alpha/Fe], [C/Fe] and radial velocity from the vectors, with errors and flags.
 
-    Current shards are left alone, so it can be stopped and started. In SQL: estimates_gaia_xp, estimates_lamost_lrs.
+    Up-to-date shards are kept, so a stopped run can be resumed. In SQL: estimates_gaia_xp, estimates_lamost_lrs.
 
     Example: specclip-search estimate --atlas my-atlas
     """

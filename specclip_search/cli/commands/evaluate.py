@@ -23,7 +23,7 @@ def evaluate(
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Score every search against a simulated survey's truth, with intervals of 95 %.
+    """Score every search on a simulated survey with known truth, with 95 % intervals.
 
     Needs `simulate --stars N`, then `embed`, `translate` and `index build`.
 

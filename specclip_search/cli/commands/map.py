@@ -21,9 +21,9 @@ def make(
         str | None,
         typer.Option("--color", metavar="COLUMN", help="Column of the view `stars` to colour by; by default density."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf.")] = Path(
-        "map.png"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Plot to write: .png, .svg or .pdf.")
+    ] = Path("map.png"),
     parquet: Annotated[
         Path | None, typer.Option("--parquet", metavar="FILE", help="Positions and labels, for embedding-atlas.")
     ] = None,
@@ -31,14 +31,20 @@ def make(
         str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; by default both.")
     ] = None,
     sample: Annotated[
-        int, typer.Option("--sample", min=50, metavar="N", help="Spectra laid out by UMAP; the rest is placed by them.")
+        int,
+        typer.Option(
+            "--sample",
+            min=50,
+            metavar="N",
+            help="Number of spectra laid out by UMAP; the others are placed relative to them.",
+        ),
     ] = 50_000,
     model: ModelOption = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Draw the space of spectra as a map, and keep it as the table `map` in SQL.
+    """Plot a map of all spectra, and store it as the table `map` in SQL.
 
-    The layout is kept: colouring it anew takes seconds. Open the Parquet with
+    The layout is stored, so that recolouring takes seconds. Open the Parquet file with
     `embedding-atlas map.parquet --x x --y y --text key`.
 
     Example: specclip-search map --color feh --output map.png --parquet map.parquet --atlas demo-atlas

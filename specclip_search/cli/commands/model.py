@@ -16,7 +16,7 @@ app = typer.Typer(
 
 OptionalAtlas = Annotated[
     Path | None,
-    typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="The models of this atlas too."),
+    typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="List the models of this atlas too."),
 ]
 
 
@@ -62,7 +62,7 @@ def show(
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Show what a model is and what was measured when it was made.
+    """Show a model's description and the metrics measured when it was trained.
 
     Example: specclip-search model show mini
     """
@@ -84,7 +84,7 @@ def show(
 @app.command("import")
 def import_model(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A published .ckpt or .pt file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Model folder to make.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Model folder to create.")],
 ) -> None:
     """Convert a published checkpoint to safetensors without running any code in it.
 
@@ -108,7 +108,7 @@ def use(name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the
     if name not in target.models():
         raise AtlasError(
             f"The atlas has no model '{name}'; it has {', '.join(target.models()) or 'none'}.",
-            "`specclip-search embed --model NAME` brings a model into the atlas.",
+            "`specclip-search embed --model NAME` adds a model to the atlas.",
         )
     target.use_model(name)
     say(f"'{name}' is now the active model of {target.path}.")
@@ -117,11 +117,11 @@ def use(name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the
 @app.command("export")
 def export(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="A run or model folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Model folder to make.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Model folder to create.")],
     precision: Annotated[str, typer.Option("--precision", help="float16, bfloat16 or float32.")] = "float16",
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="New name.")] = None,
 ) -> None:
-    """Copy a model's weights in fewer bytes, without the run's state.
+    """Copy a model with smaller weights and without the training state.
 
     Example: specclip-search model export runs/mini --output models/mini
     """

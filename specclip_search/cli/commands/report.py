@@ -17,17 +17,19 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def report(
     atlas: AtlasOption,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.")] = Path(
         "report.html"
     ),
-    anomalies: Annotated[int, typer.Option("--anomalies", metavar="N", help="Cards of the oddest stars.")] = 20,
-    emp: Annotated[int, typer.Option("--emp", metavar="N", help="Cards of metal-poor candidates.")] = 20,
+    anomalies: Annotated[
+        int, typer.Option("--anomalies", metavar="N", help="Number of highest-scoring anomalies.")
+    ] = 20,
+    emp: Annotated[int, typer.Option("--emp", metavar="N", help="Number of metal-poor candidates.")] = 20,
     below: Annotated[float, typer.Option("--below", metavar="DEX", help="[Fe/H] below which a star counts.")] = -3.0,
-    maps: Annotated[bool, typer.Option("--maps/--no-maps", help="Draw maps of the space (extra: map).")] = True,
-    title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "",
+    maps: Annotated[bool, typer.Option("--maps/--no-maps", help="Include maps of all spectra (extra: map).")] = True,
+    title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "",
     model: ModelOption = None,
 ) -> None:
-    """Write what was searched and found as one HTML page that needs no network.
+    """Write the results of the searches as one HTML page that needs no network.
 
     Example: specclip-search report --anomalies 10 --emp 10 --output report.html --atlas demo-atlas
     """

@@ -13,7 +13,7 @@ from ..reports import deliver, say
 if TYPE_CHECKING:
     import pandas as pd
 
-# what a terminal shows before the other columns
+# columns shown first on a terminal
 FIRST = (
     "target", "rank", "modality", "spec_id", "similarity", "teff", "logg", "feh", "snr",
     "teff_estimated", "logg_estimated", "feh_estimated", "feh_err_estimated", "ra", "dec",
@@ -27,36 +27,37 @@ def similar(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...", help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, or a spectrum's file."
+            metavar="TARGET...", help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, or a spectrum file."
         ),
     ],
     atlas: AtlasOption,
-    k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="How many to find.")] = 20,
+    k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="Number of neighbours.")] = 20,
     within: Annotated[
-        str | None, typer.Option("--within", metavar="MODALITY", help="lamost_lrs or gaia_xp; else both, in turn.")
+        str | None,
+        typer.Option("--within", metavar="MODALITY", help="Search only lamost_lrs or gaia_xp; by default both."),
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option(
-            "--where", metavar="SQL", help="Only where this is true of the view `spectra`, e.g. 'teff > 4500'."
-        ),
+        typer.Option("--where", metavar="SQL", help="SQL condition on the view `spectra`, e.g. 'teff > 4500'."),
     ] = None,
-    combine: Annotated[str, typer.Option("--combine", help="Several targets: each, mean or any.")] = "each",
+    combine: Annotated[str, typer.Option("--combine", help="For several targets: each, mean or any.")] = "each",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every spectrum, without the index.")] = False,
-    include_self: Annotated[bool, typer.Option("--include-self", help="Let the target itself be found.")] = False,
+    include_self: Annotated[bool, typer.Option("--include-self", help="Include the target itself.")] = False,
     exclude_repeats: Annotated[
         bool, typer.Option("--exclude-repeats", help="Leave out every spectrum of the target's star.")
     ] = False,
-    summary: Annotated[bool, typer.Option("--summary", help="Sum up the labels of what was found, on stderr.")] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Print a summary of the neighbours' labels to stderr.")
+    ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw target and neighbours, as .png, .svg or .pdf."),
+        typer.Option("--plot", metavar="FILE", help="Plot target and neighbours to a .png, .svg or .pdf file."),
     ] = None,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Find the spectra most like a given one, within an instrument or across.
+    """Find the spectra most similar to a given one, within an instrument or across instruments.
 
     Example: specclip-search similar gaia:1624605949904837888 -k 10 --within gaia_xp --atlas demo-atlas
     """
@@ -93,8 +94,8 @@ def similar(
 
 
 def _summary_lines(summary: pd.DataFrame) -> list[str]:
-    """A line a label, with the target before it where there were several."""
+    """One line per label, preceded by the target if there were several."""
     if summary.empty:
-        return ["none of those found has labels"]
+        return ["none of the neighbours has labels"]
     targets = summary["target"] if "target" in summary else [None] * len(summary)
     return [f"{target}: {text}" if target else text for target, text in zip(targets, summary["text"], strict=True)]

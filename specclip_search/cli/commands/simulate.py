@@ -29,7 +29,7 @@ def simulate(
             "--metal-poor",
             min=0,
             metavar="N",
-            help="Also make N very metal-poor stars, their XP spectra moved from real stars by model ratios.",
+            help="Also make N very metal-poor stars; XP spectra are real ones scaled by ratios of model spectra.",
         ),
     ] = 0,
     spread: Annotated[
@@ -38,7 +38,7 @@ def simulate(
             "--spread",
             min=0,
             metavar="N",
-            help="Also make LAMOST spectra of N stars spread over all labels that the models cover; they have no XP.",
+            help="Also make LAMOST spectra of N stars spread over the label range of the models, without XP spectra.",
         ),
     ] = 0,
     stars: Annotated[
@@ -47,25 +47,31 @@ def simulate(
     ] = None,
     emp_rate: Annotated[
         float,
-        typer.Option("--emp-rate", min=0.0, max=1.0, metavar="SHARE", help="With --stars: share of [Fe/H] < -3."),
+        typer.Option(
+            "--emp-rate", min=0.0, max=1.0, metavar="SHARE", help="With --stars: fraction of stars with [Fe/H] < -3."
+        ),
     ] = 0.002,
     odd_rate: Annotated[
         float,
-        typer.Option("--odd-rate", min=0.0, max=1.0, metavar="SHARE", help="With --stars: share of each odd class."),
+        typer.Option(
+            "--odd-rate", min=0.0, max=1.0, metavar="SHARE", help="With --stars: fraction of each class of anomalies."
+        ),
     ] = 0.002,
     rate: Annotated[
         list[str] | None,
         typer.Option(
-            "--rate", metavar="CLASS=SHARE", help="With --stars: share of one odd class (emission=0.01). Repeatable."
+            "--rate",
+            metavar="CLASS=SHARE",
+            help="With --stars: fraction of one class of anomalies (emission=0.01). Repeatable.",
         ),
     ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Give each labelled Gaia XP star of the atlas a simulated LAMOST spectrum.
 
-    Simulated spectra say so in their column `simulated`; a star without labels keeps its XP alone.
-    With --stars N, N new stars are made from the real ones, rare and odd ones among them; what they
-    truly are stands in the catalogues `truth` and `truth_lrs`, and `evaluate` scores every search by it.
+    Simulated spectra are marked in the column `simulated`; stars without labels get no LAMOST spectrum.
+    With --stars N, N new stars are made from the real ones, including rare and anomalous ones. Their
+    true properties are in the catalogues `truth` and `truth_lrs`, which `evaluate` uses to score the searches.
 
     Example: specclip-search simulate --catalog apogee --atlas demo-atlas
     """

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def spectrum(
     atlas: AtlasOption,
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="lamost:OBSID or gaia:SOURCE_ID, @RELEASE after it; or a file.")
+        str, typer.Argument(metavar="TARGET", help="lamost:OBSID or gaia:SOURCE_ID, optionally @RELEASE; or a file.")
     ],
     send: Annotated[
         str | None,
@@ -27,7 +27,7 @@ def spectrum(
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Write one spectrum as the model sees it: wavelength, flux, error; or send it to another program.
+    """Write the model's input of one spectrum (wavelength, flux, error), or send it to another program.
 
     Example: specclip-search spectrum gaia:428578160659524352 --output spectrum.vot --atlas demo-atlas
     """

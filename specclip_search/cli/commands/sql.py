@@ -24,25 +24,25 @@ def sql(
         list[str] | None,
         typer.Argument(
             metavar="[STATEMENT] [VALUE]...",
-            help="SQL, and values for its '?'; '-' reads standard input. On a terminal without it: a prompt.",
+            help="SQL, and values for its '?'; '-' reads standard input. Without it, a prompt on a terminal.",
         ),
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", exists=True, dir_okay=False, metavar="FILE", help="Read the statement here."),
+        typer.Option("--file", exists=True, dir_okay=False, metavar="FILE", help="Read the statement from this file."),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Value for '$NAME'; repeatable.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Fetch at most N rows.")] = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0.001, metavar="S", help="Give up after S seconds.")
+        float | None, typer.Option("--timeout", min=0.001, metavar="S", help="Stop after S seconds.")
     ] = None,
     sandbox: Annotated[
         bool,
         typer.Option(
             "--read-only-sandbox",
-            help="Allow one SELECT over the atlas alone: no files, network or settings; 10,000 rows, 10 s, 512 MB.",
+            help="Allow only one SELECT over the atlas: no files, network or settings; 10,000 rows, 10 s, 512 MB.",
         ),
     ] = False,
     send: Annotated[
@@ -56,15 +56,18 @@ def sql(
     selected: Annotated[
         float | None,
         typer.Option(
-            "--selected", min=0.1, metavar="S", help="With --send: wait S seconds for rows selected there, print those."
+            "--selected",
+            min=0.1,
+            metavar="S",
+            help="With --send: wait S seconds for rows selected in that program, and print them.",
         ),
     ] = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Ask the atlas in SQL (DuckDB) over stars, spectra, vectors, scores and catalogues.
+    """Query the atlas with SQL (DuckDB): stars, spectra, vectors, scores and catalogues.
 
-    `SHOW TABLES` lists what there is, `DESCRIBE stars` the columns. `similar('lamost:101001', 100)` is a table.
+    `SHOW TABLES` lists the views, `DESCRIBE stars` their columns. `similar('lamost:101001', 100)` is a table.
 
     Example: specclip-search sql "SELECT count(*) FROM spectra WHERE snr > ?" 50 --atlas demo-atlas
     """
@@ -76,9 +79,9 @@ def sql(
     require_writable(format, output)
     parameters = parse_parameters(param or [], values)
     if selected is not None and send is None:
-        raise QueryError("--selected waits for rows of a table that was sent; none is.", "Add --send topcat.")
+        raise QueryError("--selected waits for rows of a table that was sent; none was sent.", "Add --send topcat.")
     if text is None and (send is not None or output is not None):
-        raise QueryError("--send and --output need a statement; none was given.", "Give it in quotes, or with --file.")
+        raise QueryError("--send and --output need a statement; none was given.", "Give one in quotes, or with --file.")
     with Statements(open_atlas(atlas), limit, timeout, sandbox) as statements:
         if text is None:
             from ..prompt import Prompt
@@ -87,9 +90,9 @@ def sql(
             return
         table, truncated = statements.run(text, parameters)
         if statements.ran > 1:
-            say(f"{statements.ran} statements were run; the rows are those of the last.")
+            say(f"{statements.ran} statements were run; only the rows of the last one are shown.")
         if truncated:
-            say(f"There are more rows than the {statements.rows:,} of the limit.")
+            say(f"There are more rows than the limit of {statements.rows:,}.")
         if table is not None and send is not None:
             table = _sent(table, send, selected)
         if table is not None:
@@ -97,7 +100,7 @@ def sql(
 
 
 def _sent(table: pa.Table, program: str, wait_s: float | None) -> pa.Table | None:
-    """Send rows to other programs; the rows selected there, where they are waited for."""
+    """Send rows to other programs; return the rows selected there if requested."""
     from ...tables.samp import SampTable
 
     with SampTable(table, client=None if program.lower() == "all" else program) as sent:
@@ -111,7 +114,7 @@ def _sent(table: pa.Table, program: str, wait_s: float | None) -> pa.Table | Non
 
 
 def _statement(words: list[str], file: Path | None) -> tuple[str | None, list[str]]:
-    """The statement, None where a prompt should ask for it; and values for its question marks."""
+    """The statement (None: use the prompt) and the values for its question marks."""
     from ...errors import QueryError
 
     if file is not None:

@@ -1,7 +1,4 @@
-"""`specclip-search train`
-
-What `train estimators` does and tells.
-"""
+"""`specclip-search train`, including `train estimators`"""
 
 from __future__ import annotations
 
@@ -27,28 +24,27 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (mini), a file, or estimators.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A shipped recipe (mini), a recipe file, or estimators.")
+    ],
     atlas: AtlasOption,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Run folder; becomes a model folder.")
     ] = None,
-    resume: Annotated[str, typer.Option("--resume", help="auto: go on where a run stands; always; never.")] = "auto",
+    resume: Annotated[str, typer.Option("--resume", help="auto (resume if there is a run), always or never.")] = "auto",
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to DIR/tensorboard.")] = False,
-    model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|DIR", help="For estimators: the model they belong to.")
-    ] = "",
+    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|DIR", help="For estimators: their model.")] = "",
 ) -> None:
-    """Train a model on the atlas's pairs: stars of splits 0-7, judged on split 8; split 9 is never touched.
+    """Train a model on the atlas's pairs: splits 0-7 for training, 8 for validation; split 9 is never used.
 
-    `train estimators` trains a finished model's label estimators, and keeps them beside its weights.
+    `train estimators` trains label estimators of a finished model, stored next to its weights.
 
     Example: specclip-search train mini --atlas my-atlas --output runs/mini
 
     Several GPUs: torchrun --nproc-per-node 4 -m specclip_search train mini --atlas my-atlas --output runs/mini
     """
     if recipe == ESTIMATORS:
-
         train_estimators(open_atlas(atlas), model, device)
         return
     from specclip_search.training.fit.train import Event
@@ -60,9 +56,9 @@ def train(
     if resume not in meanings:
         raise QueryError(f"--resume must be auto, always or never; found '{resume}'.", "auto is usually right.")
     if output is None:
-        raise QueryError("A run needs a folder of its own; none was given.", "Name one: --output runs/mini")
+        raise QueryError("A run needs a folder; none was given.", "Give one: --output runs/mini")
     target = open_atlas(atlas)
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
+    first = os.environ.get("RANK", "0") == "0"  # only one of the processes started by torchrun reports
     with progress_bar(f"train {recipe}", "steps") if first else nullcontext(lambda *_: None) as progress:
 
         def told(event: Event) -> None:
@@ -81,15 +77,14 @@ def train(
 
 
 def train_estimators(atlas: Atlas, model: str, device: str) -> None:
-    """Train label estimators and say how well they do on validation stars."""
+    """Train label estimators and report their performance on validation stars."""
     from specclip_search.training.checkpoints.shipped import shipped_models
     from specclip_search.training.estimators.train import train_estimators as run
     from specclip_search.training.model import load_model
 
     if not model:
-        raise QueryError("Label estimators belong to a model; none was named.",
-                         "Name one: --model mini, or its folder.")
-    # a shipped model comes before the atlas's copy of it: the estimators shall lie where copies are made from
+        raise QueryError("Label estimators need a model; none was given.", "Give one: --model mini, or its folder.")
+    # prefer a shipped model to the atlas's copy: the estimators must be where copies are made from
     own = model in atlas.models() and model not in shipped_models()
     loaded = load_model(atlas.model_folder(model) if own else model, device=device)
     with progress_bar("train estimators", "steps") as progress:
@@ -100,13 +95,15 @@ def train_estimators(atlas: Atlas, model: str, device: str) -> None:
 
 
 def _lines(modality: str, metrics: dict[str, Any]) -> list[str]:
-    lines = [f"{modality}: {metrics['training_stars']:,} stars trained, {metrics['validation_stars']:,} judge"]
+    lines = [f"{modality}: {metrics['training_stars']:,} stars trained, {metrics['validation_stars']:,} for validation"]
     for group in ("real", "made", "simulated"):
         for label, found in metrics.get(group, {}).items():
-            lines.append(f"  {group:<9} {label:<16} sigma {found['sigma']:<8.4g} bias {found['bias']:<+8.3g} "
-                         f"{found['stars']:,} stars")
+            lines.append(
+                f"  {group:<9} {label:<16} sigma {found['sigma']:<8.4g} bias {found['bias']:<+8.3g} "
+                f"{found['stars']:,} stars"
+            )
     inside = [row["within_68"] for row in metrics["coverage"]]
     if inside:
         span = f"{min(inside):.0%} to {max(inside):.0%}"
-        lines.append(f"  68.3 % intervals hold {span} of the true values, by label and S/N")
+        lines.append(f"  68.3 % intervals contain {span} of the true values, depending on label and S/N")
     return lines

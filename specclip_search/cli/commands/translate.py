@@ -13,9 +13,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def translate(atlas: AtlasOption, model: ModelOption = None, scheduler: SchedulerOption = None) -> None:
-    """Predict each star's spectrum in one instrument from the other's, both ways, and keep the errors.
+    """Predict each star's spectrum in one instrument from the other, both ways, and store the errors.
 
-    Only stars with both spectra (a common source_id) can be translated. Current shards are left alone.
+    Only stars with both spectra (a common source_id) can be translated. Up-to-date shards are kept.
 
     Example: specclip-search translate --atlas my-atlas
     """
@@ -25,7 +25,7 @@ def translate(atlas: AtlasOption, model: ModelOption = None, scheduler: Schedule
         report = translate_atlas(open_atlas(atlas), model, progress=progress, client=client)
     say(
         f"{report.pairs:,} pairs have translation errors; {report.shards_written} shards written, "
-        f"{report.shards_current} were current",
+        f"{report.shards_current} were up to date",
         f"sigma includes the model's own error, learned from {report.error_stars:,} {report.error_split} stars",
         *report.notes,
     )

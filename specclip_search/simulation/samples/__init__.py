@@ -1,1 +1,1 @@
-"""Samples of such stars, written into an atlas."""
+"""Samples of simulated stars, written to an atlas."""

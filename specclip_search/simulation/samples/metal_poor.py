@@ -1,16 +1,15 @@
-"""Very metal-poor and carbon-rich stars, of which no real library has enough, made from real ones.
+"""Very metal-poor and carbon-rich stars made from real ones, because real libraries have too few.
 
-Each borrows a real star's Gaia XP spectrum, moved to lower [Fe/H] by the ratio of two model
-spectra; its ids lie above every id that Gaia can give.
-
-Very metal-poor stars in an atlas: moved XP spectra, simulated LAMOST spectra, and their truth.
+Each uses a real star's Gaia XP spectrum, scaled to lower [Fe/H] by the ratio of two model spectra, and
+a simulated LAMOST spectrum. Ids are larger than any id that Gaia can assign. The true labels are
+stored in the catalogue `truth`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,11 +17,13 @@ import pyarrow.parquet as pq
 from ...atlas.arrays import column_to_matrix
 from ...atlas.files import text_digest
 from ...errors import AtlasError
-from ...ingest.rows import write_simulated
+from ...ingest.rows import simulated_spectra
 from ...keys import split_of
+from ...progress import Progress
 from ...spectrum import Spectrum
 from ...stages.accounts import IngestReport
-from ...surveys import GAIA_XP, LAMOST_LRS, Modality
+from ...stages.run import Made, Shard, run_stage, tagged_numbers
+from ...surveys import GAIA_XP, LAMOST_LRS, PAIR, Modality
 from ..spectra.gaia_xp import correction_digest, moved_xp
 from ..spectra.labels import LABEL_NAMES, FloatArray
 from ..spectra.observe import RELEASE, observe_stars
@@ -32,10 +33,10 @@ from .pairs import StarLabels, read_labels
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ...atlas import Atlas, Stage
+    from ...atlas import Atlas
     from ..spectra.emulator import Emulator
 
-# Gaia's ids hold a level-12 HEALPix number (below 12 * 4**12) shifted by 35 bits: nothing real is this large
+# Gaia's ids hold a level-12 HEALPix number (below 12 * 4**12) shifted by 35 bits: no real id is this large
 FIRST_SIMULATED_ID = (12 * 4**12) << 35
 LOWEST_FEH = -4.0
 STEP_FEH = 0.3
@@ -47,7 +48,7 @@ MAX_ROUNDS = 50
 
 
 def suitable_bases(emulator: Emulator, labels: FloatArray) -> np.ndarray:
-    """Rows of real stars (labels (N, 5)) whose XP spectra can be moved to lower metallicity."""
+    """Rows of real stars (labels (N, 5)) whose XP spectra can be scaled to lower metallicity."""
     teff, feh = labels[:, 0], labels[:, 2]
     with np.errstate(invalid="ignore"):
         wanted = (feh < BASE_FEH) & (teff > BASE_TEFF[0]) & (teff < BASE_TEFF[1])
@@ -60,16 +61,16 @@ def draw_targets(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, FloatArray]:
-    """Base rows and labels of `count` stars to be made.
+    """Draw base stars and labels of `count` new stars.
 
-    Teff and logg are the base's own, so that the ratio of models is one of composition alone.
+    Teff and logg are those of the base, so that the two models differ only in composition.
     [Fe/H] is uniform from -4 to 0.3 below the base's; [alpha/Fe] scatters about 0.33; below
     [Fe/H] = -1.8 a quarter is carbon-rich, [C/Fe] 0.7 to 2.2, the others scatter about 0.1.
 
     Returns
     -------
     rows : ndarray of int64, (count,)
-        Rows of `labels`; a base may serve several times.
+        Rows of `labels`; a base may be used several times.
     targets : ndarray, (count, 5)
 
     Raises
@@ -137,17 +138,17 @@ def simulate_metal_poor(
     *,
     catalogue: str = "apogee",
     seed: int = 0,
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> IngestReport:
-    """Add `count` stars between [Fe/H] = -4 and 0.3 below real ones, in both instruments.
+    """Add `count` stars with [Fe/H] from -4 to 0.3 below that of real ones, in both instruments.
 
-    Their XP spectra are real ones moved to the new composition by the ratio of two model spectra;
-    both spectra are marked `simulated`, and the labels are the catalogue `truth`.
+    Their XP spectra are real ones scaled to the new composition by the ratio of two model spectra.
+    Both spectra are marked `simulated`; the labels are stored in the catalogue `truth`.
 
     Raises
     ------
     AtlasError
-        If no real star of the atlas is a suitable base, or its `truth` is that of a simulated survey.
+        If no real star of the atlas is a suitable base, or its `truth` belongs to a simulated survey.
     """
     from ..spectra.emulator import Emulator
 
@@ -160,30 +161,42 @@ def simulate_metal_poor(
     inputs = text_digest(
         "metal-poor 4", atlas.catalog(catalogue).digest, emulator.digest, correction_digest(), str(seed), str(count)
     )
-    report = IngestReport()
-    xp_stage, lrs_stage = atlas.spectra(GAIA_XP.name), atlas.spectra(LAMOST_LRS.name)
-    with xp_stage.lock(), lrs_stage.lock():
-        for start in range(0, count, SHARD_STARS):
-            part = slice(start, min(start + SHARD_STARS, count))
-            tag = f"metal-poor {start}"
-            own = text_digest(inputs, tag)
-            accounts = _standing(xp_stage, lrs_stage, tag, own)
-            if accounts is None:
-                xp = _moved_spectra(emulator, bases, rows[part], targets[part], ids[part])
-                lrs = observe_stars(emulator, targets[part], ids[part], bases.ebv[rows[part]], seed)
-                _write(atlas, LAMOST_LRS, lrs, tag, own)
-                accounts = _write(atlas, GAIA_XP, xp, tag, own)
-                report.shards_written += 1
-            else:
-                report.shards_current += 1
-            report.add(accounts)
-            if progress:
-                progress(report.read, count, "")
-    return report
+    starts = range(0, count, SHARD_STARS)
+
+    def spectra(modality: Modality, start: int) -> Made:
+        part = slice(start, min(start + SHARD_STARS, count))
+        made = (
+            observe_stars(emulator, targets[part], ids[part], bases.ebv[rows[part]], seed)
+            if modality is LAMOST_LRS
+            else _moved_spectra(emulator, bases, rows[part], targets[part], ids[part])
+        )
+        return simulated_spectra(modality, made, {"metal_poor": f"metal-poor {start}"})
+
+    for turn, modality in enumerate(PAIR):
+        stage = atlas.spectra(modality.name)
+        with stage.lock():
+            numbers = tagged_numbers(stage, "metal_poor", [f"metal-poor {start}" for start in starts])
+            shards = [
+                Shard(numbers[tag], text_digest(inputs, tag), min(SHARD_STARS, count - start), start)
+                for start in starts
+                if (tag := f"metal-poor {start}")
+            ]
+            run = run_stage(
+                stage,
+                shards,
+                partial(spectra, modality),
+                rejected=atlas.rejected(modality.name),
+                owns=lambda _: False,
+                progress=progress,
+                note=modality.name,
+                done=turn * count,
+                total=len(PAIR) * count,
+            )
+    return run.report(IngestReport())
 
 
 def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> _Bases:
-    """The real XP stars of the atlas that can be moved."""
+    """The real XP stars of the atlas that can serve as bases."""
     ids, known, ebv, flux, error = [], [], [], [], []
     columns = ["source_id", "simulated", "flux", "error"]
     for _, batch in atlas.spectra(GAIA_XP.name).iter_batches(columns):
@@ -207,7 +220,7 @@ def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> _Bases:
 def _moved_spectra(
     emulator: Emulator, bases: _Bases, rows: np.ndarray, targets: FloatArray, ids: np.ndarray
 ) -> list[Spectrum]:
-    """Moved XP spectra; errors move with the flux, so that the signal to noise stays the base star's."""
+    """Scaled XP spectra; errors are scaled with the flux, so that the S/N is that of the base star."""
     flux = bases.flux[rows]
     moved = moved_xp(emulator, flux, bases.labels[rows], targets)
     factor = np.divide(moved, flux, out=np.ones_like(flux), where=flux != 0)
@@ -226,28 +239,13 @@ def _moved_spectra(
     ]
 
 
-def _standing(xp: Stage, lrs: Stage, tag: str, inputs: str) -> dict[str, Any] | None:
-    """Accounts of a shard that stands in both stages and is current."""
-    found = [
-        [p for p in stage.parts() if p.extra.get("metal_poor") == tag and p.inputs == inputs] for stage in (xp, lrs)
-    ]
-    return dict(found[0][0].extra["accounts"]) if all(found) else None
-
-
-def _write(atlas: Atlas, modality: Modality, spectra: list[Spectrum], tag: str, inputs: str) -> dict[str, Any]:
-    stage = atlas.spectra(modality.name)
-    own = [p.number for p in stage.parts() if p.extra.get("metal_poor") == tag]
-    number = own[0] if own else next(stage.free_numbers())
-    return write_simulated(atlas, modality, number, spectra, inputs=inputs, extra={"metal_poor": tag})
-
-
 def _require_own_truth(atlas: Atlas) -> None:
-    """The truth of a simulated survey must not be lost under that of other stars."""
+    """Raise an error if the truth of a simulated survey would be overwritten."""
     stage = atlas.catalog(TRUTH)
     if stage.exists and "true_feh" in pq.read_schema(stage.parts()[0].path).names:
         raise AtlasError(
-            f"The {stage.label} of this atlas is that of a simulated survey.",
-            "Make very metal-poor stars in an atlas of their own.",
+            f"The {stage.label} of this atlas belongs to a simulated survey.",
+            "Make very metal-poor stars in a separate atlas.",
         )
 
 

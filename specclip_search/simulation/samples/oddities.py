@@ -1,8 +1,8 @@
-"""Odd stars and odd spectra, by class: what each does to a star's light or to the raw LAMOST spectrum.
+"""Classes of simulated anomalies, and their effect on a star's light or on the raw LAMOST spectrum.
 
-Astrophysical oddities change the light that both instruments see; instrumental ones change one
-LAMOST spectrum; a wrong cross-match is two stars under one id. The shapes are simple stand-ins of
-the right place, width and strength: enough to ask whether a search finds them, no more.
+Astrophysical anomalies change the light seen by both instruments; instrumental ones change one
+LAMOST spectrum; a wrong cross-match combines two stars under one id. The shapes are simple
+approximations with realistic position, width and strength, sufficient to test the searches.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ODDITIES: dict[str, str] = {
     "wrong_match": IDENTITY,
 }
 REPLACED = ("white_dwarf_m_dwarf", "hot_subdwarf")
-"""Classes whose light is not that of a star with labels: their true labels are null."""
+"""Classes that are not described by stellar labels: their true labels are null."""
 # vacuum Angstrom, NIST Atomic Spectra Database
 BALMER = (3971.20, 4102.89, 4341.68, 4862.68, 6564.61)
 S_PROCESS = (4078.86, 4216.74, 4555.30, 4935.45, 6143.41, 6498.74)
@@ -50,18 +50,18 @@ LINE_SIGMA_A = 1.3
 def changed_light(
     name: str, wavelength: FloatArray, flux: FloatArray, strength: FloatArray, bin_a: float
 ) -> FloatArray:
-    """Light (P,) of one star with an astrophysical oddity; other classes leave it as it is.
+    """Light (P,) of one star with an astrophysical anomaly; other classes leave it unchanged.
 
     Parameters
     ----------
     wavelength
-        (P,) Angstrom, vacuum, evenly spaced in itself or its logarithm.
+        (P,) Angstrom, vacuum, evenly spaced linearly or in logarithm.
     flux
-        (P,) of the star without the oddity, any unit.
+        (P,) of the star without the anomaly, any unit.
     strength
-        (4,) numbers between 0 and 1 that the oddity's own are made from.
+        (4,) numbers between 0 and 1 that set the anomaly's parameters.
     bin_a
-        Width of a pixel where it is much wider than a line, Angstrom; lines are spread over it.
+        Pixel width if pixels are much wider than a line, Angstrom; lines are averaged over it.
     """
     change = _LIGHT.get(name)
     return flux if change is None else change(wavelength, flux, strength, bin_a)
@@ -88,7 +88,7 @@ def _bands(wavelength: FloatArray, heads: tuple[float, ...], depth: float, lengt
 
 
 def _planck(wavelength: FloatArray, teff: float) -> FloatArray:
-    """Blackbody's flux a wavelength, 1 at 5500 A."""
+    """Blackbody flux per unit wavelength, 1 at 5500 A."""
     shape = wavelength**-5.0 / np.expm1(1.438777e8 / (wavelength * teff))
     return shape / (5500.0**-5.0 / np.expm1(1.438777e8 / (5500.0 * teff)))
 
@@ -150,7 +150,7 @@ _LIGHT: dict[str, Callable[[FloatArray, FloatArray, FloatArray, float], FloatArr
 
 
 def spoil(name: str, raw: RawLrs, row: int, rng: np.random.Generator) -> None:
-    """Apply an instrumental oddity to one raw spectrum, in place; its inverse variance knows nothing of it."""
+    """Apply an instrumental anomaly to one raw spectrum, in place; its inverse variance is not changed."""
     change = _FAULTS.get(name)
     if change is not None:
         raw.flux[row] = change(raw.flux[row].astype(np.float64), raw.ivar[row], rng)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,8 +12,10 @@ import pyarrow.parquet as pq
 from ...atlas.arrays import column_to_matrix
 from ...atlas.files import text_digest
 from ...errors import AtlasError
-from ...ingest.rows import write_simulated
+from ...ingest.rows import simulated_spectra
+from ...progress import Progress
 from ...stages.accounts import IngestReport
+from ...stages.run import Made, Shard, run_stage, tagged_numbers
 from ...surveys import LAMOST_LRS, LRS, XP
 from ..spectra.observe import observe_stars
 from ..spectra.reddening import fit_reddening
@@ -28,20 +29,20 @@ NO_LABELS, OUTSIDE, ALREADY_SIMULATED = "no_labels", "labels_outside_emulator", 
 
 @dataclass(frozen=True, slots=True)
 class StarLabels:
-    """Labels of stars sorted by `source_id`, missing values NaN; see `lookup`."""
+    """Labels of stars sorted by `source_id`, with NaN for missing values; see `lookup`."""
 
     source_id: np.ndarray
     labels: np.ndarray
 
     def lookup(self, source_id: np.ndarray) -> np.ndarray:
-        """(N, 5) labels of the stars asked for, NaN where a star is not known."""
+        """(N, 5) labels of the requested stars, NaN for unknown stars."""
         place = np.clip(np.searchsorted(self.source_id, source_id), 0, max(len(self.source_id) - 1, 0))
         known = self.source_id[place] == source_id
         return np.where(known[:, None], self.labels[place], np.nan)
 
 
 def read_labels(stage: Stage) -> StarLabels:
-    """Labels of a catalogue keyed by `source_id`; [alpha/M] stands for [alpha/Fe], missing [C/Fe] is 0.
+    """Labels of a catalogue keyed by `source_id`; [alpha/M] is used for [alpha/Fe], missing [C/Fe] is 0.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def read_labels(stage: Stage) -> StarLabels:
     if lacking:
         raise AtlasError(
             f"The {stage.label} lacks {', '.join(lacking)}; labels need source_id, teff, logg and feh.",
-            "Name another catalogue with --catalog.",
+            "Give another catalogue with --catalog.",
         )
     alpha = next((n for n in ("alpha_fe", "alpha_m") if n in names), None)
     columns = [
@@ -96,21 +97,21 @@ def simulate_pairs(
     *,
     catalogue: str = "apogee",
     seed: int = 0,
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> IngestReport:
     """Give every labelled Gaia XP star of the atlas a simulated LAMOST spectrum.
 
     Each shard of `spectra/gaia_xp` gets one shard of `spectra/lamost_lrs`, marked `simulated`,
     whose `spec_id` is the star's `source_id`. A star without labels, or with labels outside the
-    emulator's range, keeps its XP alone and is counted by reason. The simulated light is reddened as
-    the star's own XP spectrum is, see `fit_reddening`.
+    emulator's range, gets no LAMOST spectrum and is counted by reason. The simulated light has the
+    reddening of the star's XP spectrum, see `fit_reddening`.
 
     Parameters
     ----------
     catalogue
-        Catalogue of the atlas that holds the labels, by `source_id`.
+        Catalogue of the atlas with the labels by `source_id`.
     seed
-        The same seed gives the same bytes, however the stars are sharded.
+        Random seed; the result does not depend on how the stars are divided into shards.
     """
     from ..spectra.emulator import Emulator
 
@@ -120,44 +121,26 @@ def simulate_pairs(
     parts = source.parts()
     if not parts:
         raise source.missing()
-    report = IngestReport()
-    total = sum(part.rows for part in parts)
+    origin = atlas.catalog(catalogue).digest, emulator.digest, str(seed)
     with target.lock():
-        numbers = _target_numbers(target, parts)
-        for part in parts:
-            inputs = text_digest(
-                "simulated lrs 4", part.digest, atlas.catalog(catalogue).digest, emulator.digest, str(seed)
-            )
-            if target.is_current(numbers[part.number], inputs):
-                accounts = target.part(numbers[part.number]).extra["accounts"]  # type: ignore[union-attr]
-                report.shards_current += 1
-            else:
-                accounts = _simulate_part(part, numbers[part.number], atlas, labels, emulator, seed, inputs)
-                report.shards_written += 1
-            report.add(accounts)
-            if progress:
-                progress(report.read, total, "")
-    return report
+        numbers = tagged_numbers(target, "simulated_from", [part.number for part in parts])
+        shards = [
+            Shard(numbers[part.number], text_digest("simulated lrs 4", part.digest, *origin), part.rows, part)
+            for part in parts
+        ]
+        run = run_stage(
+            target,
+            shards,
+            lambda part: _simulate_part(part, labels, emulator, seed),
+            rejected=atlas.rejected(LRS),
+            owns=lambda _: False,
+            progress=progress,
+        )
+    return run.report(IngestReport())
 
 
-def _target_numbers(target: Stage, parts: list[Part]) -> dict[int, int]:
-    """Number of the LRS shard that belongs to each XP shard: the one it has, or a free one."""
-    standing = target.parts()
-    numbers = {p.extra["simulated_from"]: p.number for p in standing if "simulated_from" in p.extra}
-    free = target.free_numbers()
-    return {part.number: numbers[part.number] if part.number in numbers else next(free) for part in parts}
-
-
-def _simulate_part(
-    part: Part,
-    number: int,
-    atlas: Atlas,
-    labels: StarLabels,
-    emulator: Emulator,
-    seed: int,
-    inputs: str,
-) -> dict[str, Any]:
-    """Simulate and write the LRS shard of one XP shard; its accounts."""
+def _simulate_part(part: Part, labels: StarLabels, emulator: Emulator, seed: int) -> Made:
+    """The LRS shard of one XP shard."""
     stars = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "simulated", "ra", "dec", "flux"])
     ids = stars["source_id"].to_numpy()
     wanted = labels.lookup(ids)
@@ -166,19 +149,16 @@ def _simulate_part(
     chosen = np.flatnonzero(reasons == "")
     ebv = fit_reddening(emulator, snapped[chosen], column_to_matrix(stars["flux"])[chosen])
     position = {name: stars[name].to_numpy()[chosen] for name in ("ra", "dec")}
-    return write_simulated(
-        atlas,
+    return simulated_spectra(
         LAMOST_LRS,
-        number,
         observe_stars(emulator, snapped[chosen], ids[chosen], ebv, seed, **position),
-        inputs=inputs,
-        extra={"simulated_from": part.number},
-        unmade=Counter(reasons[reasons != ""].tolist()),
+        {"simulated_from": part.number},
+        Counter(reasons[reasons != ""].tolist()),
     )
 
 
 def _reasons(emulator: Emulator, labels: np.ndarray, simulated: np.ndarray) -> np.ndarray:
-    """Why a star gets no LAMOST spectrum, (N,) text; empty where it gets one."""
+    """Reason why a star gets no LAMOST spectrum, (N,) text; empty if it gets one."""
     known = np.isfinite(labels).all(axis=1)
     covered = np.zeros(len(labels), dtype=bool)
     covered[known] = emulator.covers(emulator.snap(labels[known]))

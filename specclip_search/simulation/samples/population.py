@@ -1,7 +1,7 @@
-"""Who the stars of a simulated survey are: labels, motion, reddening and brightness, star by star.
+"""The stars of a simulated survey: labels, motion, reddening and brightness of each star.
 
-Temperatures and gravities are those of real stars of like metallicity, so that the sequences of
-dwarfs, turn-off and giants are real ones. Every star is drawn from (seed, its number) alone.
+Temperatures and gravities are those of real stars of similar metallicity, so that the sequences of
+dwarfs, turn-off and giants are realistic. Each star depends only on the seed and its number.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 POPULATIONS = ("thin disc", "thick disc", "halo", "metal-poor tail")
 SHARES = (0.70, 0.22, 0.08)
-# middle and spread of [Fe/H], [alpha/Fe], and spread of the velocity [km/s] of each population
+# centre and spread of [Fe/H], [alpha/Fe], and spread of the velocity [km/s] of each population
 FEH = ((-0.1, 0.2), (-0.55, 0.25), (-1.5, 0.45), (-3.0, 0.0))
 ALPHA = ((0.04, 0.04), (0.22, 0.06), (0.30, 0.07), (0.33, 0.07))
 SPEED_KM_S = (35.0, 55.0, 150.0, 150.0)
 LATITUDE_DEG = (12.0, 25.0, 60.0, 60.0)
-TAIL_SCALE_DEX = 0.35  # stars below [Fe/H] = -3 fall off by e in so many dex, down to the lowest
+TAIL_SCALE_DEX = 0.35  # e-folding length of the [Fe/H] distribution below -3, in dex, and its lower limit
 LOWEST_FEH = -4.0
-FEWEST_BASES = 150  # a star is made from one of so many real stars nearest in [Fe/H]
+FEWEST_BASES = 150  # number of real stars nearest in [Fe/H] from which the base of a star is drawn
 TRIES = 6
 TEFF_SHIFT, LOGG_SHIFT = 0.012, 0.08
 VISIT_SHARES = (0.8, 0.15, 0.05)
 FAINTER_MAG = 2.0
 MAX_RV_KM_S = 600.0
-# the metal-poor pairs of `simulate --metal-poor` have the numbers below
+# smaller numbers are used by the metal-poor pairs of `simulate --metal-poor`
 FIRST_NUMBER = 10**9
 KM_S_PER_MAS_KPC = 4.74047
 
@@ -55,7 +55,7 @@ class Bases:
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """Stars to be simulated; one row a star, arrays of (N,) unless said otherwise.
+    """Stars to be simulated; one row per star, arrays of (N,) unless noted otherwise.
 
     Attributes
     ----------
@@ -68,13 +68,13 @@ class Population:
     kind
         int64 number in `POPULATIONS`.
     oddity
-        object, name of the class or empty text.
+        object, name of the anomaly class or empty text.
     strength
-        (N, 4) uniform in 0 to 1, what an oddity's own numbers are made from.
+        (N, 4) uniform in 0 to 1, from which an anomaly's parameters are computed.
     visits
         int64, LAMOST spectra of the star.
     snr
-        (N, 3) of each visit, g band.
+        (N, 3) S/N of each visit, g band.
     """
 
     number: np.ndarray
@@ -100,7 +100,7 @@ class Population:
 def draw_population(
     emulator: Emulator, bases: Bases, numbers: np.ndarray, seed: int, rates: Rates
 ) -> Population:
-    """The stars of these numbers; a star is the same in whatever company it is drawn."""
+    """The stars of these numbers; a star does not depend on the others drawn with it."""
     uniform = np.empty((len(numbers), 24))
     normal = np.empty((len(numbers), 10 + 4 * TRIES))
     for i, number in enumerate(numbers):
@@ -113,12 +113,12 @@ def draw_population(
     feh = _metallicity(kind, uniform[:, 3], normal[:, 0])
     feh = np.where((oddity == "carbon_enhanced") & (uniform[:, 1] >= rates.emp), -1.9 - uniform[:, 3], feh)
     base = _base_rows(bases, feh, uniform[:, 4])
-    # their light is another star's altogether: from a cool base its ratio would blow up the noise in the blue
+    # their light is unlike that of the base: with a cool base the ratio would amplify the noise in the blue
     hot = np.isin(oddity, REPLACED)
     base[hot] = _hottest(bases)[(uniform[hot, 4] * len(_hottest(bases))).astype(np.int64)]
     feh = np.where(hot, bases.labels[base, 2], feh)
     labels = _labels(emulator, bases.labels[base], feh, kind, oddity, uniform, normal[:, 10:])
-    # where no carbon-rich star was covered the star is an ordinary one
+    # if no carbon-rich labels are covered the star is a normal one
     oddity[(oddity == "carbon_enhanced") & (labels[:, 4] < 0.7)] = ""
     g_mag = bases.g_mag[base] + FAINTER_MAG * uniform[:, 5]
     position, motion = _sky(kind, labels, g_mag - 2.7 * bases.ebv[base], uniform, normal)
@@ -150,7 +150,7 @@ def _metallicity(kind: np.ndarray, uniform: FloatArray, normal: FloatArray) -> F
     middle, spread = np.take(FEH, kind, axis=0).T
     reach = 1.0 - np.exp((LOWEST_FEH + 3.0) / TAIL_SCALE_DEX)
     tail = -3.0 + TAIL_SCALE_DEX * np.log(1.0 - reach * uniform)
-    # the tail is drawn by its own rate, so the others end where it begins
+    # the tail has its own rate, so the other populations end where it begins
     return np.where(kind == 3, tail, np.clip(middle + spread * normal, -2.99, 0.45))
 
 
@@ -165,7 +165,7 @@ def _base_rows(bases: Bases, feh: FloatArray, uniform: FloatArray) -> np.ndarray
 
 
 def _hottest(bases: Bases) -> np.ndarray:
-    """Rows of the hottest twentieth of the bases, `FEWEST_BASES` at least."""
+    """Rows of the hottest 5 % of the bases, at least `FEWEST_BASES`."""
     order = np.argsort(-bases.labels[:, 0], kind="stable")
     return order[: max(len(order) // 20, min(FEWEST_BASES, len(order)))]
 
@@ -179,7 +179,7 @@ def _labels(
     uniform: FloatArray,
     normal: FloatArray,
 ) -> FloatArray:
-    """Labels near the base's Teff and logg at the wished composition; where no try is covered, the base's own."""
+    """Labels near the base's Teff and logg at the requested composition; the base's own if no trial is covered."""
     middle, spread = np.take(ALPHA, kind, axis=0).T
     rich = oddity == "carbon_enhanced"
     result, open_rows = base.copy(), np.arange(len(base))

@@ -1,4 +1,4 @@
-"""How rare the rare stars of a simulated survey are."""
+"""Rates of rare stars in a simulated survey."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ EMP_RATE, ODD_RATE = 1 / 500, 1 / 500
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Each a share of all stars.
+    """Rates as fractions of all stars.
 
     Attributes
     ----------
     emp
-        Stars of [Fe/H] < -3.
+        Fraction of stars with [Fe/H] < -3.
     odd
-        Share of each class of `oddities.ODDITIES`; a class that is not named does not occur.
+        Fraction of each class of `oddities.ODDITIES`; classes not listed do not occur.
     """
 
     emp: float = EMP_RATE
     odd: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ODDITIES, ODD_RATE))
 
     def checked(self) -> Rates:
-        """Itself.
+        """Return the rates after checking them.
 
         Raises
         ------
         SimulationError
-            If a class is not known or a share not possible.
+            If a class is unknown or a fraction is invalid.
         """
         _require_known(self.odd)
         shares = [self.emp, *self.odd.values()]
         if not (min(shares) >= 0 and self.emp <= 1 and sum(self.odd.values()) <= 1):
             raise SimulationError(
-                f"Rates must be shares of all stars between 0 and 1, those of the {len(self.odd)} odd classes at "
-                f"most 1 together; found emp={self.emp:g} and {sum(self.odd.values()):g} together.",
+                f"Rates must be fractions of all stars between 0 and 1, those of the {len(self.odd)} anomaly classes "
+                f"at most 1 in total; found emp={self.emp:g} and {sum(self.odd.values()):g} together.",
                 "0.002 is one star in 500.",
             )
         return self
 
 
 def rates_from_words(words: Iterable[str], *, emp: float = EMP_RATE, every: float = ODD_RATE) -> Rates:
-    """Rates from words like `emission=0.004`; classes that no word names occur at the rate `every`.
+    """Rates from texts like `emission=0.004`; all other classes have the rate `every`.
 
     Raises
     ------
     SimulationError
-        If a word is no `class=share`, names a class twice or one that is not known.
+        If a text is not of the form `class=fraction`, or its class is repeated or unknown.
     """
     own: dict[str, float] = {}
     for word in words:
@@ -64,11 +64,12 @@ def rates_from_words(words: Iterable[str], *, emp: float = EMP_RATE, every: floa
             share = math.nan
         if not equals or not math.isfinite(share):
             raise SimulationError(
-                f"A rate reads CLASS=SHARE with a share between 0 and 1; found '{word}'.", "For example emission=0.002."
+                f"A rate must be CLASS=FRACTION with a fraction between 0 and 1; found '{word}'.",
+                "For example emission=0.002.",
             )
         _require_known([name])
         if name in own:
-            raise SimulationError(f"Each class has one rate; found {name} twice.", "Leave one of them out.")
+            raise SimulationError(f"Each class has one rate; found {name} twice.", "Give it once.")
         own[name] = share
     return Rates(emp, dict.fromkeys(ODDITIES, every) | own).checked()
 
@@ -77,5 +78,5 @@ def _require_known(names: Iterable[str]) -> None:
     unknown = sorted(set(names) - set(ODDITIES))
     if unknown:
         raise SimulationError(
-            f"Oddities are {', '.join(ODDITIES)}; found {', '.join(unknown)}.", "Name one of these classes."
+            f"Classes are {', '.join(ODDITIES)}; found {', '.join(unknown)}.", "Use one of these classes."
         )

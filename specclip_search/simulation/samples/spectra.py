@@ -1,4 +1,4 @@
-"""Spectra of a simulated survey's stars: XP moved from real stars, LAMOST visits observed from the emulator."""
+"""Spectra of a simulated survey: XP spectra scaled from real stars, LAMOST visits from the emulator."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ BIN_A = 10.0
 
 @dataclass(frozen=True, slots=True)
 class XpNoise:
-    """How XP's relative error grows with G: d ln(error/flux) / dG by pixel, (343,), from real error arrays."""
+    """Growth of XP's relative error with G: d ln(error/flux) / dG per pixel, (343,), from real error arrays."""
 
     slope: FloatArray
 
     @classmethod
     def measure(cls, bases: Bases) -> XpNoise:
-        """Least squares over the stars, pixel by pixel; pixels without flux or error do not count."""
+        """Least squares over the stars, pixel by pixel; pixels without flux or error are ignored."""
         with np.errstate(divide="ignore", invalid="ignore"):
             log_error = np.log(bases.error.astype(np.float32) / bases.flux)
         good = np.isfinite(log_error) & np.isfinite(bases.g_mag)[:, None]
@@ -50,7 +50,7 @@ class XpNoise:
 
 
 def xp_spectra(emulator: Emulator, bases: Bases, noise: XpNoise, stars: Population, seed: int) -> list[Spectrum]:
-    """One XP spectrum a star: its base's times the ratio of two models, fainter and so noisier."""
+    """One XP spectrum per star: that of its base times the ratio of two models, with noise added for its magnitude."""
     flux = bases.flux[stars.base].astype(np.float64)
     moved = moved_xp(emulator, flux, bases.labels[stars.base], stars.labels)
     moved *= _light_ratio(emulator, stars)
@@ -59,7 +59,7 @@ def xp_spectra(emulator: Emulator, bases: Bases, noise: XpNoise, stars: Populati
     known = np.isfinite(relative)
     growth = np.exp(noise.slope * np.maximum(stars.g_mag - bases.g_mag[stars.base], 0.0)[:, None])
     sigma = np.where(known, relative * growth * np.abs(moved), np.inf)
-    # the base's own noise is in its flux already: what is missing is added
+    # the flux already contains the base's noise: only the missing part is added
     extra = np.where(known, np.sqrt(1.0 - growth**-2.0) * np.where(known, sigma, 0.0), 0.0)
     correlation = _noise_correlation()
     spectra = []
@@ -74,7 +74,7 @@ def xp_spectra(emulator: Emulator, bases: Bases, noise: XpNoise, stars: Populati
 
 
 def _light_ratio(emulator: Emulator, stars: Population) -> FloatArray:
-    """(N, 343) by how much an oddity changes the light that XP sees; 1 where there is none."""
+    """(N, 343) factor by which an anomaly changes the light seen by XP; 1 without an anomaly."""
     ratio = np.ones((len(stars), len(XP_WAVELENGTH_NM)))
     odd = np.flatnonzero([ODDITIES.get(name) == ASTROPHYSICAL for name in stars.oddity])
     if len(odd):
@@ -92,7 +92,7 @@ def _light_ratio(emulator: Emulator, stars: Population) -> FloatArray:
 
 
 def _noise_correlation() -> FloatArray:
-    """(343, 343) turns white noise into noise as smooth as the line spread, of unit variance in every pixel."""
+    """(343, 343) matrix that smooths white noise with the line-spread function, with unit variance per pixel."""
     offset = np.subtract.outer(XP_WAVELENGTH_NM, XP_WAVELENGTH_NM)
     weight = np.exp(-0.5 * (offset / (xp_fwhm(XP_WAVELENGTH_NM) / np.sqrt(8 * np.log(2)))[:, None]) ** 2)
     return np.asarray(weight / np.sqrt((weight**2).sum(axis=1, keepdims=True)))
@@ -129,7 +129,7 @@ def lrs_spectra(emulator: Emulator, bases: Bases, stars: Population, seed: int) 
 def _observed_labels(
     emulator: Emulator, bases: Bases, stars: Population, seed: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Labels (N, 5) and E(B-V) of the star that LAMOST saw: another one where the cross-match is wrong."""
+    """Labels (N, 5) and E(B-V) of the star that LAMOST saw: another star if the cross-match is wrong."""
     labels, ebv = stars.labels.copy(), bases.ebv[stars.base].copy()
     wrong = np.flatnonzero([ODDITIES.get(name) == IDENTITY for name in stars.oddity])
     if not len(wrong):

@@ -1,12 +1,11 @@
-"""LAMOST spectra of stars spread evenly over all that the models cover, without a Gaia XP partner.
+"""LAMOST spectra of stars spread evenly over the label range of the models, without Gaia XP spectra.
 
-Stars of a survey crowd on few sequences; a model that learns from them alone takes every odd star
-for a common one. These fill the rest: hot stars, subgiants, every metallicity at every temperature.
+Most stars of a survey lie on a few sequences; a model trained only on them confuses unusual stars with
+common ones. These stars fill the gaps: hot stars, subgiants, all metallicities at all temperatures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +13,11 @@ import pyarrow as pa
 
 from ...atlas.files import text_digest
 from ...catalogs.ingest import ingest_catalog_table
-from ...ingest.rows import write_simulated
+from ...ingest.rows import simulated_spectra
 from ...keys import split_of
+from ...progress import Progress
 from ...stages.accounts import IngestReport
+from ...stages.run import Made, Shard, run_stage, tagged_numbers
 from ...surveys import LAMOST_LRS
 from ..spectra.labels import DISTANCE_SCALE, LABEL_NAMES, FloatArray, SimulationError
 from ..spectra.observe import observe_stars
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 REVISION = "spread 1"
 TRUTH = "truth_spread"
 SHARD_STARS = 4096
-FIRST_NUMBER = 10**12  # beyond the stars of any simulated survey
+FIRST_NUMBER = 10**12  # above the numbers of any simulated survey
 POOR_FEH, POOR_SHARE = -1.2, 0.25
-JITTER = 0.5  # of a label step: stars lie between the computed ones
+JITTER = 0.5  # in label steps: stars lie between the computed ones
 MEAN_EBV = 0.15
 MAX_EBV = 1.5
 SPLITS = 9  # all but the acceptance split
@@ -55,16 +56,16 @@ def draw_labels(emulator: Emulator, count: int, rng: np.random.Generator) -> Flo
 
 
 def spread_ids(count: int) -> np.ndarray:
-    """(N,) int64 ids above every Gaia id, in turn in the splits 0 to 8."""
+    """(N,) int64 ids above every Gaia id, cycling through the splits 0 to 8."""
     number = np.arange(count, dtype=np.int64)
     offset = (number % SPLITS - split_of(FIRST_SIMULATED_ID)) % 10
     return FIRST_SIMULATED_ID + (((FIRST_NUMBER + number) * 10 + offset) << 7)
 
 
 def simulate_spread(
-    atlas: Atlas, count: int, *, seed: int = 0, progress: Callable[[int, int | None, str], None] | None = None
+    atlas: Atlas, count: int, *, seed: int = 0, progress: Progress | None = None
 ) -> IngestReport:
-    """Write simulated LAMOST spectra of `count` stars and their labels, catalogue `truth_spread`.
+    """Write simulated LAMOST spectra of `count` stars, and their labels as the catalogue `truth_spread`.
 
     Parameters
     ----------
@@ -86,25 +87,28 @@ def simulate_spread(
     ebv = np.minimum(rng.exponential(MEAN_EBV, count), MAX_EBV)
     _write_truth(atlas, ids, labels, ebv)
     inputs = text_digest(REVISION, emulator.digest, str(seed), str(count))
-    report, stage = IngestReport(), atlas.spectra(LAMOST_LRS.name)
+    stage, starts = atlas.spectra(LAMOST_LRS.name), range(0, count, SHARD_STARS)
+
+    def make(start: int) -> Made:
+        rows = slice(start, min(start + SHARD_STARS, count))
+        spectra = observe_stars(emulator, labels[rows], ids[rows], ebv[rows], seed)
+        return simulated_spectra(LAMOST_LRS, spectra, {"spread": start})
+
     with stage.lock():
-        standing = {p.extra["spread"]: p for p in stage.parts() if "spread" in p.extra}
-        for start in range(0, count, SHARD_STARS):
-            rows, own = slice(start, min(start + SHARD_STARS, count)), text_digest(inputs, str(start))
-            part = standing.pop(start, None)
-            if part is not None and part.inputs == own:
-                report.shards_current += 1
-                report.add(part.extra["accounts"])
-            else:
-                spectra = observe_stars(emulator, labels[rows], ids[rows], ebv[rows], seed)
-                number = next(stage.free_numbers()) if part is None else part.number
-                report.add(write_simulated(atlas, LAMOST_LRS, number, spectra, inputs=own, extra={"spread": start}))
-                report.shards_written += 1
-            if progress:
-                progress(report.read, count, "")
-        for left in standing.values():
-            stage.remove(left.number)
-    return report
+        numbers = tagged_numbers(stage, "spread", starts)
+        shards = [
+            Shard(numbers[start], text_digest(inputs, str(start)), min(SHARD_STARS, count - start), start)
+            for start in starts
+        ]
+        run = run_stage(
+            stage,
+            shards,
+            make,
+            rejected=atlas.rejected(LAMOST_LRS.name),
+            owns=lambda part: "spread" in part.extra,
+            progress=progress,
+        )
+    return run.report(IngestReport())
 
 
 def _write_truth(atlas: Atlas, ids: np.ndarray, labels: FloatArray, ebv: FloatArray) -> None:

@@ -1,8 +1,8 @@
-"""A survey of simulated stars in both instruments, written through the atlas's ordinary stages, with its truth."""
+"""A survey of simulated stars in both instruments, written to the atlas's normal stages, with known truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from ...atlas.arrays import column_to_matrix
 from ...atlas.files import text_digest
 from ...catalogs.ingest import ingest_catalog_table
 from ...errors import AtlasError
-from ...ingest.rows import write_simulated
-from ...spectrum import Spectrum
+from ...ingest.rows import simulated_spectra
+from ...progress import Progress
 from ...stages.accounts import IngestReport
-from ...surveys import GAIA_XP, LAMOST_LRS, Modality
+from ...stages.run import Made, Shard, run_stage, tagged_numbers
+from ...surveys import GAIA_XP, LAMOST_LRS, PAIR, Modality
 from ..spectra.gaia_xp import correction_digest
 from ..spectra.labels import LABEL_NAMES, SimulationError
 from ..spectra.reddening import fit_reddening
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 TRUTH, TRUTH_LRS = "truth", "truth_lrs"
 REVISION = "survey 4"
 SHARD_STARS = 2048
+POPULATIONS_HELD = 512
+"""Shards of stars kept in memory between the two instruments, about a million stars."""
 MAX_BASES = 60_000
 FEWEST_REAL_STARS = 20
 DEFAULT_G = 13.0
-Progress = Callable[[int, int | None, str], None]
 
 
 def simulate_survey(
@@ -47,30 +49,30 @@ def simulate_survey(
     catalogue: str = "apogee",
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Write `stars` simulated stars: an XP spectrum and one to three LAMOST spectra each, and their truth.
+    """Write `stars` simulated stars with an XP spectrum and one to three LAMOST spectra each, and their truth.
 
-    The labels stand in the catalogue `truth` as `true_teff` and so on, so that no search takes them
-    for what a survey knows; `truth_lrs` tells of each LAMOST spectrum. The same atlas, number and
-    seed give the same bytes; a run that was cut short goes on with the shard it had reached.
+    The labels are stored in the catalogue `truth` as `true_teff` and so on, so that no search uses them
+    as labels; `truth_lrs` describes each LAMOST spectrum. The same atlas, number and seed give the
+    same bytes; an interrupted run is resumed at the next shard.
 
     Parameters
     ----------
     stars
-        How many; each gets ids above every Gaia id, in the split of the real star it is made from.
+        Number of stars; ids are above every Gaia id, in the split of the real star that a star is made from.
     rates
-        How rare metal-poor and odd stars are.
+        Fractions of metal-poor and anomalous stars.
     catalogue
         Labels, by `source_id`, of the real XP stars that the simulated ones are made from.
 
     Returns
     -------
     IngestReport
-        Accounts of spectra of both instruments.
+        Counts of the spectra of both instruments.
 
     Raises
     ------
     SimulationError
-        If a number or rate is not usable, or the atlas has too few labelled real XP stars.
+        If a number or rate is invalid, or the atlas has too few labelled real XP stars.
     AtlasError
         If the catalogue `truth` holds something else.
     """
@@ -85,32 +87,55 @@ def simulate_survey(
     noise = XpNoise.measure(bases)
     made_by = (REVISION, emulator.digest, correction_digest())
     inputs = text_digest(*made_by, digest, atlas.catalog(catalogue).digest, str(seed), str(stars), repr(rates))
+    starts = range(0, stars, SHARD_STARS)
+
+    @lru_cache(maxsize=POPULATIONS_HELD)
+    def population(start: int) -> Population:
+        return draw_population(emulator, bases, np.arange(start, min(start + SHARD_STARS, stars)), seed, rates)
+
+    def make(modality: Modality, start: int) -> Made:
+        drawn = population(start)
+        spectra = (
+            lrs_spectra(emulator, bases, drawn, seed)
+            if modality is LAMOST_LRS
+            else xp_spectra(emulator, bases, noise, drawn, seed)
+        )
+        return simulated_spectra(modality, spectra, {"survey": start})
+
     report = IngestReport()
-    stages = {m.name: atlas.spectra(m.name) for m in (LAMOST_LRS, GAIA_XP)}
-    truths: list[pa.Table] = []
-    visits: list[pa.Table] = []
-    with stages[LAMOST_LRS.name].lock(), stages[GAIA_XP.name].lock():
-        _remove_others(atlas, stars)
-        for start in range(0, stars, SHARD_STARS):
-            numbers = np.arange(start, min(start + SHARD_STARS, stars))
-            shard = draw_population(emulator, bases, numbers, seed, rates)
-            truths.append(_truth(bases, shard))
-            visits.append(_truth_lrs(shard))
-            made = {
-                LAMOST_LRS: lambda s=shard: lrs_spectra(emulator, bases, s, seed),
-                GAIA_XP: lambda s=shard: xp_spectra(emulator, bases, noise, s, seed),
-            }
-            for modality, make in made.items():
-                _one_shard(atlas, modality, make, start, inputs, report)
-            if progress:
-                progress(int(numbers[-1]) + 1, stars, "")
-    for name, tables in ((TRUTH, truths), (TRUTH_LRS, visits)):
+    for turn, modality in enumerate(PAIR):
+        stage = atlas.spectra(modality.name)
+        with stage.lock():
+            numbers = tagged_numbers(stage, "survey", starts)
+            shards = [
+                Shard(
+                    numbers[start],
+                    text_digest(inputs, modality.name, str(start)),
+                    min(SHARD_STARS, stars - start),
+                    start,
+                )
+                for start in starts
+            ]
+            run_stage(
+                stage,
+                shards,
+                partial(make, modality),
+                rejected=atlas.rejected(modality.name),
+                owns=lambda part: "survey" in part.extra,
+                progress=progress,
+                note=modality.name,
+                done=turn * stars,
+                total=len(PAIR) * stars,
+            ).report(report)
+    populations = [population(start) for start in starts]
+    truths = {TRUTH: [_truth(bases, drawn) for drawn in populations], TRUTH_LRS: [_truth_lrs(s) for s in populations]}
+    for name, tables in truths.items():
         ingest_catalog_table(atlas, name, pa.concat_tables(tables), source=REVISION)
     return report
 
 
 def _bases(atlas: Atlas, emulator: Emulator, labels: StarLabels) -> tuple[Bases, str]:
-    """Real labelled XP stars in order of [Fe/H], and a digest of what they were read from."""
+    """Real labelled XP stars in order of [Fe/H], and a digest of their inputs."""
     stage = atlas.spectra(GAIA_XP.name)
     own = {p.number for p in stage.parts() if "survey" in p.extra or "metal_poor" in p.extra}
     g_mag = _Magnitudes(atlas)
@@ -169,40 +194,8 @@ def _require_own_truth(atlas: Atlas) -> None:
         )
 
 
-def _remove_others(atlas: Atlas, stars: int) -> None:
-    """Shards of a larger survey that stood here before."""
-    for modality in (LAMOST_LRS, GAIA_XP):
-        stage, rejected = atlas.spectra(modality.name), atlas.rejected(modality.name)
-        for part in stage.parts():
-            if part.extra.get("survey", 0) >= stars:
-                stage.remove(part.number)
-                if rejected.part(part.number) is not None:
-                    with rejected.lock():
-                        rejected.remove(part.number)
-
-
-def _one_shard(
-    atlas: Atlas,
-    modality: Modality,
-    make: Callable[[], list[Spectrum]],
-    start: int,
-    inputs: str,
-    report: IngestReport,
-) -> None:
-    """Write a shard unless it stands; add its accounts."""
-    own, stage = text_digest(inputs, modality.name, str(start)), atlas.spectra(modality.name)
-    standing = [p for p in stage.parts() if p.extra.get("survey") == start]
-    if standing and standing[0].inputs == own:
-        report.shards_current += 1
-        report.add(standing[0].extra["accounts"])
-        return
-    number = standing[0].number if standing else next(stage.free_numbers())
-    report.add(write_simulated(atlas, modality, number, make(), inputs=own, extra={"survey": start}))
-    report.shards_written += 1
-
-
 def _truth(bases: Bases, stars: Population) -> pa.Table:
-    """One row a star."""
+    """One row per star."""
     columns: dict[str, Any] = {"source_id": stars.source_id, "base_source_id": bases.ids[stars.base]}
     unlabelled = np.isin(stars.oddity, REPLACED)
     columns |= {
@@ -229,7 +222,7 @@ def _column(values: Any) -> pa.Array:
 
 
 def _truth_lrs(stars: Population) -> pa.Table:
-    """One row a LAMOST spectrum; a faulty spectrum or a wrong match is the first visit alone."""
+    """One row per LAMOST spectrum; instrumental anomalies and wrong matches affect only the first visit."""
     star = np.repeat(np.arange(len(stars)), stars.visits)
     visit = np.arange(len(star)) - np.repeat(np.cumsum(stars.visits) - stars.visits, stars.visits)
     lasting = np.array([ODDITIES.get(name) == ASTROPHYSICAL for name in stars.oddity], dtype=bool)[star]

@@ -1,1 +1,1 @@
-"""The spectrum that a star of given labels would show."""
+"""Simulated spectra of a star with given labels."""

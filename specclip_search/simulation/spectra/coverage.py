@@ -1,4 +1,4 @@
-"""Where the emulator may be asked: inside the label ranges and near the stars it was trained on.
+"""Range of the emulator: inside the label limits and near the stars it was trained on.
 
 The training stars follow the sequences of real stars (dwarfs, turn-off, giants, horizontal branch,
 A and B stars), so a box of labels contains corners where no star was computed.
@@ -16,13 +16,13 @@ DISTANCE_LIMIT = 1.4
 """Largest accepted distance to the nearest training star in units of `DISTANCE_SCALE`; 99 of 100
 held-out grid stars lie nearer, and the error grows slowly up to there (docs/emulator.md)."""
 SNAP_TOLERANCE = np.array([0.0, 0.0, 0.05, 0.15, 0.15])
-"""How far `Coverage.snap` moves labels that lie outside the range: only those that matter little."""
+"""How far outside the limits labels may lie for `Coverage.snap`; only for labels with little effect."""
 _BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The region of label space an emulator answers for.
+    """The region of label space covered by an emulator.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Coverage:
         return np.asarray(((labels >= self.low) & (labels <= self.high)).all(axis=1))
 
     def margin(self, labels: FloatArray) -> FloatArray:
-        """How safely labels are covered, (N,): 1 on a training star, 0 at the limit, negative outside."""
+        """Margin (N,) of the coverage: 1 at a training star, 0 at the limit, negative outside."""
         margin = 1.0 - self.distance(labels) / DISTANCE_LIMIT
         return np.where(self.inside(labels), margin, np.minimum(margin, -1.0))
 
@@ -62,17 +62,17 @@ class Coverage:
         return self.margin(labels) >= 0.0
 
     def snap(self, labels: FloatArray) -> FloatArray:
-        """Move labels that lie a little outside (`SNAP_TOLERANCE`) to the limit; others stay as they are."""
+        """Move labels that lie a little outside (`SNAP_TOLERANCE`) to the limit; others are unchanged."""
         nearest = np.clip(labels, self.low, self.high)
         return np.where(np.abs(labels - nearest) <= SNAP_TOLERANCE, nearest, labels)
 
     def require(self, labels: FloatArray) -> None:
-        """Refuse labels that are not covered.
+        """Raise an error for labels that are not covered.
 
         Raises
         ------
         SimulationError
-            Naming the first such star, the label, its range and its value.
+            With the first such star, the label, its range and its value.
         """
         outside = ~((labels >= self.low) & (labels <= self.high))
         if outside.any():
@@ -90,5 +90,5 @@ class Coverage:
             raise SimulationError(
                 f"A star must lie within {DISTANCE_LIMIT:g} label steps of one that was computed; star {star} "
                 f"({values}) lies {distance[star]:.2f} away: no real star of the training sequences is like it.",
-                "Drop such stars with Emulator.covers; Emulator.margin tells how far each one is.",
+                "Drop such stars with Emulator.covers; Emulator.margin gives the distance of each.",
             )

@@ -1,8 +1,7 @@
-"""Model spectra of stars for given labels, by a network trained on LTE synthesis; NumPy only.
+"""Model spectra of stars for given labels, from networks trained on LTE spectrum synthesis.
 
-How the weights were made, their errors and limits: docs/emulator.md.
-
-Small networks that predict principal components, evaluated with NumPy alone.
+Small networks predict coefficients of principal components; they are evaluated with NumPy alone.
+Training, errors and limits of the weights are described in docs/emulator.md.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from .coverage import Coverage
 from .labels import FloatArray, SimulationError, features, label_array
 
 BLOCK = 128
-"""Stars computed at a time. Always this many (padded), so that a star's result does not depend on
-the others it is computed with: matrix products of another shape may round differently."""
+"""Batch size. Batches are padded to it, so that a star's result does not depend on the other stars
+of its batch: matrix products of another shape may round differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ ERROR_CLASSES = ("other", "cool", "feh_below_-3", "carbon_rich", "hot")
 def error_class(labels: FloatArray) -> np.ndarray:
     """Number (N,) in `ERROR_CLASSES`: hot teff >= 8000 K, carbon_rich c_fe > 0.7, feh < -3, cool teff < 4800 K.
 
-    Where several apply the later in `ERROR_CLASSES` holds.
+    If several apply, the last one in `ERROR_CLASSES` is used.
     """
     teff, _, feh, _, c_fe = labels.T
     number = np.where(teff < 4800.0, 1, 0)
@@ -121,11 +120,11 @@ def error_class(labels: FloatArray) -> np.ndarray:
 
 
 class Emulator:
-    """Model spectra for labels (teff [K], logg, feh, alpha_fe, c_fe), one row a star.
+    """Model spectra for labels (teff [K], logg, feh, alpha_fe, c_fe), one row per star.
 
     Every method takes an (N, 5) array or a mapping of columns (see `label_array`) and returns one
-    row a star. A star's spectrum does not depend on the others in the call, to the last bit.
-    Microturbulence is no label: in the grid it is a function of teff and logg (`vmic`).
+    row per star. A star's spectrum does not depend on the others in the call, bit for bit.
+    Microturbulence is not a label: in the grid it is a function of teff and logg (`vmic`).
 
     Parameters
     ----------
@@ -141,12 +140,12 @@ class Emulator:
 
     @classmethod
     def load(cls, path: Path | None = None) -> Emulator:
-        """The emulator that ships with the package, or one from a weights file.
+        """Load the emulator that ships with the package, or one from a weights file.
 
         Raises
         ------
         SimulationError
-            If the file is missing or is not such a file.
+            If the file is missing or is not a weights file.
         """
         return _shipped() if path is None else cls(_read_weights(Path(path)))
 
@@ -162,12 +161,12 @@ class Emulator:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Errors on held-out stars and how the weights were made."""
+        """Errors on held-out stars and provenance of the weights."""
         return dict(json.loads(str(self._arrays["metrics"])))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights: what was simulated with others is stale."""
+        """SHA-256 of the weights; spectra simulated with other weights are stale."""
         content = hashlib.sha256()
         for name in sorted(self._arrays):
             content.update(name.encode() + np.ascontiguousarray(self._arrays[name]).tobytes())
@@ -175,19 +174,19 @@ class Emulator:
 
     @property
     def heldout_index(self) -> np.ndarray:
-        """Sampling numbers (int64) of the grid stars that no weight was fitted to."""
+        """Numbers (int64) of the held-out grid stars."""
         return self._arrays["heldout_index"]
 
     def covers(self, labels: LabelsLike) -> np.ndarray:
-        """Mask (N,) of the stars this emulator answers for (`margin` >= 0)."""
+        """Mask (N,) of the stars covered by this emulator (`margin` >= 0)."""
         return self.coverage.covers(label_array(labels))
 
     def margin(self, labels: LabelsLike) -> FloatArray:
-        """(N,): 1 on a training star, 0 at the accepted distance from one, negative where refused."""
+        """(N,): 1 on a training star, 0 at the accepted distance from one, negative if not covered."""
         return self.coverage.margin(label_array(labels))
 
     def snap(self, labels: LabelsLike) -> FloatArray:
-        """Labels (N, 5) as they can be used: feh, alpha_fe, c_fe slightly out of range are moved to its limit."""
+        """Labels (N, 5) in which feh, alpha_fe and c_fe slightly out of range are moved to the limit."""
         return self.coverage.snap(label_array(labels))
 
     def normalised(self, labels: LabelsLike) -> FloatArray:
@@ -217,7 +216,7 @@ class Emulator:
     def uncertainty(self, labels: LabelsLike) -> FloatArray:
         """Rms error (N, 3923) of `normalised` by wavelength, measured on held-out stars of the same class.
 
-        It is the emulation's error alone; what the models themselves lack is in docs/emulator.md.
+        This is the emulation error alone; errors of the models themselves are in docs/emulator.md.
         """
         return self._wide("normalised_error")[error_class(self._checked(labels))]
 
@@ -287,7 +286,7 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError) as error:
         raise SimulationError(
-            f"{path} is not an emulator's weights file: {error}.", "Fetch or make the file again."
+            f"{path} is not an emulator's weights file: {error}.", "Download or make the file again."
         ) from error
     if int(arrays.get("format", np.array(-1))) != FORMAT:
         raise SimulationError(

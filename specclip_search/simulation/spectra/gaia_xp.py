@@ -1,7 +1,7 @@
-"""Model spectra as Gaia XP would see them, and real XP spectra moved to other labels by their ratio.
+"""Model spectra as observed by Gaia XP, and real XP spectra scaled to other labels by ratios of models.
 
-What models systematically lack is corrected by a smooth function of temperature, gravity and metallicity, which
-`specclip_search.training.emulator.xp_correction` learns from real spectra.
+Systematic errors of the models are corrected by a smooth function of temperature, gravity and metallicity, which
+`specclip_search.training.emulator.xp_correction` fits to real spectra.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def _coefficients() -> FloatArray:
 
 
 def xp_correction(labels: FloatArray) -> FloatArray:
-    """(N, 343) factor by which real XP spectra exceed `xp.model_xp` at these labels (N, 5), its level left free."""
+    """(N, 343) factor by which real XP spectra exceed `xp.model_xp` at these labels (N, 5), up to a constant factor."""
     return np.exp(smooth_terms(labels) @ _coefficients())
 
 
 def correction_digest() -> str:
-    """Text that changes with the correction."""
+    """Digest of the correction."""
     return text_digest("xp correction", _coefficients().astype(np.float32).tobytes().hex())
 
 
 
 XP_WAVELENGTH_NM = np.arange(336.0, 1021.0, 2.0)
 
-# FWHM in nm at which model spectra at APOGEE labels, smoothed, match real spectra of 3,763 training stars of
-# low extinction best, window by window between 370 and 900 nm; the step at 640 nm is the join of BP and RP
+# FWHM in nm for which smoothed model spectra at APOGEE labels best match real spectra of 3,763 training stars
+# of low extinction, window by window between 370 and 900 nm; the step at 640 nm is the join of BP and RP
 _FWHM_NM = {
     336.0: 6.0,
     370.0: 7.5,
@@ -65,7 +65,7 @@ def xp_fwhm(wavelength_nm: FloatArray) -> FloatArray:
 
 
 def smoothing_matrix(model_wavelength_nm: FloatArray) -> FloatArray:
-    """(343, M) matrix that turns a model on evenly spaced wavelengths into XP's sampling, rows summing to 1."""
+    """(343, M) matrix from a model on evenly spaced wavelengths to XP's sampling, with rows summing to 1."""
     sigma = xp_fwhm(XP_WAVELENGTH_NM) / np.sqrt(8.0 * np.log(2.0))
     offset = (XP_WAVELENGTH_NM[:, None] - model_wavelength_nm[None, :]) / sigma[:, None]
     weight = np.exp(-0.5 * offset**2)
@@ -75,8 +75,8 @@ def smoothing_matrix(model_wavelength_nm: FloatArray) -> FloatArray:
 def model_xp(emulator: Emulator, labels: FloatArray) -> FloatArray:
     """(N, 343) surface flux at XP's resolution [erg s-1 cm-2 A-1] of stars with these labels.
 
-    The models end at 1039 nm and begin at 330 nm; nearer to an end than the line spread's half
-    width the missing part is left out of the mean.
+    The models cover 330 to 1039 nm; closer to a limit than the half width of the line spread the missing
+    part is left out of the mean.
     """
     return emulator.sed(labels) @ smoothing_matrix(emulator.sed_wavelength / 10.0).T
 
@@ -85,15 +85,15 @@ def moved_xp(emulator: Emulator, flux: FloatArray, labels: FloatArray, target: F
     """Real XP spectra of stars with `labels` as they would look at `target` labels.
 
     The real spectrum is multiplied by the ratio of two model spectra seen at XP's resolution, so
-    that what the models lack, and the star's own reddening and calibration, cancel to first order;
-    what the models lack at one of the two labels more than at the other is corrected by `xp_correction`.
+    that errors of the models, the star's reddening and the calibration cancel to first order. Errors of
+    the models that differ between the two labels are corrected by `xp_correction`.
 
     Parameters
     ----------
     flux
         (N, 343) observed flux on `XP_WAVELENGTH_NM`.
     labels, target
-        (N, 5) labels of the observed stars and those wished for; both must be covered.
+        (N, 5) labels of the observed stars and the wanted labels; both must be covered.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def moved_xp(emulator: Emulator, flux: FloatArray, labels: FloatArray, target: F
 
 
 DEGREE = 2
-# middle and half-width of the labels that the terms are made of; [Fe/H] stops where real stars become too few
+# centre and half-width of the labels in the terms; the [Fe/H] range ends where real stars become too few
 MIDDLE, REACH = (np.log(5000.0), 3.0, -0.4), (0.75, 4.5, 1.8)
 LOWEST_FEH, HIGHEST_FEH = -2.3, 0.5
 ROUNDS, OUTLYING = 4, 2.0
@@ -114,12 +114,12 @@ ROUNDS, OUTLYING = 4, 2.0
 def smooth_terms(labels: FloatArray) -> FloatArray:
     """(N, 10) products of Chebyshev polynomials in ln teff, logg and feh of total degree 2 at most.
 
-    Beyond the range that real stars cover the value at its edge holds: nothing is extrapolated.
+    Labels are clipped to the range covered by real stars, so that nothing is extrapolated.
 
     Parameters
     ----------
     labels
-        (N, 5) teff, logg, feh, alpha_fe, c_fe; the last two do not enter.
+        (N, 5) teff, logg, feh, alpha_fe, c_fe; the last two are not used.
     """
     feh = np.clip(labels[:, 2], LOWEST_FEH, HIGHEST_FEH)
     scaled = (np.column_stack([np.log(labels[:, 0]), labels[:, 1], feh]) - MIDDLE) / REACH
@@ -129,10 +129,10 @@ def smooth_terms(labels: FloatArray) -> FloatArray:
 
 
 def fit_smooth(labels: FloatArray, residual: FloatArray) -> FloatArray:
-    """(10, P) coefficients of `smooth_terms` that take the residuals (N, P) down.
+    """(10, P) coefficients of `smooth_terms` fitted to the residuals (N, P).
 
-    Least squares, repeated with less weight for stars whose whole residual stays above twice the
-    median one (Huber's weights by star): binaries and wrong labels must not shape the rest.
+    Iteratively reweighted least squares with Huber weights per star (threshold: twice the median residual),
+    so that binaries and wrong labels have little influence.
     """
     terms = smooth_terms(labels)
     weight = np.ones(len(labels))

@@ -1,6 +1,6 @@
 """Absorption by interstellar gas in a LAMOST spectrum: sodium and the strongest diffuse bands.
 
-They carry what the continuum's removal takes away: how much dust lies before the star.
+They measure the dust in front of the star, which continuum normalisation otherwise removes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .labels import FloatArray
 
 RESOLUTION = 1800.0
 SIGMA_TO_FWHM = float(np.sqrt(8.0 * np.log(2.0)))
-# air to vacuum near 5000-8600 A, good to 0.03 A
+# air to vacuum near 5000-8600 A, accurate to 0.03 A
 AIR_TO_VACUUM = 1.000277
 
 # centre [A, air], full width at half maximum [A], equivalent width [A] for E(B-V) = 1:
@@ -30,14 +30,14 @@ D2_A, D1_A = 5889.95, 5895.92
 D2_LAW, D1_LAW = (2.16, -1.91), (2.47, -1.76)
 MAX_SODIUM_EBV = 1.0
 
-COMMON_SCATTER = 0.2  # of ln strength, the same for all bands of a star: bands follow the dust that well
-BAND_SCATTER = 0.15  # of ln strength, of each band by itself
-SODIUM_SCATTER = 0.15  # dex of E(B-V) at an equivalent width, as Poznanski et al. find
+COMMON_SCATTER = 0.2  # scatter of ln strength common to all bands of a star
+BAND_SCATTER = 0.15  # scatter of ln strength of each band
+SODIUM_SCATTER = 0.15  # scatter of E(B-V) in dex at an equivalent width (Poznanski et al.)
 VELOCITY_KM_S = 20.0  # of the gas
 
 
 def interstellar_windows() -> list[tuple[float, float]]:
-    """Wavelength ranges [A, vacuum] in which the gas absorbs, as (first, last)."""
+    """Wavelength ranges [A, vacuum] of the absorption features, as (first, last)."""
     edges = []
     for centre, width in [(c, w) for c, w, _ in BANDS.values()] + [((D1_A + D2_A) / 2, D1_A - D2_A)]:
         half = 1.3 * (width + centre / RESOLUTION)
@@ -49,7 +49,7 @@ def sodium_width(ebv: float, law: tuple[float, float]) -> float:
     """Equivalent width [A] of a sodium D line at this reddening; saturated beyond 1 mag, 0 without dust.
 
     Below the range of the published fit (its widths reach 0 at E(B-V) = 0.012 and 0.017) the width
-    goes to 0 in proportion.
+    is proportional to E(B-V).
     """
     slope, constant = law
     low = 2.0 * 10.0**constant
@@ -60,12 +60,12 @@ def sodium_width(ebv: float, law: tuple[float, float]) -> float:
 
 
 def interstellar_transmission(wavelength: FloatArray, ebv: float, rng: np.random.Generator) -> FloatArray:
-    """Fraction of the light that the gas lets through, seen at R = 1800.
+    """Transmission of the gas at R = 1800.
 
     Parameters
     ----------
     wavelength
-        (P,) Angstrom, vacuum, heliocentric, growing.
+        (P,) Angstrom, vacuum, heliocentric, increasing.
     ebv
         Reddening of the star, mag.
     rng
@@ -74,7 +74,7 @@ def interstellar_transmission(wavelength: FloatArray, ebv: float, rng: np.random
     Returns
     -------
     ndarray
-        (P,) between 0 and 1; 1 everywhere without dust.
+        (P,) between 0 and 1; 1 without dust.
     """
     common, own = rng.normal(0.0, COMMON_SCATTER), rng.normal(0.0, BAND_SCATTER, len(BANDS))
     seen_by_sodium = ebv * 10.0 ** rng.normal(0.0, SODIUM_SCATTER)

@@ -1,4 +1,4 @@
-"""Stellar labels: their order, their form as arrays, and the scale on which they are compared."""
+"""Stellar labels: their order, their array form, and the scale for distances between labels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FloatArray = NDArray[np.float64]
 LABEL_NAMES: tuple[str, ...] = ("teff", "logg", "feh", "alpha_fe", "c_fe")
 LABEL_UNITS: dict[str, str] = {"teff": "K", "logg": "log10(cm s-2)", "feh": "dex", "alpha_fe": "dex", "c_fe": "dex"}
 DISTANCE_SCALE = np.array([0.05, 0.35, 0.5, 0.25, 0.5])
-"""Steps counted as one unit of label distance: ln(teff), logg, feh, alpha_fe, c_fe."""
+"""Label differences that count as one unit of distance: ln(teff), logg, feh, alpha_fe, c_fe."""
 
 
 class SimulationError(SpecclipError):
-    """A star cannot be simulated as asked."""
+    """A star cannot be simulated as requested."""
 
 
 def label_array(labels: ArrayLike | Mapping[str, ArrayLike]) -> FloatArray:
@@ -28,7 +28,7 @@ def label_array(labels: ArrayLike | Mapping[str, ArrayLike]) -> FloatArray:
     ----------
     labels
         Either an array (N, 5) or (5,), or a mapping with a value or an (N,) array for each of
-        teff [K], logg [log10 cm s-2], feh, alpha_fe, c_fe [dex]; names beyond these are ignored.
+        teff [K], logg [log10 cm s-2], feh, alpha_fe, c_fe [dex]; other names are ignored.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def label_array(labels: ArrayLike | Mapping[str, ArrayLike]) -> FloatArray:
         if missing:
             raise SimulationError(
                 f"A star needs the labels {', '.join(LABEL_NAMES)}; {', '.join(missing)} not given.",
-                "Give every label; where [C/Fe] or [alpha/Fe] is unknown, 0 is the solar value.",
+                "Give every label; use 0, the solar value, if [C/Fe] or [alpha/Fe] is unknown.",
             )
         columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(labels[n], float)) for n in LABEL_NAMES))
         return np.stack(columns, axis=1)
@@ -54,7 +54,7 @@ def label_array(labels: ArrayLike | Mapping[str, ArrayLike]) -> FloatArray:
 
 
 def scaled(labels: FloatArray) -> FloatArray:
-    """Labels in units of `DISTANCE_SCALE`, (N, 5): Euclidean distances there compare stars."""
+    """Labels in units of `DISTANCE_SCALE`, (N, 5), for Euclidean distances between stars."""
     coordinates = labels.copy()
     with np.errstate(invalid="ignore", divide="ignore"):
         coordinates[:, 0] = np.log(labels[:, 0])
@@ -64,7 +64,7 @@ def scaled(labels: FloatArray) -> FloatArray:
 def features(labels: FloatArray) -> FloatArray:
     """The networks' inputs before standardisation, (N, 6): 5040 K/teff, ln teff and the other labels.
 
-    Ionisation and excitation go with 1/teff (Saha, Boltzmann), the continuum's level with ln teff.
+    Ionisation and excitation scale with 1/teff (Saha, Boltzmann), the continuum level with ln teff.
     """
     teff, logg, feh, alpha_fe, c_fe = labels.T
     return np.stack([5040.0 / teff, logg, feh, alpha_fe, c_fe, np.log(teff)], axis=1)

@@ -1,8 +1,8 @@
-"""How deep lines of real stars are against the models': a smooth factor, learned from a library of real stars.
+"""Correction of the models' line depths: a smooth factor, fitted to a library of real stars.
 
-Lines of the LTE models are too deep, most of all in cool stars and blueward of 4400 A. The factor
-is smooth in wavelength and labels (72 numbers in all); that it holds for stars and for an
-instrument it was not learned from is shown in docs/emulator.md.
+Lines of the LTE models are too deep, mostly in cool stars and blueward of 4400 A. The factor
+is smooth in wavelength and labels (72 parameters); docs/emulator.md shows its validity for
+other stars and another instrument.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from .labels import FloatArray
 
 KNOTS_A: FloatArray = np.linspace(3950.0, 5650.0, 12)
-TAPER_A = 150.0  # the factor returns to 1 over this much beyond the first and last knot
+TAPER_A = 150.0  # distance beyond the first and last knot over which the factor returns to 1
 LEAST, MOST = 0.4, 1.3
 TERMS = 6
 
 
 def label_terms(labels: FloatArray) -> FloatArray:
-    """(N, 6) terms that the factor is linear in; labels are held within the range of the library's stars."""
+    """(N, 6) linear terms of the factor; labels are clipped to the range of the library's stars."""
     heat = 3.0 * (np.clip(5040.0 / labels[:, 0], 0.6, 1.26) - 1.0)
     gravity = (np.clip(labels[:, 1], 0.8, 4.8) - 3.5) / 1.5
     metals = np.clip(labels[:, 2], -2.5, 0.4) / 1.5
@@ -34,7 +34,7 @@ def label_terms(labels: FloatArray) -> FloatArray:
 
 
 def knot_weights(wavelength: FloatArray) -> FloatArray:
-    """(12, P) weight of each knot at each wavelength [Angstrom, vacuum]; 0 far outside of the knots."""
+    """(12, P) weight of each knot at each wavelength [Angstrom, vacuum]; 0 far outside the knots."""
     weights = np.array([np.interp(wavelength, KNOTS_A, row) for row in np.eye(len(KNOTS_A))])
     inside = np.interp(
         wavelength, [KNOTS_A[0] - TAPER_A, KNOTS_A[0], KNOTS_A[-1], KNOTS_A[-1] + TAPER_A], [0.0, 1.0, 1.0, 0.0]
@@ -44,7 +44,7 @@ def knot_weights(wavelength: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class LineDepths:
-    """The factor's coefficients, (12 knots, 6 terms); what is added to 1."""
+    """The factor's coefficients, (12 knots, 6 terms); they are added to 1."""
 
     coefficients: FloatArray
 
@@ -62,6 +62,6 @@ def shipped_line_depths() -> LineDepths:
 
 
 def real_lrs(emulator: Emulator, labels: FloatArray) -> FloatArray:
-    """Surface flux (N, 3923) as `Emulator.lrs`, lines as deep as in real stars of these labels."""
+    """Surface flux (N, 3923) as `Emulator.lrs`, with line depths corrected to those of real stars."""
     factor = shipped_line_depths().factor(emulator.wavelength, labels)
     return (1.0 - (1.0 - emulator.normalised(labels)) * factor) * emulator.continuum(labels)

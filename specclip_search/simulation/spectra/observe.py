@@ -1,4 +1,4 @@
-"""Emulated stars, observed: spectra of the same form as those read from files."""
+"""Simulated observations of emulated stars, in the same form as spectra read from files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .emulator import Emulator
 
 RELEASE = "simulated"
-# spread of radial velocities, km/s: the disc's about 35, the halo's about 150, taken over smoothly at [Fe/H] = -1
+# spread of radial velocities, km/s: the disc's about 35, the halo's about 150, with a smooth transition at [Fe/H] = -1
 DISC_RV, HALO_RV = 35.0, 150.0
 BLOCK = 256
 
 
 def draw_conditions(ids: np.ndarray, feh: FloatArray, seed: int) -> tuple[FloatArray, FloatArray]:
-    """S/N in g and radial velocity [km/s] of each star, (N,) each, from `seed` and its id alone."""
+    """S/N in g and radial velocity [km/s] of each star, (N,) each, which depend only on `seed` and the star's id."""
     snr, rv = np.empty(len(ids)), np.empty(len(ids))
     for i, key in enumerate(ids):
         rng = np.random.default_rng([seed, int(key), 1])
@@ -43,7 +43,7 @@ def observe_stars(
     ra: np.ndarray | None = None,
     dec: np.ndarray | None = None,
 ) -> list[Spectrum]:
-    """Simulated LAMOST spectra of stars with these labels, ready to be prepared as real ones are.
+    """Simulated LAMOST spectra of stars with these labels, ready for the same preparation as real ones.
 
     Parameters
     ----------

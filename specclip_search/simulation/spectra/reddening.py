@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from .labels import FloatArray
 
 R_V = 3.1
-# below 430 nm the models of cool stars are too bright, above 990 nm the line spread reaches past their end
+# below 430 nm the models of cool stars are too bright, above 990 nm the line spread extends beyond the models' range
 FIRST_NM, LAST_NM = 430.0, 990.0
 MAX_EBV = 2.0
-FLUX_FLOOR = 1e-3  # of the median: pixels below say nothing of the slope
+FLUX_FLOOR = 1e-3  # fraction of the median flux below which pixels are not used
 BLOCK = 1024
 
 
@@ -46,14 +46,14 @@ def xp_extinction() -> FloatArray:
 
 
 def fit_reddening(emulator: Emulator, labels: FloatArray, flux: FloatArray) -> FloatArray:
-    """E(B-V) [mag] at which models look like real XP spectra.
+    """E(B-V) [mag] for which reddened models match real XP spectra.
 
     The difference in magnitudes of the real and the model spectrum between 430 and 990 nm is
     fitted, pixel by pixel with equal weight, by a constant and E(B-V) times the extinction curve.
     Against APOGEE's A_K (E(B-V) = A_K * 8.8 / 3.1; Cardelli, Clayton & Mathis 1989) of 6,331 stars
     it correlates with 0.83 (hotter than 6000 K) to 0.93 (below 4300 K), with a scatter of 0.03
-    (5000-6000 K) to 0.08 mag, most of which is A_K's. Errors of the labels are in it: it is what
-    takes the model to the spectrum seen, not a measurement of dust alone.
+    (5000-6000 K) to 0.08 mag, most of which is due to A_K. It includes errors of the labels: it is the value that
+    matches the model to the observed spectrum, not a measurement of dust alone.
 
     Parameters
     ----------
@@ -77,6 +77,6 @@ def fit_reddening(emulator: Emulator, labels: FloatArray, flux: FloatArray) -> F
         with np.errstate(invalid="ignore", divide="ignore"):
             seen = np.clip(seen / np.median(seen, axis=1, keepdims=True), FLUX_FLOOR, None)
         magnitudes = -2.5 * np.log10(seen / model_xp(emulator, labels[rows])[:, chosen])
-        # the constant is taken out by the curve's zero mean
+        # the zero mean of the curve removes the constant
         result[rows] = magnitudes @ curve / (curve @ curve)
     return np.clip(np.nan_to_num(result), 0.0, MAX_EBV)

@@ -1,6 +1,6 @@
 """LAMOST's low-resolution spectrographs: from a star's spectrum to raw flux, inverse variance and masks.
 
-Signal to noise as LAMOST's headers give it, and values to draw for simulated spectra.
+S/N is defined as in LAMOST's headers, and drawn for simulated spectra from the observed distribution.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ BANDS = {
     "z": (8200.0, 9110.0),
 }
 
-# the middle and spread of SNRG of spectra above 10 in those files, rounded; the tails are cut where surveys cut
+# rounded centre and spread of SNRG above 10 in those files; the tails are limited as in surveys
 TYPICAL_SNR, SNR_SPREAD_DEX = 40.0, 0.28
 SNR_RANGE = (8.0, 400.0)
 
 
 def band_snr(wavelength: FloatArray, flux: np.ndarray, ivar: np.ndarray) -> dict[str, np.ndarray]:
-    """Median signal to noise a pixel in each band, by band name, (N,) float32; NaN without a good pixel.
+    """Median signal to noise per pixel in each band, by band name, (N,) float32; NaN without a good pixel.
 
     Parameters
     ----------
     wavelength
         (P,) Angstrom, vacuum.
     flux, ivar
-        (N, P); pixels of zero `ivar` do not count.
+        (N, P); pixels of zero `ivar` are ignored.
     """
     result = {}
     for band, (low, high) in BANDS.items():
@@ -65,12 +65,12 @@ FIRST_PIXEL = round((LOG_START - MODEL_LOG_START) / LOG_STEP)
 MAX_RV_KM_S = 1000.0
 
 BLUR = 0.23  # largest extra blur: [k, 1-2k, k] adds 2k square pixels, so R = 1800 falls to about 1500 at 0.23
-CALIBRATION = 0.05  # of each Chebyshev term of the flux calibration's error, ln flux
+CALIBRATION = 0.05  # standard deviation of each Chebyshev term of the flux calibration error, ln flux
 CALIBRATION_DEGREE = 5
 JOIN_A, JOIN_WIDTH_A, JOIN_STEP = 5900.0, 60.0, 0.02
-SKY_LINE_EXCESS = 1.5  # times the smooth level of the sky's variance: a sky line
-SKY_RESIDUAL = 0.7  # share of sigma in a sky line that is its subtraction's error, stronger in some spectra than others
-COSMIC_RAYS = 0.3  # a spectrum; 0.22 runs of 5 to 8 pixels without weight in real ones, and some that go unnoticed
+SKY_LINE_EXCESS = 1.5  # threshold of a sky line, in units of the smooth sky variance
+SKY_RESIDUAL = 0.7  # fraction of sigma in a sky line that is due to sky subtraction; varies between spectra
+COSMIC_RAYS = 0.3  # per spectrum; real ones have 0.22 runs of 5 to 8 masked pixels, and some undetected ones
 COSMIC_MASKED = 0.7
 MASKED_PIXELS, UNNOTICED_PIXELS = (5, 9), (1, 3)
 COSMIC_SIGMA = (6.0, 40.0)
@@ -109,7 +109,7 @@ class RawLrs:
 
 @dataclass(frozen=True, slots=True)
 class NoiseCurves:
-    """Shapes of LAMOST's variance, measured by `measure_noise`: a star's own part and the sky's."""
+    """Shapes of LAMOST's variance, measured by `measure_noise`: contributions of the star and the sky."""
 
     star: FloatArray
     sky: FloatArray
@@ -145,13 +145,13 @@ def observe_lrs(
     flux
         (N, 3923) spectra at R = 1800 on the emulator's grid 10**(3.5670 + 1e-4 i) A, any unit.
     snr_g
-        (N,) signal to noise a pixel in the g band.
+        (N,) signal to noise per pixel in the g band.
     rv
         (N,) radial velocity, km/s.
     ids
-        (N,) int64; a star's noise depends on `seed` and its id alone, not on the batch.
+        (N,) int64; a star's noise depends only on `seed` and its id, not on the batch.
     ebv
-        (N,) reddening E(B-V), mag, R_V = 3.1, with the interstellar gas's lines; none by default.
+        (N,) reddening E(B-V), mag, R_V = 3.1, with interstellar absorption lines; none by default.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def observe_lrs(
     for i in range(count):
         rng = np.random.default_rng([seed, int(ids[i])])
         if ebv is not None and ebv[i] > 0:
-            # draws of its own: a star's noise stays the same with and without dust
+            # separate random numbers: a star's noise is the same with and without dust
             gas = np.random.default_rng([seed, int(ids[i]), 2])
             seen[i] *= interstellar_transmission(WAVELENGTH, float(ebv[i]), gas)
         _expose(seen[i], float(snr_g[i]), raw, i, rng)
@@ -233,10 +233,10 @@ def _expose(star: FloatArray, snr_g: float, raw: RawLrs, row: int, rng: np.rando
     flux /= np.median(flux[inside])
     ratio = np.exp(rng.normal(*curves.log_ratio))
     variance = ratio * curves.star * np.maximum(flux, 0.02) + curves.sky
-    # the signal to noise asked for fixes the level; its shape stays as measured
+    # the requested S/N sets the level; the shape is as measured
     sigma = np.sqrt(variance) * (np.median(flux[inside] / np.sqrt(variance[inside])) / snr_g)
     noise, residual = rng.standard_normal(PIXELS), rng.normal() * rng.standard_normal(PIXELS)
-    # the measured variance holds the sky lines' residuals: they share it with the noise, and ivar stays true
+    # the measured variance includes sky residuals: noise and residuals share it, so that ivar is correct
     in_line = np.sqrt(1.0 - SKY_RESIDUAL**2) * noise + SKY_RESIDUAL * residual
     flux = flux + sigma * np.where(curves.sky_line, in_line, noise)
     counts = 10.0 ** rng.uniform(1.5, 3.5)
@@ -251,7 +251,7 @@ def _expose(star: FloatArray, snr_g: float, raw: RawLrs, row: int, rng: np.rando
 
 
 def _calibration_error(rng: np.random.Generator) -> FloatArray:
-    """(3909,) factor: a smooth error of the flux calibration and a step where blue and red arm join."""
+    """(3909,) factor: a smooth error of the flux calibration and a step at the join of the blue and red arms."""
     x = np.linspace(-1.0, 1.0, PIXELS)
     terms = rng.normal(0.0, CALIBRATION, CALIBRATION_DEGREE + 1)
     step = rng.normal(0.0, JOIN_STEP) * np.tanh((WAVELENGTH - JOIN_A) / JOIN_WIDTH_A)
@@ -259,7 +259,7 @@ def _calibration_error(rng: np.random.Generator) -> FloatArray:
 
 
 def _cosmic_rays(rng: np.random.Generator) -> list[tuple[int, int, float, bool]]:
-    """Place, width, height in sigma of each, and whether the pipeline masked it."""
+    """Position, width, height in sigma of each cosmic ray, and whether the pipeline masked it."""
     found = []
     for _ in range(rng.poisson(COSMIC_RAYS)):
         masked = bool(rng.random() < COSMIC_MASKED)

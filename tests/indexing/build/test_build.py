@@ -86,7 +86,7 @@ def test_a_killed_build_leaves_the_old_index_and_continues(make_atlas: AtlasMake
     before = index_bytes(atlas)
     root = str(Path(__file__).parents[3])
     code = (f"import sys, time; sys.path.insert(0, {root!r})\n"
-            "from specclip_search.atlas import Atlas; from indexing import build_index, steps\n"
+            "from specclip_search.atlas import Atlas; from specclip_search.indexing import build_index; from specclip_search.indexing.build import steps\n"
             "real = steps.InvertedLists.encode\n"
             "def slow(self, vectors):\n    time.sleep(0.5); return real(self, vectors)\n"
             "steps.InvertedLists.encode = slow\n"

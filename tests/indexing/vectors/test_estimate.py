@@ -118,7 +118,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     write_spectra(made, "gaia_xp", 0, fluxes(20), BIG)
     code, text = told(capsys, "train", "estimators", "--atlas", folder)
     assert code == 2
-    assert "none was named" in text
+    assert "none was given" in text
     code, text = told(capsys, "train", "estimators", "--atlas", folder, "--model", "mini")
     assert code == 2
     assert "holds no catalogue 'apogee'" in text

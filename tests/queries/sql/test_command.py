@@ -103,7 +103,7 @@ def test_limits_of_rows_and_time(atlas: Atlas, capsys: pytest.CaptureFixture[str
     statement = "SELECT spec_id FROM spectra_lamost_lrs ORDER BY spec_id DESC"
     code, out, err = call(capsys, atlas, statement, "--limit", "2", "-f", "csv")
     assert (code, out) == (0, "spec_id\n106\n105\n")
-    assert "more rows than the 2 of the limit" in err
+    assert "more rows than the limit of 2" in err
     assert call(capsys, atlas, statement, "--limit", "6", "-f", "csv")[2] == ""
     endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE (a.range * b.range) % 7 = 3"
     code, out, err = call(capsys, atlas, endless, "--timeout", "0.3")
@@ -131,7 +131,7 @@ def test_of_several_statements_the_last_gives_the_rows_and_that_is_said(
 ) -> None:
     code, out, err = call(capsys, atlas, "CREATE TEMP TABLE t AS SELECT 7 AS n; SELECT n FROM t", "-f", "csv")
     assert (code, out) == (0, "n\n7\n")
-    assert "2 statements were run; the rows are those of the last." in err
+    assert "2 statements were run; only the rows of the last one are shown." in err
     assert call(capsys, atlas, "CREATE TEMP VIEW v AS SELECT 1") == (0, "", "")
     assert call(capsys, atlas, "CREATE TEMP VIEW v AS SELECT 1", "--limit", "5") == (0, "", "")
 
@@ -140,7 +140,7 @@ def test_the_sandbox(atlas: Atlas, capsys: pytest.CaptureFixture[str]) -> None:
     asked = "SELECT spec_id FROM spectra_lamost_lrs WHERE spec_id > $id ORDER BY ALL"
     code, out, err = call(capsys, atlas, asked, "-p", "id=101", "--read-only-sandbox", "--limit", "1", "-f", "csv")
     assert (code, out) == (0, "spec_id\n102\n")
-    assert "more rows than the 1" in err
+    assert "more rows than the limit of 1" in err
     for refused in ("SELECT * FROM read_csv('/etc/passwd')", "COPY spectra TO '/tmp/x.csv'", "SET threads = 8"):
         code, out, err = call(capsys, atlas, refused, "--read-only-sandbox")
         assert (code, out) == (2, "")
@@ -152,11 +152,11 @@ def test_the_sandbox(atlas: Atlas, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["SELECT 1", "-p", "limit"], "A parameter is NAME=VALUE; found 'limit'"),
         (["SELECT $a", "-p", "a=1", "-p", "a=2"], "'a' is given twice"),
-        (["SELECT ?", "1", "-p", "a=2"], "by name (a=2) and by place (1)"),
+        (["SELECT ?", "1", "-p", "a=2"], "by name (a=2) and by position (1)"),
         (["SELECT $a", "-p", "b=1"], "statement cannot be run"),
         (["SELECT ?"], "statement cannot be run"),
         ([" "], "No SQL statement was given"),
-        (["SELECT 1", "-o", "rows.xyz"], "does not tell the format"),
+        (["SELECT 1", "-o", "rows.xyz"], "does not determine the file format"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -52,18 +52,18 @@ def test_hats_by_the_command(atlas: Atlas, tmp_path: Path, capsys: pytest.Captur
     command = ["export", "stars", "--format", "hats", "--rows", "4", "--output", str(folder), "-a", str(atlas.path)]
     assert ran(command) == 0
     assert "10 rows in" in (told := capsys.readouterr().err)
-    assert "1 without position left out" in told
+    assert "1 without position rejected" in told
     files = sorted((folder / "my-stars" / "dataset").rglob("*.parquet"))
     ids = [number for file in files for number in pq.ParquetFile(file).read()["source_id"].to_pylist()]
     assert sorted(ids) == [star(i) for i in range(10)]
     assert ran(command) == 2
-    assert "stands already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported(atlas: Atlas, tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="'table' is for the terminal"):
         export_table(atlas, "stars", tmp_path / "stars.txt")
-    with pytest.raises(QueryError, match="does not tell the format"):
+    with pytest.raises(QueryError, match="does not determine the file format"):
         export_table(atlas, "stars", tmp_path / "stars.xlsx")
     with pytest.raises(QueryError, match="Table with name starz"):
         export_table(atlas, "starz", tmp_path / "stars.parquet")

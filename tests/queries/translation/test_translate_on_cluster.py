@@ -63,7 +63,7 @@ def test_errors_that_changed_on_the_way_stop_the_run(
 ) -> None:
     survey = survey_maker(stars=400)
     monkeypatch.setattr(clustered, "_loaded", lambda copy: survey.model)
-    monkeypatch.setattr("specclip_search.queries.translation.translate.load_errors", lambda folder: None)
+    monkeypatch.setattr("specclip_search.queries.translation.learned_errors.load_errors", lambda folder: None)
     with pytest.raises(QueryError, match="has changed since the run began"):
         translate(survey.atlas, survey.model, client=client)
     assert survey.atlas.translations("toy").parts() == []

@@ -7,7 +7,7 @@ from specclip_search.errors import AtlasError
 
 
 def test_a_missing_atlas_is_told_from_a_folder_that_is_none(tmp_path):
-    with pytest.raises(AtlasError, match="nothing of that name"):
+    with pytest.raises(AtlasError, match="no file or folder of that name"):
         Atlas(tmp_path / "none")
     with pytest.raises(AtlasError, match=r"without atlas\.toml"):
         Atlas(tmp_path)

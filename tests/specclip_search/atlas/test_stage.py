@@ -109,7 +109,7 @@ def test_damage_is_noticed(stage):
     content[20] ^= 1
     part.file.write_bytes(content)
     assert stage.verify() == ["part-000000.parquet"]
-    with pytest.raises(AtlasError, match="part-000000.parquet is damaged"):
+    with pytest.raises(AtlasError, match=r"part-000000\.parquet is damaged"):
         stage.read()
     part.file.unlink()
     with pytest.raises(AtlasError, match="part-000000 missing"):

@@ -261,7 +261,7 @@ def test_columns_and_rename(atlas: Atlas) -> None:
     assert report.renamed == {"ID": "source_id", "M_H": "feh"}
     with pytest.raises(SpecclipError, match="columns names 'nope', which the catalogue does not have"):
         ingest_catalog_table(atlas, "c", table, columns=["nope"])
-    with pytest.raises(SpecclipError, match="Two columns would be called 'feh'"):
+    with pytest.raises(SpecclipError, match="Two columns would be named 'feh'"):
         ingest_catalog_table(atlas, "c", table, rename={"ID": "feh", "M_H": "feh"})
 
 
@@ -380,9 +380,9 @@ def test_a_shorter_file_leaves_no_old_rows(atlas: Atlas, monkeypatch: pytest.Mon
         (b"1,2,3\n4,5,6\n", "should begin with a line of column names"),
         (b"a,b,a\n1,2,3\n", "names a column twice: a"),
         (b"obsid,b\n1,2\n3\n", "cannot be read as text separated by ','"),
-        (b"obsid,b\n", "has columns and no row"),
+        (b"obsid,b\n", "has columns but no rows"),
         (b"PAR1 and no more", "not readable as Parquet"),
-        (b"SIMPLE  =                    T", "not readable as FITS|none is one"),
+        (b"SIMPLE  =                    T", "not readable as FITS|none of them is a table"),
         (b"<?xml version='1.0'?><VOTABLE><RESOURCE>", "not readable as a VOTable"),
         (b"# %ECSV 1.0\n# ---\n# nothing: here\na b\n1 2\n", "ECSV header that cannot be read"),
         (gzip.compress(b"obsid,b\n" + b"1,2\n" * 9999)[:60], "Expected a catalogue|cannot be read"),

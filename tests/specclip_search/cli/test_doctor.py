@@ -32,7 +32,7 @@ def test_a_damaged_shard_is_found_only_by_a_deep_look(tmp_path):
         part = stage.write(0, table, schema=table.schema, inputs="x")
     (stage.folder / ".writing-1-part-000001.parquet").write_text("half")
     assert problems(doctor.examine_atlas(atlas.path)) == []
-    assert any("unfinished files" in f.finding for f in doctor.examine_atlas(atlas.path))
+    assert any("temporary files" in f.finding for f in doctor.examine_atlas(atlas.path))
     assert any(f.finding == "2 rows in 1 shards" for f in doctor.examine_atlas(atlas.path))
     part.path.write_bytes(part.path.read_bytes()[:-1] + b"x")
     assert "part-000000.parquet is damaged" in problems(doctor.examine_atlas(atlas.path, deep=True))[0]

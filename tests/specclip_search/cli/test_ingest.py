@@ -27,13 +27,13 @@ def test_a_catalogue_tells_what_was_changed_or_left_out(tmp_path: Path, capsys: 
         return [" ".join(line.split()) for line in shown.err.splitlines()]
 
     told = ingest()
-    assert "4 rows of catalogue 'labels' read = 4 kept + 0 set aside" in told
-    assert "1 values of source_id that are no valid id became null" in told
-    assert "1 rows repeat an earlier source_id; they are kept, the first one gives the labels" in told
-    assert "1 codes for 'no value' in feh became null" in told
-    assert "column Fe_H is called feh" in told
+    assert "4 rows of catalogue 'labels' read = 4 kept + 0 rejected" in told
+    assert "1 values of source_id are not valid ids and became null" in told
+    assert "1 rows repeat an earlier source_id; they are kept, labels are taken from the first" in told
+    assert "1 codes for a missing value in feh became null" in told
+    assert "column Fe_H was renamed feh" in told
     assert any(line.startswith("column ABUNDANCES left out: ") for line in told)
     assert not any("obsid" in line for line in told)
     again = ingest()
-    assert "the file is the same as before: nothing was done" in again
+    assert "the file is unchanged: nothing was done" in again
     assert [line for line in told if "left out" in line] == [line for line in again if "left out" in line]

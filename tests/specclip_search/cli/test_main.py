@@ -70,7 +70,7 @@ def test_a_fault_of_ours_ends_with_exit_code_1_and_one_line(monkeypatch, capsys)
 
     monkeypatch.setattr("specclip_search.atlas.Atlas.__init__", lambda self, path: broken(path))
     assert main._guarded(["sql", "SELECT 1", "--atlas", "a"]) == 1
-    assert "failed on the way: ZeroDivisionError: x" in capsys.readouterr().err
+    assert "failed: ZeroDivisionError: x" in capsys.readouterr().err
 
 
 def test_a_warning_is_one_line_without_code(monkeypatch, capsys, tmp_path):

@@ -159,11 +159,11 @@ def test_every_wreck_has_its_words(tmp_path, matrix):
     packed = gzip.compress(matrix)
     cases = {
         "empty.fits": (b"", Reason.UNREADABLE, "empty"),
-        "cut.fits.gz": (packed[:-5000], Reason.UNREADABLE, "cut short"),
-        "tail.fits.gz": (packed[:-4], Reason.UNREADABLE, "cut short"),
+        "cut.fits.gz": (packed[:-5000], Reason.UNREADABLE, "truncated"),
+        "tail.fits.gz": (packed[:-4], Reason.UNREADABLE, "truncated"),
         "bad.fits.gz": (packed[:500] + bytes(200) + packed[700:], Reason.UNREADABLE, "damaged"),
-        "cut.fits": (matrix[:40000], Reason.UNREADABLE, "cut short"),
-        "header.fits": (matrix[:2000], Reason.UNREADABLE, "cut short"),
+        "cut.fits": (matrix[:40000], Reason.UNREADABLE, "truncated"),
+        "header.fits": (matrix[:2000], Reason.UNREADABLE, "truncated"),
         "page.fits": (b"<html><head><title>404 Not Found</title>", Reason.UNREADABLE, "404 Not Found"),
         "page.fits.gz": (gzip.compress(b"<!DOCTYPE html><html>login"), Reason.UNREADABLE, "web page"),
         "text.fits": (b"hello world\n", Reason.LAYOUT_UNKNOWN, "TEXT"),

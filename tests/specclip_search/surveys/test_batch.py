@@ -92,7 +92,7 @@ def test_interpolated_errors_add_in_squares():
     (lrs(wavelength=np.where(GRID > 8000, np.nan, GRID)), Reason.NOT_FINITE, "finite"),
     (lrs(wavelength=GRID * 1.2), Reason.NO_COVERAGE, "4439.98-10918.96"),
     (lrs(wavelength=GRID[:1], flux=np.ones(1)), Reason.NO_COVERAGE, "1 pixels"),
-    (Spectrum(GRID, np.ones(10), np.ones(10), "lamost_lrs"), Reason.LAYOUT_UNKNOWN, "one length"),
+    (Spectrum(GRID, np.ones(10), np.ones(10), "lamost_lrs"), Reason.LAYOUT_UNKNOWN, "equal length"),
     (xp(), Reason.LAYOUT_UNKNOWN, "found gaia_xp"),
 ])
 def test_every_fault_has_its_reason(spectrum, reason, words):

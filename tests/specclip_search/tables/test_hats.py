@@ -109,7 +109,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes").touch()
-    with pytest.raises(QueryError, match="stands already"):
+    with pytest.raises(QueryError, match="already exists"):
         write_hats(table.to_batches(), table.schema, tmp_path / "full")
 
 

@@ -1,4 +1,4 @@
-"""What a result was made with, in every format of file."""
+"""Provenance of results in every output format."""
 
 from __future__ import annotations
 

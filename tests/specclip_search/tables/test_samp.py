@@ -109,13 +109,13 @@ def test_every_program_that_takes_tables_gets_it(hub: Any) -> None:
 
 
 def test_what_can_go_wrong_is_said(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(QueryError, match="No program on the SAMP hub takes tables; it has none"):
+    with pytest.raises(QueryError, match="No program on the SAMP hub accepts tables; it has none"):
         SampTable(ROWS)
     viewer = Viewer(hub)
     with pytest.raises(QueryError, match=r"No program called 'topcat' .* it has viewer"):
         SampTable(ROWS, client="topcat")
     viewer.refuses = True
-    with pytest.raises(QueryError, match="viewer did not take the table: the disk is full"):
+    with pytest.raises(QueryError, match="viewer did not accept the table: the disk is full"):
         SampTable(ROWS)
     viewer.client.disconnect()
     monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{(tmp_path / 'none.lock').as_uri()}")

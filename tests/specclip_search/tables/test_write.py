@@ -231,7 +231,7 @@ def test_dataframe_with_nullable_ids() -> None:
 
 @pytest.mark.parametrize("format", ["parquet", "votable", "fits"])
 def test_binary_formats_need_a_file(format: str) -> None:
-    with pytest.raises(QueryError, match="no file was named"):
+    with pytest.raises(QueryError, match="none was given"):
         text_of(format)
 
 
@@ -247,7 +247,7 @@ def test_format_is_told_by_name_or_suffix() -> None:
         "parquet",
         "table",
     ]
-    with pytest.raises(QueryError, match="does not tell the format"):
+    with pytest.raises(QueryError, match="does not determine the file format"):
         format_of(None, "rows.xlsx")
     with pytest.raises(QueryError, match="no format 'excel'"):
         format_of("excel", None)
@@ -261,7 +261,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_search(tmp_path: Pa
         require_writable(None, tmp_path / "plain" / "rows.csv")
     with pytest.raises(QueryError, match="is a folder"):
         require_writable("csv", tmp_path)
-    with pytest.raises(QueryError, match="no file was named"):
+    with pytest.raises(QueryError, match="none was given"):
         require_writable("parquet")
 
 

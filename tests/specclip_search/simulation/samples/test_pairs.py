@@ -143,7 +143,7 @@ def test_metal_poor_stars_stand_in_both_instruments_with_their_truth(tmp_path):
 def test_the_truth_of_a_survey_is_not_overwritten(tmp_path):
     atlas = make_atlas(tmp_path / "a")
     ingest_catalog_table(atlas, "truth", pa.table({"source_id": IDS, "true_feh": FEH}))
-    with pytest.raises(AtlasError, match="that of a simulated survey"):
+    with pytest.raises(AtlasError, match="belongs to a simulated survey"):
         simulate_metal_poor(atlas, 5)
 
 
