@@ -10,14 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specclip_search.atlas.files import text_digest, whole_file, write_json
-from specclip_search.atlas.integrity import check_shards
+from specclip_search.atlas.files import file_digest, text_digest, whole_file, write_json
+from specclip_search.atlas.integrity import check_files, check_shards, note_intact
+from specclip_search.errors import AtlasError
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -93,7 +94,6 @@ class _Group:
 
 
 def _groups_of(path: str, rows: np.ndarray, place: np.ndarray) -> list[_Group]:
-    check_shards([path])
     changed = os.stat(path).st_mtime_ns
     first = _opened(path, changed, 0)[1]
     group = np.searchsorted(first, rows, "right") - 1
@@ -134,6 +134,7 @@ def _opened(path: str, changed: int, reader: int) -> tuple[pq.ParquetFile, np.nd
 
     `reader` tells apart the handles of threads that read the same file at once.
     """
+    check_shards([path])
     file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     return file, np.concatenate([[0], np.cumsum(sizes)])[: len(sizes)].astype(np.int64), threading.Lock()
@@ -205,7 +206,18 @@ def _store(base: Path, lookup: Lookup, fingerprint: str) -> None:
     for path, values in ((ids, lookup.ids), (rows, lookup.rows)):
         with whole_file(path) as temporary, open(temporary, "wb") as handle:
             np.save(handle, values, allow_pickle=False)
-    write_json(head, {"fingerprint": fingerprint, "first_row": lookup.first_row.tolist()})
+    content = {
+        "fingerprint": fingerprint,
+        "first_row": lookup.first_row.tolist(),
+        "files": {path.name: file_digest(path) for path in (ids, rows)},
+    }
+    for name, digest in content["files"].items():
+        note_intact(head.parent / name, digest)
+    write_json(head, content | {"check": _digest_of(content)})
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return text_digest(json.dumps({name: value for name, value in content.items() if name != "check"}, sort_keys=True))
 
 
 def _load(base: Path, files: Sequence[str], fingerprint: str) -> Lookup | None:
@@ -214,8 +226,12 @@ def _load(base: Path, files: Sequence[str], fingerprint: str) -> Lookup | None:
         content = json.loads(head.read_text(encoding="utf-8"))
         if content["fingerprint"] != fingerprint:
             return None
+        if content["check"] != _digest_of(content):
+            return None
+        check_files(head.parent, {path.name: content["files"][path.name] for path in (ids, rows)})
         first = np.load(ids, mmap_mode="r", allow_pickle=False)
         second = np.load(rows, mmap_mode="r", allow_pickle=False)
         return Lookup(first, second, files, np.array(content["first_row"], dtype=np.int64))
-    except (OSError, ValueError, KeyError):
+    except (AtlasError, OSError, ValueError, KeyError, TypeError):
+        # a damaged lookup is made again
         return None

@@ -226,6 +226,14 @@ def settle(folder: Path, parts: Callable[[], list[Part]], *, recount: bool) -> N
             write_manifest(folder, counted(parts(), before) if again else replace(before, settled=True))
 
 
+def unsettle(folder: Path) -> None:
+    """Tell readers, before a shard is replaced, that one which they do not find is being written."""
+    before = read_manifest(folder)
+    if before is not None and before.settled:
+        with _changing(folder):
+            write_manifest(folder, replace(before, settled=False))
+
+
 def forget_missing(folder: Path, parts: Callable[[], list[Part]]) -> list[int]:
     """Take what lies in a folder for the whole stage; returns the numbers that were given up."""
     with _changing(folder):

@@ -40,6 +40,7 @@ from .manifest import (
     named_shards,
     read_manifest,
     settle,
+    unsettle,
 )
 
 SIDECAR_FORMAT = 1
@@ -310,6 +311,8 @@ class Stage:
                     writer.write_table(whole, row_group_size=ROW_GROUP_ROWS)
             digest = file_digest(temporary)
             before = self._before(number)
+            if before is not None:
+                unsettle(self.folder)
             # a replaced shard must not be vouched for by the old sidecar, not even for an instant
             self._sidecar_path(number).unlink(missing_ok=True)
             sync_folder(self.folder)
