@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from specclip_search.catalogs.ingest import read_manifest
+from specclip_search.catalogs.names import is_reserved
 from specclip_search.labels import KNOWN, LABEL_NAMES
 
 from .parquet import fields_of, identifier, quoted, read_parquet_sql
@@ -80,6 +81,9 @@ def catalogues(atlas: Atlas) -> list[Catalogue]:
     """Finished catalogues in alphabetical order; one that is half written is not there yet."""
     found = []
     for name in atlas.catalogs():
+        if is_reserved(name):
+            # only an atlas from elsewhere can have it; `doctor` names it
+            continue
         stage = atlas.catalog(name)
         manifest = read_manifest(stage)
         files = stage.paths()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
+from specclip_search.catalogs.names import WHOLE_ATLAS, result_view, stage_view
 
 from .label_sources import Catalogue, catalogues
 from .parquet import fields_of, identifier, meaning, quoted, read_parquet_sql
@@ -80,20 +81,24 @@ class AtlasViews:
         """Every view there is, in the order of the design: stars first, catalogues last."""
         views = [*self._whole_atlas(), *self._stages()]
         views += [self._parquet_view(c.name, c.files, f"catalogue '{c.name}'") for c in self.catalogues]
-        return {view.name: view for view in views}
+        found: dict[str, View] = {}
+        for view in views:
+            # a later one must not take the place of an earlier one, whatever the folders of an atlas are called
+            found.setdefault(view.name, view)
+        return found
 
     def _whole_atlas(self) -> list[View]:
         if not self.spectra_files:
             return []
         return [
             View(
-                "stars",
+                WHOLE_ATLAS[0],
                 "one row a star: both spectra's keys, position, S/N, labels, estimates, scores",
                 lambda: stars_sql(self.spectra_files, self.catalogues, self.scores, self.estimates),
                 lambda: star_fields(self.catalogues, self.scores, self.estimates),
             ),
             View(
-                "spectra",
+                WHOLE_ATLAS[1],
                 "one row a spectrum of any instrument, with labels",
                 lambda: spectra_sql(self.spectra_files, self.catalogues),
                 lambda: spectra_fields(self.catalogues),
@@ -102,27 +107,30 @@ class AtlasViews:
 
     def _stages(self) -> list[View]:
         atlas = self.atlas
-        found = [(f"spectra_{m}", files, f"{m} spectra on the model's grid") for m, files in self.spectra_files.items()]
+        found = [
+            (stage_view("spectra", name), files, f"{name} spectra on the model's grid")
+            for name, files in self.spectra_files.items()
+        ]
         model = atlas.active_model
         if model is not None:
             for modality in self.spectra_files:
                 files = atlas.vectors(model, modality).paths()
-                found.append((f"vectors_{modality}", files, f"{modality} vectors of '{model}'"))
+                found.append((stage_view("vectors", modality), files, f"{modality} vectors of '{model}'"))
                 files = atlas.estimates(modality, model).paths()
-                found.append((f"estimates_{modality}", files, f"{modality} labels by '{model}'"))
+                found.append((stage_view("estimates", modality), files, f"{modality} labels by '{model}'"))
             found.append(
                 ("translations", atlas.translations(model).paths(), f"translations of '{model}'")
             )
         found += [
             (
-                name.replace("-", "_").replace(".", "_").lower(),
+                result_view(name),
                 atlas.results(name).paths(),
                 f"result '{name}'",
             )
             for name in atlas.result_names()
         ]
         found += [
-            (f"rejected_{name}", atlas.rejected(name).paths(), f"{name} files set aside, with reasons")
+            (stage_view("rejected", name), atlas.rejected(name).paths(), f"{name} files set aside, with reasons")
             for name in atlas.rejected_names()
         ]
         views = [self._parquet_view(name, files, text) for name, files, text in found if files]

@@ -5,6 +5,7 @@ Each stage of an atlas has one writer at a time; readers are never blocked.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -18,6 +19,8 @@ from typing import Any
 from ..errors import AtlasError
 
 TEMPORARY_PREFIX = ".writing-"
+# of Linux: rename two paths into each other
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _SHARD = re.compile(r"part-(\d{6,9})\.(json|parquet)", re.ASCII)
 
 
@@ -133,6 +136,28 @@ def writer_lock(folder: Path) -> Iterator[None]:
 def shard_name(number: int) -> str:
     """File name of a shard, without its suffix."""
     return f"part-{number:06d}"
+
+
+def exchange_folders(new: Path, old: Path) -> None:
+    """Let two folders of one file system change places; where the system can, in one step.
+
+    Elsewhere there is an instant at which `old` is not there; `new` and what was `old` stay beside it.
+    """
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        done = libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0
+    except (OSError, AttributeError, TypeError):
+        done = False
+    if not done:
+        aside = old.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{old.name}")
+        os.rename(old, aside)
+        try:
+            os.rename(new, old)
+        except BaseException:
+            os.rename(aside, old)
+            raise
+        os.rename(aside, new)
+    sync_folder(old.parent)
 
 
 def committed_numbers(folder: Path) -> list[int]:

@@ -16,6 +16,7 @@ from ..atlas import Atlas, Stage
 from ..atlas.atlas import is_name
 from ..atlas.files import TEMPORARY_PREFIX, file_digest, shard_numbers
 from ..atlas.manifest import MANIFEST, missing_shards, named_shards, read_manifest
+from ..catalogs.names import is_reserved
 from ..errors import SpecclipError
 from ..version import __version__
 
@@ -161,7 +162,8 @@ def forget_missing(path: Path) -> list[Finding]:
 def _stages(atlas: Atlas) -> list[Stage]:
     """Every folder of the atlas that has shards or should have some, whatever made it."""
     folders = set()
-    for folder, _, names in os.walk(atlas.path):
+    for folder, below, names in os.walk(atlas.path):
+        below[:] = [name for name in below if not name.startswith(".")]
         if any(name == MANIFEST or (name.startswith("part-") and name.endswith(".json")) for name in names):
             folders.add(Path(folder))
     return [Stage(folder, folder.relative_to(atlas.path).as_posix()) for folder in sorted(folders)]
@@ -246,6 +248,11 @@ def _odd_names(atlas: Atlas) -> list[Finding]:
             for name in names
             if not name.startswith(".") and not is_name(name)
         ]
+    found += [
+        Finding("problem", f"catalogs/{name}", "SQL has a view of that name; it is not read")
+        for name in atlas.catalogs()
+        if is_reserved(name)
+    ]
     return found
 
 

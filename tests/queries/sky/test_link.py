@@ -65,7 +65,7 @@ def atlas(tmp_path):
 
 def test_ids_of_a_catalogue_link_without_any_command(atlas):
     links = star_links(atlas, "obsid")
-    assert dict(zip(links.obsid.tolist(), links.source_id.tolist(), strict=True)) == {101: GAIA[1], 102: GAIA[2]}
+    assert dict(zip(links.spec_id.tolist(), links.source_id.tolist(), strict=True)) == {101: GAIA[1], 102: GAIA[2]}
     stars, known = read_keys(atlas.spectra("lamost_lrs").parts()[0], links)
     assert stars.tolist() == [GAIA[0], GAIA[1], GAIA[2], *[NO_SOURCE] * 5]
     assert known.sum() == 3
@@ -126,7 +126,7 @@ def test_where_nothing_lies_near_no_earlier_link_is_left(atlas):
 def test_an_obsid_of_two_stars_is_linked_to_none(atlas):
     ingest_catalog_table(atlas, "other", pa.table({"obsid": OBSID[1:2], "source_id": GAIA[7:8]}))
     links = star_links(atlas, "obsid")
-    assert links.obsid.tolist() == [102]
+    assert links.spec_id.tolist() == [102]
     assert links.conflicts.tolist() == [101]
     assert link_stars(atlas, "gaia").conflicts == 1
 
