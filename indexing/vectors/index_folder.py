@@ -11,6 +11,7 @@ import shutil
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def kept_digests(folder: Path) -> dict[str, str]:
         If they cannot be read.
     """
     try:
-        kept = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        kept = _parsed((folder / DIGESTS).read_bytes())
         if not isinstance(kept, dict) or not all(isinstance(value, str) for value in kept.values()):
             raise ValueError("not names and digests")
         if any(Path(name).name != name for name in kept):
@@ -99,6 +100,11 @@ def kept_digests(folder: Path) -> dict[str, str]:
         return kept
     except (OSError, ValueError) as error:
         raise _unusable(folder.parent, f"{folder / DIGESTS} cannot be read ({error})") from error
+
+
+@lru_cache(maxsize=16)
+def _parsed(raw: bytes) -> Any:
+    return json.loads(raw)
 
 
 def damaged_files(folder: Path, deep: bool) -> list[str]:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,29 +133,34 @@ def read_manifest(folder: Path) -> Manifest | None:
     AtlasError
         If the file is damaged.
     """
-    path = folder / MANIFEST
     try:
-        content = json.loads(path.read_bytes())
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {FORMAT} is expected, found {content['format']!r}")
-        numbers = tuple((int(first), int(last)) for first, last in content["numbers"])
-        manifest = Manifest(
-            numbers, int(content["rows"]), int(content["digest"], 16), content["settled"] is True,
-            content["exact"] is True,
-        )
-        if content["shards"] != manifest.shards or numbers != tuple(sorted(numbers)):
-            raise ValueError(f"{content['shards']} shards are expected, its numbers are {manifest.shards}")
-        return manifest
+        return _parsed((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         return None
     except PermissionError as error:
         raise not_permitted(error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AtlasError(
-            f"Expected the list of a stage's shards in {path}; it cannot be read ({error}).",
+            f"Expected the list of a stage's shards in {folder / MANIFEST}; it cannot be read ({error}).",
             "Copy this file again from where the atlas came from; if there is no other copy, remove it and run "
             "`specclip-search doctor --deep`.",
         ) from error
+
+
+@lru_cache(maxsize=256)
+def _parsed(raw: bytes) -> Manifest:
+    """What a manifest's bytes say; readers ask for the same again and again."""
+    content = json.loads(raw)
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {FORMAT} is expected, found {content['format']!r}")
+    numbers = tuple((int(first), int(last)) for first, last in content["numbers"])
+    manifest = Manifest(
+        numbers, int(content["rows"]), int(content["digest"], 16), content["settled"] is True,
+        content["exact"] is True,
+    )
+    if content["shards"] != manifest.shards or numbers != tuple(sorted(numbers)):
+        raise ValueError(f"{content['shards']} shards are expected, its numbers are {manifest.shards}")
+    return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

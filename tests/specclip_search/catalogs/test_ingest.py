@@ -421,7 +421,7 @@ def test_names_that_sql_needs_are_refused_by_the_list_that_views_are_made_from(a
         *("sqlite_master", "duckdb_tables", "information_schema", "similar", "cone", "anomalies", "emp", "tables"),
     ]
     for name in wanted:
-        with pytest.raises(AtlasError, match="SQL has a view of that name|plain SQL name"):
+        with pytest.raises(AtlasError, match=r"SQL has a view of that name|plain SQL name"):
             ingest_catalog_table(atlas, name, big_table(4))
     path = atlas.path.parent / "links.parquet"
     pq.write_table(big_table(4), path)
