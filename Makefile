@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 ATLAS ?= demo-atlas
 STARS ?= 6000
+FLIPS ?= 20
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test harden check bench clean help
 
 help:
 	@echo "make demo    build $(ATLAS) from real Gaia XP stars and run the three searches (STARS=all for 40,226)"
 	@echo "make test    run the tests"
+	@echo "make harden  damage every kind of file of an atlas and ask every query (FLIPS=20 times each)"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   print the benchmarks' ratios"
 	@echo "make clean   remove the virtual environment and the demo's atlas"
@@ -27,6 +29,10 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+# every kind of file is damaged many times; the tests that always run take a random share
+harden: $(READY)
+	@SPECCLIP_HARDEN_FLIPS=$(FLIPS) $(BIN)/python -m pytest tests/hardening
 
 check: $(READY)
 	@$(BIN)/ruff check .

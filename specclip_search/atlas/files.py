@@ -6,6 +6,7 @@ Each stage of an atlas has one writer at a time; readers are never blocked.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -91,10 +92,19 @@ def text_digest(*parts: str) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def not_permitted(error: PermissionError) -> AtlasError:
+class NotPermitted(AtlasError):
+    """The system does not let this user read or write a file of the atlas."""
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether the system refused: missing rights, or a file system that is mounted read-only."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def not_permitted(error: OSError) -> NotPermitted:
     """What the system refused, and what to do about it."""
     path = error.filename2 or error.filename or "a file of the atlas"
-    return AtlasError(
+    return NotPermitted(
         f"{path} may not be read or written by this user: {error.strerror or error}.",
         f"Give the right to it (`chmod u+rw '{path}'`), ask its owner, or work on a copy of the atlas.",
     )
@@ -113,10 +123,12 @@ def writer_lock(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".writer"
     lock = FileLock(str(folder / ".lock"), timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         lock.acquire()
     except Timeout:
         who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "another process"
@@ -124,6 +136,10 @@ def writer_lock(folder: Path) -> Iterator[None]:
             f"{folder} is being written by {who}; only one writer at a time is allowed.",
             "Wait for it to finish, or stop it and run this command again; no data are lost.",
         ) from None
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        raise not_permitted(error) from error
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         remove_leftovers(folder)

@@ -123,15 +123,28 @@ def _guarded(arguments: list[str]) -> int:
         # the reader of the output (head, less) has exited; avoid an error message at interpreter exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        from ..atlas.files import is_refusal, not_permitted
+
+        if not is_refusal(error) or os.environ.get("SPECCLIP_DEBUG"):
+            return _failed(error)
+        refused = not_permitted(error)
+        _complain(refused.message, refused.hint)
+        return refused.exit_code
     except Exception as error:
-        if os.environ.get("SPECCLIP_DEBUG"):
-            raise
-        _complain(
-            f"failed: {type(error).__name__}: {error}",
-            "Set SPECCLIP_DEBUG=1 to see the traceback; finished shards are kept, so the command can be repeated.",
-        )
-        return 1
+        return _failed(error)
     return 0
+
+
+def _failed(error: Exception) -> int:
+    """Tell of an error that was not foreseen."""
+    if os.environ.get("SPECCLIP_DEBUG"):
+        raise error
+    _complain(
+        f"failed: {type(error).__name__}: {error}",
+        "Set SPECCLIP_DEBUG=1 to see the traceback; finished shards are kept, so the command can be repeated.",
+    )
+    return 1
 
 
 def _global_first(arguments: list[str]) -> list[str]:

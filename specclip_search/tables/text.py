@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from ..errors import printable
+from .plain import json_value, plain_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -207,8 +208,11 @@ def _csv_values(field: pa.Field, column: pa.ChunkedArray) -> list[str | None]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_nested(field.type):
-        return [None if value is None else json.dumps(_clean(value), default=str) for value in column.to_pylist()]
+    if not pa.types.is_decimal(field.type) and not pa.types.is_uint64(field.type):
+        column = plain_column(column)
+    if pa.types.is_nested(column.type):
+        values = column.to_pylist()
+        return [None if value is None else json.dumps(_clean(value), default=json_value) for value in values]
     if pa.types.is_floating(field.type):
         column = column.cast(pa.float32()) if pa.types.is_float16(field.type) else column
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
@@ -226,7 +230,7 @@ def write_json(table: pa.Table, stream: TextIO) -> None:
         piece = table.slice(start, _BATCH_ROWS)
         columns = [_json_values(field, column) for field, column in zip(piece.schema, piece.columns, strict=True)]
         for row in zip(*columns, strict=True):
-            record = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, default=str)
+            record = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, default=json_value)
             stream.write(("\n " if first else ",\n ") + record)
             first = False
     stream.write("]\n" if first else "\n]\n")
@@ -242,7 +246,8 @@ def _json_values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
             float(text) if finite else None
             for text, finite in zip(numbers.astype(str), np.isfinite(numbers), strict=True)
         ]
-    return [_clean(value) for value in column.to_pylist()]
+    exact = pa.types.is_decimal(field.type) or pa.types.is_uint64(field.type)
+    return [_clean(value) for value in (column if exact else plain_column(column)).to_pylist()]
 
 
 def _clean(value: Any) -> Any:
