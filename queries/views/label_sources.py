@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from specclip_search.atlas.links import LINKS
 from specclip_search.catalogs.ingest import read_manifest
 from specclip_search.catalogs.names import is_reserved
 from specclip_search.labels import KNOWN, LABEL_NAMES
@@ -48,6 +49,11 @@ class Catalogue:
             for field in self.fields
             if field.name in LABEL_NAMES and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
         )
+
+    @property
+    def checked(self) -> bool:
+        """Whether it tells of which spectra the position disagrees with the star that a catalogue gives."""
+        return self.name == LINKS and any(f.name == "conflict" and pa.types.is_boolean(f.type) for f in self.fields)
 
     @property
     def positions(self) -> tuple[str, ...]:
