@@ -83,6 +83,8 @@ def hostile(tmp_path: Path, target: Path) -> Atlas:
         part = stage.write(0, table, schema=table.schema, inputs="hostile")
     manifest = json.loads((stage.folder / "catalog.json").read_text(encoding="utf-8"))
     manifest["parts"] = [part.digest]
+    # an attacker can leave out what guards against accidents alone
+    del manifest["check"]
     (stage.folder / "catalog.json").write_text(json.dumps(manifest), encoding="utf-8")
     results = atlas.results("anomalies")
     scores = table.append_column("score", pa.array([1.0, 2.0]))
