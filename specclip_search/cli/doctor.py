@@ -183,8 +183,8 @@ def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
     gone = sorted({*gone, *(sidecars - tables)})
     if gone:
         expected = len(gone) + len(sidecars & tables)
-        error = missing_shards(stage.label, stage.folder, gone, expected)
-        findings.append(Finding("problem", stage.label, str(error)))
+        text = str(missing_shards(stage.label, stage.folder, gone, expected))
+        findings.append(Finding("problem", stage.label, text))
     if manifest is None:
         text = "no manifest.json, so missing shards would not be noticed; the next write makes one"
         findings.append(Finding("note", stage.label, text))
