@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from specclip_search.atlas import Atlas, Part
 from specclip_search.atlas.arrays import column_to_matrix, table_from_columns
 from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.integrity import check_shards
 from specclip_search.atlas.schemas import estimates_schema
 from specclip_search.errors import CheckpointError, QueryError
 from specclip_search.progress import Progress
@@ -128,6 +129,8 @@ def _row_keys(table: pa.Table) -> zip[tuple[str | None, int]]:
 
 def _snr(path: Path, read: pa.Table) -> np.ndarray:
     """S/N of each vector's spectrum, NaN where unknown; vectors are in the spectra's order, some left out."""
+    if path.exists():
+        check_shards([path])
     keys = pq.read_table(path, columns=["spec_id", "release", "snr"]) if path.exists() else None
     if keys is None:
         return np.full(read.num_rows, np.nan)

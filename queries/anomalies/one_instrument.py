@@ -155,7 +155,7 @@ def _measure(space: Space, modality: str, star: np.ndarray, model: Any) -> tuple
     side, found, double, snr = _side(modality), [], [], []
     wavelength = _wavelength(modality)
     for part in parts:
-        path = space.atlas.spectra(modality).parquet_path(part.number)
+        path = space.atlas.spectra(modality).shard_path(part.number)
         for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=["snr", "flux", "error"]):
             table = pa.Table.from_batches([batch])
             flux, noise = _arrays(table)
@@ -180,7 +180,7 @@ def _learn(space: Space, modality: str, parts: list[Any], star: np.ndarray, mode
         here = chosen[(chosen >= start) & (chosen < start + part.rows)] - start
         start += part.rows
         if len(here):
-            path = space.atlas.spectra(modality).parquet_path(part.number)
+            path = space.atlas.spectra(modality).shard_path(part.number)
             pieces.append(pq.ParquetFile(path).read(columns=["flux", "error"]).take(pa.array(here)))
     flux, noise = _arrays(pa.concat_tables(pieces))
     given = np.asarray(model.reconstruct(modality, flux.astype(np.float32)), dtype=np.float64)

@@ -5,13 +5,14 @@ Scores are stored in the atlas; the list of candidates is built from them.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from specclip_search.atlas.arrays import table_from_columns
-from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.files import NotPermitted, text_digest
 from specclip_search.errors import QueryError
 from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
@@ -181,7 +182,10 @@ def emp_candidates(
     space = open_space(atlas, model)
     known_stars = None if known is None else read_known(atlas, known)
     scores = score_stars(space, below, known_stars, builtin_seeds, progress)
-    store(space, scores, below)
+    try:
+        store(space, scores, below)
+    except NotPermitted as error:
+        warnings.warn(f"The scores are not kept: {error.message}", stacklevel=2)
     frame = top_rows(space, scores, top)
     options = {
         "below": below,

@@ -170,7 +170,7 @@ def read_arrays(space: Space, modality: str, rows: np.ndarray, names: Sequence[s
     owner = np.searchsorted(offsets, rows, side="right") - 1
     found: dict[str, np.ndarray] = {}
     for number in np.unique(owner):
-        path = space.atlas.spectra(modality).parquet_path(parts[number].number)
+        path = space.atlas.spectra(modality).shard_path(parts[number].number)
         table = pq.ParquetFile(path).read(columns=list(names))
         here = owner == number
         for name in names:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specclip_search.atlas.schemas import described
+from specclip_search.atlas.schemas import described, said_of
 from specclip_search.errors import QueryError
 from specclip_search.surveys import LRS
 
@@ -200,7 +200,7 @@ def with_estimates(atlas: Atlas, model: str, hits: pa.Table) -> pa.Table:
         for name in COLUMNS:
             values[name][place[same]] = found[name].to_numpy()[same]
     for name, field in fields.items():
-        said = {key.decode(): text.decode() for key, text in field.metadata.items()}
+        said = said_of(field)
         wanted = described(name + SUFFIX, pa.float32(), said["description"], said.get("unit", ""), said.get("ucd", ""))
         hits = hits.append_column(wanted, pa.array(values[name], from_pandas=True))
     return with_unlike(atlas, model, hits)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specclip_search.atlas.schemas import described
+from specclip_search.atlas.schemas import described, said_of
 from specclip_search.surveys import PAIR
 from specclip_search.training.networks.label_scale import UNLIKE_TRAINING
 
@@ -106,6 +106,6 @@ def _columns(side: str, have: Mapping[str, pa.Field]) -> dict[str, pa.Field]:
 
 
 def _renamed(field: pa.Field, name: str, side: str) -> pa.Field:
-    said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    said = said_of(field)
     text = f"{said.get('description', field.name)}; {side.upper()} spectrum"
     return described(name, field.type, text, said.get("unit", ""), said.get("ucd", "").removesuffix(";meta.main"))

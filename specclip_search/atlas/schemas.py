@@ -17,6 +17,12 @@ def described(name: str, kind: pa.DataType, description: str, unit: str = "", uc
     return pa.field(name, kind, metadata=metadata)
 
 
+def said_of(field: pa.Field) -> dict[str, str]:
+    """Unit, description and UCD of a column, those that it has; bytes that are no text are shown as such."""
+    said = (field.metadata or {}).items()
+    return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in said}
+
+
 SPEC_ID = described(
     "spec_id", pa.int64(), "key of the spectrum: LAMOST obsid or Gaia source_id", ucd="meta.id;meta.main"
 )
