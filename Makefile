@@ -4,6 +4,7 @@ VENV ?= .venv
 ATLAS ?= demo-atlas
 STARS ?= 6000
 INPUTS ?= 100000
+FLIPS ?= 20
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -13,7 +14,7 @@ help:
 	@echo "make demo    build $(ATLAS) from real Gaia XP stars and run the three searches (STARS=all for 40,226)"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, mypy and import-linter on the installed package"
-	@echo "make harden  run the slow and exhaustive tests, and the fuzzer (INPUTS=100000)"
+	@echo "make harden  run the slow and exhaustive tests, and the fuzzer (INPUTS=100000, FLIPS=20)"
 	@echo "make bench   print the benchmarks' ratios"
 	@echo "make clean   remove the virtual environment and the demo's atlas"
 
@@ -37,6 +38,7 @@ check: $(READY)
 	@cd build/installed && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 
 harden: $(READY)
+	@SPECCLIP_HARDEN_FLIPS=$(FLIPS) $(BIN)/python -m pytest tests/hardening
 	@$(BIN)/python -m pytest --hypothesis-profile=harden -m 'slow or hypothesis'
 	@$(BIN)/python tests/hardening/fuzz/run.py --inputs $(INPUTS)
 

@@ -83,3 +83,12 @@ class SpectrumError(SpecclipError):
     def __init__(self, reason: Reason, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.reason = reason
+
+
+def printable(text: str) -> str:
+    """Text as a terminal may be given it: control characters but newlines become '?'.
+
+    File names, columns, tensor names and values of a catalogue come from others; an escape sequence in
+    one of them could move the cursor, hide lines or set the window's title.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)

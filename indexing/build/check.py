@@ -86,12 +86,16 @@ def check_index(atlas: Atlas, model: str | None = None, modality: str = XP, *, f
         broken = table.stage.verify()
         findings.append(_finding(not broken, "shards", "every shard matches the digest in its sidecar",
                                  f"changed since written: {', '.join(broken)}"))
-    for look in (_check_files, _check_keys):
+    looks = {
+        "files": lambda: _check_files(index, table),
+        "keys": lambda: _check_keys(index, table),
+        "store": lambda: _check_store(index, table, full, seed),
+    }
+    for subject, look in looks.items():
         try:
-            findings.append(look(index, table))
+            findings.append(look())
         except SpecclipError as error:
-            findings.append(CheckFinding("problem", "index", f"{error.message} {error.hint}".strip()))
-    findings.append(_check_store(index, table, full, seed))
+            findings.append(CheckFinding("problem", subject, f"{error.message} {error.hint}".strip()))
     if index.lists is not None:
         findings.append(_finding(index.lists.rows == index.rows, "lists", f"{index.rows:,} codes",
                                  f"{index.lists.rows:,} codes for {index.rows:,} vectors"))

@@ -13,7 +13,7 @@ from specclip_search.atlas.files import whole_file, write_json
 
 from ..search.lists import InvertedLists
 from ..search.recipe import IndexRecipe
-from ..search.store import VectorStore
+from ..search.store import VectorStore, row_sums, sums_path
 from ..vectors.index_folder import FAISS_FILE, STORE, Generation
 from ..vectors.means import ModalityMean, read_mean
 from ..vectors.table import VectorTable
@@ -118,23 +118,27 @@ def _take_over_store(job: BuildInProgress, old: Generation, old_rows: list[slice
     while stay < len(old_rows) and old_rows[stay] == table.part_rows(stay):
         stay += 1
     target = job.folder / STORE
-    target.unlink(missing_ok=True)
+    for path in (target, sums_path(target)):
+        path.unlink(missing_ok=True)
     whole_prefix = int(table.offsets[stay]) == old.manifest["rows"]
     if whole_prefix:
         try:
             os.link(old.folder / STORE, target)
         except OSError:
             shutil.copyfile(old.folder / STORE, target)
+        if sums_path(old.folder / STORE).exists():
+            shutil.copyfile(sums_path(old.folder / STORE), sums_path(target))
         return stay
     # a shard was removed or replaced: rows move, so the file is rewritten
     store = VectorStore(old.folder / STORE, old.manifest["rows"], table.dim)
-    with open(target, "wb") as handle:
+    with open(target, "wb") as handle, open(sums_path(target), "wb") as sums:
         for number in range(len(old_rows)):
             rows = old_rows[number]
             if rows is None:
                 return number
             for _, half in store.blocks(first=rows.start, last=rows.stop):
                 handle.write(half.data)
+                sums.write(row_sums(half).data)
     return len(old_rows)
 
 

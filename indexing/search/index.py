@@ -20,7 +20,7 @@ from specclip_search.atlas.links import star_links
 from specclip_search.errors import AtlasError, QueryError, VectorIndexError
 from specclip_search.surveys import XP, get_modality
 
-from ..vectors.index_folder import FAISS_FILE, STORE, Generation, current_generation
+from ..vectors.index_folder import FAISS_FILE, STORE, Generation, check_index_files, current_generation
 from ..vectors.keys import KeyTable
 from ..vectors.means import centre, ensure_mean, load_mean, read_mean
 from ..vectors.table import VectorTable
@@ -29,7 +29,7 @@ from .engines import DeviceLists, Engine, Held, ProcessorEngine
 from .exact import Block, in_slices
 from .lists import InvertedLists
 from .row_set import RowSet, exclusion_lists
-from .store import VectorStore
+from .store import SUMS, VectorStore
 
 MAX_K = 10_000
 UNIT_TOLERANCE = 0.02
@@ -159,6 +159,7 @@ class VectorIndex:
         self.manifest = generation.manifest
         self.rows = int(self.manifest["rows"])
         self.dim = int(self.manifest["dim"])
+        check_index_files(self.folder, [FAISS_FILE, SUMS, f"{modality}.npy", f"{modality}.json"])
         self.store = VectorStore(self.folder / STORE, self.rows, self.dim)
         self.lists = InvertedLists.load(self.folder / FAISS_FILE) if self.kind == "ivfpq" else None
         self._means: dict[str, np.ndarray] = {modality: _own_mean(self.folder, modality)}

@@ -62,7 +62,7 @@ class GraphReport:
 def neighbour_stage(atlas: Atlas, model: str, modality: str) -> Stage:
     """The stage that holds the graph: one shard per shard of vectors, in the same order."""
     folder = atlas.path / "results" / "neighbours" / atlas.require_model(model) / modality
-    return Stage(folder, f"neighbours of {modality} vectors of '{model}'")
+    return atlas.stage(folder, f"neighbours of {modality} vectors of '{model}'")
 
 
 def neighbour_schema(k: int) -> pa.Schema:

@@ -1,4 +1,8 @@
-"""The re-ranking store: every centred unit vector in float16, in row order, in one binary file."""
+"""The re-ranking store: every centred unit vector in float16, in row order, in one plain file.
+
+Beside it lies a checksum a row, which is compared when a row is first read: a file of many gigabytes cannot be read
+whole when it is opened, and a flipped bit in it would change similarities without a word.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,26 @@ from .exact import Block
 _MAPPED_BUDGET_BYTES = 2 << 30
 _PAGES_AROUND_A_FAULT = 65536
 _SCRATCH_ROWS = 64
+SUMS = "store.sums"
+# odd factors of the numbers of a row: a change of any one number always changes the sum
+_FACTORS = (np.random.default_rng(20240229).integers(0, 2**31, 4096, dtype=np.uint32) << np.uint32(1)) | np.uint32(1)
+
+
+def row_sums(matrix: np.ndarray) -> np.ndarray:
+    """(n,) uint32 checksums of (n, dim) float16 rows: their bits times fixed odd factors, summed modulo 2**32."""
+    bits = np.ascontiguousarray(matrix).view(np.uint16)
+    factors = np.resize(_FACTORS, bits.shape[1])
+    out = np.empty(len(bits), np.uint32)
+    for start in range(0, len(bits), _SCRATCH_ROWS):
+        block = bits[start : start + _SCRATCH_ROWS].astype(np.uint32)
+        np.multiply(block, factors, out=block)
+        out[start : start + _SCRATCH_ROWS] = block.sum(axis=1, dtype=np.uint32)
+    return out
+
+
+def sums_path(store: Path) -> Path:
+    """Where the checksums of a store's rows lie."""
+    return store.with_name(SUMS)
 
 
 class VectorStore:
@@ -48,10 +72,34 @@ class VectorStore:
         self._matrix = np.frombuffer(self._map, np.float16).reshape(rows, dim)
         self._touched = 0
         self._local = threading.local()
+        # an index of an older version has no checksums, and is read as it is
+        sums = sums_path(path)
+        have = sums.exists() and sums.stat().st_size >= 4 * rows
+        self._sums = np.memmap(sums, np.uint32, "r", shape=(rows,)) if have and rows else None
+        self._seen = np.full(rows, self._sums is None)
+
+    def _verify(self, rows: np.ndarray) -> None:
+        """Compare the checksums of rows that were not read before."""
+        new = rows[~self._seen[rows]]
+        for start in range(0, len(new), 4096):
+            chosen = new[start : start + 4096]
+            self._compare(chosen, self._matrix[chosen])
+
+    def _compare(self, rows: np.ndarray, matrix: np.ndarray) -> None:
+        assert self._sums is not None
+        wrong = np.flatnonzero(row_sums(matrix) != self._sums[rows])
+        if len(wrong):
+            raise VectorIndexError(
+                f"{self.path} is damaged: vector {int(rows[wrong[0]])} is not the one that was written"
+                + (f", nor are {len(wrong) - 1} others" if len(wrong) > 1 else "") + ".",
+                "Run `specclip-search index build --fresh`; it is rebuilt from the vectors.",
+            )
+        self._seen[rows] = True
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Vectors of `rows`, (n, dim) float32."""
         self._give_back(len(rows))
+        self._verify(rows)
         return to_single(self._matrix[rows])
 
     def scores(self, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -60,6 +108,7 @@ class VectorStore:
         Processes a few rows at a time in buffers that fit into the CPU cache.
         """
         self._give_back(len(rows))
+        self._verify(rows)
         half, bits, single = self._scratch_arrays()
         out = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _SCRATCH_ROWS):
@@ -86,7 +135,10 @@ class VectorStore:
             for start in range(first, last, block_rows):
                 block = buffer[: min(block_rows, last - start)]
                 _read_fully(handle, block)
-                yield np.arange(start, start + len(block), dtype=np.int64), block
+                here = np.arange(start, start + len(block), dtype=np.int64)
+                if not self._seen[start : start + len(block)].all():
+                    self._compare(here, block)
+                yield here, block
 
     def blocks_of(self, rows: np.ndarray, block_rows: int = 4096) -> Iterator[Block]:
         """Given rows (ascending), one block at a time."""
@@ -107,23 +159,39 @@ class StoreWriter:
     """Appends centred vectors to a store file; they are safely on disk after `sync`."""
 
     def __init__(self, path: Path, dim: int, rows: int = 0) -> None:
+        self._sums = open(_whole_sums(path, dim, rows), "ab")  # noqa: SIM115 - closed by close()
         self._handle = open(path, "ab")  # noqa: SIM115 - closed by close()
-        self._handle.truncate(rows * 2 * dim)
-        self._handle.seek(0, os.SEEK_END)
+        for handle, size in ((self._handle, 2 * dim), (self._sums, 4)):
+            handle.truncate(rows * size)
+            handle.seek(0, os.SEEK_END)
         self.rows = rows
 
     def append(self, centred: np.ndarray) -> None:
         """Add (n, dim) float32 vectors."""
-        self._handle.write(np.ascontiguousarray(to_half(centred)).data)
+        half = np.ascontiguousarray(to_half(centred))
+        self._handle.write(half.data)
+        self._sums.write(row_sums(half).data)
         self.rows += len(centred)
 
     def sync(self) -> None:
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
+        for handle in (self._handle, self._sums):
+            handle.flush()
+            os.fsync(handle.fileno())
 
     def close(self) -> None:
         self.sync()
         self._handle.close()
+        self._sums.close()
+
+
+def _whole_sums(store: Path, dim: int, rows: int) -> Path:
+    """The file of checksums, with those of the rows that stand already; computed where an older version kept none."""
+    path = sums_path(store)
+    if rows and (not path.exists() or path.stat().st_size < 4 * rows):
+        path.unlink(missing_ok=True)
+        sums = [row_sums(block) for _, block in VectorStore(store, rows, dim).blocks()]
+        path.write_bytes(np.concatenate(sums).tobytes())
+    return path
 
 
 def _read_fully(handle: FileIO, block: np.ndarray) -> None:

@@ -16,12 +16,15 @@ import pyarrow.parquet as pq
 from specclip_search.atlas import Atlas, Part
 from specclip_search.atlas.arrays import column_to_matrix, table_from_columns
 from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.integrity import check_shards
 from specclip_search.atlas.schemas import estimates_schema
 from specclip_search.errors import CheckpointError, QueryError
 from specclip_search.progress import Progress
 from specclip_search.stages.run import Made, Shard, run_stage
+from specclip_search.surveys import LRS
 from specclip_search.training.estimators.estimators import Estimators, load_estimators
-from specclip_search.training.networks.label_scale import FLAGS
+from specclip_search.training.estimators.star_test import load_star_test, unlike_training
+from specclip_search.training.networks.label_scale import FLAGS, UNLIKE_TRAINING
 
 from .model_copy import Loaded, ModelCopy
 
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
 
     from specclip_search.training.model import Model
 
-_FORMAT = "estimate 1"
+_FORMAT = "estimate 2"
 _KEYS = ["spec_id", "source_id", "release"]
+_BATCH_ROWS = 1024
 
 
 @dataclass
@@ -90,7 +94,11 @@ class EstimateShard:
             raise QueryError(f"{part.path} holds vectors from the weights {found[:19]}; the estimators belong to "
                              f"{estimators.model_digest[:19]}.", "Run `specclip-search embed` again.")
         read = pq.read_table(part.path, columns=[*_KEYS, "vector"])
-        columns = estimators.estimate_all(self.modality, column_to_matrix(read.column("vector")), _snr(spectra, read))
+        vectors, snr = column_to_matrix(read.column("vector")), _snr(spectra, read)
+        columns = estimators.estimate_all(self.modality, vectors, snr)
+        if self.modality == LRS and load_star_test(model) is not None:
+            unlike = _unlike_training(model, spectra, read, vectors, snr)
+            columns["flag"] = columns["flag"] | np.where(unlike, UNLIKE_TRAINING, 0)
         given = {name: read.column(name) for name in _KEYS} | {
             name: np.ma.masked_invalid(values) if values.dtype.kind == "f" else values
             for name, values in columns.items()}
@@ -100,8 +108,29 @@ class EstimateShard:
         return Made(table, table.schema, extra, (table.num_rows, flagged))
 
 
+def _unlike_training(model: Model, path: Path, read: pa.Table, vectors: np.ndarray, snr: np.ndarray) -> np.ndarray:
+    """(N,) bool by the model's test of training stars; False for vectors whose spectrum is not in the shard."""
+    result = np.zeros(read.num_rows, dtype=bool)
+    if not path.exists():
+        return result
+    place = {key: i for i, key in enumerate(_row_keys(read))}
+    for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS, columns=["spec_id", "release", "flux", "error"]):
+        table = pa.Table.from_batches([batch])
+        found = np.array([place.get(key, -1) for key in _row_keys(table)], dtype=np.int64)
+        kept, rows = np.flatnonzero(found >= 0), found[found >= 0]
+        flux, error = (column_to_matrix(table.column(name))[kept] for name in ("flux", "error"))
+        result[rows] = unlike_training(model, LRS, flux, error, vectors[rows], snr[rows])
+    return result
+
+
+def _row_keys(table: pa.Table) -> zip[tuple[str | None, int]]:
+    return zip(table.column("release").to_pylist(), table.column("spec_id").to_pylist(), strict=True)
+
+
 def _snr(path: Path, read: pa.Table) -> np.ndarray:
     """S/N of each vector's spectrum, NaN where unknown; vectors are in the spectra's order, some left out."""
+    if path.exists():
+        check_shards([path])
     keys = pq.read_table(path, columns=["spec_id", "release", "snr"]) if path.exists() else None
     if keys is None:
         return np.full(read.num_rows, np.nan)

@@ -106,6 +106,9 @@ class KeyTable:
         VectorIndexError
             If a file is missing or damaged.
         """
+        from .index_folder import check_index_files
+
+        check_index_files(folder, [RELEASES, *(f"{name}.npy" for name in _ARRAYS)])
         try:
             file = RELEASES
             releases = json.loads((folder / file).read_text(encoding="utf-8"))["releases"]

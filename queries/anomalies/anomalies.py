@@ -9,7 +9,7 @@ import numpy as np
 
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import text_digest
-from specclip_search.errors import QueryError
+from specclip_search.errors import AtlasError, QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
@@ -122,16 +122,17 @@ def _need_pairs(space: Space) -> None:
 def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = None) -> dict[str, Any]:
     """Bring `results/anomalies` up to date; return the contents of the sidecars."""
     stage = space.atlas.results("anomalies")
+    whole = _inputs(space, k)
+    # asked before the write lock is taken, so that a read-only atlas answers from what is stored
+    kept = _current(space, whole)
+    if kept is not None:
+        return kept
     with stage.lock():
+        kept = _current(space, whole)
+        if kept is not None:
+            return kept
         parts = space.atlas.translations(space.model).parts()
-        whole = _inputs(space, k)
         inputs = {part.number: text_digest(whole, part.digest) for part in parts}
-        if (
-            parts
-            and all(stage.is_current(number, digest) for number, digest in inputs.items())
-            and ({part.number for part in stage.parts()} == set(inputs))
-        ):
-            return dict(stage.parts()[0].extra)
         pairs, features, scores, neighbours = score(space, k, progress)
         account = {
             "model": space.model,
@@ -147,6 +148,22 @@ def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = No
         }
         _store(space, pairs, features, scores, neighbours, inputs, account)
     return account
+
+
+def _current(space: Space, whole: str) -> dict[str, Any] | None:
+    """What the sidecars of stored scores say, where they are those of these inputs; None where not."""
+    stage = space.atlas.results("anomalies")
+    inputs = {
+        part.number: text_digest(whole, part.digest) for part in space.atlas.translations(space.model).parts()
+    }
+    try:
+        stored = stage.parts()
+    except AtlasError:
+        # shards are missing or damaged: they are made again
+        return None
+    if inputs and {part.number: part.inputs for part in stored} == inputs:
+        return dict(stored[0].extra)
+    return None
 
 
 def _inputs(space: Space, k: int) -> str:

@@ -16,6 +16,7 @@ from specclip_search.atlas.schemas import described
 from specclip_search.surveys import LRS, XP
 
 from ..space.spectra import read_columns
+from ..views.star_estimates import UNLIKE, unlike_training
 from .global_quantities import GLOBAL_NAMES
 from .local_quantities import LOCAL_NAMES, NAMES
 from .pair_table import vector_rows
@@ -63,6 +64,9 @@ def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None, by: s
     for name in extra.column_names:
         if name not in (*hits.column_names, *table.column_names, "snr", "simulated"):
             table = table.append_column(name, extra[name])
+    unlike = unlike_training(space.atlas, space.model, LRS, hits)
+    if unlike is not None:
+        table = table.append_column(UNLIKE, unlike)
     return to_frame(table)
 
 

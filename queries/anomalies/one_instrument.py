@@ -1,9 +1,11 @@
 """The most anomalous spectra of one instrument, with or without a partner in the other.
 
-Two things are tested: how well the model reconstructs a spectrum from its own vector (total,
-strongest narrow feature, named patterns; see `specclip_search.queries.translation.residual_measures`), and whether it
-has close neighbours. Both are corrected for S/N and position in the space; the first is also compared with the
-neighbours' values.
+Three things are tested: how well the model reconstructs a spectrum from its own vector (total,
+strongest narrow feature, named patterns; see `specclip_search.queries.translation.residual_measures`), whether it
+has close neighbours, and how sparsely the space is populated around it compared with its neighbours
+(`specclip_search.queries.statistics.local_density`). The first two are corrected for S/N and position in the space, and
+the first is also compared with the neighbours' values; local density is corrected for low S/N alone. The score joins
+local density, the strongest named pattern and all other quantities together.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ from specclip_search.tables.provenance import stamp
 from ..space.neighbours import nearest_rows
 from ..space.space import open_space
 from ..statistics.learning_stars import learning_rows
+from ..statistics.local_density import density_reason, joined, local_density, low_snr_covariate
+from ..statistics.p_values import surprise
 from ..translation.double_lined import double_lined
 from ..translation.residual_measures import SELF, Measured, SpectrumResidualModel, learn
 from ..translation.schema import PATTERNS, UNITS
+from ..views.star_estimates import UNLIKE, unlike_training
 from .global_quantities import standardised
 from .local_quantities import against_neighbours, log_distance, snr_weights
 from .reasons import PATTERN_WORDS
-from .scoring import score_pairs
+from .scoring import calibrated, reference_pairs, score_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +67,8 @@ class WithinScores:
         Quantities and their robust z, (N, m).
     score, p_value, q_value
         (N,).
+    density
+        (N,) ln of the local outlier factor.
     """
 
     measured: Measured
@@ -72,6 +79,7 @@ class WithinScores:
     q_value: np.ndarray
     reference: str
     reference_stars: int
+    density: np.ndarray
 
 
 def score_within(
@@ -106,12 +114,24 @@ def score_within(
     z = {name: standardised(values, covariates, able) for name, values in raw.items()}
     weights = snr_weights(covariates[:, 0], neighbour)
     z["own_local"] = against_neighbours(raw["own"][:, None], covariates, able, neighbour, weights)[:, 0]
+    scores = score_pairs(np.column_stack(list(z.values())).astype(np.float32), star, np.ones(len(z)))
+    density = local_density(space.index(modality).vectors, star, able)
+    z["density"] = standardised(density, low_snr_covariate(covariates[:, 0]), able)
     matrix = np.column_stack(list(z.values())).astype(np.float32)
-    scores = score_pairs(matrix, star, np.ones(len(z)))
+    patterns = [z[name] for name in (*PATTERNS[_side(modality)], "double_lined") if name in z]
+    strongest = np.max(patterns, axis=0)
+    named = surprise(strongest, strongest[reference_pairs(matrix, star)[0]])
+    found = calibrated(joined(z["density"], named, scores.score), matrix, star)
     return WithinScores(
-        measured, tuple(z), matrix, scores.score, scores.p_value, scores.q_value, scores.reference,
-        scores.reference_stars,
+        measured, tuple(z), matrix, found.score, found.p_value, found.q_value, found.reference,
+        found.reference_stars, density,
     )  # fmt: skip
+
+
+def within_names(modality: str) -> tuple[str, ...]:
+    """Quantities that the spectra of one instrument can be ranked by."""
+    double = ("double_lined",) if modality == LRS else ()
+    return ("own", "own_peak", "own_local", "isolation", "density", *PATTERNS[_side(modality)], *double)
 
 
 def _side(modality: str) -> str:
@@ -135,7 +155,7 @@ def _measure(space: Space, modality: str, star: np.ndarray, model: Any) -> tuple
     side, found, double, snr = _side(modality), [], [], []
     wavelength = _wavelength(modality)
     for part in parts:
-        path = space.atlas.spectra(modality).parquet_path(part.number)
+        path = space.atlas.spectra(modality).shard_path(part.number)
         for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=["snr", "flux", "error"]):
             table = pa.Table.from_batches([batch])
             flux, noise = _arrays(table)
@@ -160,7 +180,7 @@ def _learn(space: Space, modality: str, parts: list[Any], star: np.ndarray, mode
         here = chosen[(chosen >= start) & (chosen < start + part.rows)] - start
         start += part.rows
         if len(here):
-            path = space.atlas.spectra(modality).parquet_path(part.number)
+            path = space.atlas.spectra(modality).shard_path(part.number)
             pieces.append(pq.ParquetFile(path).read(columns=["flux", "error"]).take(pa.array(here)))
     flux, noise = _arrays(pa.concat_tables(pieces))
     given = np.asarray(model.reconstruct(modality, flux.astype(np.float32)), dtype=np.float64)
@@ -188,6 +208,7 @@ def anomalies_within(
     k: int = 32,
     *,
     group: bool = True,
+    by: str | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The `top` highest-scoring spectra of one instrument, with or without a partner in the other.
@@ -200,6 +221,9 @@ def anomalies_within(
         Number of neighbours for isolation and reconstruction error.
     group
         Return one row per star, its highest-scoring spectrum.
+    by
+        Rank by the z of this quantity instead of the score: own, own_peak, own_local, isolation, density, or one of
+        the instrument's patterns.
 
     Returns
     -------
@@ -211,7 +235,7 @@ def anomalies_within(
     Raises
     ------
     QueryError
-        If `top` or `k` is invalid or the instrument has no vectors.
+        If `top`, `k` or `by` is invalid or the instrument has no vectors.
     """
     from ..similar.similar import to_frame
     from ..views.annotate import annotate
@@ -219,13 +243,18 @@ def anomalies_within(
 
     if top < 1 or not 4 <= k <= 1000:
         raise QueryError(f"top must be at least 1, k between 4 and 1000; found {top} and {k}.", "Use 100 and 32.")
+    if by is not None and by not in within_names(modality):
+        raise QueryError(
+            f"Within {modality} there is no quantity '{by}'.", f"Choose one of {', '.join(within_names(modality))}."
+        )
     loaded = None if model is None or isinstance(model, str) else model
     space = open_space(atlas, model if loaded is None else loaded.name)
     total = 2 * len(space.keys(modality)) if modality in space.modalities else 0
     tick = None if progress is None else lambda done: progress(done, total, f"{modality} neighbours")
     found = score_within(space, modality, k, loaded, tick)
     keys = space.keys(modality)
-    order = np.lexsort((np.asarray(keys.spec_id), -found.score))
+    ranked = found.score if by is None else found.z[:, found.names.index(by)]
+    order = np.lexsort((np.asarray(keys.spec_id), -ranked))
     if group:
         star = np.where(np.asarray(keys.source_id) > 0, keys.source_id, keys.spec_id)[order]
         order = order[np.sort(np.unique(star, return_index=True)[1])]
@@ -246,7 +275,10 @@ def anomalies_within(
     for name in extra.column_names:
         if name not in table.column_names:
             table = table.append_column(name, extra[name])
-    options = {"modality": modality, "top": top, "k": k, "group": group}
+    unlike = unlike_training(atlas, space.model, modality, hits) if modality == LRS else None
+    if unlike is not None:
+        table = table.append_column(UNLIKE, unlike)
+    options = {"modality": modality, "top": top, "k": k, "group": group, "by": by}
     account = {"reference": found.reference, "reference_stars": found.reference_stars}
     return stamp(to_frame(table), "anomalies", options, **{**space.origin(), **account})
 
@@ -275,6 +307,7 @@ def within_reason(found: WithinScores, modality: str, row: int) -> str:
     grounds = [(value, f"{words}, {value:+.0f} sigma") for value, words in grounds]
     grounds += [
         (z["own_peak"], f"a feature at {place:.0f} {unit} that its vector does not give back, {peak:+.0f} sigma"),
+        (z["density"], density_reason(float(np.exp(found.density[row])))),
         (z["isolation"], f"no close neighbours, {z['isolation']:+.0f} sigma farther than stars of its kind"),
         (max(z["own"], z["own_local"]), f"the model does not give it back, {max(z['own'], z['own_local']):+.0f} sigma"),
     ]

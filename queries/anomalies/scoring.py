@@ -72,6 +72,15 @@ def score_pairs(
     return Scores(score, p_value, benjamini_hochberg(p_value), parts, label, len(members))
 
 
+def calibrated(score: np.ndarray, z: np.ndarray, source_id: np.ndarray) -> Scores:
+    """A score (N,) made otherwise, calibrated against the reference stars that `score_pairs` uses; without parts."""
+    reference, label = reference_pairs(z, source_id)
+    members = np.flatnonzero(reference)
+    p_value = calibrate(score[members]).p_value(score)
+    parts = np.empty((len(score), 0), np.float32)
+    return Scores(score, p_value, benjamini_hochberg(p_value), parts, label, len(members))
+
+
 def combined(parts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(N,) score of (N, m) -log10 p."""
     blocks = [parts[start : start + BLOCK_ROWS] for start in range(0, len(parts), BLOCK_ROWS)]

@@ -5,19 +5,21 @@ Scores are stored in the atlas; the list of candidates is built from them.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from specclip_search.atlas.arrays import table_from_columns
-from specclip_search.atlas.files import text_digest
+from specclip_search.atlas.files import NotPermitted, text_digest
 from specclip_search.errors import QueryError
 from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamp
 
 from ..space.space import Space, open_space
+from .flags import UNLIKE
 from .known_stars import read_known
 from .schema import INSTRUMENTS, emp_schema
 from .scores import EmpScores, score_stars
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-REVISION = 2
+REVISION = 3
 SHARD_ROWS = 65_536
 
 
@@ -95,7 +97,10 @@ def top_rows(space: Space, scores: EmpScores, top: int) -> pd.DataFrame:
     from ..views.annotate import annotate
     from ..views.connection import connect
 
-    order = np.lexsort((scores.stars.source_id, np.nan_to_num(scores.feh, nan=9.0), -scores.probability))[:top]
+    # what is not known to be a star at all comes last, with its flag
+    unlike = np.array([UNLIKE in words.split() for words in scores.flags], dtype=bool)
+    feh = np.nan_to_num(scores.feh, nan=9.0)
+    order = np.lexsort((scores.stars.source_id, feh, -scores.probability, unlike))[:top]
     table = rows_table(space, scores, order)
     on_xp = np.asarray(table["xp_spec_id"].is_valid())
     hits = pa.table(
@@ -177,7 +182,10 @@ def emp_candidates(
     space = open_space(atlas, model)
     known_stars = None if known is None else read_known(atlas, known)
     scores = score_stars(space, below, known_stars, builtin_seeds, progress)
-    store(space, scores, below)
+    try:
+        store(space, scores, below)
+    except NotPermitted as error:
+        warnings.warn(f"The scores are not kept: {error.message}", stacklevel=2)
     frame = top_rows(space, scores, top)
     options = {
         "below": below,

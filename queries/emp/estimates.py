@@ -20,21 +20,27 @@ if TYPE_CHECKING:
     from ..space.space import Space
 
 BLOCK_ROWS = 8192
-ESTIMATED = ("est_feh", "est_feh_err", "est_teff", "est_c_fe", "est_c_fe_err")
+ESTIMATED = ("est_feh", "est_feh_err", "est_teff", "est_teff_err", "est_c_fe", "est_c_fe_err")
 NETWORK = ("net_feh", "net_feh_err", "net_c_fe", "net_c_fe_err")
 # floor of the errors given by estimators
 SMALLEST_SIGMA = 0.05
 
 
-def estimator_of(space: Space) -> Any:
-    """The estimators of the space's model; None if it has none, or must not be loaded."""
+def tested_model(space: Space) -> Any:
+    """The space's model; None if it cannot be loaded."""
     try:
         model = space.loaded_model()
     except (SpecclipError, OSError):
         return None
     from specclip_search.training.model import Model
 
-    if not isinstance(model, Model):
+    return model if isinstance(model, Model) else None
+
+
+def estimator_of(space: Space) -> Any:
+    """The estimators of the space's model; None if it has none, or must not be loaded."""
+    model = tested_model(space)
+    if model is None:
         return None
     from specclip_search.training.estimators.estimators import load_estimators
 

@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specclip_search.surveys import XP
+from specclip_search.surveys import LRS, XP
 
 from ..space.pairs import star_color
+from .estimates import BLOCK_ROWS, tested_model
 from .schema import INSTRUMENTS
-from .seeds import read_flux
+from .seeds import read_arrays, read_flux
 from .stars import Stars
 
 if TYPE_CHECKING:
     from ..space.space import Space
 
 HOT_TEFF = 7000.0
+# an estimate counts as hot if it is this many of its errors above the limit
+HOT_SIGMA = 1.0
+UNLIKE = "object_unlike_training"
+LEAST_SNR = 3.0
 LOW_SNR = {"lrs": 15.0, "xp": 20.0}
 CARBON_RICH = 0.7
 # carbon bands are only distinctive at low metallicity; [C/Fe] must exceed the limit by this many errors
@@ -38,29 +43,27 @@ def flag(
     feh_err: np.ndarray,
     probability: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flags of every star, and which stars are hot.
+    """Flags of every star, and which stars must not lead the list.
 
-    hot_star: Teff above 7000 K by the neighbours, the linear estimate or the estimator of any
-    instrument, so that lines are weak for another reason; low_snr; reddened: the XP colour is far
+    hot_star: see `hot_star`; object_unlike_training: see `unlike_training`; low_snr; reddened: the XP colour is far
     redder than expected for the neighbours' temperature; instruments_disagree; far_from_labels: less similar to
     labelled stars than 99 % of stars; carbon_enhanced: see `carbon_rich`.
 
     Returns
     -------
     tuple of np.ndarray
-        (N,) object of words separated by spaces, and (N,) bool.
+        (N,) object of words separated by spaces, and (N,) bool: hot, unlike the training stars, or without a
+        spectrum of S/N above 3.
     """
-    hot = np.zeros(len(stars), dtype=bool)
     low, far = np.zeros(len(stars), dtype=bool), np.zeros(len(stars), dtype=bool)
+    hot = hot_star(
+        *(np.stack([parts[f"{side}_{name}"] for side in INSTRUMENTS], axis=1) for name in ("est_teff", "est_teff_err")),
+        np.stack([parts[f"{side}_{name}"] for side in INSTRUMENTS for name in ("teff", "linear_teff")], axis=1),
+    )
+    unlike = unlike_training(space, stars, probability)
     with np.errstate(invalid="ignore"):
         for side, modality in INSTRUMENTS.items():
-            teff = np.fmax(
-                parts[f"{side}_teff"],
-                np.where(parts[f"{side}_linear_teff"] > HOT_TEFF + 500, parts[f"{side}_linear_teff"], np.nan),
-            )
-            hot |= teff > HOT_TEFF
             low |= stars.snr[modality] < LOW_SNR[side]
-            hot |= parts[f"{side}_est_teff"] > HOT_TEFF
             nearest = parts[f"{side}_nearest"]
             if np.isfinite(nearest).any():
                 far |= nearest < np.nanquantile(nearest, 0.01)
@@ -69,6 +72,7 @@ def flag(
         apart |= np.abs(parts["lrs_est_feh"] - parts["xp_est_feh"]) > DISAGREE_SIGMA * error
     words = [
         ("hot_star", hot),
+        (UNLIKE, unlike),
         ("low_snr", low),
         ("reddened", reddened(space, stars, parts, probability)),
         ("instruments_disagree", apart),
@@ -78,7 +82,56 @@ def flag(
     text = np.full(len(stars), "", dtype=object)
     for word, where in words:
         text[where] = np.array([f"{before} {word}".strip() for before in text[where]], dtype=object)
-    return text, hot
+    return text, hot | unlike | no_signal(stars)
+
+
+def hot_star(estimated: np.ndarray, error: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) bool: Teff above 7000 K, so that lines are weak although the star is not metal-poor.
+
+    Estimators decide alone if there are any: neighbours and linear estimates are unreliable for noise, for
+    objects that are not stars, and in an atlas without labels, where all neighbours are built-in seeds. Without
+    estimators more than half of the other values must be above the limit.
+
+    Parameters
+    ----------
+    estimated, error
+        (N, instruments) Teff and its error by the estimators, K; NaN if missing.
+    others
+        (N, m) Teff by neighbours and linear estimates, K; NaN if missing.
+    """
+    with np.errstate(invalid="ignore"):
+        sure = estimated - HOT_SIGMA * np.nan_to_num(error) > HOT_TEFF
+        votes, known = (others > HOT_TEFF).sum(axis=1), np.isfinite(others).sum(axis=1)
+    return np.where(np.isfinite(estimated).any(axis=1), sure.any(axis=1), 2 * votes > known)
+
+
+def no_signal(stars: Stars) -> np.ndarray:
+    """(N,) bool: all spectra of known S/N have one below 3, so that the probability only reflects the prior."""
+    snr = np.stack([stars.snr[modality] for modality in INSTRUMENTS.values()])
+    best = np.fmax.reduce(snr, axis=0)
+    return np.nan_to_num(best, nan=np.inf) < LEAST_SNR
+
+
+def unlike_training(space: Space, stars: Stars, probability: np.ndarray) -> np.ndarray:
+    """(N,) bool: likely candidates whose LRS spectrum is unlike those of all training stars.
+
+    See `specclip_search.training.estimators.star_test`. All False if the model has no such test.
+    """
+    result = np.zeros(len(stars), dtype=bool)
+    model = tested_model(space) if LRS in space.modalities else None
+    if model is None:
+        return result
+    from specclip_search.training.estimators.star_test import unlike_training as test
+
+    with_lrs = np.flatnonzero(stars.has(LRS))
+    likely = with_lrs[np.argsort(-probability[with_lrs], kind="stable")[:LOOK_CLOSER]]
+    index = space.index(LRS)
+    for start in range(0, len(likely), BLOCK_ROWS):
+        chosen = likely[start : start + BLOCK_ROWS]
+        rows = stars.row[LRS][chosen]
+        flux, error = read_arrays(space, LRS, rows, ("flux", "error"))
+        result[chosen] = test(model, LRS, flux, error, index.raw_vectors(rows), stars.snr[LRS][chosen])
+    return result
 
 
 def carbon_rich(parts: dict[str, np.ndarray], feh: np.ndarray) -> np.ndarray:

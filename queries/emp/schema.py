@@ -37,6 +37,7 @@ ESTIMATES = {
         "feh": ("[Fe/H]", "dex", FEH_UCD),
         "feh_err": ("1 sigma error of [Fe/H]", "dex", f"stat.error;{FEH_UCD}"),
         "teff": ("Teff", "K", "phys.temperature.effective"),
+        "teff_err": ("1 sigma error of Teff", "K", "stat.error;phys.temperature.effective"),
         "c_fe": ("[C/Fe]", "dex", "phys.abund"),
         "c_fe_err": ("1 sigma error of [C/Fe]", "dex", "stat.error;phys.abund"),
     }.items()

@@ -19,7 +19,8 @@ from .schema import INSTRUMENT_COLUMNS, INSTRUMENTS
 from .stars import Stars, read_stars
 from .teachers import taught_evidence
 
-HOT_FACTOR = 0.05
+# stars that are hot, unlike the training stars or without signal cannot lead the list
+DOUBTFUL_FACTOR = 0.05
 
 
 @dataclass
@@ -87,8 +88,8 @@ def score_stars(
     probability = combine(evidence, 0, below, space.model_digest())
     feh, feh_err = together(evidence.feh, evidence.feh_err)
     parts = evidence.parts | {f"p_{source}": _probability(evidence.odds[i, 0]) for i, source in enumerate(SOURCES)}
-    flags, hot = flag(space, evidence.stars, parts, feh, feh_err, probability)
-    probability = np.where(hot, HOT_FACTOR * probability, probability)
+    flags, doubtful = flag(space, evidence.stars, parts, feh, feh_err, probability)
+    probability = np.where(doubtful, DOUBTFUL_FACTOR * probability, probability)
     return EmpScores(evidence.stars, probability, feh, feh_err, parts, flags, evidence.notes)
 
 

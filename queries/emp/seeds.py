@@ -9,6 +9,7 @@ target labels by the ratio of two model spectra if it has suitable stars, else e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -159,14 +160,20 @@ def _moved_from_real(
 
 def read_flux(space: Space, modality: str, rows: np.ndarray) -> np.ndarray:
     """(N, n) float64 model inputs of the spectra at vector rows."""
+    return read_arrays(space, modality, rows, ("flux",))[0]
+
+
+def read_arrays(space: Space, modality: str, rows: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+    """(N, n) float64 list columns of the spectra at vector rows, one array per name."""
     parts = space.atlas.vectors(space.model, modality).parts()
     offsets = np.concatenate([[0], np.cumsum([part.rows for part in parts])])
     owner = np.searchsorted(offsets, rows, side="right") - 1
-    flux: np.ndarray | None = None
+    found: dict[str, np.ndarray] = {}
     for number in np.unique(owner):
-        path = space.atlas.spectra(modality).parquet_path(parts[number].number)
-        matrix = column_to_matrix(pq.ParquetFile(path).read(columns=["flux"])["flux"])
-        flux = np.empty((len(rows), matrix.shape[1])) if flux is None else flux
+        path = space.atlas.spectra(modality).shard_path(parts[number].number)
+        table = pq.ParquetFile(path).read(columns=list(names))
         here = owner == number
-        flux[here] = matrix[rows[here] - offsets[number]]
-    return np.empty((0, 0)) if flux is None else flux
+        for name in names:
+            matrix = column_to_matrix(table[name])
+            found.setdefault(name, np.empty((len(rows), matrix.shape[1])))[here] = matrix[rows[here] - offsets[number]]
+    return [found.get(name, np.empty((0, 0))) for name in names]

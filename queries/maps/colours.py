@@ -55,7 +55,7 @@ def colouring(table: pa.Table, column: str) -> Colouring:
         If no spectrum has a value.
     """
     field = table.schema.field(column)
-    unit = (field.metadata or {}).get(b"unit", b"").decode()
+    unit = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace")
     if pa.types.is_boolean(field.type) or pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
         values, categories = _categories(table[column].cast(pa.string()))
         return Colouring(column, unit, values, categories, 0.0, 1.0)

@@ -197,6 +197,7 @@ def map_table(atlas: Atlas, columns: Sequence[str]) -> pa.Table:
     Fields carry unit and description.
     """
     from ..views.connection import connect
+    from ..views.parquet import identifier
 
     schema = map_schema()
     points = atlas.results("map").read([name for name in schema.names if name != "sampled"])
@@ -211,7 +212,7 @@ def map_table(atlas: Atlas, columns: Sequence[str]) -> pa.Table:
         return table
     with connect(atlas) as connection:
         fields = {field.name: field for field in connection.views.all["stars"].fields()}
-        picked = ", ".join(f'"{name}"' for name in wanted)
+        picked = ", ".join(identifier(name) for name in wanted)
         statement = f"SELECT source_id, lamost_spec_id, lamost_release, {picked} FROM stars"
         connection.prepare(statement)
         stars = connection.rows(statement)

@@ -123,7 +123,7 @@ def _translations_schema() -> pa.Schema:
 
 def _meanings(schema: pa.Schema) -> list[tuple[str, str, str]]:
     return [
-        (field.name, meta.get(b"unit", b"").decode(), meta[b"description"].decode())
+        (field.name, meta.get(b"unit", b"").decode("utf-8", "replace"), meta[b"description"].decode())
         for field in schema
         if (meta := field.metadata or {}).get(b"description")
     ]

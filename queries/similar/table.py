@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specclip_search.atlas.schemas import described
+from specclip_search.atlas.schemas import described, said_of
 from specclip_search.errors import QueryError
+from specclip_search.surveys import LRS
 
 from ..space.lookup import open_lookup
 from ..space.space import Space
 from ..space.targets import Target
 from ..views.parquet import fields_of
+from ..views.star_estimates import UNLIKE, unlike_training
 from .search import MAX_K, Hits, left_out_rows, search_targets
 
 if TYPE_CHECKING:
@@ -198,7 +200,18 @@ def with_estimates(atlas: Atlas, model: str, hits: pa.Table) -> pa.Table:
         for name in COLUMNS:
             values[name][place[same]] = found[name].to_numpy()[same]
     for name, field in fields.items():
-        said = {key.decode(): text.decode() for key, text in field.metadata.items()}
+        said = said_of(field)
         wanted = described(name + SUFFIX, pa.float32(), said["description"], said.get("unit", ""), said.get("ucd", ""))
         hits = hits.append_column(wanted, pa.array(values[name], from_pandas=True))
-    return hits
+    return with_unlike(atlas, model, hits)
+
+
+def with_unlike(atlas: Atlas, model: str, hits: pa.Table) -> pa.Table:
+    """Hits with `object_unlike_training` if there are LRS spectra with estimates among them; null for others."""
+    mine = np.flatnonzero(pc.equal(hits["modality"], LRS).to_numpy(zero_copy_only=False))
+    found = unlike_training(atlas, model, LRS, hits.take(pa.array(mine))) if len(mine) else None
+    if found is None:
+        return hits
+    place = np.full(hits.num_rows, -1, dtype=np.int64)
+    place[mine] = np.arange(len(mine))
+    return hits.append_column(UNLIKE, found.take(pa.array(place, mask=place < 0)))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specclip_search.atlas.links import NO_SOURCE, linked_ids, star_links
+from specclip_search.atlas.links import LINKS, NO_SOURCE, linked_ids, star_links
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
 from specclip_search.surveys import LAMOST_LRS, LRS, XP
@@ -20,8 +20,9 @@ from .match import move, sky_match
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
-LINKS = "links"
 DEFAULT_RADIUS_ARCSEC = 2.0
+# a fibre is 3.3 arcsec wide; the rest is for proper motions that no catalogue gives
+DISAGREE_ARCSEC = 10.0
 LAMOST_EPOCH, GAIA_EPOCH = 2000.0, 2016.0
 
 _SCHEMA = pa.schema(
@@ -35,6 +36,9 @@ _SCHEMA = pa.schema(
             "arcsec",
             "pos.angDistance",
         ),
+        described(
+            "conflict", pa.bool_(), "true where a catalogue's star lies elsewhere on the sky: it is not linked"
+        ),
         described("candidates", pa.int64(), "stars within the radius; above 1 nothing is linked", ucd="meta.number"),
     ]
 )
@@ -42,7 +46,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class LinkReport:
-    """Report of linking: spectra = by_id + by_position + ambiguous + unmatched + without_position.
+    """Report of linking: spectra = by_id + by_position + ambiguous + unmatched + without_position + elsewhere.
 
     Attributes
     ----------
@@ -60,6 +64,8 @@ class LinkReport:
         No star within the radius; no position known.
     conflicts
         Obsids assigned to different stars by catalogues; they are matched by position.
+    elsewhere
+        A catalogue's star lies more than 10 arcsec away: listed in `links` as a conflict, linked to none.
     """
 
     spectra: int
@@ -70,6 +76,7 @@ class LinkReport:
     unmatched: int
     without_position: int
     conflicts: int
+    elsewhere: int = 0
 
 
 def link_stars(
@@ -105,8 +112,9 @@ def link_stars(
     """
     from specclip_search.catalogs.ingest import ingest_catalog_table
 
-    obsid, source_id, ra, dec, visits = _lamost(atlas)
+    obsid, source_id, ra, dec, own, visits = _lamost(atlas)
     stars = _stars(atlas, catalogue, lamost_epoch - gaia_epoch)
+    elsewhere = _elsewhere(source_id, ra, dec, stars) & ~own
     open_rows = np.flatnonzero(source_id == NO_SOURCE)
     placed = open_rows[np.isfinite(ra[open_rows]) & np.isfinite(dec[open_rows])]
     found = sky_match(ra[placed], dec[placed], stars[1], stars[2], radius_arcsec)
@@ -115,10 +123,14 @@ def link_stars(
     single = candidates == 1
     table = pa.table(
         [
-            pa.array(obsid[placed[rows]]),
-            pa.array(stars[0][nearest.right], mask=~single),
-            pa.array(nearest.separation),
-            pa.array(candidates.astype(np.int64)),
+            pa.array(np.concatenate([obsid[placed[rows]], obsid[elsewhere]])),
+            pa.array(
+                np.concatenate([stars[0][nearest.right], source_id[elsewhere]]),
+                mask=np.concatenate([~single, np.ones(elsewhere.sum(), bool)]),
+            ),
+            pa.array(np.concatenate([nearest.separation, _separation(source_id, ra, dec, stars)[elsewhere]])),
+            pa.array(np.concatenate([np.zeros(len(rows), bool), np.ones(elsewhere.sum(), bool)])),
+            pa.array(np.concatenate([candidates, np.zeros(elsewhere.sum())]).astype(np.int64)),
         ],
         schema=_SCHEMA,
     )
@@ -131,7 +143,8 @@ def link_stars(
     return LinkReport(
         spectra=len(obsid),
         visits=visits,
-        by_id=len(obsid) - len(open_rows),
+        by_id=len(obsid) - len(open_rows) - int(elsewhere.sum()),
+        elsewhere=int(elsewhere.sum()),
         by_position=int(single.sum()),
         ambiguous=int((~single).sum()),
         unmatched=len(placed) - len(rows),
@@ -149,18 +162,43 @@ def _forget(atlas: Atlas) -> None:
                 stage.remove(part.number)
 
 
-def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """obsid, source_id if known by id, ra and dec of the observed LAMOST obsids; and how many spectra they have."""
+def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """obsid, source_id if known by id, ra, dec, whether the file names the star; and the number of spectra."""
     stage = atlas.spectra(LRS)
     if not stage.exists:
         raise stage.missing()
     table = stage.read(["spec_id", "source_id", "simulated", "ra", "dec"])
     table = table.filter(pc.invert(table["simulated"]))
     ids = linked_ids(table, star_links(atlas, LAMOST_LRS.link_column, without=(LINKS,)))
+    own = np.asarray(table["source_id"].is_valid())
     spec_id = table["spec_id"].to_numpy()
     order = np.lexsort((ids == NO_SOURCE, spec_id))
     first = order[np.unique(spec_id[order], return_index=True)[1]]
-    return spec_id[first], ids[first], _degrees(table, "ra")[first], _degrees(table, "dec")[first], len(spec_id)
+    ra, dec = _degrees(table, "ra")[first], _degrees(table, "dec")[first]
+    return spec_id[first], ids[first], ra, dec, own[first], len(spec_id)
+
+
+def _elsewhere(
+    source_id: np.ndarray, ra: np.ndarray, dec: np.ndarray, stars: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """(N,) whether the star that a row is given lies too far from the row's own position to be it.
+
+    An id of another release of Gaia names another star, or none. Where either position is unknown, ids are believed.
+    """
+    return _separation(source_id, ra, dec, stars) > DISAGREE_ARCSEC
+
+
+def _separation(
+    source_id: np.ndarray, ra: np.ndarray, dec: np.ndarray, stars: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """(N,) arcsec between a row and the star it is given, at the epoch of LAMOST's positions; NaN where unknown."""
+    if not len(stars[0]):
+        return np.full(len(source_id), np.nan)
+    place = np.minimum(np.searchsorted(stars[0], source_id), len(stars[0]) - 1)
+    known = stars[0][place] == source_id
+    one, two = np.radians(dec), np.radians(stars[2][place])
+    half = np.sin((two - one) / 2) ** 2 + np.cos(one) * np.cos(two) * np.sin(np.radians(stars[1][place] - ra) / 2) ** 2
+    return np.where(known, np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1)))) * 3600, np.nan)
 
 
 def _stars(atlas: Atlas, catalogue: str | None, years: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specclip_search.atlas.files import text_digest, whole_file, write_json
+from specclip_search.atlas.files import file_digest, text_digest, whole_file, write_json
+from specclip_search.atlas.integrity import check_files, check_shards, note_intact
+from specclip_search.errors import AtlasError
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -72,6 +74,7 @@ class Lookup:
             here = np.flatnonzero(number == file)
             wanted += _groups_of(self.files[file], rows[here] - self.first_row[file], here)
         if not wanted:
+            check_shards(self.files[:1])
             schema = pq.read_schema(self.files[0])
             return pa.schema([schema.field(name) for name in columns]).empty_table()
         pieces = _read(wanted, list(columns))
@@ -131,6 +134,7 @@ def _opened(path: str, changed: int, reader: int) -> tuple[pq.ParquetFile, np.nd
 
     `reader` distinguishes the handles of threads that read the same file concurrently.
     """
+    check_shards([path])
     file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     return file, np.concatenate([[0], np.cumsum(sizes)])[: len(sizes)].astype(np.int64), threading.Lock()
@@ -174,6 +178,7 @@ def _kept(atlas: str, name: str, files: tuple[str, ...], key: str, fingerprint: 
 
 def _make(files: Sequence[str], key: str) -> Lookup:
     ids, rows, sizes = [], [], [0]
+    check_shards(files)
     for file in files:
         column = pq.ParquetFile(file).read(columns=[key], use_threads=False)[key]
         valid = np.flatnonzero(np.asarray(column.is_valid()))
@@ -201,7 +206,18 @@ def _store(base: Path, lookup: Lookup, fingerprint: str) -> None:
     for path, values in ((ids, lookup.ids), (rows, lookup.rows)):
         with whole_file(path) as temporary, open(temporary, "wb") as handle:
             np.save(handle, values, allow_pickle=False)
-    write_json(head, {"fingerprint": fingerprint, "first_row": lookup.first_row.tolist()})
+    content = {
+        "fingerprint": fingerprint,
+        "first_row": lookup.first_row.tolist(),
+        "files": {path.name: file_digest(path) for path in (ids, rows)},
+    }
+    for name, digest in content["files"].items():
+        note_intact(head.parent / name, digest)
+    write_json(head, content | {"check": _digest_of(content)})
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return text_digest(json.dumps({name: value for name, value in content.items() if name != "check"}, sort_keys=True))
 
 
 def _load(base: Path, files: Sequence[str], fingerprint: str) -> Lookup | None:
@@ -210,8 +226,12 @@ def _load(base: Path, files: Sequence[str], fingerprint: str) -> Lookup | None:
         content = json.loads(head.read_text(encoding="utf-8"))
         if content["fingerprint"] != fingerprint:
             return None
+        if content["check"] != _digest_of(content):
+            return None
+        check_files(head.parent, {path.name: content["files"][path.name] for path in (ids, rows)})
         first = np.load(ids, mmap_mode="r", allow_pickle=False)
         second = np.load(rows, mmap_mode="r", allow_pickle=False)
         return Lookup(first, second, files, np.array(content["first_row"], dtype=np.int64))
-    except (OSError, ValueError, KeyError):
+    except (AtlasError, OSError, ValueError, KeyError, TypeError):
+        # a damaged lookup is made again
         return None

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from specclip_search.atlas.manifest import as_text
 from specclip_search.errors import QueryError
 from specclip_search.surveys import LRS, MODALITIES, XP, encoder_of
 
@@ -106,6 +107,7 @@ class Space:
             "vectors_digest": digests,
             "index_digest": {name: index.digest for name, index in self._indexes.items()},
             "index": {name: index.how for name, index in self._indexes.items()},
+            **({"partial": as_text(self.atlas.partial)} if self.atlas.partial else {}),
         }
 
     def model_digest(self) -> str:

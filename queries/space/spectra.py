@@ -200,7 +200,7 @@ def read_columns(space: Space, modality: str, rows: np.ndarray, names: Sequence[
     result = {name: np.full(len(rows), np.nan) for name in names}
     owner = np.searchsorted(offsets, rows, side="right") - 1
     for number in np.unique(owner):
-        path = space.atlas.spectra(modality).parquet_path(parts[number].number)
+        path = space.atlas.spectra(modality).shard_path(parts[number].number)
         present = [name for name in names if name in pq.read_schema(path).names]
         table = pq.ParquetFile(path).read(columns=present)
         here = owner == number

@@ -12,6 +12,7 @@ import pyarrow as pa
 from specclip_search.errors import QueryError
 from specclip_search.tables import FORMATS, format_of, write_rows
 from specclip_search.tables.hats import MARGIN_ARCSEC, MAX_ROWS, write_hats
+from specclip_search.tables.plain import storable
 
 from ..views.rows import stream
 from .ask import connect
@@ -88,9 +89,10 @@ def _write_parquet(
     from specclip_search.atlas.files import whole_file
 
     rows = 0
-    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    held = storable(schema.empty_table()).schema
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, held, compression="zstd") as writer:
         for batch in batches:
-            writer.write_batch(batch)
+            writer.write_table(storable(pa.Table.from_batches([batch], schema=schema)))
             rows += batch.num_rows
             if progress is not None:
                 progress(rows)

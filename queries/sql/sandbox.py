@@ -81,7 +81,8 @@ class Sandbox:
         """
         plain = _plain_parameters(parameters)
         with self._lock:
-            head, payload = self._ask(request_line(str(self.atlas.path.resolve()), statement, plain, self.limits))
+            where, partial = str(self.atlas.path.resolve()), self.atlas.allow_partial
+            head, payload = self._ask(request_line(where, statement, plain, self.limits, partial))
         if "error" in head:
             message = head["error"]
             if "Interrupted" in message or "INTERRUPT" in message:

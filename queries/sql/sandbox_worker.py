@@ -49,7 +49,12 @@ class Limits:
 
 
 def answer(
-    atlas_path: str, statement: str, parameters: Any, limits: Limits, begins: Callable[[], None]
+    atlas_path: str,
+    statement: str,
+    parameters: Any,
+    limits: Limits,
+    begins: Callable[[], None],
+    partial: bool = False,
 ) -> tuple[pa.Table, bool]:
     """Check and run one statement on a new connection; `begins` is called when its time begins.
 
@@ -65,12 +70,13 @@ def answer(
     from .ask import connect
     from .sandbox_rules import check_statement
 
-    with connect(_opened(atlas_path, Atlas), untrusted=True) as connection:
+    with connect(_opened(atlas_path, Atlas, partial), untrusted=True) as connection:
         if not connection.asks_for_columns(statement):
             check_statement(connection.duckdb, statement, connection.views.all)
-        connection.prepare(statement)
+        # locked before the first view is made: what stands in an atlas is no more trusted than the statement
         connection.lock_down(limits.memory_mb, limits.threads)
         begins()
+        connection.prepare(statement)
         timer = threading.Timer(limits.seconds, connection.duckdb.interrupt)
         timer.start()
         try:
@@ -83,14 +89,14 @@ def answer(
         return with_meanings(table, connection.views), truncated
 
 
-_atlases: dict[str, Any] = {}
+_atlases: dict[tuple[str, bool], Any] = {}
 
 
-def _opened(path: str, kind: Any) -> Any:
-    """The atlas is cached, because it holds the open indexes."""
-    if path not in _atlases:
-        _atlases[path] = kind(path)
-    return _atlases[path]
+def _opened(path: str, kind: Any, partial: bool) -> Any:
+    """The atlas is kept, for with it go the opened indexes."""
+    if (path, partial) not in _atlases:
+        _atlases[path, partial] = kind(path, allow_partial=partial)
+    return _atlases[path, partial]
 
 
 def _capped(relation: Any, limits: Limits) -> tuple[pa.Table, bool]:
@@ -125,7 +131,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         _limit_memory(limits)
         payload, broken = b"", False
         try:
-            table, truncated = answer(request["atlas"], request["statement"], request["parameters"], limits, begins)
+            asked = (request["atlas"], request["statement"], request["parameters"])
+            table, truncated = answer(*asked, limits, begins, request["partial"])
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
@@ -171,9 +178,10 @@ def _memory_taken() -> int:
         return 0
 
 
-def request_line(atlas_path: str, statement: str, parameters: Any, limits: Limits) -> bytes:
-    """A request in the form read by the worker."""
+def request_line(atlas_path: str, statement: str, parameters: Any, limits: Limits, partial: bool = False) -> bytes:
+    """A request as the worker reads it."""
     content = {"atlas": atlas_path, "statement": statement, "parameters": parameters, "limits": asdict(limits)}
+    content["partial"] = partial
     return json.dumps(content).encode() + b"\n"
 
 

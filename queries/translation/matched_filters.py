@@ -20,6 +20,8 @@ S_PROCESS = (4078.86, 4216.74, 4555.30, 4935.45)
 ALPHA = (4227.92, 5168.76, 5174.13, 5185.05)
 HELIUM = (4027.3, 4472.7, 4687.0, 4923.3, 5017.1)
 C2_HEADS, CH_BAND = (4383.0, 4738.0, 5166.6), (4284.0, 4319.0)
+# head and length of decline, nm: the Swan bands of C2 decline towards the blue, the red system of CN towards the red
+XP_CARBON = ((473.8, 12.0), (516.6, 12.0), (692.7, -15.0), (787.6, -20.0), (914.0, -20.0))
 LRS_WIDTHS, XP_WIDTHS = ((3.3, 2.2), (11.0, 5.5)), ((4.0, 4.0), (12.0, 8.0))
 """Sigma and spacing of the narrow filters, Angstrom and nm."""
 LRS_PATTERNS = ("emission", "s_process", "alpha", "carbon", "helium")
@@ -78,8 +80,9 @@ def _gauss(wavelength: np.ndarray, centre: float, sigma: float) -> np.ndarray:
 
 
 def _band(wavelength: np.ndarray, head: float, length: float) -> np.ndarray:
-    """A band with a sharp head that declines towards the blue."""
-    return np.where(wavelength <= head, np.exp(-np.abs(head - wavelength) / length), 0.0)
+    """A band with a sharp head that declines towards the blue, or towards the red if `length` is negative."""
+    beyond = (head - wavelength) / length
+    return np.where(beyond >= 0, np.exp(-np.maximum(beyond, 0.0)), 0.0)
 
 
 def _lrs_patterns(wavelength: np.ndarray) -> dict[str, np.ndarray]:
@@ -97,8 +100,7 @@ def _lrs_patterns(wavelength: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _xp_patterns(wavelength: np.ndarray) -> dict[str, np.ndarray]:
-    bands = ((473.8, 12.0), (516.6, 12.0), (692.7, 15.0), (787.6, 20.0), (915.0, 20.0))
-    carbon = np.sum([_band(wavelength, head, length) for head, length in bands], axis=0)
+    carbon = np.sum([_band(wavelength, head, length) for head, length in XP_CARBON], axis=0)
     return {"emission": _gauss(wavelength, 656.5, 5.0) + 0.2 * _gauss(wavelength, 486.3, 4.0), "carbon": -carbon}
 
 

@@ -80,7 +80,7 @@ def residual_columns(
 
 
 # increase when a formula or a column changes: existing shards then become stale
-REVISION = 3
+REVISION = 4
 
 
 def translations_schema(lrs_windows: WindowSet, xp_windows: WindowSet) -> pa.Schema:

@@ -98,17 +98,24 @@ def _with_linked_stars(small: _SmallTables, base: pa.Table) -> pa.Table:
     """source_id of LAMOST spectra that have none, from catalogues with their obsid."""
     source_id = base["source_id"].to_pylist()
     simulated = base["simulated"].to_pylist()
+    refused: set[int] = set()
+    told: list[dict[int, set[int]]] = []
     for source in small.connection.views.catalogues:
         if not {"obsid", "source_id"} <= source.columns:
             continue
-        rows = small.fetch(source, "obsid", base["spec_id"], ["source_id"])
+        more = ["conflict"] if source.checked else []
+        rows = small.fetch(source, "obsid", base["spec_id"], ["source_id", *more])
+        if more:
+            refused |= set(rows.filter(rows["conflict"])["obsid"].to_pylist())
         links: dict[int, set[int]] = {}
         for obsid, star in zip(rows["obsid"].to_pylist(), rows["source_id"].to_pylist(), strict=True):
             if star is not None:
                 links.setdefault(obsid, set()).add(star)
+        told.append(links)
+    for links in told:
         for i, obsid in enumerate(base["spec_id"].to_pylist()):
             stars = links.get(obsid, set())
-            if source_id[i] is None and not simulated[i] and len(stars) == 1:
+            if source_id[i] is None and not simulated[i] and len(stars) == 1 and obsid not in refused:
                 source_id[i] = next(iter(stars))
     return base.set_column(base.column_names.index("source_id"), "source_id", pa.array(source_id, pa.int64()))
 

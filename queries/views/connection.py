@@ -17,6 +17,7 @@ import pyarrow as pa
 from specclip_search.errors import QueryError, SpecclipError
 
 from .macros import add_catalogue_function, add_cone, add_macros
+from .parquet import no_glob, quoted
 from .rows import Rows
 from .views import AtlasViews
 
@@ -196,12 +197,14 @@ class AtlasConnection:
 
     def prepare(self, statement: str) -> None:
         """Create the views that `statement` may read."""
-        words = set(re.findall(r"\w+", statement.lower()))
+        text = statement.lower()
+        words = set(re.findall(r"\w+", text))
         everything = _NEEDS_ALL.search(statement) is not None
         names = [
             name
             for name in self.views.all
-            if name not in self._made and (everything or name in words or (name == "stars" and "cone" in words))
+            if name not in self._made
+            and (everything or _is_named(name.lower(), words, text) or (name == "stars" and "cone" in words))
         ]
         self.views.create(self.duckdb, names)
         self._made.update(names)
@@ -228,7 +231,7 @@ class AtlasConnection:
     def asks_for_columns(self, statement: str) -> bool:
         """Whether a statement is `DESCRIBE <view>` or `SHOW TABLES`, which are answered with descriptions."""
         described = _DESCRIBE.fullmatch(statement)
-        return described is not None and described[1].lower() in (*self.views.all, "tables")
+        return described is not None and described[1].lower() in (*map(str.lower, self.views.all), "tables")
 
     def execute(self, statement: str, parameters: Parameters = None) -> duckdb.DuckDBPyConnection:
         """DuckDB's `execute`."""
@@ -265,10 +268,13 @@ class AtlasConnection:
         return getattr(self.duckdb, name)
 
 
-def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Restrict `connection` to files below `folder`. Cannot be undone."""
-    from .parquet import no_glob, quoted
+def _is_named(view: str, words: set[str], statement: str) -> bool:
+    """Whether a statement in lower case names a view; a name that is no plain word stands in quotes."""
+    return view in words or (not view.isidentifier() and view in statement)
 
+
+def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Leave `connection` no file but those below `folder`. Cannot be undone."""
     root = str(folder.resolve()) + "/"
     # DuckDB compares the path as written in the statement, with pattern characters escaped
     connection.execute(f"SET allowed_directories = [{quoted(root)}, {quoted(no_glob(root))}]")
@@ -314,5 +320,5 @@ def _meaning_sql(statement: str) -> str:
         )
     return (
         "SELECT column_name, data_type AS column_type, coalesce(comment, '') AS meaning FROM duckdb_columns() "
-        f"WHERE table_name = '{name}' ORDER BY column_index"
+        f"WHERE lower(table_name) = {quoted(name)} ORDER BY column_index"
     )

@@ -16,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specclip_search.atlas.files import text_digest, whole_file
+from specclip_search.atlas.files import file_digest, text_digest, whole_file, write_text
+from specclip_search.atlas.integrity import check_files
+from specclip_search.errors import AtlasError
 
 from ..space.lookup import fingerprint
 from .parquet import read_parquet_sql
@@ -126,6 +128,8 @@ def store_columns(folder: Path, modality: str, made: Mapping[str, pa.Array], dig
                 pa.ipc.new_file(sink, schema) as writer,
             ):
                 writer.write_batch(pa.record_batch([column], schema=schema))
+            path = column_path(folder, modality, name)
+            write_text(_digest_path(path), file_digest(path))
     except OSError:
         return False
     return True
@@ -134,9 +138,15 @@ def store_columns(folder: Path, modality: str, made: Mapping[str, pa.Array], dig
 def load_column(path: Path, digest: str) -> pa.Array | None:
     """A cached column, memory-mapped; None if it is outdated or damaged."""
     try:
+        check_files(path.parent, {path.name: _digest_path(path).read_text(encoding="ascii")})
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if (reader.schema.metadata or {}).get(b"inputs") != digest.encode() or reader.num_record_batches != 1:
             return None
         return reader.get_batch(0).column(0)
-    except (OSError, pa.ArrowException):
+    except (AtlasError, OSError, ValueError, pa.ArrowException):
         return None
+
+
+def _digest_path(path: Path) -> Path:
+    """Where the digest of a kept column lies: Arrow's files carry none."""
+    return path.with_name(f"{path.name}.sha256")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from specclip_search.atlas.links import LINKS
 from specclip_search.catalogs.ingest import read_manifest
+from specclip_search.catalogs.names import is_reserved
 from specclip_search.labels import KNOWN, LABEL_NAMES
 
-from .parquet import fields_of, identifier, read_parquet_sql
+from .parquet import fields_of, identifier, quoted, read_parquet_sql
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -49,6 +51,11 @@ class Catalogue:
         )
 
     @property
+    def checked(self) -> bool:
+        """Whether it tells of which spectra the position disagrees with the star that a catalogue gives."""
+        return self.name == LINKS and any(f.name == "conflict" and pa.types.is_boolean(f.type) for f in self.fields)
+
+    @property
     def positions(self) -> tuple[str, ...]:
         """`ra`, `dec` if both are numeric."""
         have = [f.name for f in self.fields if f.name in ("ra", "dec") and pa.types.is_floating(f.type)]
@@ -80,6 +87,9 @@ def catalogues(atlas: Atlas) -> list[Catalogue]:
     """Finished catalogues in alphabetical order; incomplete ones are left out."""
     found = []
     for name in atlas.catalogs():
+        if is_reserved(name):
+            # only an atlas from elsewhere can have it; `doctor` names it
+            continue
         stage = atlas.catalog(name)
         manifest = read_manifest(stage)
         files = stage.paths()
@@ -199,5 +209,5 @@ def _origin(sides: Sequence[tuple[str, Catalogue]]) -> str:
     for alias, source in sides:
         main = [f"{alias}.{name}" for name in MAIN_LABELS if name in source.labels]
         if main:
-            cases.append(f"WHEN coalesce({', '.join(main)}) IS NOT NULL THEN '{source.name}'")
+            cases.append(f"WHEN coalesce({', '.join(main)}) IS NOT NULL THEN {quoted(source.name)}")
     return f"CASE {' '.join(cases)} END" if cases else "NULL::VARCHAR"

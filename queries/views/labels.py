@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .parquet import identifier, quoted
+
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
     from specclip_search.indexing.vectors.keys import KeyTable
@@ -71,11 +73,11 @@ def _columns(
         there = [name for name in names if name in known]
         if not there:
             return None
-        conditions = "(" + " OR ".join(f'"{name}" IS NOT NULL' for name in there) + ")"
+        conditions = "(" + " OR ".join(f"{identifier(name)} IS NOT NULL" for name in there) + ")"
         conditions += f" AND {keys[0]} IS NOT NULL"
         if modality is not None:
-            conditions += f" AND modality = '{modality}'"
-        chosen = ", ".join([*keys, *(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in there)])
+            conditions += f" AND modality = {quoted(modality)}"
+        chosen = ", ".join([*keys, *(f"CAST({identifier(name)} AS DOUBLE) AS {identifier(name)}" for name in there)])
         connection.prepare(f"SELECT * FROM {view}")
         table = connection.rows(f"SELECT {chosen} FROM {view} WHERE {conditions}")
     result: dict[str, Any] = {}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from .parquet import identifier
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -52,7 +54,7 @@ def add_catalogue_function(connection: duckdb.DuckDBPyConnection, atlas: Atlas, 
     names = [field.name for field in source.fields]
     schema = pa.schema(source.fields).remove_metadata()
     kinds = connection.from_arrow(schema.empty_table()).types
-    kind = ", ".join(f'"{name}" {kind}' for name, kind in zip(names, kinds, strict=True))
+    row = connection.struct_type(dict(zip(names, kinds, strict=True)))
 
     def rows_of(ids: pa.ChunkedArray) -> pa.Array:
         from ..space.lookup import open_lookup
@@ -65,9 +67,9 @@ def add_catalogue_function(connection: duckdb.DuckDBPyConnection, atlas: Atlas, 
         return pa.ListArray.from_arrays(pa.array(ends), flat)
 
     connection.create_function(
-        f"_{source.name}_of", rows_of, ["bigint"], connection.type(f"STRUCT({kind})[]"), type=PythonUDFType.ARROW
+        f"_{source.name}_of", rows_of, ["bigint"], connection.list_type(row), type=PythonUDFType.ARROW
     )
     connection.execute(
-        f"CREATE OR REPLACE MACRO {source.name}_of(id) AS TABLE "
-        f"(SELECT h.* FROM (SELECT unnest(_{source.name}_of(id::BIGINT)) h))"
+        f"CREATE OR REPLACE MACRO {identifier(f'{source.name}_of')}(id) AS TABLE "
+        f"(SELECT h.* FROM (SELECT unnest({identifier(f'_{source.name}_of')}(id::BIGINT)) h))"
     )

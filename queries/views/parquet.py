@@ -1,4 +1,9 @@
-"""Parquet files behind a view, and the metadata of their columns."""
+"""Which Parquet files stand behind a view, what is said of their columns, and the one place where names get into SQL.
+
+Names of columns, folders and catalogues, and what is said of them, come from the atlas's files. An atlas is what
+people share: none of its names may end a literal and begin a statement. Whatever puts a name into SQL does it with
+`identifier`, whatever puts a text there with `quoted`.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,38 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from specclip_search.atlas.integrity import check_shards
+from specclip_search.atlas.schemas import said_of
+from specclip_search.errors import AtlasError
+
 
 def read_parquet_sql(files: Sequence[str]) -> str:
-    """`read_parquet([...])` over exactly these files."""
+    """`read_parquet([...])` over exactly these files, whose bytes are those that their sidecars say.
+
+    DuckDB does not look at Parquet's checksums, so that they are checked before it may read them.
+    """
+    check_shards(files)
     return "read_parquet([" + ", ".join(quoted(no_glob(file)) for file in files) + "])"
 
 
 def quoted(text: str) -> str:
-    """A SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
+    """A SQL string literal. NUL, which ends a statement for some parsers, becomes the replacement character."""
+    return "'" + text.replace("'", "''").replace("\0", "\N{REPLACEMENT CHARACTER}") + "'"
 
 
 def identifier(name: str) -> str:
-    """A SQL identifier, quoted."""
+    """A SQL identifier, quoted.
+
+    Raises
+    ------
+    AtlasError
+        If it is empty or holds NUL: no database can have a column or table of that name.
+    """
+    if not name or "\0" in name:
+        raise AtlasError(
+            f"The atlas has a column or table named {name!r}, which SQL cannot name.",
+            "Ingest that table again with other names.",
+        )
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -31,11 +55,12 @@ def fields_of(file: str) -> list[pa.Field]:
     """Columns of a shard with their metadata, from its footer."""
     import pyarrow.parquet as pq
 
+    check_shards([file])
     return list(pq.read_schema(file))
 
 
 def meaning(field: pa.Field) -> str:
     """One-line description of a column with its unit."""
-    said = {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
+    said = said_of(field)
     unit = f" [{said['unit']}]" if said.get("unit") else ""
     return (said.get("description", "") + unit).strip()

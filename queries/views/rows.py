@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from specclip_search.atlas.manifest import as_text
 from specclip_search.errors import MissingExtra, QueryError
+from specclip_search.tables.provenance import with_about
 
 if TYPE_CHECKING:
     import duckdb
@@ -91,7 +93,9 @@ def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
         field.with_metadata(known[field.name].metadata) if field.name in known and not field.metadata else field
         for field in table.schema
     ]
-    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+    whole = pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+    partial = views.atlas.partial
+    return with_about(whole, {"partial": as_text(partial)}) if partial else whole
 
 
 def stream(connection: AtlasConnection, table: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -6,15 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from specclip_search.atlas.schemas import described
+from specclip_search.atlas.schemas import described, said_of
 from specclip_search.surveys import PAIR
+from specclip_search.training.networks.label_scale import UNLIKE_TRAINING
 
+from ..space.lookup import open_lookup
 from .parquet import fields_of, read_parquet_sql
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
+
+UNLIKE = described(
+    "object_unlike_training", pa.bool_(), "the LRS spectrum is unlike those of all training stars: it may not be a star"
+)
 
 # instrument -> its suffix, and the columns of `stars` with the key of its best spectrum
 _SIDES = {
@@ -64,6 +72,28 @@ def star_estimates(atlas: Atlas, model: str | None, modalities: Sequence[str]) -
     return found
 
 
+def unlike_training(atlas: Atlas, model: str, modality: str, hits: pa.Table) -> pa.Array | None:
+    """(N,) bool: the flag `object_unlike_training` of the estimates of spectra; None if the atlas has no estimates.
+
+    Parameters
+    ----------
+    hits
+        Rows with spec_id and release of one instrument's spectra; null for those without an estimate.
+    """
+    files = atlas.estimates(modality, model).paths()
+    if not files:
+        return None
+    lookup = open_lookup(atlas, f"estimates-{model}-{modality}", files, "spec_id")
+    query, row = lookup.find(hits["spec_id"].fill_null(-1).to_numpy())
+    found = lookup.take(row, ["release", "flag"])
+    same = pc.equal(found["release"].combine_chunks(), hits["release"].take(pa.array(query)).combine_chunks())
+    use = same.fill_null(False).to_numpy(zero_copy_only=False)
+    flagged, known = np.zeros(hits.num_rows, dtype=bool), np.zeros(hits.num_rows, dtype=bool)
+    flagged[query[use]] = (found["flag"].to_numpy()[use] & UNLIKE_TRAINING) > 0
+    known[query[use]] = True
+    return pa.array(flagged, mask=~known)
+
+
 def _columns(side: str, have: Mapping[str, pa.Field]) -> dict[str, pa.Field]:
     """Fields of `stars` by the column of the estimates; XP spectra are too coarse for velocities."""
     names = {}
@@ -76,6 +106,6 @@ def _columns(side: str, have: Mapping[str, pa.Field]) -> dict[str, pa.Field]:
 
 
 def _renamed(field: pa.Field, name: str, side: str) -> pa.Field:
-    said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    said = said_of(field)
     text = f"{said.get('description', field.name)}; {side.upper()} spectrum"
     return described(name, field.type, text, said.get("unit", ""), said.get("ucd", "").removesuffix(";meta.main"))

@@ -14,7 +14,7 @@ from specclip_search.atlas.schemas import described
 from specclip_search.surveys import LRS, XP
 
 from .label_sources import Catalogue, label_fields, label_joins
-from .parquet import read_parquet_sql
+from .parquet import quoted, read_parquet_sql
 from .star_estimates import Estimates
 
 _POSITION = [
@@ -123,7 +123,7 @@ def _branch(
     obsid = "CASE WHEN NOT s.simulated THEN s.spec_id END" if modality == LRS else None
     joins = label_joins(sources, star, obsid, wanted_labels)
     expressions = {
-        "modality": f"'{modality}'",
+        "modality": quoted(modality),
         "source_id": star,
         "label_source": joins.source,
         **joins.label,
@@ -175,7 +175,12 @@ def linked_source_id(sources: Sequence[Catalogue], row: str = "s", prefix: str =
         for i, source in enumerate(linking)
     )
     linked = ", ".join(f"{prefix}{i}.source_id" for i in range(len(linking)))
-    return f"coalesce({row}.source_id, {linked})", joins
+    checked = next((source for source in linking if source.checked), None)
+    if checked is None:
+        return f"coalesce({row}.source_id, {linked})", joins
+    refused = f"(SELECT DISTINCT obsid FROM {read_parquet_sql(checked.files)} WHERE conflict)"
+    joins += f" LEFT JOIN {refused} {prefix}x ON {prefix}x.obsid = {row}.spec_id"
+    return f"coalesce({row}.source_id, CASE WHEN {prefix}x.obsid IS NULL THEN coalesce({linked}) END)", joins
 
 
 def stars_sql(

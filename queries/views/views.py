@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from specclip_search.atlas.files import committed_files
 from specclip_search.atlas.schemas import described
+from specclip_search.catalogs.names import WHOLE_ATLAS, result_view, stage_view
 
 from .label_sources import Catalogue, catalogues
-from .parquet import fields_of, meaning, quoted, read_parquet_sql
+from .parquet import fields_of, identifier, meaning, quoted, read_parquet_sql
 from .star_estimates import Estimates, star_estimates
 from .star_views import Scores, spectra_fields, spectra_sql, star_fields, stars_sql
 
 if TYPE_CHECKING:
     import duckdb
 
-    from specclip_search.atlas import Atlas
+    from specclip_search.atlas import Atlas, Stage
 
 # column of a result -> its name in `stars`; the first one selects the best row
 _SCORES = {
@@ -81,20 +81,24 @@ class AtlasViews:
         """All views, stars first, catalogues last."""
         views = [*self._whole_atlas(), *self._stages()]
         views += [self._parquet_view(c.name, c.files, f"catalogue '{c.name}'") for c in self.catalogues]
-        return {view.name: view for view in views}
+        found: dict[str, View] = {}
+        for view in views:
+            # a later one must not take the place of an earlier one, whatever the folders of an atlas are called
+            found.setdefault(view.name, view)
+        return found
 
     def _whole_atlas(self) -> list[View]:
         if not self.spectra_files:
             return []
         return [
             View(
-                "stars",
+                WHOLE_ATLAS[0],
                 "one row a star: both spectra's keys, position, S/N, labels, estimates, scores",
                 lambda: stars_sql(self.spectra_files, self.catalogues, self.scores, self.estimates),
                 lambda: star_fields(self.catalogues, self.scores, self.estimates),
             ),
             View(
-                "spectra",
+                WHOLE_ATLAS[1],
                 "one row a spectrum of any instrument, with labels",
                 lambda: spectra_sql(self.spectra_files, self.catalogues),
                 lambda: spectra_fields(self.catalogues),
@@ -103,28 +107,31 @@ class AtlasViews:
 
     def _stages(self) -> list[View]:
         atlas = self.atlas
-        found = [(f"spectra_{m}", files, f"{m} spectra on the model's grid") for m, files in self.spectra_files.items()]
+        found = [
+            (stage_view("spectra", name), files, f"{name} spectra on the model's grid")
+            for name, files in self.spectra_files.items()
+        ]
         model = atlas.active_model
         if model is not None:
             for modality in self.spectra_files:
-                folder = atlas.vectors(model, modality).folder
-                found.append((f"vectors_{modality}", committed_files(folder), f"{modality} vectors of '{model}'"))
-                folder = atlas.estimates(modality, model).folder
-                found.append((f"estimates_{modality}", committed_files(folder), f"{modality} labels by '{model}'"))
+                files = atlas.vectors(model, modality).paths()
+                found.append((stage_view("vectors", modality), files, f"{modality} vectors of '{model}'"))
+                files = atlas.estimates(modality, model).paths()
+                found.append((stage_view("estimates", modality), files, f"{modality} labels by '{model}'"))
             found.append(
                 ("translations", atlas.translations(model).paths(), f"translations of '{model}'")
             )
         found += [
             (
-                name.replace("-", "_").replace(".", "_").lower(),
+                result_view(name),
                 atlas.results(name).paths(),
                 f"result '{name}'",
             )
             for name in atlas.result_names()
         ]
         found += [
-            (f"rejected_{folder.name}", committed_files(folder), f"{folder.name} files rejected, with reasons")
-            for folder in sorted((atlas.path / "rejected").glob("*"))
+            (stage_view("rejected", name), atlas.rejected(name).paths(), f"{name} files rejected, with reasons")
+            for name in atlas.rejected_names()
         ]
         views = [self._parquet_view(name, files, text) for name, files, text in found if files]
         return [*views, *(self._neighbours(model) if model is not None else [])]
@@ -132,7 +139,11 @@ class AtlasViews:
     def _neighbours(self, model: str) -> list[View]:
         """One view over the neighbour graphs of all instruments."""
         root = self.atlas.path / "results" / "neighbours" / model
-        graphs = {name: files for name in self.spectra_files if (files := committed_files(root / name))}
+
+        def graph(name: str) -> Stage:
+            return self.atlas.stage(root / name, f"neighbours of {name} vectors of '{model}'")
+
+        graphs = {name: files for name in self.spectra_files if (files := graph(name).paths())}
         if not graphs:
             return []
 
@@ -144,7 +155,7 @@ class AtlasViews:
 
         def select() -> str:
             return " UNION ALL BY NAME ".join(
-                f"SELECT '{name}' AS modality, * FROM {read_parquet_sql(files)}" for name, files in graphs.items()
+                f"SELECT {quoted(name)} AS modality, * FROM {read_parquet_sql(files)}" for name, files in graphs.items()
             )
 
         return [View("neighbours", f"nearest spectra of each spectrum, by '{model}'", select, fields)]
@@ -180,11 +191,12 @@ class AtlasViews:
         """Create all or the named views, with a comment on each column that has a description."""
         for name in self.all if names is None else names:
             view = self.all[name]
-            connection.execute(f"CREATE OR REPLACE VIEW {name} AS {view.select()}")
-            connection.execute(f"COMMENT ON VIEW {name} IS {quoted(view.description)}")
+            known = identifier(name)
+            connection.execute(f"CREATE OR REPLACE VIEW {known} AS {view.select()}")
+            connection.execute(f"COMMENT ON VIEW {known} IS {quoted(view.description)}")
             for field in view.fields():
                 if text := meaning(field):
-                    connection.execute(f'COMMENT ON COLUMN {name}."{field.name}" IS {quoted(text)}')
+                    connection.execute(f"COMMENT ON COLUMN {known}.{identifier(field.name)} IS {quoted(text)}")
 
     def meanings(self) -> dict[str, pa.Field]:
         """Fields by column name, for names with the same meaning in all views."""
@@ -215,7 +227,7 @@ class AtlasViews:
 def _fixed_arrays(fields: Sequence[pa.Field]) -> str:
     """Cast vectors and spectra, which DuckDB reads as lists, to fixed-length arrays, as distances require."""
     casts = [
-        f'"{field.name}"::FLOAT[{field.type.list_size}] AS "{field.name}"'
+        f"{identifier(field.name)}::FLOAT[{field.type.list_size}] AS {identifier(field.name)}"
         for field in fields
         if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)
     ]

@@ -33,6 +33,14 @@ class Atlas:
     ----------
     path
         Folder that holds `atlas.toml`.
+    allow_partial
+        Answer from the shards that are there where some are missing. A warning names them, results
+        carry them in `attrs["partial"]`. By default a stage with missing shards is refused.
+
+    Attributes
+    ----------
+    partial
+        By stage, numbers of missing shards that were left out so far.
 
     Raises
     ------
@@ -40,8 +48,10 @@ class Atlas:
         If there is no atlas at `path`, or it was written by a newer version.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, allow_partial: bool = False) -> None:
         self.path = Path(path)
+        self.allow_partial = allow_partial
+        self.partial: dict[str, list[int]] = {}
         marker = self.path / MARKER
         if not marker.is_file():
             found = "a folder without atlas.toml" if self.path.is_dir() else "no file or folder of that name"
@@ -105,30 +115,34 @@ class Atlas:
 
     # -- stages -----------------------------------------------------------------------------
 
+    def stage(self, folder: Path, label: str) -> Stage:
+        """The stage in a folder of this atlas."""
+        return Stage(folder, label, self.partial if self.allow_partial else None)
+
     def spectra(self, modality: str) -> Stage:
-        return Stage(self.path / "spectra" / modality, f"{modality} spectra")
+        return self.stage(self.path / "spectra" / modality, f"{modality} spectra")
 
     def rejected(self, modality: str) -> Stage:
-        return Stage(self.path / "rejected" / modality, f"rejected {modality} spectra")
+        return self.stage(self.path / "rejected" / modality, f"rejected {modality} spectra")
 
     def catalog(self, name: str) -> Stage:
-        return Stage(self.path / "catalogs" / checked_name(name, "catalogue"), f"catalogue '{name}'")
+        return self.stage(self.path / "catalogs" / checked_name(name, "catalogue"), f"catalogue '{name}'")
 
     def vectors(self, model: str, modality: str) -> Stage:
-        return Stage(
+        return self.stage(
             self.path / "vectors" / checked_name(model, "model") / modality, f"{modality} vectors of '{model}'"
         )
 
     def estimates(self, modality: str, model: str | None = None) -> Stage:
         """Label estimates of a modality, by the active model unless another is named."""
         name = self.require_model(model)
-        return Stage(self.path / "estimates" / name / modality, f"{modality} label estimates of '{name}'")
+        return self.stage(self.path / "estimates" / name / modality, f"{modality} label estimates of '{name}'")
 
     def translations(self, model: str) -> Stage:
-        return Stage(self.path / "translations" / checked_name(model, "model"), f"translations of '{model}'")
+        return self.stage(self.path / "translations" / checked_name(model, "model"), f"translations of '{model}'")
 
     def results(self, name: str) -> Stage:
-        return Stage(self.path / "results" / checked_name(name, "result"), f"results '{name}'")
+        return self.stage(self.path / "results" / checked_name(name, "result"), f"results '{name}'")
 
     def index_folder(self, model: str, modality: str) -> Path:
         return self.path / "indexes" / checked_name(model, "model") / modality
@@ -146,6 +160,10 @@ class Atlas:
         """Names of ingested catalogues."""
         return [name for name in self._folders("catalogs") if self.catalog(name).exists]
 
+    def rejected_names(self) -> list[str]:
+        """Names of modalities of which spectra were rejected."""
+        return [name for name in self._folders("rejected") if self.rejected(name).exists]
+
     def result_names(self) -> list[str]:
         """Names of stored results."""
         return [name for name in self._folders("results") if self.results(name).exists]
@@ -155,8 +173,9 @@ class Atlas:
         return [name for name in self._folders("models") if (self.model_folder(name) / "model.toml").exists()]
 
     def _folders(self, kind: str) -> list[str]:
+        """Folders of a kind; one that could not have been made here is not looked into, `doctor` names it."""
         folder = self.path / kind
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        return sorted(p.name for p in folder.iterdir() if is_name(p.name) and p.is_dir()) if folder.is_dir() else []
 
     def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows | None:
         """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`."""
@@ -193,10 +212,10 @@ class Atlas:
 
     def summary(self) -> list[tuple[str, str]]:
         """What the atlas holds, as name and text; shown by `repr` and in notebooks."""
-        held = [(f"{name} spectra", f"{self.spectra(name).rows:,}") for name in self.modalities()]
-        held += [(f"catalogue {name}", f"{self.catalog(name).rows:,} rows") for name in self.catalogs()]
+        held = [(f"{name} spectra", _counted(self.spectra(name), "")) for name in self.modalities()]
+        held += [(f"catalogue {name}", _counted(self.catalog(name), " rows")) for name in self.catalogs()]
         held += [("model", self.active_model or "none yet")]
-        held += [(f"results {name}", f"{self.results(name).rows:,} rows") for name in self.result_names()]
+        held += [(f"results {name}", _counted(self.results(name), " rows")) for name in self.result_names()]
         return held
 
     def __repr__(self) -> str:
@@ -207,6 +226,14 @@ class Atlas:
         return f"<table><caption>Atlas {escape(str(self.path))}</caption>{rows}</table>"
 
 
+def _counted(stage: Stage, unit: str) -> str:
+    """Rows of a stage in words; a damaged one is shown as such, because `repr` must not fail."""
+    try:
+        return f"{stage.rows:,}{unit}"
+    except AtlasError:
+        return "incomplete or damaged (see `specclip-search doctor`)"
+
+
 def _questions() -> ModuleType:
     """What can be asked of an atlas: the one import that leads up, because the atlas is where people look for it."""
     from specclip_search.queries import session
@@ -214,9 +241,14 @@ def _questions() -> ModuleType:
     return session
 
 
+def is_name(name: str) -> bool:
+    """Whether a folder of an atlas may be called so."""
+    return _NAME.fullmatch(name) is not None and ".." not in name
+
+
 def checked_name(name: str, what: str) -> str:
     """`name` if it is safe as a folder name; raises `AtlasError` otherwise."""
-    if not _NAME.fullmatch(name) or ".." in name:
+    if not is_name(name):
         raise AtlasError(
             f"'{name}' cannot be the name of a {what}.",
             "Use letters, digits, '_', '-' and '.', beginning with a letter or digit, at most 64 characters.",

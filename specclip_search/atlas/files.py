@@ -5,9 +5,12 @@ Each stage of an atlas has one writer at a time; readers are never blocked.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +20,9 @@ from typing import Any
 from ..errors import AtlasError
 
 TEMPORARY_PREFIX = ".writing-"
+# of Linux: rename two paths into each other
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_SHARD = re.compile(r"part-(\d{6,9})\.(json|parquet)", re.ASCII)
 
 
 @contextmanager
@@ -73,12 +79,35 @@ def file_digest(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def bytes_digest(data: bytes) -> str:
+    """SHA-256 of bytes, as ``sha256:<hex>``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
 def text_digest(*parts: str) -> str:
     """SHA-256 of strings in order, each terminated by NUL so that boundaries matter."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode("utf-8") + b"\0")
     return "sha256:" + digest.hexdigest()
+
+
+class NotPermitted(AtlasError):
+    """The system does not let this user read or write a file of the atlas."""
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether the system refused: missing rights, or a file system that is mounted read-only."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def not_permitted(error: OSError) -> NotPermitted:
+    """What the system refused, and what to do about it."""
+    path = error.filename2 or error.filename or "a file of the atlas"
+    return NotPermitted(
+        f"{path} may not be read or written by this user: {error.strerror or error}.",
+        f"Give the right to it (`chmod u+rw '{path}'`), ask its owner, or work on a copy of the atlas.",
+    )
 
 
 @contextmanager
@@ -94,10 +123,12 @@ def writer_lock(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".writer"
     lock = FileLock(str(folder / ".lock"), timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         lock.acquire()
     except Timeout:
         who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "another process"
@@ -105,6 +136,10 @@ def writer_lock(folder: Path) -> Iterator[None]:
             f"{folder} is being written by {who}; only one writer at a time is allowed.",
             "Wait for it to finish, or stop it and run this command again; no data are lost.",
         ) from None
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        raise not_permitted(error) from error
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         remove_leftovers(folder)
@@ -114,19 +149,49 @@ def writer_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def committed_files(folder: Path) -> list[str]:
-    """Absolute paths of a stage's committed shards, in order of their numbers.
+def shard_name(number: int) -> str:
+    """File name of a shard, without its suffix."""
+    return f"part-{number:06d}"
+
+
+def exchange_folders(new: Path, old: Path) -> None:
+    """Let two folders of one file system change places; where the system can, in one step.
+
+    Elsewhere there is an instant at which `old` is not there; `new` and what was `old` stay beside it.
+    """
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        done = libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0
+    except (OSError, AttributeError, TypeError):
+        done = False
+    if not done:
+        aside = old.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{old.name}")
+        os.rename(old, aside)
+        try:
+            os.rename(new, old)
+        except BaseException:
+            os.rename(aside, old)
+            raise
+        os.rename(aside, new)
+    sync_folder(old.parent)
+
+
+def committed_numbers(folder: Path) -> list[int]:
+    """Numbers of a stage's committed shards, ascending.
 
     Only file names are read: reading every sidecar of a 10M-row stage would take more than a second.
     """
+    sidecars, tables = shard_numbers(folder)
+    return sorted(sidecars & tables)
+
+
+def shard_numbers(folder: Path) -> tuple[set[int], set[int]]:
+    """Numbers of which there is a sidecar, and of which there is a Parquet file."""
     try:
         with os.scandir(folder) as entries:
             names = {entry.name for entry in entries if entry.name.startswith("part-")}
-    except FileNotFoundError:
-        return []
-    root = folder.resolve()
-    return [
-        str(root / name)
-        for name in sorted(names)
-        if name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" in names
-    ]
+    except (FileNotFoundError, NotADirectoryError):
+        return set(), set()
+    found = [match for name in names if (match := _SHARD.fullmatch(name))]
+    sidecars, tables = ({int(match[1]) for match in found if match[2] == kind} for kind in ("json", "parquet"))
+    return sidecars, tables

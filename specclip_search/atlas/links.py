@@ -20,6 +20,8 @@ from .files import text_digest
 if TYPE_CHECKING:
     from .atlas import Atlas
 
+LINKS = "links"
+"""Catalogue that the command `link` makes."""
 NO_SOURCE = -1
 """Marks an unknown star in integer arrays."""
 
@@ -69,6 +71,7 @@ def star_links(atlas: Atlas, id_column: str | None, without: Collection[str] = (
     if id_column is None:
         return StarLinks(empty, empty, empty, "")
     pieces, digests = [], []
+    refused = np.empty(0, np.int64)
     for name in atlas.catalogs():
         stage = atlas.catalog(name)
         columns = pq.read_schema(stage.parts()[0].path)
@@ -76,6 +79,9 @@ def star_links(atlas: Atlas, id_column: str | None, without: Collection[str] = (
             continue
         if not all(pa.types.is_int64(columns.field(c).type) for c in (id_column, "source_id")):
             continue
+        if name == LINKS and "conflict" in columns.names and pa.types.is_boolean(columns.field("conflict").type):
+            checked = stage.read([id_column, "conflict"])
+            refused = np.union1d(refused, checked.filter(checked["conflict"])[id_column].to_numpy())
         table = stage.read([id_column, "source_id"]).drop_null()
         pieces.append(np.stack([table[id_column].to_numpy(), table["source_id"].to_numpy()]))
         digests.append(stage.digest)
@@ -83,7 +89,8 @@ def star_links(atlas: Atlas, id_column: str | None, without: Collection[str] = (
         return StarLinks(empty, empty, empty, "")
     spec_id, source_id = np.unique(np.concatenate(pieces, axis=1), axis=1)
     single, first, counts = np.unique(spec_id, return_index=True, return_counts=True)
-    return StarLinks(single[counts == 1], source_id[first[counts == 1]], single[counts > 1], text_digest(*digests))
+    agreed = (counts == 1) & ~np.isin(single, refused)
+    return StarLinks(single[agreed], source_id[first[agreed]], single[counts > 1], text_digest(*digests))
 
 
 def linked_ids(table: pa.Table | pa.RecordBatch, links: StarLinks) -> np.ndarray:

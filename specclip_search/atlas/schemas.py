@@ -17,6 +17,12 @@ def described(name: str, kind: pa.DataType, description: str, unit: str = "", uc
     return pa.field(name, kind, metadata=metadata)
 
 
+def said_of(field: pa.Field) -> dict[str, str]:
+    """Unit, description and UCD of a column, those that it has; bytes that are no text are shown as such."""
+    said = (field.metadata or {}).items()
+    return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in said}
+
+
 SPEC_ID = described(
     "spec_id", pa.int64(), "key of the spectrum: LAMOST obsid or Gaia source_id", ucd="meta.id;meta.main"
 )
@@ -97,7 +103,7 @@ def estimates_schema() -> pa.Schema:
             pa.int32(),
             "0 is good; bits: 1 far from the training stars, 2 a value out of their range, 4 S/N below theirs, "
             "8 S/N unknown, 16 c_fe extrapolated to high [Fe/H], 32 errors half as wide as the training sample, "
-            "64 hotter than any star of known [Fe/H]",
+            "64 hotter than any star of known [Fe/H], 128 spectrum unlike those of all training stars (LRS)",
             ucd="meta.code.qual",
         ),
         described("distance", pa.float32(), "from the training stars; 1 is typical of them", ucd="meta.code.qual"),

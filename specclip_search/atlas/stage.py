@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -15,22 +17,70 @@ import pyarrow.parquet as pq
 
 from ..errors import AtlasError
 from ..version import __version__
-from .files import committed_files, file_digest, sync_folder, text_digest, whole_file, write_json, writer_lock
+from .files import (
+    bytes_digest,
+    committed_numbers,
+    file_digest,
+    not_permitted,
+    shard_name,
+    sync_folder,
+    text_digest,
+    whole_file,
+    write_json,
+    writer_lock,
+)
+from .integrity import check_shards, note_intact
+from .manifest import (
+    MANIFEST,
+    Manifest,
+    change,
+    forget_missing,
+    listed,
+    missing_shards,
+    named_shards,
+    read_manifest,
+    settle,
+    unsettle,
+)
 
 SIDECAR_FORMAT = 1
+_PATIENCE_S = 5.0
+# folders whose writer lock this process holds
+_held: set[str] = set()
 ROW_GROUP_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A committed shard: its Parquet file and the content of its sidecar."""
+    """A committed shard: its Parquet file and what its sidecar says.
+
+    Attributes
+    ----------
+    file
+        The Parquet file, as it lies there. To read it, take `path`.
+    sidecar
+        Digest of the sidecar's bytes.
+    """
 
     number: int
-    path: Path
+    file: Path
     rows: int
     digest: str
     inputs: str
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
+    sidecar: str = field(default="", compare=False)
+
+    @property
+    def path(self) -> Path:
+        """The Parquet file, whose bytes are those that the sidecar says; checked at the first use, then remembered.
+
+        Raises
+        ------
+        AtlasError
+            If it is damaged.
+        """
+        check_shards([self.file])
+        return self.file
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +89,9 @@ class Stage:
 
     A shard counts as committed only if its sidecar exists. The sidecar holds the number of rows
     and the SHA-256 of the shard and of its inputs, so that up-to-date, stale and missing shards
-    can be identified.
+    can be identified. The file `manifest.json` says which shards there should be: every reader names
+    those that are missing before it answers, except the writer that holds `lock()`, which writes
+    them again.
 
     Attributes
     ----------
@@ -47,36 +99,127 @@ class Stage:
         Where the shards lie; it need not exist.
     label
         What the shards hold, for messages.
+    partial
+        Where answers from an incomplete stage are allowed: by label, the numbers that were missing
+        are noted here instead of being refused.
     """
 
     folder: Path
     label: str
+    partial: dict[str, list[int]] | None = None
 
     def parquet_path(self, number: int) -> Path:
-        return self.folder / f"part-{number:06d}.parquet"
+        return self.folder / f"{shard_name(number)}.parquet"
+
+    def shard_path(self, number: int) -> Path:
+        """The Parquet file of a shard, to read it: its bytes are those that its sidecar says.
+
+        Raises
+        ------
+        AtlasError
+            If there is no such shard, or it is damaged.
+        """
+        part = self.part(number)
+        if part is None:
+            raise missing_shards(self.label, self.folder, [number], len({*committed_numbers(self.folder), number}))
+        return part.path
 
     def _sidecar_path(self, number: int) -> Path:
         return self.parquet_path(number).with_suffix(".json")
 
     @property
     def exists(self) -> bool:
-        return any(self.folder.glob("part-*.json"))
+        """Whether the stage has a shard, or should have one."""
+        if any(self.folder.glob("part-*.json")):
+            return True
+        manifest = read_manifest(self.folder)
+        return manifest is not None and manifest.shards > 0
 
     def paths(self) -> list[str]:
-        """Absolute paths of the committed shards in order of their numbers; sidecars are not read."""
-        return committed_files(self.folder)
+        """Absolute paths of the committed shards in order of their numbers; sidecars are not read.
+
+        Raises
+        ------
+        AtlasError
+            If a shard is missing.
+        """
+        root = self.folder.resolve()
+        return [str(root / f"{shard_name(number)}.parquet") for number in self._numbers()[0]]
 
     def parts(self) -> list[Part]:
-        """Committed shards in order of their numbers."""
-        return [self._load(path) for path in sorted(self.folder.glob("part-*.json"))]
+        """Committed shards in order of their numbers.
+
+        Raises
+        ------
+        AtlasError
+            If a shard is missing, or the shards are not those that the manifest counts.
+        """
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            numbers, manifest = self._numbers()
+            try:
+                parts = [self._load(self._sidecar_path(number)) for number in numbers]
+            except FileNotFoundError:
+                # a writer replaces or removes a shard at this moment
+                if time.monotonic() < until:
+                    continue
+                raise
+            if manifest is None or self.partial is not None or manifest.agrees(parts):
+                return parts
+            if read_manifest(self.folder) == manifest:
+                raise self._mixed(parts, manifest)
+
+    @property
+    def _holds_lock(self) -> bool:
+        return str(self.folder.resolve()) in _held
+
+    def _numbers(self) -> tuple[list[int], Manifest | None]:
+        """Numbers of the shards that lie here; an error where one is missing, unless that is allowed or mended."""
+        if self._holds_lock:
+            return committed_numbers(self.folder), None
+        numbers, gone, manifest = listed(self.folder)
+        if gone:
+            shards = len({*numbers, *gone})
+            if self.partial is None:
+                raise missing_shards(self.label, self.folder, gone, shards)
+            if self.partial.get(self.label) != gone:
+                self.partial[self.label] = gone
+                warnings.warn(
+                    f"{self.label}: {len(gone):,} of {shards:,} shards are missing "
+                    f"({named_shards(gone)}); the answer is without them.",
+                    stacklevel=2,
+                )
+        return numbers, manifest
+
+    def _mixed(self, parts: list[Part], manifest: Manifest) -> AtlasError:
+        surplus = [part.number for part in parts if part.number not in manifest]
+        found = f"{named_shards(surplus)} beyond these" if surplus else "others, of the same numbers"
+        return AtlasError(
+            f"Expected in {self.folder} the {manifest.shards:,} shards of {manifest.rows:,} rows that its "
+            f"{MANIFEST} counts; found {found}: files of two states of the atlas are mixed.",
+            "Copy the folder again whole, or run the command that makes this stage; "
+            "`specclip-search --allow-partial ...` answers from what is there.",
+        )
+
+    def lost(self) -> list[int]:
+        """Numbers of shards that should be there and are not."""
+        manifest = read_manifest(self.folder)
+        return [] if manifest is None else manifest.missing(committed_numbers(self.folder))
+
+    def forget_missing(self) -> list[int]:
+        """Take the shards that are there for the whole stage; returns the numbers given up. Hold `lock()` around it."""
+        return forget_missing(self.folder, self.parts)
 
     def part(self, number: int) -> Part | None:
-        path = self._sidecar_path(number)
-        return self._load(path) if path.exists() else None
+        try:
+            return self._load(self._sidecar_path(number))
+        except FileNotFoundError:
+            return None
 
     def _load(self, sidecar: Path) -> Part:
         try:
-            content = json.loads(sidecar.read_text(encoding="utf-8"))
+            raw = sidecar.read_bytes()
+            content = json.loads(raw)
             number = int(sidecar.stem.removeprefix("part-"))
             part = Part(
                 number,
@@ -85,16 +228,21 @@ class Stage:
                 content["digest"],
                 content["inputs"],
                 content.get("extra", {}),
+                bytes_digest(raw),
             )
-        except (OSError, ValueError, KeyError) as error:
+        except FileNotFoundError:
+            raise
+        except PermissionError as error:
+            raise not_permitted(error) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise AtlasError(
                 f"{sidecar} is not a readable shard sidecar ({error}).",
                 "Remove this file and run the stage's command again; it rebuilds the shard.",
             ) from error
-        if not part.path.exists():
+        if not part.file.exists():
             raise AtlasError(
-                f"{sidecar} refers to a missing shard: {part.path.name}.",
-                "Remove the sidecar and run the stage's command again; it rebuilds the shard.",
+                f"{sidecar} names a shard that is gone: {part.file.name}.",
+                "Remove the sidecar and run the stage's command again; it makes the shard anew.",
             )
         return part
 
@@ -112,9 +260,29 @@ class Stage:
         part = self.part(number)
         return part is not None and part.inputs == inputs
 
-    def lock(self) -> AbstractContextManager[None]:
-        """The write lock of this stage; see `writer_lock`."""
-        return writer_lock(self.folder)
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """The right to write this stage; see `writer_lock`.
+
+        While it is held this process sees the shards that are there, also where others are missing:
+        they are told of in a warning, and it is the writer's work to make them again.
+        """
+        with writer_lock(self.folder):
+            root = str(self.folder.resolve())
+            _held.add(root)
+            try:
+                if gone := self.lost():
+                    warnings.warn(
+                        f"{self.label}: {named_shards(gone)} missing; what this run can make again it makes.",
+                        stacklevel=3,
+                    )
+                settle(self.folder, self.parts, recount=True)
+                yield
+            finally:
+                try:
+                    settle(self.folder, self.parts, recount=False)
+                finally:
+                    _held.discard(root)
 
     def write(
         self,
@@ -146,7 +314,10 @@ class Stage:
                     whole = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
                     writer.write_table(whole, row_group_size=ROW_GROUP_ROWS)
             digest = file_digest(temporary)
-            # the old sidecar must never describe the new shard, not even briefly
+            before = self._before(number)
+            if before is not None:
+                unsettle(self.folder)
+            # a replaced shard must not be vouched for by the old sidecar, not even for an instant
             self._sidecar_path(number).unlink(missing_ok=True)
             sync_folder(self.folder)
         content = {
@@ -158,15 +329,31 @@ class Stage:
             "extra": extra or {},
         }
         write_json(self._sidecar_path(number), content)
-        return Part(number, path, rows, digest, inputs, extra or {})
+        note_intact(path, digest)
+        part = self._load(self._sidecar_path(number))
+        change(self.folder, lambda manifest: manifest.with_shard(part, before), lambda: self._others(number))
+        return part
+
+    def _before(self, number: int) -> Part | None:
+        """The shard that is about to be replaced or removed; None where its sidecar says nothing usable."""
+        try:
+            return self.part(number)
+        except AtlasError:
+            return None
+
+    def _others(self, number: int) -> list[Part]:
+        return [self._load(self._sidecar_path(n)) for n in committed_numbers(self.folder) if n != number]
 
     def free_numbers(self) -> Iterator[int]:
-        """Unused shard numbers from 0 upwards, so that a missing shard gets its own number again."""
-        taken = {part.number for part in self.parts()}
+        """Numbers that no committed shard has, from 0 up: a missing shard gets its own number again."""
+        taken = set(committed_numbers(self.folder))
         return (number for number in count() if number not in taken)
 
     def remove(self, number: int) -> None:
-        """Remove a shard: the sidecar first, so that a partly removed shard never counts as committed."""
+        """Remove a shard: first from the manifest, then the sidecar, so that it is never half there or missed."""
+        before = self._before(number)
+        if before is not None or self._sidecar_path(number).exists() or (self.folder / MANIFEST).exists():
+            change(self.folder, lambda manifest: manifest.without(number, before), lambda: self._others(number))
         self._sidecar_path(number).unlink(missing_ok=True)
         sync_folder(self.folder)
         self.parquet_path(number).unlink(missing_ok=True)
@@ -189,8 +376,8 @@ class Stage:
                 yield part, batch
 
     def verify(self) -> list[str]:
-        """Re-read every shard; return the names of those whose bytes do not match their sidecar's digest."""
-        return [part.path.name for part in self.parts() if file_digest(part.path) != part.digest]
+        """Re-read every shard and name those whose bytes are not what their sidecar says."""
+        return [part.file.name for part in self.parts() if file_digest(part.file) != part.digest]
 
     def missing(self) -> AtlasError:
         """The error to raise if this stage is needed but empty."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,18 +18,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..atlas.files import file_digest, text_digest, write_json
+from ..atlas import Stage
+from ..atlas.files import exchange_folders, file_digest, not_permitted, text_digest, write_json
 from ..errors import AtlasError, SpecclipError
 from ..opening.guard import reading
 from .columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
 from .formats import open_catalog
 from .ids import ids_to_int64
+from .names import OWN, is_reserved
 from .stream import CHUNK_ROWS, CatalogFile, rechunk
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-    from ..atlas import Atlas, Stage
+    from ..atlas import Atlas
 
 def file_state(file: Path) -> dict[str, Any]:
     """Marks by which an unchanged file is recognised quickly."""
@@ -73,6 +77,8 @@ def table_digest(table: pa.Table) -> str:
 
 
 MANIFEST = "catalog.json"
+CHECK = "check"
+INCOMING = ".new-"
 FORMAT = 1
 
 
@@ -165,6 +171,11 @@ def ingest_catalog(
         If `name` cannot be a catalogue's name, or another process is writing it.
     """
     file = Path(path)
+    if name in OWN:
+        raise AtlasError(
+            f"'{name}' cannot be the name of a catalogue: `specclip-search` makes one of that name itself.",
+            "Choose another, for example the survey's.",
+        )
     stage = _named_stage(atlas, name)
     options = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
     if hdu is not None:
@@ -178,7 +189,7 @@ def ingest_catalog(
     origin = {"options": options, "source": state, "digest": digest}
     if known is not None and known["options"] == options and known["digest"] == digest and _whole(stage, known):
         with stage.lock():
-            write_json(stage.folder / MANIFEST, {**known, **origin})
+            _write_manifest(stage.folder, {**known, **origin})
         return _as_unchanged(known)
     plan = plan_columns(opened.schema, columns, rename, arrays, lambda column: holds_ids(opened, column))
     return _write(stage, name, opened, plan, origin, progress)
@@ -234,9 +245,24 @@ def read_manifest(stage: Stage) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        # catalogues of older versions have no digest here
+        check = content.pop(CHECK, None)
+        if check is not None and check != _digest_of(content):
+            raise ValueError("it does not say what was written")
         return content if content["format"] == FORMAT else None
-    except (ValueError, KeyError, OSError) as error:
+    except PermissionError as error:
+        raise not_permitted(error) from error
+    except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
         raise AtlasError(f"{path} is not readable ({error}).", "Remove it and ingest the catalogue again.") from error
+
+
+def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    write_json(folder / MANIFEST, {**content, CHECK: _digest_of(content)})
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    # as it will be read back: tuples become lists, keys text
+    return text_digest(json.dumps(json.loads(json.dumps(content)), sort_keys=True))
 
 
 def _named_stage(atlas: Atlas, name: str) -> Stage:
@@ -247,17 +273,20 @@ def _named_stage(atlas: Atlas, name: str) -> Stage:
             f"'{name}' cannot be the name of a catalogue: it must be a plain SQL name.",
             f"Lower-case letters, digits and '_' only, for example '{sql_name(name)}'.",
         )
-    taken = ("stars", "spectra", "translations", "anomalies", "emp", "neighbours")
-    if name in taken or name.startswith(("spectra_", "vectors_", "rejected_")):
+    if is_reserved(name):
         raise AtlasError(
-            f"'{name}' cannot be the name of a catalogue: SQL has a view of that name.",
+            f"'{name}' cannot be the name of a catalogue: SQL has a view of that name, or will have.",
             "Choose another, for example the survey's.",
         )
     return atlas.catalog(name)
 
 
 def _whole(stage: Stage, manifest: Mapping[str, Any]) -> bool:
-    return [part.digest for part in stage.parts()] == manifest["parts"]
+    try:
+        return [part.digest for part in stage.parts()] == manifest["parts"]
+    except AtlasError:
+        # shards are missing or damaged: the catalogue is to be read again
+        return False
 
 
 def _as_unchanged(manifest: Mapping[str, Any]) -> CatalogReport:
@@ -271,27 +300,24 @@ def _write(
 ) -> CatalogReport:
     report = CatalogReport(name, renamed=plan.renamed, skipped=plan.skipped, keys=plan.keys, notes=opened.notes)
     ids: dict[str, list[np.ndarray]] = {key: [] for key in plan.keys}
-    with stage.lock():
-        # SQL does not see a catalogue without its manifest, so readers never see a partial one
-        (stage.folder / MANIFEST).unlink(missing_ok=True)
+    # written beside the catalogue that stands; a killed run is taken up there again
+    new = Stage(stage.folder.with_name(f"{INCOMING}{name}"), f"new catalogue '{name}'")
+    with warnings.catch_warnings(), stage.lock():
+        # what is missing in the catalogue that is replaced is of no interest any more
+        warnings.simplefilter("ignore", UserWarning)
         try:
-            digests = list(_write_parts(stage, opened, plan, origin, report, ids, progress))
+            with new.lock():
+                digests = list(_write_parts(new, opened, plan, origin, report, ids, progress))
+                for part in new.parts()[len(digests) :]:
+                    new.remove(part.number)
+                report.repeated_ids = {key: repeats for key, arrays in ids.items() if (repeats := _repeats(arrays))}
+                done = {**asdict(report), "parts_written": 0, "parts_current": 0}
+                _write_manifest(new.folder, {"format": FORMAT, **origin, "parts": digests, "report": done})
         except SpecclipError:
-            for part in stage.parts():
-                stage.remove(part.number)
+            shutil.rmtree(new.folder, ignore_errors=True)
             raise
-        for part in stage.parts()[len(digests) :]:
-            stage.remove(part.number)
-        report.repeated_ids = {key: repeats for key, arrays in ids.items() if (repeats := _repeats(arrays))}
-        write_json(
-            stage.folder / MANIFEST,
-            {
-                "format": FORMAT,
-                **origin,
-                "parts": digests,
-                "report": {**asdict(report), "parts_written": 0, "parts_current": 0},
-            },
-        )
+        exchange_folders(new.folder, stage.folder)
+    shutil.rmtree(new.folder, ignore_errors=True)
     return report
 
 

@@ -6,13 +6,17 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from ..atlas import Atlas, Stage
-from ..atlas.files import TEMPORARY_PREFIX
+from ..atlas.atlas import is_name
+from ..atlas.files import TEMPORARY_PREFIX, file_digest, shard_numbers
+from ..atlas.manifest import MANIFEST, missing_shards, named_shards, read_manifest
+from ..catalogs.names import is_reserved
 from ..errors import SpecclipError
 from ..version import __version__
 
@@ -116,35 +120,92 @@ def _examine_torch() -> Finding:
 
 
 def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
-    """Content of an atlas; with `deep`, every shard is checked against the digest in its sidecar."""
+    """What is in an atlas; with `deep`, the bytes of every shard and index file are checked against their digests."""
     try:
         atlas = Atlas(path)
+        active = atlas.active_model
     except SpecclipError as error:
         return [Finding("problem", "atlas", str(error))]
+    except OSError as error:
+        return [Finding("problem", "atlas", _not_readable(error))]
     free = shutil.disk_usage(path).free / 1e9
+    writable = os.access(path, os.W_OK)
     findings = [
         Finding("ok", "atlas", str(path.resolve())),
         Finding("ok" if free > 1 else "problem", "free disk", f"{free:,.1f} GB"),
-        Finding("ok" if atlas.active_model else "note", "active model", atlas.active_model or "none: run embed"),
+        Finding("ok" if active else "note", "active model", active or "none: run embed"),
     ]
-    for stage in _stages(atlas):
+    if not writable:
+        findings.append(Finding("note", "atlas", "read-only: it can be searched; what is not stored is not kept"))
+    stages = _stages(atlas)
+    for stage in stages:
         findings.extend(_examine_stage(stage, deep))
+    findings += _without_source({stage.label for stage in stages})
+    findings += _odd_names(atlas)
+    for manifest in sorted(atlas.path.glob("indexes/*/*/index.toml")):
+        findings.extend(_examine_index(atlas, manifest.parent, deep))
+    return findings
+
+
+def forget_missing(path: Path) -> list[Finding]:
+    """Give up shards that are missing: each stage is from now on what lies in its folder."""
+    findings = []
+    for stage in _stages(Atlas(path)):
+        with warnings.catch_warnings(), stage.lock():
+            warnings.simplefilter("ignore")
+            gone = stage.forget_missing()
+        if gone:
+            findings.append(Finding("note", stage.label, f"given up: {named_shards(gone)}"))
     return findings
 
 
 def _stages(atlas: Atlas) -> list[Stage]:
-    """Every folder of the atlas that contains shards."""
-    folders = sorted({sidecar.parent for sidecar in atlas.path.rglob("part-*.json")})
-    return [Stage(folder, str(folder.relative_to(atlas.path))) for folder in folders]
+    """Every folder of the atlas that has shards or should have some, whatever made it."""
+    folders = set()
+    for folder, below, names in os.walk(atlas.path):
+        below[:] = [name for name in below if not name.startswith(".")]
+        if any(name == MANIFEST or (name.startswith("part-") and name.endswith(".json")) for name in names):
+            folders.add(Path(folder))
+    return [Stage(folder, folder.relative_to(atlas.path).as_posix()) for folder in sorted(folders)]
 
 
 def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
+    """All that is wrong with a stage: one unreadable file does not hide the others."""
     try:
-        parts = stage.parts()
-        damaged = stage.verify() if deep else []
+        manifest = read_manifest(stage.folder)
+        gone = stage.lost()
     except SpecclipError as error:
         return [Finding("problem", stage.label, str(error))]
-    findings = [Finding("ok", stage.label, f"{sum(p.rows for p in parts):,} rows in {len(parts):,} shards")]
+    except OSError as error:
+        return [Finding("problem", stage.label, _not_readable(error))]
+    sidecars, tables = shard_numbers(stage.folder)
+    findings = []
+    gone = sorted({*gone, *(sidecars - tables)})
+    if gone:
+        expected = len(gone) + len(sidecars & tables)
+        text = str(missing_shards(stage.label, stage.folder, gone, expected))
+        findings.append(Finding("problem", stage.label, text))
+    if manifest is None:
+        text = "no manifest.json, so missing shards would not be noticed; the next write makes one"
+        findings.append(Finding("note", stage.label, text))
+    parts, damaged = [], []
+    for number in sorted(sidecars & tables):
+        try:
+            part = stage.part(number)
+            assert part is not None
+            parts.append(part)
+            with open(part.file, "rb"):
+                pass
+            if deep and file_digest(part.file) != part.digest:
+                damaged.append(part.file.name)
+        except SpecclipError as error:
+            findings.append(Finding("problem", stage.label, str(error)))
+        except OSError as error:
+            findings.append(Finding("problem", stage.label, _not_readable(error)))
+    if not gone and not findings and manifest is not None and not manifest.agrees(parts):
+        text = "its shards are not those that manifest.json counts: files of two states of the atlas are mixed"
+        findings.append(Finding("problem", stage.label, f"{text}; copy the folder again whole"))
+    findings.insert(0, Finding("ok", stage.label, f"{sum(p.rows for p in parts):,} rows in {len(parts):,} shards"))
     findings += [
         Finding(
             "problem",
@@ -162,3 +223,58 @@ def _examine_stage(stage: Stage, deep: bool) -> list[Finding]:
             )
         )
     return findings
+
+
+def _without_source(labels: set[str]) -> list[Finding]:
+    """Stages whose rows come from a stage that is not there at all, as in a copy that stopped between folders."""
+    findings = []
+    for label in sorted(labels):
+        kind, _, rest = label.partition("/")
+        source = {"vectors": f"spectra/{rest.rpartition('/')[2]}", "estimates": f"vectors/{rest}"}.get(kind)
+        if source is not None and source not in labels:
+            text = f"{source}, which it was made from, is not there; copy the atlas again whole"
+            findings.append(Finding("problem", label, text))
+    return findings
+
+
+def _odd_names(atlas: Atlas) -> list[Finding]:
+    """Folders that no command could have made; nothing looks into them."""
+    found = []
+    for kind in ("spectra", "rejected", "catalogs", "results", "models"):
+        folder = atlas.path / kind
+        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        found += [
+            Finding("problem", kind, f"{name!r} is no name that this program gives; it is not read. Remove it.")
+            for name in names
+            if not name.startswith(".") and not is_name(name)
+        ]
+    found += [
+        Finding("problem", f"catalogs/{name}", "SQL has a view of that name; it is not read")
+        for name in atlas.catalogs()
+        if is_reserved(name)
+    ]
+    return found
+
+
+def _examine_index(atlas: Atlas, folder: Path, deep: bool) -> list[Finding]:
+    """Files of an index that are missing, and with `deep` those whose bytes have changed."""
+    from specclip_search.indexing.vectors.index_folder import current_generation, damaged_files
+
+    label = folder.relative_to(atlas.path).as_posix()
+    try:
+        generation = current_generation(atlas, folder.parent.name, folder.name)
+        wrong = [] if generation is None else damaged_files(generation.folder, deep)
+    except SpecclipError as error:
+        return [Finding("problem", label, str(error))]
+    except OSError as error:
+        return [Finding("problem", label, _not_readable(error))]
+    if not wrong:
+        return [Finding("ok", label, "every file is there" + (" with the bytes it was written with" if deep else ""))]
+    return [Finding("problem", label, f"{text}; run `specclip-search index build --fresh`") for text in wrong]
+
+
+def _not_readable(error: OSError) -> str:
+    """A file that the system refuses, and what to do about it."""
+    why = error.strerror or str(error)
+    todo = "chmod u+r it, or ask its owner" if isinstance(error, PermissionError) else "copy it again"
+    return f"{error.filename} cannot be read: {why}; {todo}"

@@ -14,9 +14,10 @@ import typer
 import typer.core
 import typer.main
 
-from ..errors import SpecclipError
+from ..errors import SpecclipError, printable
 
 PROGRAM = "specclip-search"
+ALLOW_PARTIAL = "--allow-partial"
 
 # name -> one-line help. The module is specclip_search.cli.commands.<name with _>; it is
 # imported when the command runs, so that --help only needs to import typer.
@@ -102,11 +103,17 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
+    partial: Annotated[
+        bool, typer.Option(ALLOW_PARTIAL, help="Answer also from an atlas with missing files, and say which.")
+    ] = False,
 ) -> None:
     """Vector search and anomaly discovery for stellar spectra.
 
     Every command works on an atlas, a folder given by --atlas or SPECCLIP_ATLAS.
     """
+    from .options import allow_partial
+
+    allow_partial(partial)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -116,6 +123,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _guarded(arguments: list[str]) -> int:
     warnings.showwarning = _note
+    # each call of this program tells what it has to tell, also where one process makes several
+    warnings.simplefilter("always", UserWarning)
+    arguments = _global_first(arguments)
     try:
         typer.main.get_command(app)(arguments, prog_name=PROGRAM)
     except SystemExit as stop:
@@ -130,24 +140,45 @@ def _guarded(arguments: list[str]) -> int:
         # the reader of the output (head, less) has exited; avoid an error message at interpreter exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        from ..atlas.files import is_refusal, not_permitted
+
+        if not is_refusal(error) or os.environ.get("SPECCLIP_DEBUG"):
+            return _failed(error)
+        refused = not_permitted(error)
+        _complain(refused.message, refused.hint)
+        return refused.exit_code
     except Exception as error:
-        if os.environ.get("SPECCLIP_DEBUG"):
-            raise
-        _complain(
-            f"failed: {type(error).__name__}: {error}",
-            "Set SPECCLIP_DEBUG=1 to see the traceback; finished shards are kept, so the command can be repeated.",
-        )
-        return 1
+        return _failed(error)
     return 0
+
+
+def _failed(error: Exception) -> int:
+    """Tell of an error that was not foreseen."""
+    if os.environ.get("SPECCLIP_DEBUG"):
+        raise error
+    _complain(
+        f"failed: {type(error).__name__}: {error}",
+        "Set SPECCLIP_DEBUG=1 to see the traceback; finished shards are kept, so the command can be repeated.",
+    )
+    return 1
+
+
+def _global_first(arguments: list[str]) -> list[str]:
+    """An option of the program may stand behind the command as well, as users expect of one that all commands have."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if ALLOW_PARTIAL not in arguments[:end]:
+        return arguments
+    return [ALLOW_PARTIAL, *(word for word in arguments[:end] if word != ALLOW_PARTIAL), *arguments[end:]]
 
 
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Show user warnings without the line of code; other categories of warning are not shown."""
     if category is UserWarning:
-        typer.echo(f"{PROGRAM}: note: {message}", err=True)
+        typer.echo(f"{PROGRAM}: note: {printable(str(message))}", err=True)
 
 
 def _complain(message: str, hint: str) -> None:
-    typer.echo(f"{PROGRAM}: {message}", err=True)
+    typer.echo(f"{PROGRAM}: {printable(message)}", err=True)
     if hint:
-        typer.echo(hint, err=True)
+        typer.echo(printable(hint), err=True)

@@ -54,8 +54,7 @@ MediumOption = Annotated[
 ]
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", metavar="MODALITY",
-                 help="Instrument of a file that does not say, named as its folder in spectra/."),
+    typer.Option("--as", metavar="MODALITY", help="Instrument of a file that does not say: a folder of spectra/."),
 ]
 ResolutionOption = Annotated[
     float | None,
@@ -64,11 +63,20 @@ ResolutionOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Random seed.")]
 
 
+_partial = False
+
+
+def allow_partial(allowed: bool) -> None:
+    """Whether commands of this call may answer from an atlas with missing shards."""
+    global _partial
+    _partial = allowed
+
+
 def open_atlas(path: Path) -> Atlas:
     """The atlas at `path`; raises `AtlasError` if there is none."""
     from ..atlas import Atlas
 
-    return Atlas(path)
+    return Atlas(path, allow_partial=_partial)
 
 
 def create_atlas(path: Path) -> Atlas:

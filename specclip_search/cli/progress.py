@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..errors import printable
 from ..progress import Progress
 
 PLAIN_INTERVAL_S = 10.0
@@ -34,7 +35,8 @@ def _terminal_bar(label: str, unit: str) -> Iterator[Progress]:
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[note]}"),
+        # notes name files, which may look like rich's markup
+        TextColumn("{task.fields[note]}", markup=False),
     )
     started = time.monotonic()
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -43,7 +45,7 @@ def _terminal_bar(label: str, unit: str) -> Iterator[Progress]:
         def update(done: int, total: int | None, note: str = "") -> None:
             rate = done / max(time.monotonic() - started, 1e-6)
             bar.update(task, completed=done, total=total, count=_count(done, total, rate, unit),
-                       left=_left(done, total, rate), note=note)
+                       left=_left(done, total, rate), note=printable(note))
 
         yield update
 
@@ -60,7 +62,7 @@ def _plain_lines(label: str, unit: str) -> Progress:
         rate = done / max(now - started, 1e-6)
         left = _left(done, total, rate)
         line = f"{label}: {_count(done, total, rate, unit)}{', ' if left else ''}{left} {note}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        print(printable(line.rstrip()), file=sys.stderr, flush=True)
 
     return update
 

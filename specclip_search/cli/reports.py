@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import QueryError
+from ..errors import QueryError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ class Accounts(Protocol):
 def say(*lines: str) -> None:
     """Print a message that is not a result."""
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def deliver(

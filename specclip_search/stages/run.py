@@ -196,7 +196,7 @@ def _made(
         return
     for shard in todo:
         made = make(shard.task)
-        if progress is not None and not isinstance(made.tables, pa.Table):
+        if progress is not None and isinstance(made.tables, Iterator):  # computed while it is written
             made.tables = _reported(made.tables, progress, done, total, note)
         yield shard, commit(stage, rejected, shard, made), made.account
         done += shard.rows

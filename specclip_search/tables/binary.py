@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from ..atlas.schemas import said_of
+from .plain import json_value, plain_column, storable
 from .provenance import lines_of
 
 if TYPE_CHECKING:
     from astropy.table import Column, QTable, Table
 
-def said_of(field: pa.Field) -> dict[str, str]:
-    """Unit, description and UCD of a column, as far as it has them."""
-    return {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
+_WIDER = {pa.int8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
 
 
 def to_table(table: pa.Table) -> Table:
@@ -66,9 +66,8 @@ def to_qtable(table: pa.Table) -> QTable:
 def _column(field: pa.Field, column: pa.ChunkedArray) -> Column:
     from astropy.table import Column, MaskedColumn
 
-    kind = field.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
+    column = plain_column(column)
+    kind = column.type
     if pa.types.is_floating(kind):
         return Column(column.cast(pa.float32()).to_numpy() if pa.types.is_float16(kind) else column.to_numpy())
     if pa.types.is_fixed_size_list(kind) and column.null_count == 0 and pa.types.is_primitive(kind.value_type):
@@ -78,6 +77,9 @@ def _column(field: pa.Field, column: pa.ChunkedArray) -> Column:
         return Column(matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix)
     if pa.types.is_boolean(kind) and column.null_count:
         column, kind = column.cast(pa.int16()), pa.int16()
+    if kind in _WIDER:
+        # VOTable has no such integers, and FITS keeps signed bytes as unsigned ones
+        column, kind = column.cast(_WIDER[kind]), _WIDER[kind]
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return _integers(column, kind)
     texts = [_text(value) for value in column.to_pylist()]
@@ -96,6 +98,10 @@ def _integers(column: pa.ChunkedArray, kind: pa.DataType) -> Column:
     # the value that represents null in a file: it is not a valid id, count or code
     limits = np.iinfo(values.dtype)
     fill = limits.min if limits.min < 0 else limits.max
+    step, taken = (1 if limits.min < 0 else -1), set(np.unique(values[~mask]).tolist())
+    # the smallest number may be a true value, too: then the next one that is none
+    while fill in taken and limits.min < fill + step < limits.max:
+        fill += step
     return MaskedColumn(np.where(mask, fill, values).astype(values.dtype), mask=mask, fill_value=fill)
 
 
@@ -103,17 +109,15 @@ def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list | dict):
-        return json.dumps(value, default=str)
-    if isinstance(value, bytes):
-        return value.hex()
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+        return json.dumps(value, default=json_value)
+    return str(json_value(value))
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write Parquet; unit, description and UCD are stored in the field metadata."""
     import pyarrow.parquet as pq
 
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(storable(table), path, compression="zstd")
 
 
 def write_votable(table: pa.Table, path: Path) -> None:

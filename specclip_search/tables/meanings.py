@@ -10,6 +10,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ..atlas.schemas import said_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -70,7 +72,7 @@ def with_known(table: pa.Table) -> pa.Table:
     fields = [_field(field) for field in table.schema]
     seen: set[str] = set()
     for i, field in enumerate(fields):
-        ucd = (field.metadata or {}).get(b"ucd", b"").decode()
+        ucd = (field.metadata or {}).get(b"ucd", b"").decode("utf-8", "replace")
         if not ucd.endswith(";meta.main"):
             continue
         if ucd in seen:  # one main identifier and one main position per table
@@ -90,7 +92,7 @@ def _field(field: pa.Field) -> pa.Field:
     if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
         said.pop("unit", None)
     # the column's own metadata take precedence
-    own = {key.decode(): value.decode("utf-8", "replace") for key, value in (field.metadata or {}).items()}
+    own = said_of(field)
     return field.with_metadata(said | own) if said else field
 
 
@@ -103,7 +105,7 @@ def _known() -> dict[str, dict[str, str]]:
     for modality in MODALITIES.values():
         for field in modality.schema:
             if field.name not in known and field.name not in ("source", "error"):
-                known[field.name] = {key.decode(): value.decode() for key, value in field.metadata.items()}
+                known[field.name] = said_of(field)
     known |= {name: _said(label.description, label.unit, label.ucd) for name, label in KNOWN.items()}
     return known
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..atlas.files import write_json
+from ..atlas.schemas import said_of
 from ..version import __version__
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         if frame[name].dtype == "Int64" and not frame[name].isna().any():
             frame[name] = frame[name].astype("int64")
     frame.attrs[COLUMNS] = {
-        field.name: {key.decode(): value.decode() for key, value in field.metadata.items()}
+        field.name: said_of(field)
         for field in table.schema
         if field.metadata
     }

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from ..errors import printable
+from .plain import json_value, plain_column
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -55,15 +58,15 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first
     everything = table.column_names
     if width is not None and first:
         table = _most_telling_first(table, first)
-    names = table.column_names
-    cells = [_cells(table.schema.field(name), column) for name, column in zip(names, table.columns, strict=True)]
+    names = [_printable(name) for name in table.column_names]
+    cells = [_cells(field, column) for field, column in zip(table.schema, table.columns, strict=True)]
     widths = [max([len(name), *map(len, column)]) for name, column in zip(names, cells, strict=True)]
     room = _room_for_whole_texts(table, widths, width)
     if room > 0:
         cells[-1] = ["" if value is None else _printable(value) for value in table.columns[-1].to_pylist()]
         widths[-1] = min(room, max([len(names[-1]), *map(len, cells[-1])]))
     shown = _that_fit(widths, width)
-    right = [_is_number(table.schema.field(name)) for name in names]
+    right = [_is_number(field) for field in table.schema]
 
     def line(values: list[str]) -> str:
         padded = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=False)]
@@ -77,7 +80,7 @@ def write_table(table: pa.Table, stream: TextIO, width: int | None = None, first
         stream.write(line([*row[:-1], first]) + "\n")
         for piece in rest:
             stream.write(" " * (sum(widths[:-1]) + _GAP * (len(names) - 1)) + piece + "\n")
-    hidden = [name for name in everything if name not in names[:shown]]
+    hidden = [name for name in map(_printable, everything) if name not in names[:shown]]
     if hidden:
         named = ", ".join(hidden) if len(hidden) <= _MOST_NAMED else f"{', '.join(hidden[:_MOST_NAMED])}, ..."
         stream.write(f"({len(hidden)} more: {named}; --format csv shows all)\n")
@@ -122,6 +125,20 @@ def _that_fit(widths: list[int], width: int | None) -> int:
     return shown
 
 
+class _Printed:
+    """A terminal that gets no control characters: files and pipes get every byte, a screen none that acts on it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text))
+
+
+def _for_terminal(stream: TextIO) -> Any:
+    return _Printed(stream) if _is_terminal(stream) else stream
+
+
 def _is_text(field: pa.Field) -> bool:
     import pyarrow as pa
 
@@ -157,7 +174,7 @@ def _decimals(name: str) -> int | None:
 
 
 def _short_list(values: list[Any]) -> str:
-    texts = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values[:4]]
+    texts = [f"{v:.4g}" if isinstance(v, float) else _printable(v) for v in values[:4]]
     return "[" + ", ".join(texts) + (f", ... {len(values)} in all]" if len(values) > 4 else "]")
 
 
@@ -179,7 +196,7 @@ def write_csv(table: pa.Table, stream: TextIO) -> None:
     """
     import csv
 
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(_for_terminal(stream), lineterminator="\n")
     writer.writerow(table.column_names)
     for start in range(0, table.num_rows, _BATCH_ROWS):
         piece = table.slice(start, _BATCH_ROWS)
@@ -191,8 +208,11 @@ def _csv_values(field: pa.Field, column: pa.ChunkedArray) -> list[str | None]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_nested(field.type):
-        return [None if value is None else json.dumps(_clean(value), default=str) for value in column.to_pylist()]
+    if not pa.types.is_decimal(field.type) and not pa.types.is_uint64(field.type):
+        column = plain_column(column)
+    if pa.types.is_nested(column.type):
+        values = column.to_pylist()
+        return [None if value is None else json.dumps(_clean(value), default=json_value) for value in values]
     if pa.types.is_floating(field.type):
         column = column.cast(pa.float32()) if pa.types.is_float16(field.type) else column
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
@@ -203,13 +223,14 @@ def _csv_values(field: pa.Field, column: pa.ChunkedArray) -> list[str | None]:
 
 def write_json(table: pa.Table, stream: TextIO) -> None:
     """Write a list of records, one per line; ids are JSON integers; NaN and infinities are null."""
+    stream = _for_terminal(stream)
     stream.write("[")
     first = True
     for start in range(0, table.num_rows, _BATCH_ROWS):
         piece = table.slice(start, _BATCH_ROWS)
         columns = [_json_values(field, column) for field, column in zip(piece.schema, piece.columns, strict=True)]
         for row in zip(*columns, strict=True):
-            record = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, default=str)
+            record = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, default=json_value)
             stream.write(("\n " if first else ",\n ") + record)
             first = False
     stream.write("]\n" if first else "\n]\n")
@@ -225,7 +246,8 @@ def _json_values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
             float(text) if finite else None
             for text, finite in zip(numbers.astype(str), np.isfinite(numbers), strict=True)
         ]
-    return [_clean(value) for value in column.to_pylist()]
+    exact = pa.types.is_decimal(field.type) or pa.types.is_uint64(field.type)
+    return [_clean(value) for value in (column if exact else plain_column(column)).to_pylist()]
 
 
 def _clean(value: Any) -> Any:

@@ -134,6 +134,8 @@ def key_differences(wanted: Mapping[str, Any], found: Mapping[str, Any], most: i
 FORMAT_VERSION = 1
 LABEL_HEAD = "mlp_head"
 TOML, WEIGHTS, METRICS = "model.toml", "weights.safetensors", "metrics.json"
+# files beside the weights that belong to their digest
+BESIDE = ("estimators.safetensors", "estimators.json", "star_test.npz")
 PIXELS = {LRS: LRS_PIXELS, XP: XP_PIXELS}
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -294,12 +296,20 @@ def load_metrics(folder: Path) -> dict[str, Any]:
 
 
 def export_model(folder: Path, output: Path, dtype: str = "float16", name: str | None = None) -> ModelCard:
-    """Write a copy of a model folder with its weights in another dtype and without the training state."""
+    """Write a copy of a model folder with its weights in another dtype and without the training state.
+
+    Estimators and the test of training stars belong to a digest; they are copied if it does not change.
+    """
     card = load_card(folder)
     if dtype not in _DTYPES:
         raise CheckpointError(f"Weights cannot be stored as '{dtype}'.", f"Choose one of {', '.join(_DTYPES)}.")
     changed = ModelCard(**{**card.__dict__, "dtype": dtype, "name": name or card.name})
-    return save_model(output, changed, load_tensors(folder / WEIGHTS), load_metrics(folder))
+    written = save_model(output, changed, load_tensors(folder / WEIGHTS), load_metrics(folder))
+    for name in BESIDE if written.digest == card.digest else ():
+        if (folder / name).is_file():
+            with whole_file(output / name) as temporary:
+                shutil.copyfile(folder / name, temporary)
+    return written
 
 
 def load_label_head(folder: Path, statistics: Path | None = None) -> LabelHead:

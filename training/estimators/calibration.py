@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from specclip_search.surveys import LRS, XP
 
+from ..networks.label_scale import LABELS, from_scale
 from .network import Mixture
 
 SNR_EDGES = {LRS: (10.0, 20.0, 40.0, 80.0), XP: (50.0, 100.0, 200.0)}
@@ -34,12 +36,16 @@ class Calibration:
         (bins + 1, labels) factors by which posteriors are widened; the last row is for unknown S/N.
     knots, offsets
         (labels, KNOTS): predicted minus true value at predicted values.
+    classes
+        By label (`teff`, `feh`), edges of its estimated value in its unit and factors (edges + 1, labels) by
+        which posteriors are widened besides.
     """
 
     edges: tuple[float, ...]
     factors: np.ndarray
     knots: np.ndarray
     offsets: np.ndarray
+    classes: Mapping[str, tuple[tuple[float, ...], np.ndarray]] = field(default_factory=dict)
 
     def factor_of(self, snr: np.ndarray | None, count: int) -> np.ndarray:
         """(N, labels) widening of each star."""
@@ -58,10 +64,27 @@ class Calibration:
         columns = [np.interp(mean[:, i], self.knots[i], self.offsets[i]) for i in range(mean.shape[1])]
         return np.stack(columns, axis=1)
 
-    def apply(self, mixture: Mixture, snr: np.ndarray | None, floor: np.ndarray | float = 0.0) -> Mixture:
-        """Calibrated mixtures."""
+    def class_factor(self, mean: np.ndarray, middle: np.ndarray, width: np.ndarray) -> np.ndarray:
+        """(N, labels) widening by the classes of estimated values; all 1 without classes.
+
+        Parameters
+        ----------
+        mean
+            (N, labels) estimated values, standardised by `middle` and `width` (labels,).
+        """
+        result = np.ones(mean.shape)
+        for name, (edges, factors) in self.classes.items():
+            i = LABELS.index(name)
+            result *= factors[np.searchsorted(edges, from_scale(name, middle[i] + width[i] * mean[:, i]))]
+        return result
+
+    def apply(self, mixture: Mixture, snr: np.ndarray | None, floor: np.ndarray | float = 0.0,
+              middle: np.ndarray | None = None, width: np.ndarray | None = None) -> Mixture:
+        """Calibrated mixtures; `middle` and `width` of the standardisation are needed where there are classes."""
         mean = mixture.mean
         factor, offset = self.factor_of(snr, len(mean)), self.offset_of(mean)
+        if middle is not None and width is not None:
+            factor = factor * self.class_factor(mean, middle, width)
         return mixture.stretched(factor, offset, np.broadcast_to(floor, mean.shape))
 
 

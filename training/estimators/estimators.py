@@ -61,6 +61,8 @@ class InstrumentEstimator:
         Names of the labels, in the order of the arrays below.
     module
         Network from unit vectors to mixtures.
+    floor
+        Error floor by label in its unit, added in quadrature; `ERROR_FLOOR` unless given.
     calibration
         See `Calibration`.
     mean, std
@@ -82,6 +84,7 @@ class InstrumentEstimator:
     high: np.ndarray
     far: float
     lowest_snr: float
+    floor: Mapping[str, float] | None = None
 
     def raw(self, vectors: np.ndarray) -> tuple[np.ndarray, Mixture]:
         """`distance` (N,) and the uncalibrated mixtures, in standardised units."""
@@ -92,9 +95,9 @@ class InstrumentEstimator:
         """`distance` and calibrated mixtures in standardised units, including the error floor."""
         distance, mixture = self.raw(vectors)
         mean = mixture.mean
-        floors = [floor_on_scale(modality, n, from_scale(n, self.mean[i] + self.std[i] * mean[:, i])) / self.std[i]
-                  for i, n in enumerate(self.labels)]
-        return distance, self.calibration.apply(mixture, snr, np.stack(floors, axis=1))
+        floors = [floor_on_scale(modality, n, from_scale(n, self.mean[i] + self.std[i] * mean[:, i]), self.floor)
+                  / self.std[i] for i, n in enumerate(self.labels)]
+        return distance, self.calibration.apply(mixture, snr, np.stack(floors, axis=1), self.mean, self.std)
 
     def flags(self, result: Mapping[str, np.ndarray], snr: np.ndarray | None) -> np.ndarray:
         """(N,) int64 flags; see `specclip_search.training.networks.label_scale.FLAGS`."""
@@ -275,7 +278,10 @@ def save_estimators(folder: Path, model_digest: str, instruments: dict[str, Inst
 def _card_of(one: InstrumentEstimator) -> dict[str, Any]:
     calibration = {"edges": list(one.calibration.edges)} | {
         name: np.round(getattr(one.calibration, name), 5).tolist() for name in ("factors", "knots", "offsets")}
-    return {"labels": list(one.labels), "sizes": asdict(one.module.sizes), "far": one.far,
+    calibration["classes"] = {of: {"edges": list(edges), "factors": np.round(factors, 4).tolist()}
+                              for of, (edges, factors) in one.calibration.classes.items()}
+    floor = {} if one.floor is None else {"floor": dict(one.floor)}
+    return {"labels": list(one.labels), **floor, "sizes": asdict(one.module.sizes), "far": one.far,
             "lowest_snr": one.lowest_snr, "calibration": calibration,
             **{name: getattr(one, name).tolist() for name in _ARRAYS}}
 
@@ -350,7 +356,10 @@ def _instrument(card: dict[str, Any], modality: str, tensors: dict[str, Tensor])
     project = own["project"]
     fill_module(module, cast(own, torch.float32) | {"project": project}, f"{TENSORS} ({modality})")
     kept = card["calibration"]
-    calibration = Calibration(tuple(kept["edges"]), *(np.array(kept[n]) for n in ("factors", "knots", "offsets")))
+    classes = {of: (tuple(one["edges"]), np.array(one["factors"])) for of, one in kept.get("classes", {}).items()}
+    calibration = Calibration(tuple(kept["edges"]), *(np.array(kept[n]) for n in ("factors", "knots", "offsets")),
+                              classes)
     arrays = {name: np.array(card[name], np.float64) for name in _ARRAYS}
     return InstrumentEstimator(tuple(card["labels"]), module.eval().requires_grad_(False), calibration,
-                               far=float(card["far"]), lowest_snr=float(card["lowest_snr"]), **arrays)
+                               far=float(card["far"]), lowest_snr=float(card["lowest_snr"]),
+                               floor=card.get("floor"), **arrays)

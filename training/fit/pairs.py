@@ -108,6 +108,7 @@ class ArrayPairs:
         self._pairs = {"train": np.flatnonzero(number < VALIDATION_SPLIT),
                        "validation": np.flatnonzero(number == VALIDATION_SPLIT)}
         self.labels, self.alone_share = dict(labels or {}), alone_share
+        self.alone_rows = dict(alone or {})
         self._alone = {name: rows[split_of(ids) < VALIDATION_SPLIT] for name, (rows, ids) in (alone or {}).items()}
         self.digest = digest or _digest(self.flux, source_id)
 

@@ -31,8 +31,12 @@ WIDE = 32
 """The error of teff, logg or feh is above half the spread of all training stars: the spectrum is uninformative."""
 HOT = 64
 """Teff above `HOT_TEFF`, where no training star has [Fe/H]: feh, alpha_fe, c_fe are typical values."""
+UNLIKE_TRAINING = 128
+"""The spectrum is unlike those of all training stars (`specclip_search.training.estimators.star_test`): it may be a
+galaxy, a quasar, a white dwarf or noise, and no value has a meaning. LRS only."""
 FLAGS = {"far": FAR, "out_of_range": OUT_OF_RANGE, "low_snr": LOW_SNR, "snr_unknown": SNR_UNKNOWN,
-         "carbon_guessed": CARBON_GUESSED, "wide": WIDE, "hot": HOT}
+         "carbon_guessed": CARBON_GUESSED, "wide": WIDE, "hot": HOT,
+         "object_unlike_training": UNLIKE_TRAINING}
 
 CARBON_MAX_FEH = -0.8
 HOT_TEFF = 7000.0
@@ -66,7 +70,8 @@ def sigma_from_scale(name: str, values: np.ndarray, sigma: np.ndarray) -> np.nda
     return values * sigma if name == "teff" else sigma
 
 
-def floor_on_scale(modality: str, name: str, values: np.ndarray) -> np.ndarray:
-    """Error floor (N,) on the learned scale, of `values` in the label's unit."""
-    floor = ERROR_FLOOR[modality].get(name, 0.0)
+def floor_on_scale(modality: str, name: str, values: np.ndarray,
+                   floors: Mapping[str, float] | None = None) -> np.ndarray:
+    """Error floor (N,) on the learned scale, of `values` in the label's unit; of `ERROR_FLOOR` unless given."""
+    floor = (ERROR_FLOOR[modality] if floors is None else floors).get(name, 0.0)
     return floor / np.maximum(values, 1.0) if name == "teff" else np.full(np.shape(values), floor)

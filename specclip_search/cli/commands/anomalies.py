@@ -65,7 +65,7 @@ def anomalies(
     """List the most anomalous stars: translation errors compared with those of a star's neighbours, with reasons.
 
     Needs `translate` and `index build` first. The scores of all pairs are stored as the table `anomalies` in SQL.
-    --by ranks by one of its columns z_QUANTITY: identity finds wrong matches, emission emission lines.
+    --by ranks by one of the columns z_QUANTITY: identity finds wrong matches, emission emission lines.
 
     Example: specclip-search anomalies --atlas demo-atlas --top 10
     """
@@ -79,17 +79,14 @@ def anomalies(
     from ...tables import require_writable
 
     require_writable(format, output)
-    if within is not None and by is not None:
-        raise QueryError(
-            "--by ranks pairs of spectra from two instruments; --within selects one instrument.",
-            "Give only one of them.",
-        )
     if within is not None:
         with progress_bar("score", "spectra") as progress:
             frame = anomalies_within(
-                open_atlas(atlas), within, top, model, neighbours, group=not every_visit, progress=progress
+                open_atlas(atlas), within, top, model, neighbours, group=not every_visit, by=by, progress=progress
             )
-        deliver(frame, format, output, FIRST_WITHIN)
+        deliver(
+            frame, format, output, FIRST_WITHIN if by is None else (*FIRST_WITHIN[:3], f"z_{by}", *FIRST_WITHIN[4:])
+        )
         return
     with progress_bar("score", "pairs") as progress:
         frame = rank(

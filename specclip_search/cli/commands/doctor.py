@@ -18,7 +18,12 @@ def doctor(
         Path | None,
         typer.Option("--atlas", "-a", envvar="SPECCLIP_ATLAS", metavar="DIR", help="Check this atlas too."),
     ] = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Re-read every shard and check its digest.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Re-read every shard and index file and check its digest.")
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget-missing", help="Give up missing shards: stages are what is there from now on.")
+    ] = False,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -29,9 +34,11 @@ def doctor(
     import pyarrow as pa
 
     from ...tables import write_rows
-    from ..doctor import examine_atlas, examine_installation
+    from ..doctor import examine_atlas, examine_installation, forget_missing
 
-    findings = examine_installation() + (examine_atlas(atlas, deep) if atlas else [])
+    findings = examine_installation()
+    if atlas:
+        findings += (forget_missing(atlas) if forget else []) + examine_atlas(atlas, deep)
     write_rows(
         pa.Table.from_pylist([{"status": f.status, "subject": f.subject, "finding": f.finding} for f in findings]),
         format,

@@ -51,8 +51,14 @@ def link(
         f"+ {report.by_position:,} by position + {report.ambiguous:,} ambiguous "
         f"+ {report.unmatched:,} without a star within {radius:g} arcsec "
         f"+ {report.without_position:,} without position"
+        + (f" + {report.elsewhere:,} whose star in a catalogue lies elsewhere" if report.elsewhere else "")
     )
     if not report.spectra:
         say("The atlas holds only simulated LAMOST spectra, whose stars are known: there is nothing to link.")
+    if report.elsewhere:
+        say(
+            f"{report.elsewhere:,} obsids are given stars more than 10 arcsec from their own position, as by ids "
+            "of another Gaia release; none of them is linked (`SELECT * FROM links WHERE conflict`)."
+        )
     if report.conflicts:
         say(f"{report.conflicts:,} obsids have different stars in different catalogues; they were matched by position.")

@@ -17,7 +17,7 @@ from ..reports import say
 if TYPE_CHECKING:
     from ...atlas import Atlas
 
-ESTIMATORS = "estimators"
+ESTIMATORS, ADAPT = "estimators", "adapt"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A shipped recipe (mini), a recipe file, or estimators.")
+        str, typer.Argument(metavar="RECIPE", help="A shipped recipe (mini), a recipe file, estimators, or adapt.")
     ],
     atlas: AtlasOption,
     output: Annotated[
@@ -35,10 +35,21 @@ def train(
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to DIR/tensorboard.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|DIR", help="For estimators: their model.")] = "",
+    base: Annotated[
+        str, typer.Option("--from", metavar="NAME|DIR", help="For adapt: the model that is adapted.")
+    ] = "mini",
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="CATALOGUE", help="For adapt: catalogue with teff, logg or feh.")
+    ] = "",
+    rank: Annotated[int, typer.Option("--rank", min=1, max=256, metavar="N", help="For adapt: rank of it.")] = 8,
+    steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="For adapt: steps of training.")] = 300,
 ) -> None:
     """Train a model on the atlas's pairs: splits 0-7 for training, 8 for validation; split 9 is never used.
 
     `train estimators` trains label estimators of a finished model, stored next to its weights.
+    `train adapt` adapts a model's LAMOST side to your own labelled spectra by small low-rank changes:
+
+    specclip-search train adapt --from mini --labels my_labels --rank 8 --output models/mine --atlas my-atlas
 
     Example: specclip-search train mini --atlas my-atlas --output runs/mini
 
@@ -46,6 +57,9 @@ def train(
     """
     if recipe == ESTIMATORS:
         train_estimators(open_atlas(atlas), model, device)
+        return
+    if recipe == ADAPT:
+        train_adapter(open_atlas(atlas), base, labels, rank, steps, output, device)
         return
     from specclip_search.training.fit.train import Event
     from specclip_search.training.fit.train import train as run
@@ -92,6 +106,40 @@ def train_estimators(atlas: Atlas, model: str, device: str) -> None:
     for modality in made.modalities:
         say(*_lines(modality, made.metrics[modality]))
     say(f"The estimators are in {loaded.folder}. Use them with: specclip-search estimate --atlas {atlas.path}")
+
+
+def train_adapter(
+    atlas: Atlas, base: str, labels: str, rank: int, steps: int, output: Path | None, device: str
+) -> None:
+    """Adapt a model to the labels of a catalogue, and report held-out stars before and after."""
+    from specclip_search.training.model import load_model
+    from specclip_search.training.real_spectra.adapt_atlas import adapt_to_catalogue
+    from specclip_search.training.real_spectra.low_rank import AdaptSettings
+
+    if not labels or output is None:
+        raise QueryError(
+            "An adapter needs a catalogue of labels and a folder; one of them was not given.",
+            "Give both: --labels CATALOGUE --output models/mine",
+        )
+    made = adapt_to_catalogue(
+        atlas, load_model(base, device=device), labels, output, AdaptSettings(rank=rank, steps=steps)
+    )
+    say(f"{made.training:,} stars trained, {made.held:,} held out; sigma (bias) on these, before and after:")
+    say(*(f"  {row['what']:<24} {_before_after(row)}" for row in made.comparison))
+    say("with fewer training stars:")
+    say(*(f"  {row['shots']:>6,} {row['what']:<24} {_before_after(row)}" for row in made.curve))
+    say(
+        f"'{made.card.name}' is in {output}. It has no label estimators. Use it with: "
+        f"specclip-search embed --model {output} --atlas {atlas.path}"
+    )
+
+
+def _before_after(row: dict[str, Any]) -> str:
+    sides = []
+    for side in ("before", "after"):
+        sigma, bias = row[f"{side}_sigma"], row[f"{side}_bias"]
+        sides.append("no label" if sigma is None else f"{sigma:.4g} ({bias:+.3g})")
+    return " -> ".join(sides)
 
 
 def _lines(modality: str, metrics: dict[str, Any]) -> list[str]:

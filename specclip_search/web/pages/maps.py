@@ -13,7 +13,6 @@ from specclip_search.queries.maps.colours import category_colours, colouring
 from specclip_search.queries.maps.map import check_color, map_columns, map_table
 from specclip_search.queries.space.spectra import read_spectra
 
-from ...atlas.files import committed_files
 from ...errors import QueryError
 from ...surveys import PAIR, get_modality
 from ..answers import Page, real_number, records, rows_json, whole_number
@@ -176,7 +175,7 @@ def _mean_spectra(session: Session, table: pa.Table) -> list[dict[str, Any]]:
     found = []
     modalities = np.array(table["modality"].to_pylist(), dtype=object)
     for modality in sorted(set(modalities.tolist())):
-        if not committed_files(session.atlas.spectra(modality).folder):
+        if not session.atlas.spectra(modality).exists:
             continue
         here = np.flatnonzero(modalities == modality)
         some = here[np.unique(np.linspace(0, len(here) - 1, min(MEAN_OF, len(here))).astype(int))]

@@ -12,20 +12,19 @@ import pyarrow.parquet as pq
 from specclip_search.queries.space.lookup import open_lookup
 from specclip_search.queries.views.annotate import annotate
 
-from ...atlas.files import committed_files
 from ...surveys import LRS, XP
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
+    from ...atlas import Stage
     from ..session import Session
 
 Keys = dict[str, tuple[int, str]]
 
 
-def stored_rows(session: Session, folder: Path, name: str, key: str, value: int) -> pa.Table | None:
+def stored_rows(session: Session, stage: Stage, name: str, key: str, value: int) -> pa.Table | None:
     """All rows of a stage whose column `key` has a value; None where the stage is empty or holds no such row."""
-    files = committed_files(folder)
+    files = stage.paths()
     if not files or value < 0:
         return None
     columns = pq.read_schema(files[0]).names
@@ -56,8 +55,8 @@ def estimates(session: Session, keys: Keys) -> dict[str, pa.Table]:
     """By modality the row of label estimates of the star's spectrum, of its release."""
     found = {}
     for modality, (spec_id, release) in keys.items():
-        folder = session.atlas.estimates(modality, session.space.model).folder
-        rows = stored_rows(session, folder, f"estimates-{session.space.model}-{modality}", "spec_id", spec_id)
+        stage = session.atlas.estimates(modality, session.space.model)
+        rows = stored_rows(session, stage, f"estimates-{session.space.model}-{modality}", "spec_id", spec_id)
         if rows is not None:
             rows = rows.filter(pc.equal(rows["release"], release))
             if rows.num_rows:
@@ -67,21 +66,21 @@ def estimates(session: Session, keys: Keys) -> dict[str, pa.Table]:
 
 def anomaly_row(session: Session, keys: Keys, source_id: int) -> pa.Table | None:
     """The star's oddest pair among the stored scores; of a LAMOST spectrum its own pair."""
-    folder = session.atlas.results("anomalies").folder
+    stage = session.atlas.results("anomalies")
     rows = None
     if LRS in keys:
-        rows = stored_rows(session, folder, "anomalies", "lrs_spec_id", keys[LRS][0])
+        rows = stored_rows(session, stage, "anomalies", "lrs_spec_id", keys[LRS][0])
     if rows is None:
-        rows = stored_rows(session, folder, "anomalies", "source_id", source_id)
+        rows = stored_rows(session, stage, "anomalies", "source_id", source_id)
     return None if rows is None else rows.take(pc.sort_indices(rows, [("score", "descending")])[:1])
 
 
 def emp_row(session: Session, keys: Keys, source_id: int) -> pa.Table | None:
     """The star's row among the stored EMP scores."""
-    folder = session.atlas.results("emp").folder
-    rows = stored_rows(session, folder, "emp", "source_id", source_id)
+    stage = session.atlas.results("emp")
+    rows = stored_rows(session, stage, "emp", "source_id", source_id)
     if rows is None and LRS in keys:
-        rows = stored_rows(session, folder, "emp", "lrs_spec_id", keys[LRS][0])
+        rows = stored_rows(session, stage, "emp", "lrs_spec_id", keys[LRS][0])
     return None if rows is None else rows.slice(0, 1)
 
 
@@ -90,8 +89,8 @@ def translation_row(session: Session, keys: Keys) -> pa.Table | None:
     if LRS not in keys:
         return None
     space = session.space
-    folder = session.atlas.translations(space.model).folder
-    rows = stored_rows(session, folder, f"translations-{space.model}", "lrs_spec_id", keys[LRS][0])
+    stage = session.atlas.translations(space.model)
+    rows = stored_rows(session, stage, f"translations-{space.model}", "lrs_spec_id", keys[LRS][0])
     if rows is None:
         return None
     rows = rows.filter(pc.equal(rows["lrs_release"], keys[LRS][1]))
@@ -115,9 +114,9 @@ def window_sigmas(session: Session, keys: Keys) -> dict[str, dict[str, float]]:
 
 def map_place(session: Session, keys: Keys) -> tuple[float, float] | None:
     """Where the star lies on the stored map."""
-    folder = session.atlas.results("map").folder
+    stage = session.atlas.results("map")
     for modality, (spec_id, release) in keys.items():
-        rows = stored_rows(session, folder, "map", "spec_id", spec_id)
+        rows = stored_rows(session, stage, "map", "spec_id", spec_id)
         if rows is None:
             continue
         same = pc.and_(pc.equal(rows["modality"], modality), pc.equal(rows["release"], release))

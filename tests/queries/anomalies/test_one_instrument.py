@@ -25,6 +25,11 @@ def test_planted_spectra_lead_the_list_of_their_instrument(survey_maker: Callabl
     assert found.spec_id.dtype == np.int64
     other = anomalies_within(survey.atlas, "gaia_xp", 900, survey.model, 16)
     assert (other.p_value < 0.05).mean() < 0.15
+    by_pattern = anomalies_within(survey.atlas, "lamost_lrs", 6, survey.model, 16, by="emission")
+    assert set(by_pattern.spec_id.tolist()) == planted
+    assert by_pattern.z_emission.is_monotonic_decreasing
+    with pytest.raises(QueryError, match="there is no quantity 'mutual'"):
+        anomalies_within(survey.atlas, "lamost_lrs", 6, survey.model, 16, by="mutual")
     with pytest.raises(QueryError, match="top must be"):
         anomalies_within(survey.atlas, "gaia_xp", 0, survey.model)
     with pytest.raises(QueryError, match="no 'desi' vectors"):

@@ -41,10 +41,23 @@ def test_carbon_is_asked_of_who_knows_best() -> None:
 
 
 def test_mimics_are_flagged() -> None:
-    words, hot = flags_of(3, xp_est_teff=[9000.0, 5000.0, np.nan], lrs_teff=[6000.0, 5000.0, 8000.0])
-    assert hot == [True, False, True]
+    words, doubtful = flags_of(3, xp_est_teff=[9000.0, 5000.0, np.nan], lrs_teff=[6000.0, 5000.0, 8000.0])
+    assert doubtful == [True, False, True]
     assert words == ["hot_star", "", "hot_star"]
     assert flags_of(2, lrs_snr=[10.0, 30.0])[0] == ["low_snr", ""]
+
+
+def test_the_estimator_decides_whether_a_star_is_hot_and_needs_to_be_sure() -> None:
+    told = {"lrs_est_teff": [5115.0, 7100.0, 7600.0], "lrs_est_teff_err": [80.0, 300.0, 300.0]}
+    # as built-in seeds say of a K dwarf in an atlas without labels
+    assert flags_of(3, **told, lrs_teff=[7240.0, 7600.0, 6000.0])[0] == ["", "", "hot_star"]
+    # without an estimator one of three values is not enough
+    assert flags_of(1, lrs_teff=[7240.0], lrs_linear_teff=[5200.0], xp_teff=[5300.0])[0] == [""]
+
+
+def test_stars_without_signal_in_any_spectrum_cannot_lead() -> None:
+    assert flags_of(3, lrs_snr=[2.0, 2.0, 80.0], xp_snr=[1.0, 60.0, 1.0])[1] == [True, False, False]
+    assert flags_of(1, lrs_snr=[np.nan], xp_snr=[np.nan])[1] == [False]
 
 
 def test_instruments_that_disagree_by_their_own_errors() -> None:

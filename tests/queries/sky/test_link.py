@@ -114,7 +114,8 @@ def test_the_index_knows_linked_stars(atlas):
 
 def test_where_nothing_lies_near_no_earlier_link_is_left(atlas):
     link_stars(atlas, "gaia")
-    ingest_catalog_table(atlas, "far", pa.table({"source_id": GAIA, "ra": 200.0 + np.arange(8), "dec": np.zeros(8)}))
+    far = {"source_id": GAIA + 10_001, "ra": 200.0 + np.arange(8), "dec": np.zeros(8)}
+    ingest_catalog_table(atlas, "far", pa.table(far))
     report = link_stars(atlas, "far")
     assert (report.by_id, report.by_position, report.ambiguous, report.unmatched) == (3, 0, 0, 4)
     assert not atlas.catalog("links").exists
@@ -139,3 +140,22 @@ def test_what_cannot_be_linked_is_told(atlas, tmp_path):
         link_stars(atlas, "nowhere")
     with pytest.raises(AtlasError, match="no lamost_lrs spectra"):
         link_stars(Atlas.create(tmp_path / "b"))
+
+
+def test_a_catalogue_whose_stars_lie_elsewhere_links_nothing(atlas):
+    """LAMOST's early catalogues carry ids of Gaia DR2; some name another star of DR3, degrees away."""
+    given = {OBSID[1]: GAIA[5], OBSID[2]: GAIA[2], OBSID[6]: 777}
+    pairs = {"obsid": list(given), "source_id": [int(star) for star in given.values()]}
+    ingest_catalog_table(atlas, "lamost", pa.table(pairs))
+    report = link_stars(atlas, "gaia")
+    assert report.elsewhere == 1
+    parts = (report.by_id, report.by_position, report.ambiguous, report.unmatched, report.without_position)
+    assert sum(parts) + report.elsewhere == report.spectra == 8
+    rows = dict(atlas.sql("SELECT spec_id, source_id FROM spectra").fetchall())
+    # the second agrees; of the third no position is known, and its id is believed
+    assert [rows[int(OBSID[n])] for n in (1, 2, 6)] == [None, int(GAIA[2]), 777]
+    links = star_links(atlas, "obsid")
+    assert int(OBSID[1]) not in links.spec_id.tolist()
+    assert int(OBSID[2]) in links.spec_id.tolist()
+    listed = atlas.sql("SELECT obsid, separation_arcsec > 3600 FROM links WHERE conflict").fetchall()
+    assert listed == [(int(OBSID[1]), True)]

@@ -12,7 +12,7 @@ import pytest
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.schemas import described
 from specclip_search.catalogs.ingest import MANIFEST, ingest_catalog_table
-from specclip_search.errors import QueryError
+from specclip_search.errors import AtlasError, QueryError
 from specclip_search.queries.views.connection import connect
 from specclip_search.queries.views.views import AtlasViews
 
@@ -106,6 +106,10 @@ def test_only_committed_shards_and_finished_catalogues_are_seen(atlas: Atlas) ->
     write_spectra(atlas, "gaia_xp", [star(20)], part=1, source_id=[star(20)])
     assert records(atlas, "SELECT count(*) AS n FROM spectra_gaia_xp") == [{"n": 11}]
     atlas.spectra("gaia_xp").parquet_path(1).with_suffix(".json").unlink()
+    with pytest.raises(AtlasError, match="part-000001 missing"):
+        records(atlas, "SELECT count(*) AS n FROM spectra_gaia_xp")
+    with pytest.warns(UserWarning, match="part-000001"), atlas.spectra("gaia_xp").lock():
+        atlas.spectra("gaia_xp").forget_missing()
     assert records(atlas, "SELECT count(*) AS n FROM spectra_gaia_xp") == [{"n": 10}]
     (atlas.catalog("stellar").folder / MANIFEST).unlink()
     assert "stellar" not in AtlasViews(atlas).all

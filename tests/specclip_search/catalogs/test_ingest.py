@@ -16,12 +16,13 @@ from astropy.table import MaskedColumn, Table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specclip_search.atlas import Atlas
+from specclip_search.atlas import Atlas, Stage
 from specclip_search.catalogs import columns as catalog_columns
 from specclip_search.catalogs import ingest as catalog
 from specclip_search.catalogs.columns import sql_name
 from specclip_search.catalogs.ids import ids_to_int64
 from specclip_search.catalogs.ingest import MANIFEST, ingest_catalog, ingest_catalog_table
+from specclip_search.catalogs.names import is_reserved
 from specclip_search.errors import AtlasError, SpecclipError
 
 IDS = [2**61 + 1, 2**61 + 2, 2**53 + 1, 7]
@@ -351,6 +352,8 @@ def test_interrupted_ingest_goes_on_to_the_same_bytes(
     whole = files_of(atlas)
     # as after a kill in the third part: no manifest, one shard without its sidecar, one not there
     stage = atlas.catalog("c")
+    stage.folder.rename(stage.folder.with_name(".new-c"))
+    stage = Stage(stage.folder.with_name(".new-c"), "new")
     (stage.folder / MANIFEST).unlink()
     stage.parquet_path(2).with_suffix(".json").unlink()
     stage.parquet_path(3).with_suffix(".json").unlink()
@@ -358,6 +361,75 @@ def test_interrupted_ingest_goes_on_to_the_same_bytes(
     report = ingest_catalog(atlas, "c", path)
     assert (report.parts_written, report.parts_current) == (2, 2)
     assert files_of(atlas) == whole
+
+
+@pytest.mark.parametrize("moment", ["convert_chunk", "_write_manifest", "exchange_folders"])
+def test_a_replacement_that_ends_early_leaves_what_was_there(
+    atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed at any moment: the old catalogue answers until the new one is whole; a second run completes it."""
+    monkeypatch.setattr(catalog, "CHUNK_ROWS", 3)
+    path = tmp_path / "c.parquet"
+    pq.write_table(big_table(10), path)
+    ingest_catalog(atlas, "c", path)
+    before = files_of(atlas)
+    pq.write_table(big_table(20), path)
+
+    class Killed(BaseException):
+        pass
+
+    usual, calls = getattr(catalog, moment), iter(range(100))
+
+    def die(*given: object) -> object:
+        if moment == "convert_chunk" and next(calls) < 2:
+            return usual(*given)
+        raise Killed
+
+    monkeypatch.setattr(catalog, moment, die)
+    with pytest.raises(Killed):
+        ingest_catalog(atlas, "c", path)
+    assert files_of(atlas) == before
+    assert atlas.sql("SELECT count(*) FROM c").fetchall() == [(10,)]
+    monkeypatch.setattr(catalog, moment, usual)
+    report = ingest_catalog(atlas, "c", path)
+    assert report.parts_current > 0
+    assert atlas.sql("SELECT count(*) FROM c").fetchall() == [(20,)]
+    resumed = files_of(atlas)
+    fresh = Atlas.create(tmp_path / "fresh")
+    ingest_catalog(fresh, "c", path)
+    assert files_of(fresh) == resumed
+    assert sorted(p.name for p in (atlas.path / "catalogs").iterdir()) == ["c"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "no longer a table"])
+def test_a_damaged_file_does_not_cost_the_good_catalogue(atlas: Atlas, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("source_id,teff\n" + "".join(f"{n},5000\n" for n in range(1, 2000)))
+    ingest_catalog(atlas, "c", path)
+    before = files_of(atlas)
+    path.write_text(path.read_text() + "1,2,3,4\n" if damage == "cut" else "<!DOCTYPE html><html>503</html>")
+    with pytest.raises(SpecclipError):
+        ingest_catalog(atlas, "c", path)
+    assert files_of(atlas) == before
+    assert atlas.sql("SELECT count(*) FROM c").fetchall() == [(1999,)]
+    assert sorted(p.name for p in (atlas.path / "catalogs").iterdir()) == ["c"]
+
+
+def test_names_that_sql_needs_are_refused_by_the_list_that_views_are_made_from(atlas: Atlas) -> None:
+    wanted = [
+        *("stars", "spectra", "map", "neighbours", "estimates_gaia_xp", "vectors_x", "rejected_gaia_xp"),
+        *("sqlite_master", "duckdb_tables", "information_schema", "similar", "cone", "anomalies", "emp", "tables"),
+    ]
+    for name in wanted:
+        with pytest.raises(AtlasError, match=r"SQL has a view of that name|plain SQL name"):
+            ingest_catalog_table(atlas, name, big_table(4))
+    path = atlas.path.parent / "links.parquet"
+    pq.write_table(big_table(4), path)
+    for name in ("links", "truth"):
+        with pytest.raises(AtlasError, match="makes one of that name itself"):
+            ingest_catalog(atlas, name, path)
+    for name in ("apogee", "links", "starship", "mapped"):
+        assert not is_reserved(name)
 
 
 def test_a_shorter_file_leaves_no_old_rows(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:

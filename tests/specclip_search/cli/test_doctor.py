@@ -26,7 +26,7 @@ def test_two_builds_of_faiss_are_a_problem(monkeypatch):
 
 def test_a_damaged_shard_is_found_only_by_a_deep_look(tmp_path):
     atlas = Atlas.create(tmp_path / "a")
-    stage = atlas.catalog("stars")
+    stage = atlas.catalog("survey")
     table = pa.table({"source_id": [2**60 + 1, 5]})
     with stage.lock():
         part = stage.write(0, table, schema=table.schema, inputs="x")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from specclip_search.cli.main import COMMANDS, app
+from specclip_search.cli.main import ALLOW_PARTIAL, COMMANDS, app
 
 SOURCE = Path(__file__).resolve().parents[3]
 OTHER_PROGRAMS = re.compile(r"\b(gunzip|pip|git|unzip|python -m|chmod|pd\.read_json)\b[^;]*")
@@ -56,6 +56,9 @@ def command_line() -> tuple[set[str], set[str]]:
             walk(inner, f"{name} {sub}")
 
     group = typer.main.get_command(app)
+    options.update(name for parameter in group.params for name in parameter.opts)
+    # taken out of the arguments before the command line is parsed: it may stand anywhere
+    options.add(ALLOW_PARTIAL)
     for name in COMMANDS:
         walk(group.get_command(None, name), name)  # type: ignore[attr-defined,arg-type]
     return options, names

@@ -68,7 +68,7 @@ def test_a_fault_of_ours_ends_with_exit_code_1_and_one_line(monkeypatch, capsys)
     def broken(path):
         raise ZeroDivisionError("x")
 
-    monkeypatch.setattr("specclip_search.atlas.Atlas.__init__", lambda self, path: broken(path))
+    monkeypatch.setattr("specclip_search.atlas.Atlas.__init__", lambda self, path, **_: broken(path))
     assert main._guarded(["sql", "SELECT 1", "--atlas", "a"]) == 1
     assert "failed: ZeroDivisionError: x" in capsys.readouterr().err
 
@@ -78,7 +78,7 @@ def test_a_warning_is_one_line_without_code(monkeypatch, capsys, tmp_path):
 
     from specclip_search.cli import main
 
-    def warns(self, path):
+    def warns(self, path, **_):
         warnings.warn("the first of two is taken", stacklevel=1)
         warnings.warn("inner", RuntimeWarning, stacklevel=1)
         raise SystemExit(0)

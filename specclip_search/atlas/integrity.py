@@ -1,0 +1,170 @@
+"""Are a file's bytes those that it was written with: checked when it is first used, and remembered.
+
+Every shard's digest stands in its sidecar, and those of an index's files beside the index. A file is read whole for
+its digest the first time that this machine uses it. After that its inode, size and times vouch for it, in memory and in
+a small file in the user's cache folder (``XDG_CACHE_HOME``, by default ``~/.cache``), so that a query pays for a
+`stat`. Whatever changes a file, copies it or restores it changes one of these, and it is read again.
+
+DuckDB does not look at Parquet's own checksums; this is why a shard is checked before a view may read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..errors import AtlasError
+from .files import file_digest, not_permitted
+
+_READERS = 4
+_FORMAT = "1"
+_lock = threading.Lock()
+# by folder, what vouches for its files: state of a file -> its digest
+_known: dict[str, dict[str, str]] = {}
+
+
+def check_shards(files: Sequence[str | Path]) -> None:
+    """Make sure that Parquet shards have the bytes that their sidecars say.
+
+    Raises
+    ------
+    AtlasError
+        If one has not; it is named.
+    """
+    _check([(Path(file), None) for file in files])
+
+
+def check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Make sure that files of a folder have the digests that are known for them.
+
+    Raises
+    ------
+    AtlasError
+        If one has not, or is not there; it is named.
+    """
+    _check([(folder / name, digest) for name, digest in digests.items()])
+
+
+def note_intact(path: Path, digest: str) -> None:
+    """Remember the digest of a file that was written just now."""
+    folder = str(path.parent.resolve())
+    with _lock:
+        _keep(folder, {_state(path): digest})
+
+
+def _check(files: list[tuple[Path, str | None]]) -> None:
+    unknown: list[tuple[Path, str, str]] = []
+    with _lock:
+        for path, expected in files:
+            known = _of_folder(str(path.parent))
+            try:
+                state = _state(path)
+            except FileNotFoundError as error:
+                raise AtlasError(f"Expected a file at {path}; found none.", _TODO) from error
+            found = known.get(state)
+            if found is None or (expected is not None and found != expected):
+                unknown.append((path, state, expected or ""))
+    if not unknown:
+        return
+    if len(unknown) == 1:
+        digests = [_intact(unknown[0][0], unknown[0][2])]
+    else:
+        with ThreadPoolExecutor(min(_READERS, len(unknown))) as readers:
+            digests = list(readers.map(lambda one: _intact(one[0], one[2]), unknown))
+    new: dict[str, dict[str, str]] = {}
+    for (path, state, _), digest in zip(unknown, digests, strict=True):
+        # a file that changed while it was read vouches for nothing
+        if _state(path) == state:
+            new.setdefault(str(path.parent), {})[state] = digest
+    with _lock:
+        for folder, states in new.items():
+            _keep(folder, states)
+
+
+_TODO = (
+    "Copy it again from where the atlas came from, or remove it with its .json and run the command that makes this "
+    "stage; `specclip-search doctor --deep` names all damaged files."
+)
+
+
+def _intact(path: Path, expected: str) -> str:
+    """The digest of a file; an AtlasError where it is not the one expected."""
+    wanted = expected or _from_sidecar(path)
+    try:
+        found = file_digest(path)
+    except PermissionError as error:
+        raise not_permitted(error) from error
+    if found == wanted:
+        return found
+    if not expected:
+        # it may have been replaced since its sidecar was read
+        wanted, found = _from_sidecar(path), file_digest(path)
+        if found == wanted:
+            return found
+    raise AtlasError(f"{path} is damaged: expected {wanted[:19]}..., found {found[:19]}....", _TODO)
+
+
+def _from_sidecar(path: Path) -> str:
+    sidecar = path.with_suffix(".json")
+    try:
+        return str(json.loads(sidecar.read_bytes())["digest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AtlasError(f"{sidecar} is not a readable shard sidecar ({error}).", _TODO) from error
+
+
+def _state(path: Path) -> str:
+    """What changes when a file's content may have: its times tell of writing in place, too."""
+    stat = os.stat(path)
+    return f"{path.name}:{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
+
+
+def _of_folder(folder: str) -> dict[str, str]:
+    """What is known of a folder's files, from this user's earlier processes too."""
+    if folder not in _known:
+        known: dict[str, str] = {}
+        try:
+            for line in _cache_file(folder).read_text(encoding="utf-8").splitlines():
+                state, _, digest = line.rpartition(" ")
+                known[state] = digest
+        except (OSError, ValueError):
+            known = {}
+        _known[folder] = known
+    return _known[folder]
+
+
+def _keep(folder: str, states: Mapping[str, str]) -> None:
+    known = _of_folder(folder)
+    lines = "".join(f"{state} {digest}\n" for state, digest in states.items() if known.get(state) != digest)
+    known.update(states)
+    if not lines or any("\n" in state for state in states):
+        return
+    path = _cache_file(folder)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # one short write at the end: lines of two processes do not mix, and a torn one vouches for nothing
+        with open(path, "ab", buffering=0) as handle:
+            handle.write(lines.encode("utf-8"))
+    except (OSError, UnicodeEncodeError):
+        # without a cache folder files are read again by the next process
+        return
+
+
+def _cache_file(folder: str) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(f"{_FORMAT}:{folder}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return root / "specclip-search" / "verified" / name
+
+
+def forget(folders: Iterable[str | Path] = ()) -> None:
+    """Forget what is known of files, in memory and in the cache folder; of all folders in memory without any named."""
+    with _lock:
+        if not folders:
+            _known.clear()
+        for folder in map(str, folders):
+            _known.pop(folder, None)
+            _cache_file(folder).unlink(missing_ok=True)

@@ -1,0 +1,293 @@
+"""What a stage should hold: how many shards and rows, which numbers, and a digest of the shards' digests.
+
+A stage is otherwise what lies in its folder, so a copy that stopped half-way would be a smaller atlas. The manifest is
+a small file of constant size that every write and removal of a shard replaces, after the shard: it names ranges of
+numbers instead of shards, and its digest is a sum that one shard can be added to or taken from. Writing shard 10,000
+costs what writing the first one does.
+
+While a run writes, or where one was killed, the manifest is not `settled`: its numbers hold, its sums may be behind by
+the shards of that moment. The next writer counts again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AtlasError
+from .files import committed_numbers, not_permitted, shard_numbers, write_text
+
+if TYPE_CHECKING:
+    from .stage import Part
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_LOCK = ".manifest.lock"
+_LOCK_S = 60.0
+# between the removal of an old sidecar and the new one a reader finds neither; writing one takes milliseconds
+_PATIENCE_S, _LOOK_S = 5.0, 0.01
+_MODULUS = 1 << 256
+_MOST_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a stage should hold.
+
+    Attributes
+    ----------
+    numbers
+        Ranges of shard numbers, first and last, ascending, apart from each other.
+    rows
+        Rows of all shards.
+    digest
+        Sum over all shards of the SHA-256 of ``number:rows:digest of the sidecar``, modulo 2**256.
+    settled
+        False while a writer is at work or was killed: `rows` and `digest` may then be behind.
+    exact
+        False where a shard was missing when the shards were counted: `rows` and `digest` leave it out.
+    """
+
+    numbers: tuple[tuple[int, int], ...] = ()
+    rows: int = 0
+    digest: int = 0
+    settled: bool = True
+    exact: bool = True
+
+    @property
+    def shards(self) -> int:
+        return sum(last - first + 1 for first, last in self.numbers)
+
+    def __contains__(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self.numbers)
+
+    def missing(self, present: Iterable[int]) -> list[int]:
+        """Numbers that should be there and are not among `present`."""
+        there = set(present)
+        return [number for first, last in self.numbers for number in range(first, last + 1) if number not in there]
+
+    def with_shard(self, new: Part, old: Part | None) -> Manifest:
+        """After shard `new` was written in the place of `old`."""
+        known = new.number in self
+        # the sums hold a shard that is gone and cannot be taken out of them any more
+        exact = self.exact and (old is not None or not known)
+        rows, digest = _sums([new], [old] if old is not None and known else [])
+        numbers = self.numbers if known else _joined([*self.numbers, (new.number, new.number)])
+        return Manifest(numbers, self.rows + rows, (self.digest + digest) % _MODULUS, False, exact)
+
+    def without(self, number: int, old: Part | None) -> Manifest:
+        """Before shard `number` is removed, which its sidecar described as `old`."""
+        if number not in self:
+            return replace(self, settled=False)
+        rows, digest = _sums([], [old] if old is not None else [])
+        pieces = [
+            (first, last)
+            for low, high in self.numbers
+            for first, last in ([(low, number - 1), (number + 1, high)] if low <= number <= high else [(low, high)])
+            if first <= last
+        ]
+        exact = self.exact and old is not None
+        return Manifest(tuple(pieces), self.rows + rows, (self.digest + digest) % _MODULUS, False, exact)
+
+    def agrees(self, parts: Iterable[Part]) -> bool:
+        """Whether these are the shards that were counted; a manifest that is not settled or exact cannot tell."""
+        if not (self.settled and self.exact):
+            return True
+        rows, digest = _sums(parts, [])
+        return rows == self.rows and digest % _MODULUS == self.digest
+
+
+def _sums(plus: Iterable[Part], minus: Iterable[Part]) -> tuple[int, int]:
+    rows, digest = 0, 0
+    for sign, parts in ((1, plus), (-1, minus)):
+        for part in parts:
+            text = f"{part.number}:{part.rows}:{part.sidecar or part.digest}"
+            rows += sign * part.rows
+            digest += sign * int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+    return rows, digest
+
+
+def _joined(pieces: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The same numbers in as few ranges as there can be."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(pieces):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return tuple(found)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a stage; None where an older version, which kept none, made the stage.
+
+    Raises
+    ------
+    AtlasError
+        If the file is damaged.
+    """
+    try:
+        return _parsed((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise not_permitted(error) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AtlasError(
+            f"Expected the list of a stage's shards in {folder / MANIFEST}; it cannot be read ({error}).",
+            "Copy this file again from where the atlas came from; if there is no other copy, remove it and run "
+            "`specclip-search doctor --deep`.",
+        ) from error
+
+
+@lru_cache(maxsize=256)
+def _parsed(raw: bytes) -> Manifest:
+    """What a manifest's bytes say; readers ask for the same again and again."""
+    content = json.loads(raw)
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {FORMAT} is expected, found {content['format']!r}")
+    numbers = tuple((int(first), int(last)) for first, last in content["numbers"])
+    manifest = Manifest(
+        numbers, int(content["rows"]), int(content["digest"], 16), content["settled"] is True,
+        content["exact"] is True,
+    )
+    if content["shards"] != manifest.shards or numbers != tuple(sorted(numbers)):
+        raise ValueError(f"{content['shards']} shards are expected, its numbers are {manifest.shards}")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest of a stage."""
+    content = {
+        "format": FORMAT,
+        "shards": manifest.shards,
+        "numbers": [list(pair) for pair in manifest.numbers],
+        "rows": manifest.rows,
+        "digest": f"{manifest.digest:064x}",
+        "settled": manifest.settled,
+        "exact": manifest.exact,
+    }
+    write_text(folder / MANIFEST, json.dumps(content) + "\n")
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[None]:
+    """One change of a manifest at a time: a cluster's workers write shards of one stage at once."""
+    from filelock import FileLock
+
+    with FileLock(str(folder / _LOCK), timeout=_LOCK_S):
+        yield
+
+
+def change(folder: Path, step: Callable[[Manifest], Manifest], parts: Callable[[], list[Part]]) -> None:
+    """Apply one change to a stage's manifest.
+
+    Parameters
+    ----------
+    step
+        From the manifest as it stands to the new one.
+    parts
+        The shards that lie there, counted where there is no manifest yet.
+    """
+    with _changing(folder):
+        before = read_manifest(folder)
+        write_manifest(folder, step(before if before is not None else counted(parts())))
+
+
+def counted(parts: Iterable[Part], before: Manifest | None = None) -> Manifest:
+    """The manifest of these shards; numbers that `before` has and that are not there stay missing."""
+    there = list(parts)
+    gone = [] if before is None else before.missing(part.number for part in there)
+    rows, digest = _sums(there, [])
+    numbers = [*(part.number for part in there), *gone]
+    return Manifest(_joined((n, n) for n in numbers), rows, digest % _MODULUS, True, not gone)
+
+
+def settle(folder: Path, parts: Callable[[], list[Part]], *, recount: bool) -> None:
+    """Make a stage's manifest settled, before and after a writer's work.
+
+    A stage of an older version gets its manifest here.
+
+    Parameters
+    ----------
+    parts
+        The shards that lie there.
+    recount
+        Whether an unsettled manifest may be behind, as one of a killed writer may.
+    """
+    with _changing(folder):
+        before = read_manifest(folder)
+        if before is None:
+            if there := parts():
+                write_manifest(folder, counted(there))
+        elif not before.settled:
+            again = recount or not before.exact
+            write_manifest(folder, counted(parts(), before) if again else replace(before, settled=True))
+
+
+def unsettle(folder: Path) -> None:
+    """Tell readers, before a shard is replaced, that one which they do not find is being written."""
+    before = read_manifest(folder)
+    if before is not None and before.settled:
+        with _changing(folder):
+            write_manifest(folder, replace(before, settled=False))
+
+
+def forget_missing(folder: Path, parts: Callable[[], list[Part]]) -> list[int]:
+    """Take what lies in a folder for the whole stage; returns the numbers that were given up."""
+    with _changing(folder):
+        before = read_manifest(folder)
+        gone = [] if before is None else before.missing(committed_numbers(folder))
+        if gone:
+            write_manifest(folder, counted(parts()))
+    return gone
+
+
+def listed(folder: Path) -> tuple[list[int], list[int], Manifest | None]:
+    """Numbers of the shards in a folder, numbers that are missing, and the manifest, all of one moment.
+
+    A shard that is being replaced is waited for.
+    """
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        before = read_manifest(folder)
+        sidecars, tables = shard_numbers(folder)
+        manifest = read_manifest(folder)
+        there = sidecars & tables
+        # a sidecar without its shard is missed even where an older version kept no manifest
+        gone = sorted({*([] if manifest is None else manifest.missing(there)), *(sidecars - tables)})
+        same = manifest == before
+        if (same and (not gone or manifest is None or manifest.settled)) or time.monotonic() > until:
+            return sorted(there), gone, manifest
+        if gone:
+            time.sleep(_LOOK_S)
+
+
+def named_shards(numbers: list[int]) -> str:
+    """`part-000003, part-000007 and 12 more`."""
+    names = [f"part-{number:06d}" for number in numbers[:_MOST_NAMED]]
+    more = len(numbers) - len(names)
+    return ", ".join(names) + (f" and {more:,} more" if more else "")
+
+
+def missing_shards(label: str, folder: Path, gone: list[int], shards: int) -> AtlasError:
+    """The error to raise where shards that should be there are not."""
+    return AtlasError(
+        f"Expected {shards:,} shards of {label}; found {shards - len(gone):,}: "
+        f"{named_shards(gone)} missing in {folder}.",
+        "Copy the atlas again, or run the command that makes this stage: it makes missing shards again. "
+        "`specclip-search --allow-partial ...` answers from what is there; "
+        "`specclip-search doctor --forget-missing` gives them up.",
+    )
+
+
+def as_text(partial: Mapping[str, list[int]]) -> dict[str, Any]:
+    """What an answer says of the shards that were missing for it."""
+    return {label: named_shards(numbers) for label, numbers in sorted(partial.items())}
