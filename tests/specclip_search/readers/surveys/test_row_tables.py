@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from astropy.table import Table
 
 from specclip_search.errors import SpectrumError
+from specclip_search.opening.regular import INFLATED_ALWAYS_ALLOWED
 from specclip_search.readers import read_spectrum
 from specclip_search.readers.containers.archive_member import iter_members, look_inside
 from specclip_search.readers.registry import ReadOptions, iter_rows
@@ -72,3 +74,31 @@ def test_damaged_archives_are_unreadable(shared_data: Path, tmp_path: Path) -> N
         file.write_bytes(whole[:keep])
         with pytest.raises(SpectrumError, match="damaged or truncated"):
             read_spectrum(f"{file}!XP_SAMPLED-Gaia DR3 5937083312263887616.fits")
+
+
+def test_members_of_every_kind_are_read_as_their_files_are(shared_data: Path, tmp_path: Path) -> None:
+    lamost = shared_data / "lamost" / "matrix" / "spec-55859-F5902_sp01-001_dr7.fits.gz"
+    sampled = shared_data / "surveys" / "gaia_datalink" / "XP_SAMPLED-Gaia DR3 5937083312263887616.fits"
+    tables = [sampled]
+    for ending, form in (("csv", "ascii.csv"), ("ecsv", "ascii.ecsv"), ("vot", "votable")):
+        tables.append(tmp_path / f"{sampled.stem}.{ending}")
+        Table.read(sampled).write(tables[-1], format=form)
+    archive = tmp_path / "mixed.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for file in (lamost, *tables):
+            opened.write(file, file.name)
+    for file in (lamost, *tables):
+        alone, member = read_spectrum(file), read_spectrum(f"{archive}!{file.name}")
+        assert member.spec_id == alone.spec_id
+        np.testing.assert_array_equal(member.flux, alone.flux)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    bomb, zeros = tmp_path / "bomb.tar.gz", tmp_path / "zeros.fits"
+    with open(zeros, "wb") as sink:
+        sink.truncate(INFLATED_ALWAYS_ALLOWED + 1)
+    with tarfile.open(bomb, "w:gz", compresslevel=1) as opened:
+        opened.add(zeros, "zeros.fits")
+    with pytest.raises(SpectrumError, match="unpacks to more than") as raised:
+        read_spectrum(f"{bomb}!zeros.fits")
+    assert raised.value.hint
