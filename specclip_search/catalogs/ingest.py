@@ -177,7 +177,7 @@ def ingest_catalog(
             "Choose another, for example the survey's.",
         )
     stage = _named_stage(atlas, name)
-    options = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
+    options: dict[str, Any] = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
     if hdu is not None:
         options["hdu"] = hdu
     state = file_state(file)
