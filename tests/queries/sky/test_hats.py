@@ -97,7 +97,7 @@ def test_a_folder_that_is_taken_is_refused(sky: Atlas, client: Any, tmp_path: Pa
     with (
         connect(sky) as connection,
         as_catalogues(connection, ("gaia", "seen"), 3.0) as sides,
-        pytest.raises(QueryError, match="mine stands already; a HATS catalogue needs a folder of its own"),
+        pytest.raises(QueryError, match="mine already exists; a HATS catalogue needs a new folder"),
     ):
         crossmatch_hats(client, *sides, 2.0, output=tmp_path / "mine")
     assert (tmp_path / "mine" / "note").read_text() == "keep me"
