@@ -72,6 +72,9 @@ class Reason(StrEnum):
     NO_FLUX_AT_550NM = "no_flux_at_550nm"
     MISSING_BP_OR_RP = "missing_bp_or_rp"
     DUPLICATE_KEY = "duplicate_key"
+    NO_CALIBRATION = "no_calibration"
+    SKY_FIBRE = "sky_fibre"
+    BAD_FIBRE = "bad_fibre"
 
 
 class SpectrumError(SpecclipError):

@@ -13,13 +13,20 @@ from .errors import QueryError
 INT64_MAX = 2**63 - 1
 _PREFIX_TO_MODALITY: dict[str, str] = {}
 _MODALITY_TO_PREFIX: dict[str, str] = {}
+_UNSIGNED: set[str] = set()
 
 ACCEPTANCE_SPLIT = 9
 VALIDATION_SPLIT = 8
 
 
-def add_prefix(prefix: str, modality: str) -> None:
+def add_prefix(prefix: str, modality: str, unsigned: bool = False) -> None:
     """Register the prefix of an instrument's keys; called when an instrument is registered.
+
+    Parameters
+    ----------
+    unsigned
+        Whether the survey's ids are unsigned 64-bit numbers. The atlas keeps the same bits as int64, so that ids
+        from 2**63 on are negative there; keys may give either number.
 
     Raises
     ------
@@ -32,6 +39,8 @@ def add_prefix(prefix: str, modality: str) -> None:
             f"Give {modality} another prefix.",
         )
     _MODALITY_TO_PREFIX[modality] = prefix
+    if unsigned:
+        _UNSIGNED.add(modality)
 
 
 def is_survey(name: str) -> bool:
@@ -66,7 +75,22 @@ def parse_key(text: str) -> SpectrumKey:
             f"'{text}' is not a spectrum key; expected one of {known}.",
             "A LAMOST obsid is written lamost:101001, a Gaia source_id gaia:5853418002145112704.",
         )
-    return SpectrumKey(modality, parse_int64(digits, what=f"the id of '{text}'"))
+    what = f"the id of '{text}'"
+    if modality in _UNSIGNED:
+        return SpectrumKey(modality, _same_bits(digits, what))
+    return SpectrumKey(modality, parse_int64(digits, what=what))
+
+
+def _same_bits(digits: str, what: str) -> int:
+    """An unsigned 64-bit id, or the negative int64 of the same bits, as int64."""
+    text = digits.strip()
+    if text.startswith("-"):
+        number = -parse_int64(text[1:], what)
+    elif text.isascii() and text.isdigit() and INT64_MAX < int(text) < 2**64:
+        number = int(text) - 2**64
+    else:
+        number = parse_int64(text, what)
+    return number
 
 
 def parse_int64(value: Any, what: str = "id") -> int:

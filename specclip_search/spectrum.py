@@ -27,6 +27,12 @@ class Spectrum:
     meta
         Plain values keyed by column name (`ra`, `dec`, `release`, `snrg`, ...); see
         `Modality.meta_columns`.
+    epoch
+        64-bit number of the visit, transit or exposure; None for a spectrum combined of all that there are.
+    frame
+        ``barycentric``, ``rest`` (the star's velocity, `meta["rv"]`, taken out) or ``observed``.
+    resolution
+        Resolving power, one number or (P,); None where the file does not say it.
     """
 
     wavelength: np.ndarray
@@ -35,3 +41,6 @@ class Spectrum:
     modality: str
     spec_id: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    epoch: int | None = None
+    frame: str = "barycentric"
+    resolution: np.ndarray | float | None = None

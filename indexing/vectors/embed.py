@@ -25,6 +25,7 @@ from specclip_search.errors import QueryError, Reason, SpectrumError
 from specclip_search.progress import Progress
 from specclip_search.stages.prefetch import read_ahead
 from specclip_search.stages.run import Made, Shard, run_stage
+from specclip_search.surveys import encoder_of
 
 from .model_copy import Loaded, ModelCopy, copy_of, keep_model
 
@@ -183,12 +184,12 @@ class EmbedShard:
 
     def __call__(self, path: Path) -> Made:
         model: Embedder = self.source.load()
-        account, schema = _Account(), vectors_schema(model.dim)
+        account, schema, encoder = _Account(), vectors_schema(model.dim), encoder_of(self.modality)
         extra: dict[str, Any] = {"model": model.name, "model_digest": model.digest, "set_aside": []}
 
         def tables() -> Iterator[pa.Table]:
             for batch in read_ahead(spectra_batches(path, self.batch_rows)):
-                table, aside = embed_batch(model, self.modality, batch, schema)
+                table, aside = embed_batch(model, encoder, batch, schema)
                 extra["set_aside"] += [list(entry) for entry in aside]
                 account.read += batch.num_rows
                 account.kept += table.num_rows
@@ -261,9 +262,12 @@ def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None
 
 def _chosen_modalities(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None) -> list[str]:
     present = atlas.modalities()
-    chosen = [name for name in present if name in model.modalities] if modalities is None else list(modalities)
+    taken = [name for name in present if encoder_of(name) in model.modalities]
+    # an instrument whose spectra were all rejected has nothing to embed, and must not stop the others
+    filled = [name for name in taken if atlas.spectra(name).rows or atlas.vectors(model.name, name).exists]
+    chosen = (filled or taken) if modalities is None else list(modalities)
     for name in chosen:
-        if name not in model.modalities:
+        if encoder_of(name) not in model.modalities:
             raise QueryError(f"Model '{model.name}' cannot embed '{name}'; it takes {', '.join(model.modalities)}.",
                              "Name one of its instruments, or use another model.")
         if name not in present:

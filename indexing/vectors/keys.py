@@ -139,8 +139,9 @@ class KeyTable:
         ids = _int64(spec_ids)
         rows, queries = self.all_rows_of(ids, release)
         found = np.full(len(ids), -1, np.int64)
-        # releases are numbered oldest first, so the newest is written last
-        order = np.lexsort((rows, self.release[rows])) if len(rows) else np.empty(0, np.int64)
+        # releases are numbered oldest first, so the newest is written last; of one release the first row wins, which
+        # is the combined spectrum where single exposures follow it
+        order = np.lexsort((-rows, self.release[rows])) if len(rows) else np.empty(0, np.int64)
         found[queries[order]] = rows[order]
         missing = ids[found < 0]
         if len(missing):

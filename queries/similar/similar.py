@@ -39,6 +39,7 @@ def similar(
     unit: str | None = None,
     medium: str | None = None,
     modality: str | None = None,
+    resolution: float | None = None,
 ) -> pd.DataFrame:
     """Spectra most similar to a target.
 
@@ -51,7 +52,8 @@ def similar(
         Atlas with vectors and indexes.
     target
         A key (`lamost:101001`, `lamost:101001@dr7`, `gaia:<source_id>`), a `SpectrumKey`, the path
-        of a spectrum file, or a list of these.
+        of a spectrum file (`path#row`, `archive!member`), an id, a position or a name that
+        `specclip_search.queries.space.resolve.resolve` finds, or a list of these.
     k
         Number of spectra to return for each target, 1 to 10,000.
     within
@@ -75,6 +77,8 @@ def similar(
     unit, medium, modality
         What a target's spectrum file does not say: unit of its wavelengths (``Angstrom``, ``nm``, ``um``), ``air``
         or ``vacuum``, and the instrument that it is to be treated as.
+    resolution
+        Resolving power of a target's spectrum file; it is degraded to that of the instrument it is seen as.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def similar(
     _check(k, combine)
     space = open_space(atlas, model)
     modalities = _modalities(space, within)
-    stated = {"unit": unit, "medium": medium, "modality": modality}
+    stated = {"unit": unit, "medium": medium, "modality": modality, "resolution": resolution}
     targets = resolve_targets(space, asked, stated)
     allowed = allowed_rows(space, modalities, where)
     if several and combine != "each":

@@ -10,7 +10,7 @@ import numpy as np
 
 from specclip_search.atlas.manifest import as_text
 from specclip_search.errors import QueryError
-from specclip_search.surveys import LRS, MODALITIES, XP
+from specclip_search.surveys import LRS, MODALITIES, XP, encoder_of
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -39,7 +39,7 @@ class Space:
     def __init__(self, atlas: Atlas, model: str | None = None) -> None:
         self.atlas = atlas
         self.model = atlas.require_model(model)
-        names = [*MODALITY_ORDER, *(name for name in atlas.modalities() if name not in MODALITY_ORDER)]
+        names = _with_vectors(atlas, self.model)
         self.modalities = tuple(name for name in names if atlas.vectors(self.model, name).exists)
         if not self.modalities:
             raise atlas.vectors(self.model, MODALITY_ORDER[0]).missing()
@@ -94,8 +94,9 @@ class Space:
         return ensure_mean(self.atlas, self.model, modality).vector
 
     def other(self, modality: str) -> str | None:
-        """The other instrument of the pair, if it has vectors."""
-        return next((name for name in self.modalities if name != modality), None)
+        """The other instrument of the pair, if it has vectors; of a survey seen as one of them, too."""
+        seen = encoder_of(modality)
+        return next((name for name in self.modalities if name in MODALITY_ORDER and name != seen), None)
 
     def origin(self) -> dict[str, Any]:
         """Provenance of a result: model, its digest, digests of the vectors."""
@@ -135,6 +136,13 @@ def open_space(atlas: Atlas, model: str | None = None) -> Space:
 def _state(atlas: Atlas, model: str) -> tuple[int, ...]:
     """Modification times of the relevant folders, which change with every commit."""
     folders: list[Path] = []
-    for modality in MODALITIES:
+    for modality in _with_vectors(atlas, model):
         folders += [atlas.vectors(model, modality).folder, atlas.index_folder(model, modality)]
     return tuple(folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders)
+
+
+def _with_vectors(atlas: Atlas, model: str) -> list[str]:
+    """The pair, then further surveys by name that have a folder of vectors."""
+    folder = atlas.vectors(model, LRS).folder.parent
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [*MODALITY_ORDER, *(name for name in names if name not in MODALITY_ORDER and name in MODALITIES)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.errors import QueryError, Reason, SpectrumError
-from specclip_search.keys import parse_key, release_order
+from specclip_search.keys import is_survey, parse_key, release_order
+from specclip_search.readers.containers.archive_member import names_a_file
 
+from .file_spectrum import read_for_encoder
 from .lookup import Lookup, open_lookup
+from .resolve import resolve
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -114,13 +117,13 @@ def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> Spec
     return SpectrumRows(modality, flux, error, snr, source_id, simulated)
 
 
-def read_target(atlas: Atlas, target: str | Path, stated: dict[str, str | None] | None = None) -> SpectrumRows:
-    """The spectrum of a key (`lamost:101001`, `@release` after it) or of a spectrum's file.
+def read_target(atlas: Atlas, target: str | Path, stated: dict[str, Any] | None = None) -> SpectrumRows:
+    """The spectrum of a key (`lamost:101001`, `@release` after it), of a file, or of what `resolve` finds.
 
     Parameters
     ----------
     stated
-        What a file does not say: `unit`, `medium`, `modality`.
+        What a file does not say; see `specclip_search.queries.space.file_spectrum.read_for_encoder`.
 
     Raises
     ------
@@ -130,23 +133,27 @@ def read_target(atlas: Atlas, target: str | Path, stated: dict[str, str | None] 
         If the file contains no usable spectrum.
     """
     text = str(target)
-    if ":" not in text or Path(text).exists():
-        return _from_file(Path(text), stated or {})
     bare, _, release = text.partition("@")
-    key = parse_key(bare)
+    if names_a_file(text) or not is_survey(bare.partition(":")[0]):
+        found = resolve(atlas, target)
+        if found.file is not None:
+            return _from_file(Path(found.file), stated or {})
+        key = found.keys[0]
+        release = found.releases[0] or ""
+    else:
+        key = parse_key(bare)
     rows = read_spectra(atlas, key.modality, np.array([key.spec_id], dtype=np.int64), [release or None])
     if not rows.found[0]:
         raise QueryError(f"{text} is not in this atlas.", "Check the id's digits and the survey before the colon.")
     return rows
 
 
-def _from_file(path: Path, stated: dict[str, str | None]) -> SpectrumRows:
+def _from_file(path: Path, stated: dict[str, Any]) -> SpectrumRows:
     from specclip_search.opening.guard import reading
-    from specclip_search.readers import read_spectrum
-    from specclip_search.surveys import get_modality
+    from specclip_search.surveys import get_modality, own_encoders
     from specclip_search.surveys.batch import prepare_batch
 
-    spectrum = read_spectrum(path, **stated)
+    spectrum, _ = read_for_encoder(path, own_encoders(), stated)
     with reading(path, "a spectrum"):
         prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
     if not bool(prepared.keep[0]):

@@ -6,15 +6,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, is_survey, parse_key
 from specclip_search.opening.regular import shown_path
-from specclip_search.readers.registry import split_row
-from specclip_search.surveys import get_modality
+from specclip_search.surveys import encoder_of, get_modality
+
+from .file_spectrum import read_for_encoder
+from .resolve import resolve
 
 if TYPE_CHECKING:
     from .space import Space
@@ -50,23 +52,24 @@ class Target:
     centred: bool = False
 
 
-def resolve_targets(space: Space, targets: Sequence[TargetLike], stated: dict[str, str | None] | None = None,
+def resolve_targets(space: Space, targets: Sequence[TargetLike], stated: dict[str, Any] | None = None,
                     ) -> list[Target]:
     """Find every target in the atlas or read it from its file; all are validated before any search.
 
     Parameters
     ----------
     targets
-        Keys (`lamost:101001`, `lamost:101001@dr7`, `gaia:5853418002145112704`), `SpectrumKey`s or
-        paths of spectrum files, ``file#3`` for row 3 of a file with several. Without `@release` the newest
-        release with this id is used.
+        Keys (`lamost:101001`, `lamost:101001@dr7`, `gaia:5853418002145112704`), `SpectrumKey`s,
+        spectrum files (`path`, `path#row`, `archive!member`), or any other text that
+        `specclip_search.queries.space.resolve.resolve` understands. Without `@release` the newest release with
+        this id is used.
     stated
-        What spectrum files do not say: `unit`, `medium`, `modality`, as `read_spectrum` takes them.
+        What spectrum files do not say; see `specclip_search.queries.space.file_spectrum.read_for_encoder`.
 
     Raises
     ------
     QueryError
-        If there are no targets, one is not in the atlas, or one is neither a key nor a file.
+        If there are no targets, or nothing is found for one.
     SpectrumError
         If a file contains no usable spectrum; the reason is reported.
     """
@@ -75,19 +78,23 @@ def resolve_targets(space: Space, targets: Sequence[TargetLike], stated: dict[st
     return [_resolve(space, target, stated or {}) for target in targets]
 
 
-def _resolve(space: Space, target: TargetLike, stated: dict[str, str | None]) -> Target:
+def _resolve(space: Space, target: TargetLike, stated: dict[str, Any]) -> Target:
     if isinstance(target, SpectrumKey):
         return _from_atlas(space, target, None, str(target))
     text = os.fspath(target)
     if not isinstance(target, os.PathLike) and _looks_like_key(text):
         key_text, _, release = text.partition("@")
         return _from_atlas(space, parse_key(key_text), release or None, text)
-    if Path(text).exists() or split_row(text)[0].exists():
-        return _from_file(space, Path(text), stated)
-    if isinstance(target, os.PathLike) or "/" in text or "." in text:
-        raise QueryError(f"There is no spectrum file {text}.", "Check the path, or give a key such as lamost:101001.")
-    parse_key(text)
-    raise QueryError(f"'{text}' is not a target.", "Give a key such as lamost:101001, or a spectrum file.")
+    found = resolve(space.atlas, target)
+    if found.file is not None:
+        return _from_file(space, Path(found.file), stated)
+    for key in found.keys:
+        if key.modality in space.modalities and len(space.keys(key.modality).all_rows_of(np.array([key.spec_id]))[0]):
+            return _from_atlas(space, key, None, text)
+    raise QueryError(
+        f"{text} is {', '.join(map(str, found.keys))} in this atlas, without a vector of '{space.model}'.",
+        "Make its vectors first: specclip-search embed, then specclip-search index build.",
+    )
 
 
 def _looks_like_key(text: str) -> bool:
@@ -129,14 +136,13 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
     )
 
 
-def _from_file(space: Space, path: Path, stated: dict[str, str | None]) -> Target:
+def _from_file(space: Space, path: Path, stated: dict[str, Any]) -> Target:
     from specclip_search.errors import Reason, SpectrumError
     from specclip_search.opening.guard import reading
-    from specclip_search.readers import read_spectrum
-    from specclip_search.surveys import get_modality
     from specclip_search.surveys.batch import prepare_batch
 
-    spectrum = read_spectrum(path, **stated)
+    known = tuple(getattr(space.loaded_model(), "modalities", space.modalities))
+    spectrum, survey = read_for_encoder(path, known, stated)
     modality = space_modality(space, spectrum.modality, path)
     with reading(path, "a spectrum"):
         prepared = prepare_batch(get_modality(modality), [spectrum])
@@ -149,9 +155,16 @@ def _from_file(space: Space, path: Path, stated: dict[str, str | None]) -> Targe
         )
     vector = space.loaded_model().embed(modality, np.asarray(prepared.flux))[0]
     source_id = spectrum.meta.get("source_id")
+    own = _centred_as(space, survey, modality)
     return Target(
-        shown_path(path), modality, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
+        shown_path(path), own, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
     )
+
+
+def _centred_as(space: Space, survey: str, modality: str) -> str:
+    """The instrument whose mean a file's vector is compared with: its survey's own, if the space has its vectors."""
+    same = [survey, modality, *(name for name in space.modalities if encoder_of(name) == modality)]
+    return next((name for name in same if name in space.modalities and encoder_of(name) == modality), modality)
 
 
 def space_modality(space: Space, modality: str, path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..views.connection import AddFunction, AtlasConnection, Parameters, held_connection
+from .resolve_function import add_resolve
 from .search_functions import add_similar
 from .sky_function import add_sky_match
 from .translate_function import add_translate
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..views.rows import Rows
 
-SQL_FUNCTIONS: tuple[AddFunction, ...] = (add_similar, add_translate, add_sky_match)
+SQL_FUNCTIONS: tuple[AddFunction, ...] = (add_similar, add_resolve, add_translate, add_sky_match)
 """SQL functions available besides DuckDB's own; each takes (connection, atlas, files)."""
 
 
@@ -46,7 +47,7 @@ def run(atlas: Atlas, statement: str, parameters: Parameters = None) -> Rows | N
     statement
         DuckDB SQL. Views: `stars`, `spectra`, `spectra_<modality>`, `vectors_<modality>`,
         `translations`, `neighbours`, `anomalies`, `emp`, `rejected_<modality>` and each
-        catalogue; functions: `similar(target, k, within := ...)`, `translate(target)`, `cosine(a, b)`,
+        catalogue; functions: `similar(target, k, within := ...)`, `resolve(text)`, `translate(target)`, `cosine(a, b)`,
         `separation_arcsec(ra1, dec1, ra2, dec2)`, `cone(ra, dec, radius_deg)`, and for a catalogue
         its rows of one star, `<catalogue>_of(source_id)`.
         `DESCRIBE <view>` lists its columns with units and descriptions.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import duckdb
 
 LONGEST_STATEMENT = 20_000
-TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "cone", "sky_match"})
+TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "resolve", "cone", "sky_match"})
 OWN_FUNCTIONS = frozenset({"cosine", "separation_arcsec", "unnest"})
 # functions that reveal the process or connection, wait, keep state, run text as SQL, or are internal to DuckDB
 _CLOSED = re.compile(

@@ -107,6 +107,7 @@ def _spectrum(views: AtlasViews, target: str, files: bool) -> tuple[str, np.ndar
             f"It holds {', '.join(views.spectra_files) or 'none at all'}.",
         )
     from specclip_search.keys import release_order
+    from specclip_search.surveys import encoder_of
 
     from ..space.lookup import open_lookup
 
@@ -121,15 +122,16 @@ def _spectrum(views: AtlasViews, target: str, files: bool) -> tuple[str, np.ndar
             f"{target} is not in this atlas{held}.", "Check the id's digits and the survey before the colon."
         )
     newest = max(wanted, key=lambda i: release_order(names[i]))
-    return key.modality, np.asarray(column_to_matrix(found["flux"].slice(newest, 1)))[0]
+    return encoder_of(key.modality), np.asarray(column_to_matrix(found["flux"].slice(newest, 1)))[0]
 
 
 def _from_file(path: Path) -> tuple[str, np.ndarray]:
-    from specclip_search.readers import read_spectrum
-    from specclip_search.surveys import get_modality
+    from specclip_search.surveys import get_modality, own_encoders
     from specclip_search.surveys.batch import prepare_batch
 
-    spectrum = read_spectrum(path)
+    from ..space.file_spectrum import read_for_encoder
+
+    spectrum, _ = read_for_encoder(path, own_encoders())
     prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
     if not bool(prepared.keep[0]):
         reason = prepared.reasons[0] or Reason.UNREADABLE

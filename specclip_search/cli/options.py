@@ -56,6 +56,10 @@ AsOption = Annotated[
     str | None,
     typer.Option("--as", metavar="MODALITY", help="Instrument of a file that does not say: a folder of spectra/."),
 ]
+ResolutionOption = Annotated[
+    float | None,
+    typer.Option("--resolution", min=1, metavar="R", help="Resolving power of a file that does not say."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Random seed.")]
 
 

@@ -7,6 +7,7 @@ from ..lazy import lazy_names
 _HOMES = {
     "ingest_lamost": ".spectra",
     "ingest_gaia_xp": ".spectra",
+    "ingest_survey": ".survey",
     "ingest_catalog": "..catalogs.ingest",
     "ingest_catalog_table": "..catalogs.ingest",
     "ingest_library": ".library",

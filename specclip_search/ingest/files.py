@@ -15,7 +15,7 @@ MAX_LIST_BYTES = 4 << 30
 FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
 XP_SUFFIXES = (
     ".csv", ".csv.gz", ".ecsv", ".ecsv.gz", ".fits", ".fits.gz", ".xml", ".xml.gz", ".vot", ".vot.gz", ".votable",
-    ".avro", ".parquet", ".zip",
+    ".avro", ".parquet", ".zip", ".tar", ".tar.gz", ".tgz",
 )
 # a HATS catalogue keeps metadata files next to its data, in formats that spectra use too
 _HATS_MARKS = {"hats.properties", "properties", "catalog_info.json"}

@@ -15,7 +15,7 @@ from ..stages.accounts import IngestReport
 from ..stages.run import Shard, commit
 from ..surveys import get_modality
 from .files import real_path
-from .plan import KeyLedger, Plan
+from .plan import KeyLedger, Plan, keys_of
 from .pool import prepare_in_order, usable_cores
 from .rows import made_spectra
 from .worker import PartRows, PartTask, Reading, Refused, refused_table
@@ -38,6 +38,7 @@ class Ingest:
     reading: Reading
     workers: int | None = None
     progress: Progress | None = None
+    settings: str = ""
 
     def run(self) -> IngestReport:
         """Make every missing or stale part; up-to-date parts are kept."""
@@ -47,6 +48,8 @@ class Ingest:
         self.shards = _ShardNumbers(parts, len(self.plan))
         self.last_standing = max(self.standing, default=-1)
         self.report, self.ledger = IngestReport(), KeyLedger()
+        self.salt = self.modality + self.settings
+        self.keys = ["release", "spec_id", *(["epoch"] if get_modality(self.modality).has_epochs else [])]
         self.sizes, self.files_done = self.plan.part_sizes(), 0
         self.to_do = [part for part in range(len(self.plan)) if not self._is_current(part)]
         if self.to_do:
@@ -58,7 +61,7 @@ class Ingest:
 
     def _is_current(self, part: int) -> bool:
         stands = self.standing.get(part)
-        return stands is not None and stands.inputs == self.plan.inputs(part, self.modality)
+        return stands is not None and stands.inputs == self.plan.inputs(part, self.salt)
 
     def _make(self, missing: set[int]) -> None:
         """Process the parts in order: duplicates are detected against all earlier parts."""
@@ -103,23 +106,23 @@ class Ingest:
             self._remember(stands)
 
     def _remember(self, part: Part) -> None:
-        keys = pq.read_table(part.path, columns=["release", "spec_id"])
-        self.ledger.add(keys["release"].to_numpy(zero_copy_only=False), keys["spec_id"].to_numpy())
+        keys = pq.read_table(part.path, columns=self.keys)
+        self.ledger.add(keys["release"].to_numpy(zero_copy_only=False), keys_of(keys))
 
     def _commit(self, rows: PartRows) -> list[int]:
         """Remove duplicates and write the part; return later parts that must be made again."""
         release = rows.kept["release"].to_numpy(zero_copy_only=False)
-        spec_id = rows.kept["spec_id"].to_numpy()
-        taken = self.ledger.taken(release, spec_id)
+        keys = keys_of(rows.kept)
+        taken = self.ledger.taken(release, keys)
         kept, rejected = rows.kept, rows.rejected
         if taken.any():
             kept = rows.kept.filter(pa.array(~taken)).combine_chunks()
             rejected = pa.concat_tables([rejected, _duplicates(rows.kept.filter(pa.array(taken)))]).combine_chunks()
         affected = self._invalidate_later(rows.part, kept)
-        shard = Shard(self.shards.take(rows.part), self.plan.inputs(rows.part, self.modality), kept.num_rows)
+        shard = Shard(self.shards.take(rows.part), self.plan.inputs(rows.part, self.salt), kept.num_rows)
         part = commit(self.stage, self.rejected, shard, made_spectra(kept, rejected, {OWN: rows.part}))
         self.standing[rows.part] = part
-        self.ledger.add(release[~taken], spec_id[~taken])
+        self.ledger.add(release[~taken], keys[~taken])
         self.report.add(part.extra["accounts"])
         self.report.shards_written += 1
         self._tell(rows.part)
@@ -132,25 +135,26 @@ class Ingest:
         """
         if part >= self.last_standing:
             return []
-        before, after = self._keys_of(self.standing.get(part)), _key_set(kept)
+        before, after = self._keys_of(self.standing.get(part)), _key_set(kept, self.keys)
+        gone = {key[:2] for key in before - after}  # rejected rows have no epoch
         affected = []
         for number in sorted(number for number in self.standing if number > part and self._is_current(number)):
             stands = self.standing[number]
-            if self._keys_of(stands) & (after - before) or self._duplicates_of(stands) & (before - after):
+            if self._keys_of(stands) & (after - before) or self._duplicates_of(stands) & gone:
                 affected.append(number)
                 self.stage.remove(stands.number)
                 del self.standing[number]
         return affected
 
-    def _keys_of(self, part: Part | None) -> set[tuple[str | None, int]]:
-        return set() if part is None else _key_set(pq.read_table(part.path, columns=["release", "spec_id"]))
+    def _keys_of(self, part: Part | None) -> set[tuple[Any, ...]]:
+        return set() if part is None else _key_set(pq.read_table(part.path, columns=self.keys), self.keys)
 
-    def _duplicates_of(self, part: Part) -> set[tuple[str | None, int]]:
+    def _duplicates_of(self, part: Part) -> set[tuple[Any, ...]]:
         rejected = self.rejected.part(part.number)
         if rejected is None:
             return set()
         table = pq.read_table(rejected.path)
-        return _key_set(table.filter(pc.equal(table["reason"], str(Reason.DUPLICATE_KEY))))
+        return _key_set(table.filter(pc.equal(table["reason"], str(Reason.DUPLICATE_KEY))), ["release", "spec_id"])
 
     def _tell(self, part: int) -> None:
         self.files_done += self.sizes[part]
@@ -175,8 +179,8 @@ class _ShardNumbers:
         return self._numbers[part]
 
 
-def _key_set(table: pa.Table) -> set[tuple[str | None, int]]:
-    return set(zip(table["release"].to_pylist(), table["spec_id"].to_pylist(), strict=True))
+def _key_set(table: pa.Table, names: list[str]) -> set[tuple[Any, ...]]:
+    return set(zip(*(table[name].to_pylist() for name in names), strict=True))
 
 
 def _duplicates(table: pa.Table) -> pa.Table:

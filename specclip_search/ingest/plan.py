@@ -22,7 +22,8 @@ from .files import FoundFile, real_path, stored_path
 
 
 class SortedRuns:
-    """A growing set of 64-bit integers: sorted runs that are merged as they grow; 8 bytes per number."""
+    """A growing set of numbers, or of records of numbers: sorted runs that are merged as they grow, 8 bytes a number.
+    """
 
     def __init__(self) -> None:
         self._runs: list[np.ndarray] = []
@@ -47,7 +48,7 @@ class SortedRuns:
 
 
 class KeyLedger:
-    """Keys of the spectra kept so far, by release."""
+    """Keys of the spectra kept so far, by release: (N,) int64 ids, or the records of `keys_of`."""
 
     def __init__(self) -> None:
         self._releases: dict[str | None, SortedRuns] = {}
@@ -63,6 +64,20 @@ class KeyLedger:
         for name, places in _by_release(release):
             result[places] = self._releases.get(name, SortedRuns()).known(spec_id[places])
         return result
+
+
+_VISIT = np.dtype([("spec_id", np.int64), ("combined", np.int8), ("epoch", np.int64)])
+
+
+def keys_of(table: pa.Table) -> np.ndarray:
+    """(N,) spec_id of spectra, or records of spec_id and epoch where the survey has epochs."""
+    spec_id = table["spec_id"].to_numpy()
+    if "epoch" not in table.column_names:
+        return spec_id
+    keys = np.zeros(len(spec_id), _VISIT)
+    keys["spec_id"], keys["combined"] = spec_id, table["epoch"].is_null().to_numpy()
+    keys["epoch"] = table["epoch"].fill_null(0).to_numpy()
+    return keys
 
 
 def _by_release(release: np.ndarray) -> Iterator[tuple[str | None, np.ndarray]]:

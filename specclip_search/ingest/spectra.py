@@ -12,6 +12,7 @@ from ..errors import SpecclipError, SpectrumError
 from ..opening.archives import ZIP_MAGIC, zip_members
 from ..opening.regular import shown_path
 from ..progress import Progress
+from ..readers.containers.archive_member import is_archive, iter_members
 from ..readers.content import Content, look, read_start
 from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
@@ -73,11 +74,11 @@ def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rele
 
 def run_ingest(atlas: Atlas, modality: str, make_plan: Callable[[Path], Plan],
                reading: Callable[[str, str | None], Iterator[Spectrum | Refused]], workers: int | None,
-               progress: Progress | None) -> IngestReport:
-    """Plan and run an ingest under the stage's lock."""
+               progress: Progress | None, settings: str = "") -> IngestReport:
+    """Plan and run an ingest under the stage's lock; other `settings` make every part again."""
     stage = atlas.spectra(modality)
     with stage.lock():
-        return Ingest(atlas, modality, make_plan(stage.folder), reading, workers, progress).run()
+        return Ingest(atlas, modality, make_plan(stage.folder), reading, workers, progress, settings).run()
 
 
 def by_count(size: int) -> Grouping:
@@ -140,8 +141,8 @@ def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rel
     return run_ingest(atlas, GAIA_XP.name, plan, read_xp_file, workers, progress)
 
 
-def by_size(shard_size: int) -> Grouping:
-    """Groups of files that together can hold `shard_size` spectra, estimated from their sizes."""
+def by_size(shard_size: int, bytes_a_row: int = BYTES_A_ROW) -> Grouping:
+    """Groups of files that together can hold `shard_size` spectra of `bytes_a_row` or more each."""
     if shard_size < 1:
         raise SpecclipError(f"A shard needs at least 1 spectrum; found {shard_size}.",
                             "Omit --shard-size for the default.")
@@ -151,7 +152,7 @@ def by_size(shard_size: int) -> Grouping:
         rows = 0
         for file in files:
             waiting.append(file)
-            rows += max(1, file.size // BYTES_A_ROW)
+            rows += max(1, file.size // bytes_a_row)
             if rows >= shard_size:
                 yield waiting
                 waiting, rows = [], 0
@@ -163,15 +164,22 @@ def by_size(shard_size: int) -> Grouping:
 
 def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """Spectra of one XP file, row by row, and the rows that cannot be used."""
-    if read_start(Path(path), 4) != ZIP_MAGIC:
+    if read_start(Path(path), 4) == ZIP_MAGIC:
+        for name, file in zip_members(path):
+            member = f"{path}!{name}"
+            try:
+                yield from _rows_of_xp(look(file), release, member)
+            except SpectrumError as error:  # the other members are read all the same
+                yield Refused(member, None, release, error.reason, error.message.replace(str(file), member))
+        return
+    if not is_archive(path):
         yield from _rows_of_xp(look(path), release, path)
         return
-    for name, file in zip_members(path):
-        member = f"{path}!{name}"
+    for content in iter_members(path):
         try:
-            yield from _rows_of_xp(look(file), release, member)
-        except SpectrumError as error:  # the other members are read all the same
-            yield Refused(member, None, release, error.reason, error.message.replace(str(file), member))
+            yield from _rows_of_xp(content, release, str(content.path))
+        except SpectrumError as error:
+            yield Refused(str(content.path), None, release, error.reason, error.message)
 
 
 def _rows_of_xp(content: Content, release: str | None, source: str) -> Iterator[Spectrum | Refused]:

@@ -10,11 +10,14 @@ import pyarrow as pa
 from ..atlas.schemas import REJECTED
 from ..errors import Reason, SpectrumError
 from ..opening.regular import shown_text
+from ..readers.survey_rows import Refused
 from ..spectrum import Spectrum
 from ..surveys import get_modality
 from ..surveys.batch import prepare_batch
 from .limits import FILE_MEMORY, FILE_SECONDS, Marks, TooLong, limit_memory, time_limit
 from .rows import rejected_table, spectra_table
+
+__all__ = ["PartRows", "PartTask", "Refused", "prepare_part", "refused_table"]
 
 SPECTRA_AT_ONCE = 256
 
@@ -26,17 +29,6 @@ class PartTask:
     part: int
     files: list[tuple[str, str | None]]
     fatal: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A file or row without a usable spectrum."""
-
-    source: str
-    spec_id: int | None
-    release: str | None
-    reason: Reason
-    message: str
 
 
 Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]

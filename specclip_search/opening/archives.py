@@ -43,7 +43,7 @@ def zip_members(path: PathLike) -> Iterator[tuple[str, Path]]:
                                 f"Unpack it first: unzip '{where}'.")
         read = 0
         for info in infos:
-            _check(info, where)
+            check_member(info, where)
             with tempfile.TemporaryDirectory(prefix="specclip-zip-") as folder:
                 # the base name alone: a member called ../../x must not leave the folder
                 target = Path(folder) / (Path(info.filename.replace("\\", "/")).name or "member")
@@ -68,7 +68,14 @@ class _Counted:
         return data
 
 
-def _check(info: zipfile.ZipInfo, where: str) -> None:
+def check_member(info: zipfile.ZipInfo, where: str) -> None:
+    """Refuse a member that is a link, a device or encrypted.
+
+    Raises
+    ------
+    SpectrumError
+        `unreadable`; `where` is the archive's name in the message.
+    """
     mode = info.external_attr >> 16
     if mode and stat.S_IFMT(mode) and not stat.S_ISREG(mode):
         raise SpectrumError(Reason.UNREADABLE, f"{where}: its member '{info.filename}' is a link or a device, no file.",

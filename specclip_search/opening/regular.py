@@ -11,6 +11,7 @@ import io
 import os
 import stat
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, BinaryIO
@@ -26,6 +27,17 @@ INFLATED_ALWAYS_ALLOWED = 128 * MIB
 INFLATION = 100
 
 PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBytes(os.PathLike[str]):
+    """Bytes that lie in memory, such as a member of an archive, under the name that messages give them."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def __fspath__(self) -> str:
+        return self.name
 
 
 def shown_path(path: PathLike | bytes) -> str:
@@ -46,6 +58,8 @@ def open_regular(path: PathLike) -> BinaryIO:
     SpectrumError
         `unreadable`, if there is no such file, it may not be read, or it is a folder, pipe, device or socket.
     """
+    if isinstance(path, HeldBytes):
+        return io.BytesIO(path.data)
     try:
         # a pipe that nobody writes to would block here; the flag does nothing to a regular file
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -119,7 +133,8 @@ def open_bytes(path: PathLike, gzipped: bool | None = None) -> BinaryIO:
         handle.seek(0)
     if not gzipped:
         return handle
-    limit = inflated_limit(os.fstat(handle.fileno()).st_size)
+    limit = inflated_limit(handle.seek(0, io.SEEK_END))
+    handle.seek(0)
     return io.BufferedReader(_Capped(handle, limit, path), 1 << 18)  # type: ignore[return-value]
 
 

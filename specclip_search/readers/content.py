@@ -15,7 +15,7 @@ from ..errors import Reason, SpectrumError
 from ..opening.archives import ZIP_MAGIC
 from ..opening.fits_headers import check_fits
 from ..opening.guard import reading
-from ..opening.regular import cannot_open, open_bytes, open_regular, shown_path
+from ..opening.regular import PathLike, cannot_open, open_bytes, open_regular, shown_path
 from ..opening.text_tables import text_encoding
 
 HEAD_BYTES = 8192
@@ -43,9 +43,14 @@ class Content:
     head: bytes
     gzipped: bool
 
+    @property
+    def file(self) -> PathLike:
+        """What `opening.regular` opens: the path, or the bytes of a member of an archive."""
+        return self.path
+
     def open(self) -> BinaryIO:
         """The decompressed bytes as a stream; a gzip stream ends in an error beyond its cap."""
-        return open_bytes(self.path, self.gzipped)
+        return open_bytes(self.file, self.gzipped)
 
     def open_fits(self) -> BinaryIO:
         """The decompressed bytes, to seek in, after the FITS headers were found to be sound.

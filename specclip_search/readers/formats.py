@@ -8,12 +8,18 @@ from ..errors import SpectrumError
 from ..spectrum import Spectrum
 from ..surveys import XP
 from . import fits_spectrum, gaia_tables, gaia_xp, lamost, specutils_bridge, text_spectrum
+from .containers.archive_member import Member
 from .content import Content
 from .registry import Reader, ReadOptions, register
+from .surveys import apogee, desi, gaia_rvs, lamost_mrs, mmu, row_tables, sdss
 
 
 def _read_lamost(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
-    yield lamost.read_lamost(content.path, options.release)
+    data = None
+    if isinstance(content, Member):
+        with content.open() as stream:
+            data = stream.read()
+    yield lamost.read_lamost(content.path, options.release, data)
 
 
 def _is_gaia(content: Content) -> bool:
@@ -42,10 +48,14 @@ def _fits_or_specutils(content: Content, options: ReadOptions) -> Iterator[Spect
         yield from specutils_bridge.read_with_specutils(content, options)
 
 
+for _reader in (lamost_mrs.READER, sdss.READER, apogee.READER, desi.READER, mmu.READER):
+    register(_reader)
 register(Reader("lamost", "LAMOST low-resolution spectra (FITS image or COADD table)", lamost.is_lamost, _read_lamost))
+register(gaia_rvs.READER)
 register(Reader(XP, "Gaia XP sampled or continuous mean spectra (CSV, ECSV, FITS, VOTable, Avro, Parquet)",
                 _is_gaia, _read_gaia))
 register(Reader("text", "a table of wavelength and flux (CSV, ECSV, plain columns)",
                 text_spectrum.is_text_spectrum, text_spectrum.read_text_spectrum))
-register(Reader("fits", "SDSS, BOSS and DESI spectra, FITS tables and 1-D images", fits_spectrum.is_fits,
+register(row_tables.READER)
+register(Reader("fits", "FITS tables and 1-D images", fits_spectrum.is_fits,
                 _fits_or_specutils))

@@ -24,7 +24,7 @@ CONTINUOUS = [
     "source_id", *_COORDINATES,
     *(f"{band}_{name}" for band in ("bp", "rp") for name in (
         "coefficients", "coefficient_errors", "coefficient_correlations", "coefficient_covariances",
-        "standard_deviation", "n_parameters")),
+        "standard_deviation", "n_parameters", "basis_function_id")),
 ]
 WANTED = frozenset([*SAMPLED, *CONTINUOUS, "wavelength", "sampling"])
 
@@ -63,7 +63,7 @@ def our_names(names: list[str]) -> dict[str, str]:
 @lru_cache(maxsize=4)
 def text_of(content: Content) -> TextLayout:
     """How a text table is laid out; a table of numbers without names has none."""
-    return text_layout(content.path, need_names=False)
+    return text_layout(content.file, need_names=False)
 
 
 def iter_rows(content: Content) -> Iterator[Rows]:
@@ -104,7 +104,7 @@ def _csv_rows(content: Content, wanted: list[str]) -> Iterator[Rows]:
     import pyarrow as pa
 
     types = dict.fromkeys(wanted, pa.string())
-    for batch in text_batches(content.path, text_of(content), types, block=BLOCK_BYTES):
+    for batch in text_batches(content.file, text_of(content), types, block=BLOCK_BYTES):
         for start in range(0, batch.num_rows, BATCH_ROWS):
             yield _text_rows(batch.slice(start, BATCH_ROWS))
 
@@ -117,7 +117,7 @@ def _text_rows(batch: Any) -> Rows:
         name = ours[name]
         if name == "source_id":
             columns[name] = column.to_pylist()
-        elif name in _COORDINATES or name.endswith(("_n_parameters", "_standard_deviation")):
+        elif name in _COORDINATES or name.endswith(("_n_parameters", "_standard_deviation", "_id")):
             columns[name] = [_csv_value(text, name) for text in column.to_pylist()]
         else:
             columns[name] = parse_lists(column)
@@ -200,6 +200,7 @@ def _avro_row(record: Any) -> dict[str, Any]:
         row[f"{band}_coefficient_covariances"] = _array(solution.get("covariance"))
         row[f"{band}_standard_deviation"] = solution.get("standardDeviation")
         row[f"{band}_n_parameters"] = solution.get("numberOfParameters")
+        row[f"{band}_basis_function_id"] = (record.get(f"{band}Spec") or {}).get("basisFunctionSetDefId")
     return row
 
 
@@ -208,8 +209,8 @@ def _arrow_rows(batch: Any) -> Rows:
     import pyarrow.compute as pc
 
     columns: dict[str, list[Any]] = {}
-    for name in batch.schema.names:
-        column = batch.column(name)
+    for place, name in enumerate(batch.schema.names):
+        column = batch.column(place)
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
             columns[name] = _slices(column.flatten(), lengths, column.is_null().to_numpy(zero_copy_only=False))
@@ -221,7 +222,7 @@ def _arrow_rows(batch: Any) -> Rows:
 def _parquet(content: Content) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(open_regular(content.path))
+    return pq.ParquetFile(open_regular(content.file))
 
 
 def astropy_table(content: Content) -> Any:
@@ -232,7 +233,7 @@ def astropy_table(content: Content) -> Any:
 
     with decoding(content), warnings.catch_warnings(action="ignore"):
         if content.kind == "votable":
-            facts, stream = safe_votable(content.path)
+            facts, stream = safe_votable(content.file)
             number = _first_of_xp([names for _, names in facts.tables])
             return Table.read(stream, format="votable", table_id=number)
         from astropy.io import fits
@@ -270,6 +271,12 @@ def _table_value(value: Any) -> Any:
 
 
 _ID_IN_NAME = re.compile(r"(?<!\d)(\d{5,19})(?!\d)")
+
+
+def is_xp_name(name: str) -> bool:
+    """Whether a file's name, or an archive member's, is that of an XP product, by DR3's or DR4's names."""
+    named = name.rpartition("!")[2].rpartition("/")[2].upper()
+    return named.startswith(("XP_", "MEAN_SPECTRUM_XP", "EPOCH_SPECTRUM_XP"))
 
 
 def id_in_name(name: str) -> int | None:

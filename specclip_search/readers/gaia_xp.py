@@ -17,10 +17,10 @@ from ..opening.text_tables import text_batches
 from ..spectrum import Spectrum
 from ..surveys import XP
 from ..surveys.gaia_xp import GRID
-from . import gaia_calibration, gaia_tables
+from . import gaia_bases, gaia_tables
 from .content import Content, decoding
 
-DEFAULT_RELEASE = "dr3"
+DEFAULT_RELEASE = gaia_bases.DEFAULT_RELEASE
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ def is_gaia_xp(names: list[str], content: Content) -> bool:
     if {"source_id", "flux", "flux_error"} <= have or {"bp_coefficients", "rp_coefficients"} <= have:
         return True
     # DataLink's table of one star has no id column
-    named = b"source_id" in content.head or content.path.name.upper().startswith("XP_")
+    named = b"source_id" in content.head or gaia_tables.is_xp_name(content.path.name)
     return {"wavelength", "flux", "flux_error"} <= have and named
 
 
@@ -142,7 +142,7 @@ def _sampled(rows: gaia_tables.Rows, start: int, known: bool) -> XpBatch:
         own = next((values[name] for name in ("wavelength", "sampling") if values.get(name) is not None), None)
         if own is not None and not is_the_archives(np.asarray(own, dtype=np.float64)):
             return Reason.LAYOUT_UNKNOWN, f"expected wavelengths {_GRID_WORDS}; found others"
-        if own is None and not known and not gaia_calibration.is_on_grid(values["flux"]):
+        if own is None and not known and not gaia_bases.is_on_grid(values["flux"]):
             return (Reason.LAYOUT_UNKNOWN, f"the file does not say at which {len(GRID)} wavelengths the flux is given, "
                                            f"and it is not {_GRID_WORDS}, the archive's")
         return None
@@ -213,50 +213,17 @@ def _length(values: Any) -> int:
 
 
 def _continuous(rows: gaia_tables.Rows, start: int) -> XpBatch:
-    taken = _Rows().take(rows, start, _coefficient_problem)
-    bp, rp = (taken.matrix(f"{band}_coefficients", gaia_calibration.N_COEFFICIENTS) for band in ("bp", "rp"))
-    width = gaia_calibration.N_CORRELATIONS
-    for _, _, values in taken.good:
-        _errors_from_covariances(values)
-    error = gaia_calibration.calibrate_errors(
-        taken.matrix("bp_coefficient_errors", bp.shape[1]), taken.matrix("bp_coefficient_correlations", width),
-        taken.matrix("rp_coefficient_errors", rp.shape[1]), taken.matrix("rp_coefficient_correlations", width))
-    return taken.batch(gaia_calibration.calibrate(bp, rp), error)
+    bases: list[tuple[gaia_bases.Basis, gaia_bases.Basis]] = []
 
+    def problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
+        try:
+            bases.append(gaia_bases.row_bases(values, None))
+        except SpectrumError as error:
+            return error.reason, error.message
+        return None
 
-def _coefficient_problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
-    expected = gaia_calibration.N_COEFFICIENTS
-    for band in ("bp", "rp"):
-        coefficients, count = values.get(f"{band}_coefficients"), _length(values.get(f"{band}_coefficients"))
-        if not count:
-            return Reason.MISSING_BP_OR_RP, f"both BP and RP are needed; {band.upper()} has no coefficients"
-        if count != expected:
-            return (Reason.LAYOUT_UNKNOWN,
-                    f"{count} {band.upper()} coefficients; the available calibration (DR3) is for {expected}")
-        sizes = {name: _length(values.get(f"{band}_coefficient_{name}"))
-                 for name in ("errors", "correlations", "covariances")}
-        by_correlation = sizes["errors"] == expected and sizes["correlations"] == gaia_calibration.N_CORRELATIONS
-        if not by_correlation and sizes["covariances"] != gaia_calibration.N_CORRELATIONS + expected:
-            return (Reason.LAYOUT_UNKNOWN, f"{band.upper()} has neither {expected} errors with their correlations "
-                                           "nor the triangle of covariances")
-        if not np.isfinite(np.asarray(coefficients, dtype=np.float64)).all():
-            return Reason.NOT_FINITE, f"{band.upper()} coefficients hold NaN or infinite values"
-    return None
-
-
-def _errors_from_covariances(values: dict[str, Any]) -> None:
-    """Errors and correlations from a lower triangle of covariances in units of the fit's scatter (Avro files)."""
-    for band in ("bp", "rp"):
-        if values.get(f"{band}_coefficient_errors") is not None:
-            continue
-        size = gaia_calibration.N_COEFFICIENTS
-        below, left = np.tril_indices(size)
-        triangle = np.asarray(values[f"{band}_coefficient_covariances"], dtype=np.float64)
-        on = below == left
-        scatter = values.get(f"{band}_standard_deviation")
-        bare = np.sqrt(triangle[on])
-        values[f"{band}_coefficient_errors"] = bare * float(scatter if scatter is not None else np.nan)
-        values[f"{band}_coefficient_correlations"] = triangle[~on] / (bare[below[~on]] * bare[left[~on]])
+    taken = _Rows().take(rows, start, problem)
+    return taken.batch(*gaia_bases.calibrate_rows([values for _, _, values in taken.good], bases))
 
 
 def _datalink(content: Content) -> XpBatch:
@@ -288,7 +255,7 @@ def _named_columns(content: Content, wanted: tuple[str, ...]) -> dict[str, np.nd
     layout = gaia_tables.text_of(content)
     theirs = {our: name for name, our in gaia_tables.our_names(layout.names).items()}
     types = {theirs[name]: pa.float64() for name in wanted}
-    batches = [pa.table(batch) for batch in text_batches(content.path, layout, types)]
+    batches = [pa.table(batch) for batch in text_batches(content.file, layout, types)]
     rows = pa.concat_tables(batches) if batches else pa.schema(types.items()).empty_table()
     return {name: rows[theirs[name]].to_numpy().astype(np.float64) for name in wanted}
 

@@ -28,7 +28,7 @@ _NAME = re.compile(r"spec-(?P<lmjd>\d+)-(?P<planid>.+)_sp(?P<spid>\d+)-(?P<fiber
 _NULLS = (-9999.0, -999.0, 99.0)
 
 
-def read_lamost(path: Path, release: str | None = None) -> Spectrum:
+def read_lamost(path: Path, release: str | None = None, data: bytes | None = None) -> Spectrum:
     """Read one LAMOST LRS file.
 
     Parameters
@@ -37,6 +37,8 @@ def read_lamost(path: Path, release: str | None = None) -> Spectrum:
         FITS file, gzipped or not.
     release
         Data release to record if the header does not give it.
+    data
+        The file's decompressed bytes, where it is a member of an archive.
 
     Returns
     -------
@@ -48,29 +50,29 @@ def read_lamost(path: Path, release: str | None = None) -> Spectrum:
     SpectrumError
         If it cannot be read, is not in a LAMOST layout, or its obsid is not a whole number.
     """
-    observed = observe_lamost(path, release)
+    observed = observe_lamost(path, release, data)
     observed.wavelength, observed.flux, observed.ivar = (
         values.astype(np.float64) for values in (observed.wavelength, observed.flux, observed.ivar))
     return observed
 
 
-def observe_lamost(path: Path, release: str | None = None) -> Spectrum:
+def observe_lamost(path: Path, release: str | None = None, data: bytes | None = None) -> Spectrum:
     """`read_lamost` with the arrays in the file's precision, which needs half the memory."""
     with reading(path, "a LAMOST spectrum"):
-        return _observe(path, release)
+        return _observe(path, release, data)
 
 
-def _observe(path: Path, release: str | None) -> Spectrum:
-    raw = read_raw(path)
+def _observe(path: Path, release: str | None, data: bytes | None) -> Spectrum:
+    raw = read_raw(path, data)
     wavelength = raw.wavelength
     if raw.header.get("VACUUM") is False:
         wavelength = air_to_vacuum(wavelength.astype(np.float64))
     return Spectrum(wavelength, raw.flux, usable_ivar(raw), LRS, spec_id(raw, path), meta(raw, path, release))
 
 
-def read_raw(path: Path) -> RawLamost:
+def read_raw(path: Path, data: bytes | None = None) -> RawLamost:
     """A file's arrays and header, read by `lamost_bytes` if possible, else by astropy."""
-    data = read_bytes(path)
+    data = read_bytes(path) if data is None else data
     try:
         return parse(data)
     except OtherLayout:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from ..errors import Reason, SpectrumError
 from ..spectrum import Spectrum
-from .content import Content, decoding, look
+from .containers.archive_member import look_inside
+from .content import Content, decoding
+from .survey_rows import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,15 @@ class ReadOptions:
         ``vacuum`` or ``air`` wavelengths.
     unit
         Wavelength unit, for example ``Angstrom``, ``nm``, ``um``.
+    epochs
+        Whether single visits and exposures are wanted after the combined spectrum.
     """
 
     release: str | None = None
     modality: str | None = None
     medium: str | None = None
     unit: str | None = None
+    epochs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Reader:
     name: str
     title: str
     recognises: Callable[[Content], bool]
-    read: Callable[[Content, ReadOptions], Iterator[Spectrum]]
+    read: Callable[[Content, ReadOptions], Iterator[Spectrum | Refused]]
 
 
 READERS: list[Reader] = []
@@ -86,9 +91,21 @@ def iter_spectra(path: str | os.PathLike[str], options: ReadOptions | None = Non
     SpectrumError
         If the file or one of its rows cannot be used.
     """
-    content = look(path)
+    for found in iter_rows(path, options):
+        yield _usable(found)
+
+
+def iter_rows(path: str | os.PathLike[str], options: ReadOptions | None = None) -> Iterator[Spectrum | Refused]:
+    """All rows of a file, in its order: spectra, and what is refused with its reason."""
+    content = look_inside(path)
     with decoding(content):
         yield from reader_for(content).read(content, options or ReadOptions())
+
+
+def _usable(found: Spectrum | Refused) -> Spectrum:
+    if isinstance(found, Refused):
+        raise SpectrumError(found.reason, f"{found.source}: {found.message}.", "Name another row, or another file.")
+    return found
 
 
 def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, modality: str | None = None,
@@ -116,14 +133,25 @@ def read_spectrum(path: str | os.PathLike[str], *, release: str | None = None, m
         With the reason why it cannot be read.
     """
     file, row = split_row(path)
-    spectra = iter_spectra(file, ReadOptions(release, modality, medium, unit))
-    found = list(islice(spectra, row or 0, (row or 0) + (2 if row is None else 1)))
-    if not found:
-        raise SpectrumError(Reason.UNREADABLE, f"{file} has no spectrum in row {row or 0}.", "Rows count from 0.")
-    if len(found) > 1:
-        warnings.warn(f"{file} holds more than one spectrum; the first is used. Select another with '{file}#1'.",
-                      UserWarning, stacklevel=2)
-    return found[0]
+    rows = iter_rows(file, ReadOptions(release, modality, medium, unit))
+    if row is not None:
+        found = next(islice(rows, row, None), None)
+        if found is None:
+            raise SpectrumError(Reason.UNREADABLE, f"{file} has no spectrum in row {row}.", "Rows count from 0.")
+        return _usable(found)
+    refused: list[Refused] = []
+    for number, one in enumerate(rows):
+        if isinstance(one, Refused):
+            refused.append(one)
+            continue
+        if next(rows, None) is not None:
+            which = "the first" if number == 0 else f"row {number}"
+            warnings.warn(f"{file} holds more than one spectrum; {which} is used. Select another with "
+                          f"'{file}#{number + 1}'.", UserWarning, stacklevel=2)
+        return one
+    if refused:
+        return _usable(refused[0])
+    raise SpectrumError(Reason.UNREADABLE, f"{file} has no spectrum in row 0.", "Rows count from 0.")
 
 
 def split_row(path: str | os.PathLike[str]) -> tuple[Path, int | None]:

@@ -63,9 +63,9 @@ def _plain(content: Content) -> Columns:
     names: list[str] | None = None
     rows: list[list[float]] = []
     units: dict[str, str | None] = {}
-    layout = text_layout(content.path, need_names=False) if not _only_numbers(content) else None
+    layout = text_layout(content.file, need_names=False) if not _only_numbers(content) else None
     comma = layout is not None and layout.kind == "delimited" and layout.delimiter in ";\t"
-    with decoding(content), open_text(content.path, text_encoding(content.head)) as stream:
+    with decoding(content), open_text(content.file, text_encoding(content.head)) as stream:
         for number, line in enumerate(stream, 1):
             if not _is_data(line) or is_rule(line):
                 continue

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import QueryError, Reason, SpectrumError
 from ..spectrum import Spectrum
-from ..surveys import GAIA_XP, MODALITIES, XP, Modality, get_modality
+from ..surveys import GAIA_XP, MODALITIES, XP, Modality, get_modality, own_encoders
 
 if TYPE_CHECKING:
     from .registry import ReadOptions
@@ -129,6 +129,10 @@ def _medium(text: str | None, source: str) -> str:
                             "State it with --medium air or --medium vacuum; in Python medium='air'.") from None
 
 
+def _with_encoders() -> list[Modality]:
+    return [MODALITIES[name] for name in own_encoders()]
+
+
 def _modality(name: str | None, angstrom: np.ndarray, source: str) -> Modality:
     if name is not None:
         try:
@@ -138,17 +142,17 @@ def _modality(name: str | None, angstrom: np.ndarray, source: str) -> Modality:
     finite = angstrom[np.isfinite(angstrom)]
     low, high = (finite.min(), finite.max()) if len(finite) else (math.nan, math.nan)
     covered = []
-    for modality in MODALITIES.values():
+    for modality in _with_encoders():
         scale = _PER_ANGSTROM[modality.unit.lower()]
         if low <= modality.wavelength[0] * scale and high >= modality.wavelength[-1] * scale:
             covered.append(modality)
     if len(covered) == 1:
         return covered[0]
-    names = " or ".join(modality.name for modality in MODALITIES.values())
+    names = " or ".join(modality.name for modality in _with_encoders())
     if covered:
         raise SpectrumError(Reason.LAYOUT_UNKNOWN, f"{source} covers the range of more than one modality.",
                             f"State it with --as {names}; in Python modality='{next(iter(MODALITIES))}'.")
-    needs = ", ".join(repr(modality) for modality in MODALITIES.values())
+    needs = ", ".join(repr(modality) for modality in _with_encoders())
     raise SpectrumError(Reason.NO_COVERAGE, f"{source} covers {low:.0f}-{high:.0f} Angstrom, the range of no modality.",
                         f"Needed: {needs}. Check the unit.")
 

@@ -5,7 +5,20 @@ from .lamost_lrs import LAMOST_LRS
 # instruments are listed in the order in which they are registered
 # isort: split
 from .gaia_xp import GAIA_XP
-from .modality import MODALITIES, Modality, SpectralWindow, get_modality, register
+
+# isort: split
+from .desi import DESI
+from .lamost_mrs import LAMOST_MRS
+from .modality import (
+    MODALITIES,
+    Modality,
+    SpectralWindow,
+    encoder_of,
+    get_modality,
+    own_encoders,
+    register,
+)
+from .sdss import SDSS
 
 PAIR = (LAMOST_LRS, GAIA_XP)
 """The two instruments of a pair: what `translate`, `anomalies` and `emp` compare."""
@@ -13,6 +26,6 @@ PAIR = (LAMOST_LRS, GAIA_XP)
 LRS, XP = (modality.name for modality in PAIR)
 
 __all__ = [
-    "GAIA_XP", "LAMOST_LRS", "LRS", "MODALITIES", "PAIR", "XP",
-    "Modality", "SpectralWindow", "get_modality", "register",
+    "DESI", "GAIA_XP", "LAMOST_LRS", "LAMOST_MRS", "LRS", "MODALITIES", "PAIR", "SDSS", "XP",
+    "Modality", "SpectralWindow", "encoder_of", "get_modality", "own_encoders", "register",
 ]

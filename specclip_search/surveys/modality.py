@@ -88,6 +88,11 @@ class Modality:
         Line width of plotted spectra, in points.
     small_files
         Whether each file holds one spectrum: below some hundred files, starting worker processes does not pay off.
+    seen_as
+        Name of the instrument whose grid and encoder its spectra use, after `specclip_search.surveys.seen_as` has
+        degraded them to its resolution; None for an instrument with an encoder of its own.
+    unsigned_ids
+        Whether the survey's ids are unsigned, see `specclip_search.keys.add_prefix`.
     """
 
     name: str
@@ -107,6 +112,8 @@ class Modality:
     keeps_bands: bool = False
     line_width: float = 1.0
     small_files: bool = False
+    seen_as: str | None = None
+    unsigned_ids: bool = False
 
     def __post_init__(self) -> None:
         if not self.short:
@@ -117,6 +124,16 @@ class Modality:
     def size(self) -> int:
         """Number of grid points."""
         return len(self.wavelength)
+
+    @property
+    def encoder(self) -> str:
+        """Name of the instrument whose encoder takes its spectra: its own, unless they are seen as another's."""
+        return self.seen_as or self.name
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether single visits or exposures of a spectrum can be kept beside the combined one."""
+        return any(column.name == "epoch" for column in self.columns)
 
     @property
     def meta_columns(self) -> tuple[str, ...]:
@@ -244,9 +261,19 @@ def register(modality: Modality) -> Modality:
         raise QueryError(
             f"An instrument named '{modality.name}' is registered already.", "Give the new one another name."
         )
-    add_prefix(modality.prefix, modality.name)
+    add_prefix(modality.prefix, modality.name, modality.unsigned_ids)
     MODALITIES.add(modality)
     return modality
+
+
+def encoder_of(name: str) -> str:
+    """Name of the instrument whose encoder takes spectra of `name`; `name` itself where it is not registered."""
+    return MODALITIES[name].encoder if name in MODALITIES else name
+
+
+def own_encoders() -> tuple[str, ...]:
+    """Names of the instruments with an encoder of their own."""
+    return tuple(name for name, modality in MODALITIES.items() if modality.seen_as is None)
 
 
 def get_modality(name: str) -> Modality:

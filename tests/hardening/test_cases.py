@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,8 @@ def test_a_row_of_many_is_searched_by_its_number(cases: Path, monkeypatch: pytes
     assert read_spectrum(f"{cases / 'row-of-many' / 'two_rows.csv'}#1").spec_id == 4
     seen = []
     monkeypatch.setattr(targets, "_from_file", lambda space, path, stated: seen.append(path))
-    targets.resolve_targets(None, [f"{cases / 'row-of-many' / 'two_rows.csv'}#1"])  # type: ignore[arg-type]
+    space = SimpleNamespace(atlas=None)  # a file is found before any atlas is asked
+    targets.resolve_targets(space, [f"{cases / 'row-of-many' / 'two_rows.csv'}#1"])  # type: ignore[arg-type]
     assert seen[0].name == "two_rows.csv#1"
 
 

@@ -1,4 +1,4 @@
-"""`specclip-search ingest lamost | gaia-xp | catalog | library`"""
+"""`specclip-search ingest lamost | gaia-xp | sdss | desi | lamost-mrs | catalog | library`"""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ ReleaseOption = Annotated[
 ShardOption = Annotated[
     int,
     typer.Option("--shard-size", min=1, metavar="N", help="Spectra per shard; a killed run loses at most one shard."),
+]
+
+EpochsOption = Annotated[
+    bool, typer.Option("--epochs", help="Keep single visits and exposures too; give it again on later runs.")
 ]
 
 
@@ -78,6 +82,80 @@ def ingest_gaia_command(
             target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress
         )
     say_accounts("Gaia XP spectra", report)
+
+
+@app.command("sdss")
+def ingest_sdss_command(
+    paths: PathsArgument,
+    atlas: AtlasOption,
+    release: ReleaseOption = None,
+    epochs: EpochsOption = False,
+    workers: WorkersOption = None,
+    shard_size: ShardOption = 2048,
+) -> None:
+    """Read SDSS, BOSS and SDSS-V optical spectra, degraded to LAMOST's low resolution.
+
+    Example: specclip-search ingest sdss ~/boss/spec-*.fits --atlas my-atlas
+    """
+    _ingest_survey("sdss", "SDSS spectra", paths, atlas, release, epochs, workers, shard_size)
+
+
+@app.command("desi")
+def ingest_desi_command(
+    paths: PathsArgument,
+    atlas: AtlasOption,
+    release: ReleaseOption = None,
+    workers: WorkersOption = None,
+    shard_size: ShardOption = 2048,
+) -> None:
+    """Read DESI spectra, degraded to LAMOST's low resolution; sky fibres and bad ones are rejected.
+
+    Example: specclip-search ingest desi coadd-5-169-thru20210419.fits --atlas my-atlas
+    """
+    _ingest_survey("desi", "DESI spectra", paths, atlas, release, False, workers, shard_size)
+
+
+@app.command("lamost-mrs")
+def ingest_mrs_command(
+    paths: PathsArgument,
+    atlas: AtlasOption,
+    release: ReleaseOption = None,
+    epochs: EpochsOption = False,
+    workers: WorkersOption = None,
+    shard_size: ShardOption = 2048,
+) -> None:
+    """Read LAMOST medium-resolution spectra, degraded to low resolution; those that cover too little are rejected.
+
+    Example: specclip-search ingest lamost-mrs ~/lamost/dr10-mrs --atlas my-atlas
+    """
+    _ingest_survey("lamost_mrs", "LAMOST MRS spectra", paths, atlas, release, epochs, workers, shard_size)
+
+
+def _ingest_survey(
+    survey: str,
+    title: str,
+    paths: list[Path],
+    atlas: Path,
+    release: str | None,
+    epochs: bool,
+    workers: int | None,
+    shard_size: int,
+) -> None:
+    from ...ingest import ingest_survey
+
+    target = create_atlas(atlas)
+    with progress_bar(f"ingest {survey.replace('_', '-')}", "spectra") as progress:
+        report = ingest_survey(
+            target,
+            survey,
+            paths,
+            release=release,
+            epochs=epochs,
+            workers=workers,
+            shard_size=shard_size,
+            progress=progress,
+        )
+    say_accounts(title, report)
 
 
 @app.command("catalog")

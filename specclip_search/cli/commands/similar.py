@@ -14,6 +14,7 @@ from ..options import (
     MediumOption,
     ModelOption,
     OutputOption,
+    ResolutionOption,
     UnitOption,
     open_atlas,
 )
@@ -37,7 +38,8 @@ def similar(
         list[str],
         typer.Argument(
             metavar="TARGET...",
-            help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, or a spectrum's FILE (FILE#3: its row 3).",
+            help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, a spectrum file (FILE#ROW, ARCHIVE!MEMBER), "
+            "'Gaia DR3 ID', 'RA DEC', or a name in one of the atlas's catalogues.",
         ),
     ],
     atlas: AtlasOption,
@@ -67,6 +69,7 @@ def similar(
     unit: UnitOption = None,
     medium: MediumOption = None,
     instrument: AsOption = None,
+    resolution: ResolutionOption = None,
     model: ModelOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -100,6 +103,7 @@ def similar(
         unit=unit,
         medium=medium,
         modality=instrument,
+        resolution=resolution,
     )
     deliver(frame, format, output, FIRST)
     if frame["modality"].nunique() > 1:

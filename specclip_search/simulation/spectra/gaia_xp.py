@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...atlas.files import text_digest
+from ...preparation.line_spread import xp_fwhm
 from .labels import FloatArray
 
 if TYPE_CHECKING:
@@ -40,29 +41,6 @@ def correction_digest() -> str:
 
 
 XP_WAVELENGTH_NM = np.arange(336.0, 1021.0, 2.0)
-
-# FWHM in nm for which smoothed model spectra at APOGEE labels best match real spectra of 3,763 training stars
-# of low extinction, window by window between 370 and 900 nm; the step at 640 nm is the join of BP and RP
-_FWHM_NM = {
-    336.0: 6.0,
-    370.0: 7.5,
-    390.0: 8.0,
-    430.0: 10.5,
-    475.0: 12.0,
-    510.0: 12.5,
-    638.0: 13.0,
-    642.0: 7.0,
-    660.0: 7.0,
-    720.0: 9.0,
-    870.0: 12.0,
-    1020.0: 14.0,
-}
-
-
-def xp_fwhm(wavelength_nm: FloatArray) -> FloatArray:
-    """Full width at half maximum [nm] of XP's line spread in sampled mean spectra, by wavelength [nm]."""
-    return np.interp(wavelength_nm, list(_FWHM_NM), list(_FWHM_NM.values()))
-
 
 def smoothing_matrix(model_wavelength_nm: FloatArray) -> FloatArray:
     """(343, M) matrix from a model on evenly spaced wavelengths to XP's sampling, with rows summing to 1."""

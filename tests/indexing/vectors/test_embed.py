@@ -132,8 +132,8 @@ def test_the_model_is_copied_into_the_atlas_card_last(atlas: Atlas, tmp_path: Pa
 
 
 def test_bad_requests_are_refused(atlas: Atlas, tmp_path: Path) -> None:
-    with pytest.raises(QueryError, match="cannot embed 'desi'"):
-        embed(atlas, FakeModel(), ["desi"])
+    with pytest.raises(QueryError, match="cannot embed 'jwst'"):
+        embed(atlas, FakeModel(), ["jwst"])
     empty = Atlas.create(tmp_path / "empty")
     with pytest.raises(AtlasError, match="no gaia_xp spectra yet"):
         embed(empty, FakeModel(), ["gaia_xp"])

@@ -162,7 +162,7 @@ def test_a_spectrum_file_is_read_prepared_and_embedded(
     [
         ("lamost:5", r"lamost:5 is not in this atlas \(4,000 lamost_lrs spectra, obsid 101001 to 105000\)"),
         ("gaia:12", r"source_id 5853418002145112704 to 5853418002145624576"),
-        ("desi:12", "is not a spectrum key"),
+        ("jwst:12", "is not a spectrum key"),
         ("lamost:1e5", "whole number"),
         ("no/such/file.fits", "no spectrum file"),
         ([], "No target"),

@@ -79,7 +79,8 @@ def test_small_files_share_a_shard_and_forms_of_one_star_are_duplicates(atlas, s
     report = ingest_gaia_xp(atlas, [shared_data / "gaia_xp/continuous", shared_data / "gaia_xp/sampled"], workers=1)
     assert report.read == report.kept + sum(report.rejected.values()) == 61
     assert report.kept == 5
-    assert report.rejected == {"layout_unknown": 31, "duplicate_key": 22, "missing_bp_or_rp": 3}
+    assert report.rejected == {
+        "layout_unknown": 1, "no_calibration": 30, "duplicate_key": 22, "missing_bp_or_rp": 3}
     assert report.shards_written == 1
 
 
@@ -122,3 +123,17 @@ def test_a_table_of_something_else_is_set_aside(atlas, tmp_path):
 
 def test_the_grid_is_the_archives():
     assert GAIA_XP.size == 343
+
+
+def test_members_of_archives_are_ingested_and_other_products_named(shared_data, tmp_path):
+    atlas = Atlas.create(tmp_path / "atlas")
+    archive = shared_data / "surveys" / "gaia_datalink" / "dl_fits.zip"
+    report = ingest_gaia_xp(atlas, [archive], workers=1)
+    # XP_CONTINUOUS and XP_SAMPLED are of one star; MCMC_MSC is no spectrum
+    assert (report.read, report.kept) == (3, 1)
+    assert report.rejected == {"layout_unknown": 1, "duplicate_key": 1}
+    kept = atlas.spectra("gaia_xp").read(["spec_id", "source"]).to_pylist()
+    assert kept[0]["spec_id"] == 5937083312263887616
+    assert kept[0]["source"].startswith(f"{archive}!XP_")
+    refused = {row["reason"]: row["source"] for row in atlas.rejected("gaia_xp").read().to_pylist()}
+    assert "MCMC_MSC" in refused["layout_unknown"]

@@ -13,8 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from specclip_search.errors import Reason, SpectrumError
-from specclip_search.readers import gaia_calibration as xp_operator
-from specclip_search.readers import iter_spectra, read_spectrum
+from specclip_search.readers import gaia_bases, iter_spectra, read_spectrum
 from specclip_search.readers.content import look
 from specclip_search.readers.gaia_tables import iter_rows, parse_numbers
 from specclip_search.readers.gaia_xp import iter_xp
@@ -84,7 +83,9 @@ def test_the_operator_is_linear_and_its_errors_are_those_of_drawn_coefficients(x
         full = correlation + correlation.T - np.eye(55)
         drawn[band] = rows[0][f"{band}_coefficients"] + rng.multivariate_normal(
             np.zeros(55), full * np.outer(errors, errors), size=n, method="eigh")
-    scatter = xp_operator.calibrate(drawn["bp"], drawn["rp"]).std(axis=0)
+    nothing = np.zeros((n, 55)), np.zeros((n, 1485))
+    bases = [(gaia_bases.choose(band, 55, release="dr3"), drawn[band], *nothing) for band in ("bp", "rp")]
+    scatter = gaia_bases.calibrate(bases)[0].std(axis=0)
     error = whole(xp / "continuous" / "XP_CONTINUOUS_RAW.csv")["error"][0]
     assert np.abs(scatter / error - 1).max() < 0.06
 
@@ -112,11 +113,12 @@ def test_a_row_without_bp_is_set_aside_and_the_others_stay(xp, form):
         (1, 5405570973190252288, Reason.MISSING_BP_OR_RP)]
 
 
-@pytest.mark.parametrize(("name", "count"), [("sources.avro", 51), ("regular_single_source_c04.avro", 48)])
-def test_coefficients_of_another_release_are_set_aside_with_their_number(xp, name, count):
+@pytest.mark.parametrize(("name", "count", "why"), [("sources.avro", 51, Reason.NO_CALIBRATION),
+                                                    ("regular_single_source_c04.avro", 48, Reason.LAYOUT_UNKNOWN)])
+def test_coefficients_of_another_release_are_set_aside_with_their_number(xp, name, count, why):
     batch = next(iter_xp(look(xp / "continuous" / name)))
     assert not len(batch.spec_id)
-    assert {reason for _, _, reason, _ in batch.rejected} == {Reason.LAYOUT_UNKNOWN}
+    assert {reason for _, _, reason, _ in batch.rejected} == {why}
     assert all(f"{count} BP coefficients" in message for *_, message in batch.rejected)
 
 

@@ -1,0 +1,1 @@
+"""What spectra come in: FITS blocks, tables of any format, members of archives."""

@@ -1,0 +1,132 @@
+"""Every kind of name that people type, against an atlas of real LAMOST and Gaia spectra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from specclip_search.atlas import Atlas
+from specclip_search.errors import QueryError
+from specclip_search.ingest import ingest_catalog, ingest_gaia_xp, ingest_lamost
+from specclip_search.keys import SpectrumKey
+from specclip_search.queries.space.resolve import parse_position, resolve
+
+KIC = 292.058720, 43.925228
+
+
+@pytest.fixture(scope="module")
+def atlas(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    folder = tmp_path_factory.mktemp("resolve")
+    made = Atlas.create(folder / "atlas")
+    files = (
+        sorted((shared_data / "lamost" / "matrix").glob("spec-57287-*"))
+        + sorted((shared_data / "lamost" / "matrix").glob("spec-55859-*"))[:5]
+        + sorted((shared_data / "lamost" / "table").glob("spec-55859-F5902_sp01-001*"))
+    )
+    ingest_lamost(made, files, workers=1)
+    ingest_gaia_xp(made, [shared_data / "gaia_xp" / "continuous" / "XP_CONTINUOUS_RAW.csv"], workers=1)
+    names = folder / "names.csv"
+    names.write_text("main_id,ra,dec\nKIC 8098300,292.05872,43.925228\nHD 122563,210.632667,9.686111\n", "utf-8")
+    ingest_catalog(made, "famous", names)
+    return made
+
+
+@pytest.fixture(scope="module")
+def obsid(atlas: Atlas) -> int:
+    found = atlas.sql(
+        "SELECT spec_id FROM spectra_lamost_lrs WHERE planid = 'KP193637N444141V03' AND spid = 10 AND fiberid = 161"
+    )
+    return int(found.fetchall()[0][0])
+
+
+def test_every_spelling_of_one_star_finds_its_spectrum(atlas: Atlas, obsid: int) -> None:
+    key = SpectrumKey("lamost_lrs", obsid)
+    spelt = [
+        str(key),
+        f"{key}@dr6",
+        str(obsid),
+        "spec-57287-KP193637N444141V03_sp10-161",
+        "some/folder/spec-57287-KP193637N444141V03_sp10-161.fits.gz",
+        "J192814.09+435530.8",
+        "2M19281409+4355308",
+        "LAMOST J192814.09+435530.8",
+        "292.05872 43.925228",
+        "292.0587, +43.9252",
+        "19:28:14.09 +43:55:30.8",
+        "19 28 14.09 +43 55 30.8",
+        "19h28m14.09s+43d55m30.8s",
+        "KIC 8098300",
+        "kic8098300",
+        "KIC_8098300",
+    ]
+    for text in spelt:
+        found = resolve(atlas, text)
+        assert found.keys[0] == key, text
+        assert found.separation is None or found.separation < 0.5, text
+    assert resolve(atlas, key).keys == (key,)
+
+
+def test_gaia_ids_are_found_by_release_and_those_of_dr2_refused(atlas: Atlas) -> None:
+    star = 5853498713190525696
+    for text in (f"gaia:{star}", str(star), f"Gaia DR3 {star}", f"gaia edr3 {star}", f"GaiaDR3 {star}"):
+        found = resolve(atlas, text)
+        assert (found.keys[0], found.source_id) == (SpectrumKey("gaia_xp", star), star), text
+    with pytest.raises(QueryError, match="DR2") as raised:
+        resolve(atlas, f"Gaia DR2 {star}")
+    assert "dr2_neighbourhood" in raised.value.hint
+
+
+def test_files_rows_and_members_are_told_apart(shared_data: Path, tmp_path: Path, atlas: Atlas) -> None:
+    archive = shared_data / "surveys" / "gaia_datalink" / "dl_fits.zip"
+    member = f"{archive}!XP_SAMPLED-Gaia DR3 5937083312263887616.fits"
+    coadd = next((shared_data / "surveys" / "desi").glob("coadd-5*"))
+    assert resolve(atlas, member).path == Path(member)
+    assert (resolve(atlas, f"{coadd}#4").path, resolve(atlas, f"{coadd}#4").row) == (coadd, 4)
+    assert resolve(atlas, coadd).kind == "file"
+    (tmp_path / "star-17.fits").write_bytes(b"SIMPLE")
+    with pytest.raises(QueryError, match="no spectrum file") as raised:
+        resolve(atlas, f"{tmp_path}/star-71.fits")
+    assert "star-17.fits" in raised.value.hint
+
+
+def test_what_is_not_found_names_what_is_near(atlas: Atlas, obsid: int) -> None:
+    with pytest.raises(QueryError) as raised:
+        resolve(atlas, str(SpectrumKey("lamost_lrs", obsid + 1)))
+    assert f"lamost:{obsid}" in raised.value.hint
+    with pytest.raises(QueryError) as raised:
+        resolve(atlas, "292.06 43.95")
+    assert f"lamost:{obsid}" in raised.value.hint
+    assert "89.2 arcsec away" in raised.value.hint
+    with pytest.raises(QueryError) as raised:
+        resolve(atlas, "KIC 8098301")
+    assert "KIC 8098300" in raised.value.hint
+    with pytest.raises(QueryError) as raised:
+        resolve(atlas, "HD 122563")
+    assert "arcsec of 210.63267" in raised.value.message
+
+
+def test_the_network_is_asked_only_where_it_may_be(atlas: Atlas, obsid: int) -> None:
+    asked: list[str] = []
+
+    def online(name: str) -> tuple[float, float]:
+        asked.append(name)
+        if name != "Our star":
+            raise QueryError("unknown", "")
+        return KIC
+
+    with pytest.raises(QueryError, match="no key, file, position or name"):
+        resolve(atlas, "Our star", online=online)
+    assert asked == []
+    assert resolve(atlas, "Our star", network=True, online=online).keys[0].spec_id == obsid
+    with pytest.raises(QueryError, match="no key") as raised:
+        resolve(atlas, "Nobody's star", network=True, online=online)
+    assert "Sesame does not know it" in raised.value.hint
+
+
+def test_positions_across_the_pole_and_the_origin(atlas: Atlas) -> None:
+    assert parse_position("12:23:45.67 -00:00:36") == pytest.approx((185.9402917, -0.01))
+    assert parse_position("not a position") is None
+    for bad in ("400 10", "10 -95", "12:61:00 +10:00:00"):
+        with pytest.raises(QueryError):
+            parse_position(bad)
