@@ -112,14 +112,13 @@ class TorchEngine:
     def resident(self, blocks: Iterable[Block], size: int) -> Held | None:
         if self._room() < size * _ROOM_FOR_SCORES:
             return None
-        torch = self._torch
         held: Held = []
-        waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        waiting: list[tuple[Any, Any]] = []
         for rows, vectors in blocks:
-            waiting.append((torch.from_numpy(rows).to(self._device), self._on_device(vectors)))
+            waiting.append((self._torch.from_numpy(rows).to(self._device), self._on_device(vectors)))
             if sum(len(numbers) for numbers, _ in waiting) >= _HELD_ROWS:
-                held.append(_joined(torch, waiting))
-        return held + ([_joined(torch, waiting)] if waiting else [])
+                held.append(_joined(self._torch, waiting))
+        return held + ([_joined(self._torch, waiting)] if waiting else [])
 
     def _room(self) -> int:
         """Free bytes of a GPU; on a CPU vectors are read from the store, which the page cache holds."""

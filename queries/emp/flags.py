@@ -57,7 +57,8 @@ def flag(
     """
     low, far = np.zeros(len(stars), dtype=bool), np.zeros(len(stars), dtype=bool)
     hot = hot_star(
-        *(np.stack([parts[f"{side}_{name}"] for side in INSTRUMENTS], axis=1) for name in ("est_teff", "est_teff_err")),
+        np.stack([parts[f"{side}_est_teff"] for side in INSTRUMENTS], axis=1),
+        np.stack([parts[f"{side}_est_teff_err"] for side in INSTRUMENTS], axis=1),
         np.stack([parts[f"{side}_{name}"] for side in INSTRUMENTS for name in ("teff", "linear_teff")], axis=1),
     )
     unlike = unlike_training(space, stars, probability)

@@ -177,8 +177,14 @@ class Atlas:
         folder = self.path / kind
         return sorted(p.name for p in folder.iterdir() if is_name(p.name) and p.is_dir()) if folder.is_dir() else []
 
-    def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows | None:
-        """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`."""
+    def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows:
+        """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`.
+
+        Returns
+        -------
+        Rows
+            Evaluated when read; None where the statement yields no rows, as COPY.
+        """
         return _questions().run(self, statement, parameters)
 
     def similar(self, target: Any, k: int = 20, **options: Any) -> pd.DataFrame:

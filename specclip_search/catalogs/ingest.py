@@ -177,7 +177,8 @@ def ingest_catalog(
             "Choose another, for example the survey's.",
         )
     stage = _named_stage(atlas, name)
-    options = {"columns": None if columns is None else list(columns), "rename": dict(rename or {}), "arrays": arrays}
+    wanted = None if columns is None else list(columns)
+    options: dict[str, Any] = {"columns": wanted, "rename": dict(rename or {}), "arrays": arrays}
     if hdu is not None:
         options["hdu"] = hdu
     state = file_state(file)

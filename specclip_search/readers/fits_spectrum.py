@@ -119,7 +119,7 @@ def _table(hdu: Any, primary: Any, row: int) -> Columns | None:
 
 def _row_meta(hdu: Any, row: int) -> dict[str, Any]:
     """Position of a row's star, by the usual names."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in hdu.columns.names:
         ours = {"objra": "ra", "objdec": "dec"}.get(name.lower(), standard_name(name))
         value = hdu.data[name][row] if ours in ("ra", "dec") else None

@@ -357,8 +357,8 @@ def _instrument(card: dict[str, Any], modality: str, tensors: dict[str, Tensor])
     fill_module(module, cast(own, torch.float32) | {"project": project}, f"{TENSORS} ({modality})")
     kept = card["calibration"]
     classes = {of: (tuple(one["edges"]), np.array(one["factors"])) for of, one in kept.get("classes", {}).items()}
-    calibration = Calibration(tuple(kept["edges"]), *(np.array(kept[n]) for n in ("factors", "knots", "offsets")),
-                              classes)
+    factors, knots, offsets = (np.array(kept[name]) for name in ("factors", "knots", "offsets"))
+    calibration = Calibration(tuple(kept["edges"]), factors, knots, offsets, classes)
     arrays = {name: np.array(card[name], np.float64) for name in _ARRAYS}
     return InstrumentEstimator(tuple(card["labels"]), module.eval().requires_grad_(False), calibration,
                                far=float(card["far"]), lowest_snr=float(card["lowest_snr"]),

@@ -1,6 +1,6 @@
 """The table of a recipe's settings as `docs/training.md` has it, from the settings themselves.
 
-    python tests/training/recipe_table.py            # writes it into docs/training.md
+    python tests/training/fit/recipe_table.py            # writes it into docs/training.md
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ def test_a_run_of_two_processes_goes_on_bit_for_bit(two: Path) -> None:
     assert not torch.equal(*(load_file(two / name / "weights.safetensors")["log_scale"] for name in ("whole", "plain")))
 
 
+@pytest.mark.slow
 def test_the_command_under_the_launcher(pairs: ArrayPairs, tmp_path: Path) -> None:
     from .test_pairs import write_spectra
 

@@ -14,7 +14,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 
 def test_every_setting_stands_in_the_table_with_its_default_and_meaning() -> None:
-    assert with_table(TEXT) == TEXT, "run: python tests/training/recipe_table.py"
+    assert with_table(TEXT) == TEXT, "run: python tests/training/fit/recipe_table.py"
     for line in lines():
         name, meaning = line.split(" | ")[0], line.split(" | ")[-1]
         assert len(meaning) > 10, name

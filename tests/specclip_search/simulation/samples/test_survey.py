@@ -83,7 +83,7 @@ def test_same_seed_same_bytes_also_when_cut_short(atlas, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             simulate_survey(again, 40, seed=3, rates=MIXED, progress=stop)
     report = simulate_survey(again, 40, seed=3, rates=MIXED)
-    assert (report.shards_written, report.shards_current) == (4, 2)
+    assert (report.shards_written, report.shards_current) == (5, 1)
     assert digests(again) == whole
     simulate_survey(again, 40, seed=4, rates=MIXED)
     assert digests(again)[:2] != whole[:2]
@@ -240,11 +240,11 @@ def test_rates_from_words():
     assert rates.emp == 0.05
     assert (rates.odd["emission"], rates.odd["wrong_match"], rates.odd["carbon_star"]) == (0.01, 0.0, 0.003)
     assert set(rates.odd) == set(ODDITIES)
-    for words, match in ((["ufo=0.1"], "Oddities are carbon_enhanced, .* found ufo"),
-                         (["emission"], "CLASS=SHARE .* found 'emission'"),
+    for words, match in ((["ufo=0.1"], "Classes are carbon_enhanced, .* found ufo"),
+                         (["emission"], "CLASS=FRACTION .* found 'emission'"),
                          (["emission=nan"], "found 'emission=nan'"),
                          (["emission=0.1", "emission=0.2"], "found emission twice"),
-                         (["emission=0.6", "saturated=0.6"], "at most 1 together")):  # fmt: skip
+                         (["emission=0.6", "saturated=0.6"], "at most 1 in total")):  # fmt: skip
         with pytest.raises(SimulationError, match=match):
             rates_from_words(words)
 
