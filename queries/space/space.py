@@ -143,6 +143,6 @@ def _state(atlas: Atlas, model: str) -> tuple[int, ...]:
 
 def _with_vectors(atlas: Atlas, model: str) -> list[str]:
     """The pair, then further surveys by name that have a folder of vectors."""
-    folder = atlas.vectors(model, LRS).folder.parent
+    folder = atlas.path / "vectors" / model
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return [*MODALITY_ORDER, *(name for name in names if name not in MODALITY_ORDER and name in MODALITIES)]
