@@ -29,7 +29,7 @@ demo: $(READY)
 	@$(BIN)/specclip-search demo --atlas $(ATLAS) --stars $(STARS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	@$(BIN)/ruff check .
