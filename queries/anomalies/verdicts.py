@@ -64,7 +64,7 @@ class Verdicts:
 def read_verdicts(atlas: Atlas) -> Verdicts:
     """All verdicts stored in the atlas, in order of their ids."""
     stage = atlas.results(STAGE)
-    if not stage.exists:
+    if not stage.exists or not stage.parts():
         empty = np.empty(0, np.int64)
         return Verdicts(empty, empty, np.empty(0, object))
     table = stage.read()

@@ -149,7 +149,8 @@ def record(
     entry = Entry(
         queue, *pair, verdict, user, _CONTROL.sub(" ", note).strip(), int(time.time() if now is None else now)
     )
-    with _writing, atlas.results(NAME).lock():
+    # who holds the lock of a stage sees it as it lies there, also where a killed writer left it without its shard
+    with _writing, atlas.results(NAME).lock(), atlas.results(STORED).lock():
         log = read_log(atlas)
         log = Log([*log.entries, *_unlogged(atlas, log, entry.unix_time), entry])
         _write(atlas, log)
@@ -161,7 +162,8 @@ def reconcile(atlas: Atlas) -> None:
     """Finish what a killed server began: verdicts that stand in the log and not where the ranking heeds them."""
     if not atlas.results(NAME).parts():
         return
-    with _writing, atlas.results(NAME).lock():
+    # who holds the lock of a stage sees it as it lies there, also where a killed writer left it without its shard
+    with _writing, atlas.results(NAME).lock(), atlas.results(STORED).lock():
         log = read_log(atlas)
         missed = _unlogged(atlas, log, 0)
         if missed:
@@ -211,7 +213,7 @@ def _write(atlas: Atlas, log: Log) -> None:
 
 
 def _store_standing(atlas: Atlas, log: Log) -> None:
-    """Put what stands of the anomalies where the ranking reads it."""
+    """Put what stands of the anomalies where the ranking reads it. Hold that stage's lock."""
     standing = {pair: one.verdict for pair, one in log.standing("anomalies").items()}
     stored = read_verdicts(atlas)
     before = dict(
@@ -226,5 +228,4 @@ def _store_standing(atlas: Atlas, log: Log) -> None:
         "xp_spec_id": np.array([pair[1] for pair in pairs], np.int64),
         "verdict": [standing[pair] for pair in pairs],
     }
-    with stage.lock():
-        stage.write(0, table_from_columns(columns, STORED_SCHEMA), schema=STORED_SCHEMA, inputs=IN_STEP)
+    stage.write(0, table_from_columns(columns, STORED_SCHEMA), schema=STORED_SCHEMA, inputs=IN_STEP)
