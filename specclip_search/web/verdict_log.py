@@ -160,7 +160,7 @@ def record(
 
 def reconcile(atlas: Atlas) -> None:
     """Finish what a killed server began: verdicts that stand in the log and not where the ranking heeds them."""
-    if not atlas.results(NAME).parts():
+    if not atlas.results(NAME).exists:
         return
     # who holds the lock of a stage sees it as it lies there, also where a killed writer left it without its shard
     with _writing, atlas.results(NAME).lock(), atlas.results(STORED).lock():
