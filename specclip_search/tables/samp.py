@@ -204,10 +204,17 @@ def _chosen(samp: Any, mtypes: tuple[str, ...], wanted: str | None, what: str) -
     return sorted(asked)
 
 
+ANSWER_S = "600"
+"""Seconds, as text, that a program has to take a table: it may be large and the machine busy."""
+
+
 def _delivered(samp: Any, to: _Program, mtype: str, content: dict[str, Any], what: str) -> str:
     """Send one message, wait for the answer (the file may then be removed) and return the program's name."""
     number, program, _ = to
-    answer = samp.ecall_and_wait(number, mtype, "60", **content)
+    try:
+        answer = samp.ecall_and_wait(number, mtype, ANSWER_S, **content)
+    except samp_module().SAMPProxyError as error:
+        raise QueryError(f"{program} did not answer ({error}).", "See whether that program still runs.") from error
     if answer["samp.status"] != "samp.ok":
         error = answer.get("samp.error", {}).get("samp.errortxt", "no reason given")
         raise QueryError(f"{program} did not accept {what}: {error}.", "See the messages of that program.")

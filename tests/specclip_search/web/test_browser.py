@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ import pytest
 
 from specclip_search.atlas import Atlas
 from specclip_search.queries.anomalies.verdicts import read_verdicts
-from specclip_search.web.app import make_app
-from specclip_search.web.serve import listen
-from specclip_search.web.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra 'web' is not installed")
+pytest.importorskip("uvicorn", reason="the extra 'web' is not installed")
+from .serving import Served  # noqa: E402
+
 CHROMIUM = os.environ.get("SPECCLIP_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"there is no Chromium at {CHROMIUM}")
 PAGES = (
@@ -34,24 +32,6 @@ PAGES = (
 )
 # the machine may be slow; a page that never comes fails all the same
 PATIENCE_MS = 60_000
-
-
-class Served:
-    """An explorer that listens, in a thread of its own."""
-
-    def __init__(self, atlas: Atlas, **settings: Any) -> None:
-        chosen = Settings(port=0, offline=True, sql_workers=1, limit_rate=False, **settings)
-        self.socket = listen(chosen)
-        self.socket.listen()
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.server = uvicorn.Server(uvicorn.Config(make_app(atlas, chosen), log_level="warning", ws="none"))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
-        self.thread.start()
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(60)
-        self.socket.close()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def service(shown: Any) -> Iterator[Any]:
     """The survey's TAP service as pyvo sees it."""
     pyvo = pytest.importorskip("pyvo", reason="pyvo is not installed")
     pytest.importorskip("uvicorn", reason="the extra 'web' is not installed")
-    from .test_browser import Served
+    from .serving import Served
 
     served = Served(shown.atlas)
     yield pyvo.dal.TAPService(f"{served.url}/tap")
