@@ -213,8 +213,8 @@ def _delivered(samp: Any, to: _Program, mtype: str, content: dict[str, Any], wha
     number, program, _ = to
     try:
         answer = samp.ecall_and_wait(number, mtype, ANSWER_S, **content)
-    except samp_module().SAMPProxyError as error:
-        raise QueryError(f"{program} did not answer ({error}).", "See whether that program still runs.") from error
+    except samp_module().SAMPProxyError as silence:
+        raise QueryError(f"{program} did not answer ({silence}).", "See whether that program still runs.") from silence
     if answer["samp.status"] != "samp.ok":
         error = answer.get("samp.error", {}).get("samp.errortxt", "no reason given")
         raise QueryError(f"{program} did not accept {what}: {error}.", "See the messages of that program.")
