@@ -293,7 +293,7 @@ def text_batches(path: PathLike, layout: TextLayout, types: dict[str, pa.DataTyp
     Raises
     ------
     SpectrumError
-        If a row has another number of values than there are names, or a value is not of its type; the row is told.
+        If a row has another number of values than there are names, or a value is not of its type; its row is named.
     """
     import pyarrow as pa
     import pyarrow.csv as pv

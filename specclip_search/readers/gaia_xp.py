@@ -133,7 +133,7 @@ def _degrees(values: dict[str, Any], name: str) -> float:
 
 
 def _sampled(rows: gaia_tables.Rows, start: int, known: bool) -> XpBatch:
-    """Rows of sampled spectra; where the sampling is not `known`, it is told from the flux."""
+    """Rows of sampled spectra; where the sampling is not `known`, it is determined from the flux."""
     def problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
         lengths = [_length(values.get(name)) for name in ("flux", "flux_error")]
         if lengths != [len(GRID)] * 2:

@@ -18,7 +18,7 @@ def explore(atlas: Atlas, port: int = 0, *, block: bool = True, **options: Any) 
     port
         Port to listen on; 0 takes a free one.
     block
-        Wait until the explorer is told to stop; else it runs in a thread of this process until that ends.
+        Wait until the explorer is stopped; else it runs in a thread of this process until that ends.
     options
         As of `specclip_search.web.settings.checked_settings`: `host`, `read_only`, `token_file`, ...
 

@@ -185,7 +185,7 @@ def table_bytes(table: pa.Table, format: str) -> bytes:
 
 
 def cache_headers(etag: str) -> dict[str, str]:
-    """A cache must ask again, and is told by the digest alone whether its copy still holds."""
+    """A cache must ask again, and learns from the digest alone whether its copy is up to date."""
     return {"ETag": f'"{etag}"', "Cache-Control": "no-cache", "Vary": "Accept-Encoding, Cookie, Authorization"}
 
 

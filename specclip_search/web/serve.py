@@ -42,7 +42,7 @@ def address_of(settings: Settings, listening: socket.socket) -> str:
 
 
 def serve(atlas: Atlas, settings: Settings, listening: socket.socket) -> None:
-    """Answer until the process is told to stop.
+    """Answer until the process is stopped.
 
     Raises
     ------

@@ -30,7 +30,7 @@ KEPT_ANSWERS = 128
 KEPT_GRIDS = 6
 # what changes with every verdict, and hardly anything depends on
 VERDICTS = ("results/verdict_log", "results/anomaly_verdicts", "results")
-# a statement waits this long for a free process before it is told to come back
+# a statement waits this long for a free process before the answer is to try again later
 SQL_WAIT_S = 15.0
 
 

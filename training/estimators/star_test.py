@@ -237,7 +237,7 @@ def _at_knots(measures: np.ndarray, snr: np.ndarray, knots: np.ndarray) -> tuple
 
 
 def save_star_test(path: Path, test: StarTest) -> None:
-    """Write a test as `.npz`, whole or not at all; the sample and the axes as float16."""
+    """Write a test as `.npz` atomically; the sample and the axes as float16."""
     with whole_file(path) as beside, open(beside, "wb") as handle:
         np.savez(handle, format=FORMAT, model_digest=test.model_digest, threshold=test.threshold,
                  least_signal=test.least_signal, knots=test.knots,

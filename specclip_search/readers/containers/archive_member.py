@@ -17,7 +17,7 @@ from ...opening.guard import reading
 from ...opening.regular import MIB, HeldBytes, inflated_limit, inflates_too_far, shown_path
 from ..content import HEAD_BYTES, Content, kind_of, look, read_start
 
-#: a member larger than this when unpacked is refused; archives of strangers may unpack to anything
+#: a member larger than this when unpacked is refused; untrusted archives may unpack to anything
 MAX_MEMBER_BYTES = 4 << 30
 MAX_MEMBERS = 1_000_000
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
