@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from specclip_search.atlas import Atlas
 
-REVISION = 3
+REVISION = 4
 SHARD_ROWS = 65_536
 
 

@@ -9,11 +9,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from specclip_search.atlas.manifest import as_text
+from specclip_search.atlas.stage import digest_of
 from specclip_search.errors import QueryError
 from specclip_search.surveys import LRS, MODALITIES, XP, encoder_of
 
 if TYPE_CHECKING:
-    from specclip_search.atlas import Atlas
+    from specclip_search.atlas import Atlas, Part
     from specclip_search.indexing.search.index import VectorIndex
     from specclip_search.indexing.vectors.keys import KeyTable
 
@@ -99,23 +100,36 @@ class Space:
         return next((name for name in self.modalities if name in MODALITY_ORDER and name != seen), None)
 
     def origin(self) -> dict[str, Any]:
-        """Provenance of a result: model, its digest, digests of the vectors."""
-        digests = {name: self.atlas.vectors(self.model, name).digest for name in self.modalities}
+        """Provenance of a result: model, its digest, digests of the vectors; raises as `model_digest`."""
+        parts = {name: self.atlas.vectors(self.model, name).parts() for name in self.modalities}
         return {
             "model": self.model,
-            "model_digest": self.model_digest(),
-            "vectors_digest": digests,
+            "model_digest": self._weights(parts),
+            "vectors_digest": {name: digest_of(own) for name, own in parts.items()},
             "index_digest": {name: index.digest for name, index in self._indexes.items()},
             "index": {name: index.how for name, index in self._indexes.items()},
             **({"partial": as_text(self.atlas.partial)} if self.atlas.partial else {}),
         }
 
     def model_digest(self) -> str:
-        """Digest of the weights that produced the vectors, from the sidecars of the shards."""
-        for name in self.modalities:
-            for part in self.atlas.vectors(self.model, name).parts():
-                return str(part.extra.get("model_digest", ""))
-        return ""
+        """Digest of the weights that produced the vectors, from the sidecars of the shards.
+
+        Raises
+        ------
+        QueryError
+            If the vectors of two instruments are from different weights: their similarities mean nothing.
+        """
+        return self._weights({name: self.atlas.vectors(self.model, name).parts() for name in self.modalities})
+
+    def _weights(self, parts: dict[str, list[Part]]) -> str:
+        found = {name: str(own[0].extra.get("model_digest", "")) for name, own in parts.items() if own}
+        if len(set(found.values())) > 1:
+            told = " and ".join(f"{digest[:19]} ({name})" for name, digest in found.items())
+            raise QueryError(
+                f"Vectors of one model were expected; those of '{self.model}' are from different weights: {told}.",
+                f"Run `specclip-search embed --atlas {self.atlas.path}`, then `index build`.",
+            )
+        return next(iter(found.values()), "")
 
 
 _OPEN: WeakKeyDictionary[Atlas, dict[str, tuple[tuple[int, ...], Space]]] = WeakKeyDictionary()

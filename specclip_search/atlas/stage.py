@@ -253,7 +253,7 @@ class Stage:
     @property
     def digest(self) -> str:
         """Digest of the whole stage: of its shards' numbers and digests in order."""
-        return text_digest(*(f"{part.number}:{part.digest}" for part in self.parts()))
+        return digest_of(self.parts())
 
     def is_current(self, number: int, inputs: str) -> bool:
         """Whether shard `number` exists and was made from `inputs`."""
@@ -385,6 +385,11 @@ class Stage:
             f"The atlas holds no {self.label} yet ({self.folder} has no shard).",
             "Run the command that makes them first; `specclip-search --help` lists the stages in order.",
         )
+
+
+def digest_of(parts: Sequence[Part]) -> str:
+    """Digest of a stage with these shards, in order."""
+    return text_digest(*(f"{part.number}:{part.digest}" for part in parts))
 
 
 def _as_list(columns: Sequence[str] | None) -> list[str] | None:
