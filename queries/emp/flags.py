@@ -55,7 +55,7 @@ def flag(
     -------
     tuple of np.ndarray
         (N,) object of words separated by spaces, and (N,) bool: hot, unlike the training stars, without a
-        spectrum of S/N above 3, or low_snr or reddened with an error above 0.4 dex.
+        spectrum of S/N above 3, or unsure (see `unsure`).
     """
     low, far = np.zeros(len(stars), dtype=bool), np.zeros(len(stars), dtype=bool)
     hot = hot_star(
@@ -86,7 +86,17 @@ def flag(
     text = np.full(len(stars), "", dtype=object)
     for word, where in words:
         text[where] = np.array([f"{before} {word}".strip() for before in text[where]], dtype=object)
-    return text, hot | unlike | no_signal(stars) | ((low | red) & (np.nan_to_num(feh_err, nan=np.inf) > UNSURE))
+    return text, hot | unlike | no_signal(stars) | unsure(stars, red, feh_err)
+
+
+def unsure(stars: Stars, red: np.ndarray, feh_err: np.ndarray) -> np.ndarray:
+    """(N,) bool: an error above 0.4 dex that has a cause: all spectra are faint, or a reddened XP is the only one."""
+    faint = np.ones(len(stars), dtype=bool)
+    with np.errstate(invalid="ignore"):
+        for side, modality in INSTRUMENTS.items():
+            faint &= ~(stars.snr[modality] >= LOW_SNR[side])
+    known = np.any([np.isfinite(stars.snr[modality]) for modality in INSTRUMENTS.values()], axis=0)
+    return ((faint & known) | (red & ~stars.has(LRS))) & (np.nan_to_num(feh_err, nan=np.inf) > UNSURE)
 
 
 def hot_star(estimated: np.ndarray, error: np.ndarray, others: np.ndarray) -> np.ndarray:

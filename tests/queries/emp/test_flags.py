@@ -67,6 +67,9 @@ def test_instruments_that_disagree_by_their_own_errors() -> None:
 
 
 def test_faint_stars_on_a_list_for_their_error_alone_cannot_lead() -> None:
-    assert flags_of(2, error=0.2, lrs_snr=[10.0, 30.0]) == (["low_snr", ""], [False, False])
-    assert flags_of(2, error=0.7, lrs_snr=[10.0, 30.0]) == (["low_snr", ""], [True, False])
-    assert flags_of(1, error=float("nan"), lrs_snr=[10.0])[1] == [True]
+    faint = {"lrs_snr": [10.0, 30.0, 10.0], "xp_snr": [10.0, 10.0, 90.0]}
+    assert flags_of(3, error=0.2, **faint) == (["low_snr"] * 3, [False] * 3)
+    # one good spectrum is enough
+    assert flags_of(3, error=0.7, **faint)[1] == [True, False, False]
+    assert flags_of(1, error=float("nan"), lrs_snr=[10.0], xp_snr=[10.0])[1] == [True]
+    assert flags_of(1, error=0.7, lrs_snr=[np.nan], xp_snr=[np.nan])[1] == [False]
