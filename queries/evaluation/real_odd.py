@@ -224,7 +224,8 @@ def xp_figures(
             if len(use):
                 yield from _percentiles(scores, "known odd stars", use, use, like, WIDTHS, "G and BP-RP")
     for name in dict.fromkeys(extra.tolist()):
-        own = np.array([rows[FIRST_EXTRA_ID + i] for i in np.flatnonzero(extra == name) if FIRST_EXTRA_ID + i in rows])
+        ids = (FIRST_EXTRA_ID + int(i) for i in np.flatnonzero(extra == name))
+        own = np.array([rows[number] for number in ids if number in rows], dtype=np.int64)
         if len(own):
             yield from _recalls(scores, name, own, ordinary)
 
