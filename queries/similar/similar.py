@@ -52,7 +52,9 @@ def similar(
         Atlas with vectors and indexes.
     target
         A key (`lamost:101001`, `lamost:101001@dr7`, `gaia:<source_id>`), a `SpectrumKey`, the path
-        of a spectrum file (`path#row`, `archive!member`), an id, a position or a name that
+        of a spectrum file (`path#row`, `archive!member`), a `Spectrum`, a star named by its physics
+        (``teff=4900,logg=1.8,feh=-3.1``, a mixture, ``KEY but feh=-1``; see
+        `specclip_search.queries.space.made_stars`), an id, a position or a name that
         `specclip_search.queries.space.resolve.resolve` finds, or a list of these.
     k
         Number of spectra to return for each target, 1 to 10,000.

@@ -11,7 +11,7 @@ import pyarrow as pa
 from specclip_search.atlas.schemas import described
 from specclip_search.surveys import get_modality
 
-from ..space.spectra import read_target
+from ..space.read_target import read_target
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -35,7 +35,7 @@ def spectrum_table(atlas: Atlas, target: str | Path, **stated: str | None) -> pa
     Raises
     ------
     QueryError, SpectrumError
-        As of `specclip_search.queries.space.spectra.read_target`.
+        As of `specclip_search.queries.space.read_target.read_target`.
     """
     rows = read_target(atlas, target, stated)
     modality = get_modality(rows.modality)
