@@ -29,6 +29,7 @@ _HOMES = {
     "estimate": "specclip_search.indexing.vectors.estimate",
     "build_index": "specclip_search.indexing.build.build",
     "translate": "specclip_search.queries.translation.translate",
+    "compare": "specclip_search.queries.compare.compare",
     "make_map": "specclip_search.queries.maps.map",
     "write_report": "specclip_search.queries.report.report",
     "crossmatch": "specclip_search.queries.sky.crossmatch",
