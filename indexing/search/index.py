@@ -150,8 +150,9 @@ class VectorIndex:
     """An open index of one modality's vectors; create it with `VectorIndex.open`."""
 
     def __init__(self, atlas: Atlas, model: str, modality: str, generation: Generation,
-                 engine: Engine | None = None) -> None:
+                 engine: Engine | None = None, table: VectorTable | None = None) -> None:
         self.atlas = atlas
+        self._table = table
         self.model = model
         self.modality = modality
         self.engine = engine or ProcessorEngine()
@@ -166,7 +167,7 @@ class VectorIndex:
 
     @classmethod
     def open(cls, atlas: Atlas, model: str | None = None, modality: str = XP, *,
-             allow_older: bool = False, device: str = "cpu") -> VectorIndex:
+             allow_older: bool = False, device: str = "cpu", table: VectorTable | None = None) -> VectorIndex:
         """Open the index in use.
 
         Parameters
@@ -179,6 +180,8 @@ class VectorIndex:
         device
             Where searches run: `cpu`, `cuda`, or `auto` for a GPU if available. A GPU build of
             FAISS also searches the lists there; with torch alone only exact search runs there.
+        table
+            The vectors, where they are open already.
 
         Raises
         ------
@@ -186,7 +189,7 @@ class VectorIndex:
             If there is no index, or it was built from other vectors than the atlas holds now.
         """
         name = atlas.require_model(model)
-        table = VectorTable(atlas, name, modality)
+        table = table or VectorTable(atlas, name, modality)
         engine = choose_engine(device)
         while True:
             generation = current_generation(atlas, name, modality)
@@ -195,7 +198,7 @@ class VectorIndex:
                                        "Run `specclip-search index build`.")
             refuse_other_vectors(generation.manifest, table, allow_older)
             try:
-                return cls(atlas, name, modality, generation, engine)
+                return cls(atlas, name, modality, generation, engine, table)
             except (OSError, VectorIndexError):
                 # a concurrent build may just have replaced the index
                 now = current_generation(atlas, name, modality)
@@ -238,7 +241,8 @@ class VectorIndex:
 
     def raw_vectors(self, rows: np.ndarray) -> np.ndarray:
         """Raw model vectors of `rows`, (n, dim) float32, read from the shards."""
-        return VectorTable(self.atlas, self.model, self.modality).read_rows(checked_rows(rows, self.rows))
+        table = self._table or VectorTable(self.atlas, self.model, self.modality)
+        return table.read_rows(checked_rows(rows, self.rows))
 
     def centred(self, vectors: np.ndarray, modality: str) -> np.ndarray:
         """Raw unit vectors (N, dim) of `modality` minus that modality's mean, renormalised to unit length."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
     from specclip_search.indexing.search.index import VectorIndex
     from specclip_search.indexing.vectors.keys import KeyTable
+    from specclip_search.indexing.vectors.table import VectorTable
 
 MODALITY_ORDER = (LRS, XP)
 
@@ -43,16 +44,25 @@ class Space:
         self.modalities = tuple(name for name in names if atlas.vectors(self.model, name).exists)
         if not self.modalities:
             raise atlas.vectors(self.model, MODALITY_ORDER[0]).missing()
+        self._tables: dict[str, VectorTable] = {}
         self._keys: dict[str, KeyTable] = {}
         self._indexes: dict[str, VectorIndex] = {}
         self._loaded: Any = None
+
+    def table(self, modality: str) -> VectorTable:
+        """An instrument's vectors."""
+        if modality not in self._tables:
+            from specclip_search.indexing.vectors.table import VectorTable
+
+            self._tables[self.require(modality)] = VectorTable(self.atlas, self.model, modality)
+        return self._tables[modality]
 
     def keys(self, modality: str) -> KeyTable:
         """Rows and keys of an instrument's vectors."""
         if modality not in self._keys:
             from specclip_search.indexing.vectors.keys import KeyTable
 
-            self._keys[self.require(modality)] = KeyTable.open(self.atlas, self.model, modality)
+            self._keys[modality] = KeyTable.open(self.atlas, self.model, modality, self.table(modality))
         return self._keys[modality]
 
     def index(self, modality: str) -> VectorIndex:
@@ -66,7 +76,8 @@ class Space:
         if modality not in self._indexes:
             from specclip_search.indexing.search.index import VectorIndex
 
-            self._indexes[self.require(modality)] = VectorIndex.open(self.atlas, self.model, modality)
+            table = self.table(modality)
+            self._indexes[modality] = VectorIndex.open(self.atlas, self.model, modality, table=table)
         return self._indexes[modality]
 
     def require(self, modality: str) -> str:
@@ -100,7 +111,7 @@ class Space:
 
     def origin(self) -> dict[str, Any]:
         """Provenance of a result: model, its digest, digests of the vectors."""
-        digests = {name: self.atlas.vectors(self.model, name).digest for name in self.modalities}
+        digests = {name: self.table(name).digest for name in self.modalities}
         return {
             "model": self.model,
             "model_digest": self.model_digest(),
@@ -112,10 +123,8 @@ class Space:
 
     def model_digest(self) -> str:
         """Digest of the weights that produced the vectors, from the sidecars of the shards."""
-        for name in self.modalities:
-            for part in self.atlas.vectors(self.model, name).parts():
-                return str(part.extra.get("model_digest", ""))
-        return ""
+        parts = self.table(self.modalities[0]).parts
+        return str(parts[0].extra.get("model_digest", ""))
 
 
 _OPEN: WeakKeyDictionary[Atlas, dict[str, tuple[tuple[int, ...], Space]]] = WeakKeyDictionary()

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from ..errors import AtlasError
 TEMPORARY_PREFIX = ".writing-"
 # of Linux: rename two paths into each other
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_SHARD = re.compile(r"part-(\d{6,9})\.(json|parquet)", re.ASCII)
 
 
 @contextmanager
@@ -77,11 +75,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as ``sha256:<hex>``."""
     with open(path, "rb") as handle:
         return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def bytes_digest(data: bytes) -> str:
-    """SHA-256 of bytes, as ``sha256:<hex>``."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def text_digest(*parts: str) -> str:
@@ -149,11 +142,6 @@ def writer_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def shard_name(number: int) -> str:
-    """File name of a shard, without its suffix."""
-    return f"part-{number:06d}"
-
-
 def exchange_folders(new: Path, old: Path) -> None:
     """Let two folders of one file system change places; where the system can, in one step.
 
@@ -174,24 +162,3 @@ def exchange_folders(new: Path, old: Path) -> None:
             raise
         os.rename(aside, new)
     sync_folder(old.parent)
-
-
-def committed_numbers(folder: Path) -> list[int]:
-    """Numbers of a stage's committed shards, ascending.
-
-    Only file names are read: reading every sidecar of a 10M-row stage would take more than a second.
-    """
-    sidecars, tables = shard_numbers(folder)
-    return sorted(sidecars & tables)
-
-
-def shard_numbers(folder: Path) -> tuple[set[int], set[int]]:
-    """Numbers of which there is a sidecar, and of which there is a Parquet file."""
-    try:
-        with os.scandir(folder) as entries:
-            names = {entry.name for entry in entries if entry.name.startswith("part-")}
-    except (FileNotFoundError, NotADirectoryError):
-        return set(), set()
-    found = [match for name in names if (match := _SHARD.fullmatch(name))]
-    sidecars, tables = ({int(match[1]) for match in found if match[2] == kind} for kind in ("json", "parquet"))
-    return sidecars, tables

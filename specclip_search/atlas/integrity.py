@@ -26,6 +26,8 @@ _FORMAT = "1"
 _lock = threading.Lock()
 # by folder, what vouches for its files: state of a file -> its digest
 _known: dict[str, dict[str, str]] = {}
+# files that this process has found intact: by path, what `stat` said of each, and its digest
+_intact_files: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
 def check_shards(files: Sequence[str | Path]) -> None:
@@ -36,7 +38,9 @@ def check_shards(files: Sequence[str | Path]) -> None:
     AtlasError
         If one has not; it is named.
     """
-    _check([(Path(file), None) for file in files])
+    unknown = [file for file in files if not _found_intact(os.fspath(file), None)]
+    if unknown:
+        _check([(Path(file), None) for file in unknown])
 
 
 def check_files(folder: Path, digests: Mapping[str, str]) -> None:
@@ -47,14 +51,34 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
     AtlasError
         If one has not, or is not there; it is named.
     """
-    _check([(folder / name, digest) for name, digest in digests.items()])
+    root = os.fspath(folder)
+    unknown = [name for name, digest in digests.items() if not _found_intact(os.path.join(root, name), digest)]
+    if unknown:
+        _check([(folder / name, digests[name]) for name in unknown])
+
+
+def _found_intact(path: str, digest: str | None) -> bool:
+    """Whether a file is as it was when this process found it intact; a `stat` tells."""
+    kept = _intact_files.get(path)
+    if kept is None or (digest is not None and digest != kept[1]):
+        return False
+    try:
+        return _stat(path) == kept[0]
+    except OSError:
+        return False
+
+
+def _stat(path: str | Path) -> tuple[int, ...]:
+    """What changes when a file's content may have: its times tell of writing in place, too."""
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def note_intact(path: Path, digest: str) -> None:
     """Remember the digest of a file that was written just now."""
     folder = str(path.parent.resolve())
     with _lock:
-        _keep(folder, {_state(path): digest})
+        _keep(folder, {_state(path, _stat(path)): digest})
 
 
 def _check(files: list[tuple[Path, str | None]]) -> None:
@@ -63,12 +87,15 @@ def _check(files: list[tuple[Path, str | None]]) -> None:
         for path, expected in files:
             known = _of_folder(str(path.parent))
             try:
-                state = _state(path)
+                stat = _stat(path)
             except FileNotFoundError as error:
                 raise AtlasError(f"Expected a file at {path}; found none.", _TODO) from error
+            state = _state(path, stat)
             found = known.get(state)
             if found is None or (expected is not None and found != expected):
                 unknown.append((path, state, expected or ""))
+            else:
+                _intact_files[os.fspath(path)] = (stat, found)
     if not unknown:
         return
     if len(unknown) == 1:
@@ -79,8 +106,10 @@ def _check(files: list[tuple[Path, str | None]]) -> None:
     new: dict[str, dict[str, str]] = {}
     for (path, state, _), digest in zip(unknown, digests, strict=True):
         # a file that changed while it was read vouches for nothing
-        if _state(path) == state:
+        stat = _stat(path)
+        if _state(path, stat) == state:
             new.setdefault(str(path.parent), {})[state] = digest
+            _intact_files[os.fspath(path)] = (stat, digest)
     with _lock:
         for folder, states in new.items():
             _keep(folder, states)
@@ -117,10 +146,8 @@ def _from_sidecar(path: Path) -> str:
         raise AtlasError(f"{sidecar} is not a readable shard sidecar ({error}).", _TODO) from error
 
 
-def _state(path: Path) -> str:
-    """What changes when a file's content may have: its times tell of writing in place, too."""
-    stat = os.stat(path)
-    return f"{path.name}:{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
+def _state(path: Path, stat: tuple[int, ...]) -> str:
+    return ":".join((path.name, *map(str, stat)))
 
 
 def _of_folder(folder: str) -> dict[str, str]:
@@ -163,6 +190,7 @@ def _cache_file(folder: str) -> Path:
 def forget(folders: Iterable[str | Path] = ()) -> None:
     """Forget what is known of files, in memory and in the cache folder; of all folders in memory without any named."""
     with _lock:
+        _intact_files.clear()
         if not folders:
             _known.clear()
         for folder in map(str, folders):

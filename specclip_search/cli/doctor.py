@@ -14,8 +14,8 @@ from typing import Literal
 
 from ..atlas import Atlas, Stage
 from ..atlas.atlas import is_name
-from ..atlas.files import TEMPORARY_PREFIX, file_digest, shard_numbers
-from ..atlas.manifest import MANIFEST, missing_shards, named_shards, read_manifest
+from ..atlas.files import TEMPORARY_PREFIX, file_digest
+from ..atlas.manifest import MANIFEST, missing_shards, named_shards, read_manifest, shard_numbers
 from ..catalogs.names import is_reserved
 from ..errors import SpecclipError
 from ..version import __version__

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from specclip_search.atlas import Atlas
+from specclip_search.atlas import stage as stage_module
 from specclip_search.atlas.manifest import MANIFEST, read_manifest
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.cli.doctor import examine_atlas, forget_missing
@@ -143,6 +144,7 @@ def test_readers_are_not_disturbed_by_a_writer(stage: Any) -> None:
     code = f"""
 import sys
 from specclip_search.atlas import Atlas
+from specclip_search.atlas import stage as stage_module
 stage = Atlas({str(stage.folder.parents[1])!r}).results("things")
 print("ready", flush=True)
 for _ in range(60):
@@ -275,3 +277,42 @@ def test_a_catalogue_is_missed_too(copied: Atlas) -> None:
     lose(copied.catalog("few").folder, 0)
     with pytest.raises(AtlasError, match="part-000000 missing"):
         copied.sql("SELECT * FROM few").arrow()
+
+
+def test_a_stage_is_looked_at_again_only_where_it_changed(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stage.lock():
+        for number in range(3):
+            write(stage, number)
+    looks: list[Path] = []
+    listed = stage_module.listed
+    monkeypatch.setattr(stage_module, "listed", lambda folder: (looks.append(folder), listed(folder))[1])
+    monkeypatch.setattr(stage_module, "_TICK_NS", 0)
+    first = stage.digest
+    for _ in range(5):
+        assert (stage.digest, len(stage.paths()), len(stage.parts()), stage.rows) == (first, 3, 3, 6)
+    assert len(looks) == 1
+    with stage.lock():
+        write(stage, 1, "other inputs")
+    assert stage.parts()[1].inputs == "other inputs"
+    manifest = stage.folder / MANIFEST
+    good = manifest.read_text(encoding="utf-8")
+    manifest.write_text(good.replace(" 6", " 7"), encoding="utf-8")
+    with pytest.raises(AtlasError, match="mixed"):
+        stage.parts()
+    manifest.write_text(good, encoding="utf-8")
+    assert stage.rows == 6
+    (stage.folder / "part-000002.parquet").unlink()
+    with pytest.raises(AtlasError, match="part-000002 missing"):
+        stage.paths()
+
+
+def test_a_folder_that_changed_just_now_is_not_taken_for_known(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stage.lock():
+        write(stage, 0)
+    monkeypatch.setattr(stage_module, "_TICK_NS", 10**18)
+    assert stage_module.stage_state(stage.folder) is None
+    monkeypatch.setattr(stage_module, "_TICK_NS", 0)
+    assert stage_module.stage_state(stage.folder) is not None
+    # a clock that knows whole seconds alone
+    os.utime(stage.folder, (time.time(), int(time.time())))
+    assert stage_module.stage_state(stage.folder) is None
