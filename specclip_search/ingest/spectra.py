@@ -14,8 +14,10 @@ from ..opening.regular import shown_path
 from ..progress import Progress
 from ..readers.containers.archive_member import is_archive, iter_members
 from ..readers.content import Content, look, read_start
-from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
+from ..readers.gaia_bases import DEFAULT_RELEASE, release_named, release_of
+from ..readers.gaia_xp import iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
+from ..readers.survey_rows import Waiting
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys import GAIA_XP, LAMOST_LRS
@@ -117,14 +119,15 @@ def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rel
     """Read Gaia XP mean spectra into `spectra/gaia_xp`: sampled ones, or continuous ones, calibrated.
 
     Each bulk file of the archive becomes one shard; small files are combined up to `shard_size` spectra.
-    Otherwise as `ingest_lamost`; rows without BP or RP are rejected.
+    Otherwise as `ingest_lamost`; rows without BP or RP are rejected. Solutions whose bases are not installed wait
+    in the atlas for `specclip_search.ingest.recalibrate`: read = kept + waiting + rejected.
 
     Parameters
     ----------
     atlas, paths, workers, progress
         As in `ingest_lamost`; folders are searched for CSV, ECSV, FITS, VOTable, Avro and Parquet files.
     release
-        Data release; ``dr3`` by default.
+        Data release; by default the one that the file's name or the solutions' bases give.
     shard_size
         Spectra per shard, for files that hold fewer.
 
@@ -183,7 +186,13 @@ def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]
 
 
 def _rows_of_xp(content: Content, release: str | None, source: str) -> Iterator[Spectrum | Refused]:
-    for batch in iter_xp(content):
-        yield from to_spectra(batch, release, shown_path(source))
+    said = (release_of(release) or release) if release else None
+    for batch in iter_xp(content, said):
+        yield from to_spectra(batch, said or release_named(source.rpartition("/")[2]), shown_path(source))
         for row, spec_id, reason, message in batch.rejected:
-            yield Refused(f"{source}#{row}", spec_id, release or DEFAULT_RELEASE, reason, message)
+            row_source = f"{source}#{row}"
+            if row in batch.waiting:
+                kept = batch.waiting[row]
+                yield Waiting(row_source, spec_id, said or kept["release"], reason, message, kept)
+            else:
+                yield Refused(row_source, spec_id, said or DEFAULT_RELEASE, reason, message)
