@@ -167,22 +167,42 @@ def by_size(shard_size: int, bytes_a_row: int = BYTES_A_ROW) -> Grouping:
 
 def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """Spectra of one XP file, row by row, and the rows that cannot be used."""
+    for name, content in xp_contents(path):
+        if name == path and not isinstance(content, SpectrumError):
+            yield from _rows_of_xp(content, release, path)
+            continue
+        try:
+            if isinstance(content, SpectrumError):
+                raise content
+            yield from _rows_of_xp(content, release, name)
+        except SpectrumError as error:  # the other members are read all the same
+            yield Refused(name, None, release, error.reason, error.message.replace(_place(content), name))
+
+
+def _place(content: Content | SpectrumError) -> str:
+    return str(content.path) if isinstance(content, Content) else ""
+
+
+def xp_contents(path: str) -> Iterator[tuple[str, Content | SpectrumError]]:
+    """The file, or each member of an archive, with its name as it is shown; for a member why it is none of ours.
+
+    Raises
+    ------
+    SpectrumError
+        If the file itself cannot be read.
+    """
     if read_start(Path(path), 4) == ZIP_MAGIC:
         for name, file in zip_members(path):
             member = f"{path}!{name}"
             try:
-                yield from _rows_of_xp(look(file), release, member)
-            except SpectrumError as error:  # the other members are read all the same
-                yield Refused(member, None, release, error.reason, error.message.replace(str(file), member))
-        return
-    if not is_archive(path):
-        yield from _rows_of_xp(look(path), release, path)
-        return
-    for content in iter_members(path):
-        try:
-            yield from _rows_of_xp(content, release, str(content.path))
-        except SpectrumError as error:
-            yield Refused(str(content.path), None, release, error.reason, error.message)
+                yield member, look(file)
+            except SpectrumError as error:
+                yield member, SpectrumError(error.reason, error.message.replace(str(file), member), error.hint)
+    elif is_archive(path):
+        for content in iter_members(path):
+            yield str(content.path), content
+    else:
+        yield path, look(path)
 
 
 def _rows_of_xp(content: Content, release: str | None, source: str) -> Iterator[Spectrum | Refused]:

@@ -85,6 +85,10 @@ def iter_xp(content: Content, release: str | None = None) -> Iterator[XpBatch]:
         raise SpectrumError(
             Reason.LAYOUT_UNKNOWN, f"{content.path} has no columns of Gaia XP spectra (found {', '.join(names[:6])}).",
             "Expected source_id, flux, flux_error, or source_id, bp_coefficients, rp_coefficients and their errors.")
+    if "transit_id" in names:
+        raise SpectrumError(
+            Reason.LAYOUT_UNKNOWN, f"{content.path} has spectra of single transits; mean spectra were expected.",
+            "Download the mean spectra: XP_CONTINUOUS of DR3, MEAN_SPECTRUM_XP of DR4.")
     if {"wavelength", "flux"} <= set(names) and "source_id" not in names:
         yield _datalink(content)
         return
