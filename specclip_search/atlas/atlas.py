@@ -125,6 +125,9 @@ class Atlas:
     def rejected(self, modality: str) -> Stage:
         return self.stage(self.path / "rejected" / modality, f"rejected {modality} spectra")
 
+    def waiting(self, modality: str) -> Stage:
+        return self.stage(self.path / "waiting" / modality, f"{modality} spectra that wait for their calibration")
+
     def catalog(self, name: str) -> Stage:
         return self.stage(self.path / "catalogs" / checked_name(name, "catalogue"), f"catalogue '{name}'")
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 from ..atlas.schemas import REJECTED
 from ..errors import Reason, SpectrumError
 from ..opening.regular import shown_text
-from ..readers.survey_rows import Refused
+from ..readers.survey_rows import Refused, Waiting
 from ..spectrum import Spectrum
 from ..surveys import get_modality
 from ..surveys.batch import prepare_batch
 from .limits import FILE_MEMORY, FILE_SECONDS, Marks, TooLong, limit_memory, time_limit
-from .rows import rejected_table, spectra_table
+from .rows import WAITING, rejected_table, spectra_table, waiting_table
 
 __all__ = ["PartRows", "PartTask", "Refused", "prepare_part", "refused_table"]
 
@@ -36,11 +36,12 @@ Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
 
 @dataclass(frozen=True, slots=True)
 class PartRows:
-    """A part's rows before duplicates are removed: `kept` and `rejected` tables."""
+    """A part's rows before duplicates are removed: `kept`, `rejected` and `waiting` tables."""
 
     part: int
     kept: pa.Table
     rejected: pa.Table
+    waiting: pa.Table
 
 
 _marks: Marks | None = None
@@ -68,6 +69,8 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     rejected = [REJECTED.empty_table()]
     waiting: list[Spectrum] = []
     refused: list[Refused] = []
+    later: list[Waiting] = []
+    uncalibrated = [WAITING.empty_table()]
 
     def prepare(spectra: list[Spectrum]) -> None:
         prepared = prepare_batch(instrument, spectra)
@@ -96,6 +99,12 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
         _mark(task.part, number, 0)
         for step, found in enumerate(_guarded(reading, path, release), 1):
             _mark(task.part, number, step)
+            if isinstance(found, Waiting):
+                later.append(found)
+                if len(later) == SPECTRA_AT_ONCE:  # as arrays of Arrow they take half the memory
+                    uncalibrated.append(waiting_table(later))
+                    later.clear()
+                continue
             if isinstance(found, Refused):
                 refused.append(found)
                 continue
@@ -104,7 +113,9 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
                 flush()
     flush()
     rejected.append(refused_table(refused))
-    return PartRows(task.part, pa.concat_tables(kept).combine_chunks(), pa.concat_tables(rejected).combine_chunks())
+    uncalibrated.append(waiting_table(later))
+    tables = (pa.concat_tables(pieces).combine_chunks() for pieces in (kept, rejected, uncalibrated))
+    return PartRows(task.part, *tables)
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:

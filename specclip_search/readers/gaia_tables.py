@@ -85,7 +85,7 @@ def _rows_of(content: Content, wanted: list[str]) -> Iterator[Rows]:
             yield from _csv_rows(content, wanted)
         elif content.kind == "parquet":
             for batch in _parquet(content).iter_batches(BATCH_ROWS, columns=wanted):
-                yield _arrow_rows(batch)
+                yield arrow_rows(batch)
         elif content.kind == "avro":
             yield from _avro_rows(content)
         else:
@@ -204,7 +204,8 @@ def _avro_row(record: Any) -> dict[str, Any]:
     return row
 
 
-def _arrow_rows(batch: Any) -> Rows:
+def arrow_rows(batch: Any) -> Rows:
+    """Rows of a record batch of Arrow as dictionaries."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
