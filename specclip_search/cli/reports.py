@@ -44,12 +44,14 @@ def deliver(
         say("Nothing was found: no row matches the request.")
 
 
-def say_accounts(what: str, report: Accounts) -> None:
-    """`119 LAMOST spectra read = 112 kept + 7 rejected`, then one line per reason."""
+def say_accounts(what: str, report: Accounts, observed: int | None = None) -> None:
+    """`119 LAMOST spectra read = 112 kept + 7 rejected`, a line per reason, and how many are kept as observed."""
     rejected = sum(report.rejected.values())
     say(f"{report.read:,} {what} read = {report.kept:,} kept + {rejected:,} rejected")
     for reason, count in sorted(report.rejected.items(), key=lambda item: (-item[1], item[0])):
         say(f"  {count:>8,}  {reason}")
+    if observed is not None:
+        say(f"  {observed:>8,}  of those kept are in the atlas as observed, over their full range")
 
 
 class CatalogueAccounts(Protocol):

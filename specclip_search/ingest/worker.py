@@ -15,6 +15,7 @@ from ..spectrum import Spectrum
 from ..surveys import get_modality
 from ..surveys.batch import prepare_batch
 from .limits import FILE_MEMORY, FILE_SECONDS, Marks, TooLong, limit_memory, time_limit
+from .observed import observed_table
 from .rows import rejected_table, spectra_table
 
 __all__ = ["PartRows", "PartTask", "Refused", "prepare_part", "refused_table"]
@@ -24,11 +25,15 @@ SPECTRA_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class PartTask:
-    """Files of one part, in order: (path, release or None); those of `fatal` are refused without being opened."""
+    """Files of one part, in order: (path, release or None); those of `fatal` are refused without being opened.
+
+    `observed`: whether spectra are kept as delivered, too.
+    """
 
     part: int
     files: list[tuple[str, str | None]]
     fatal: frozenset[int] = frozenset()
+    observed: bool = False
 
 
 Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
@@ -36,11 +41,12 @@ Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
 
 @dataclass(frozen=True, slots=True)
 class PartRows:
-    """A part's rows before duplicates are removed: `kept` and `rejected` tables."""
+    """A part's rows before duplicates are removed: `kept`, the same as `observed` if asked for, and `rejected`."""
 
     part: int
     kept: pa.Table
     rejected: pa.Table
+    observed: pa.Table | None = None
 
 
 _marks: Marks | None = None
@@ -66,12 +72,16 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     instrument = get_modality(modality)
     kept = [instrument.schema.empty_table()]
     rejected = [REJECTED.empty_table()]
+    observed: list[pa.Table] = [observed_table(instrument, [])]
     waiting: list[Spectrum] = []
     refused: list[Refused] = []
 
     def prepare(spectra: list[Spectrum]) -> None:
         prepared = prepare_batch(instrument, spectra)
         tables = spectra_table(instrument, spectra, prepared), rejected_table(spectra, prepared)
+        if task.observed:
+            chosen = [spectrum for spectrum, keep in zip(spectra, prepared.keep, strict=True) if keep]
+            observed.append(observed_table(instrument, chosen))
         kept.append(tables[0])
         rejected.append(tables[1])
 
@@ -104,7 +114,12 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
                 flush()
     flush()
     rejected.append(refused_table(refused))
-    return PartRows(task.part, pa.concat_tables(kept).combine_chunks(), pa.concat_tables(rejected).combine_chunks())
+    return PartRows(
+        task.part,
+        pa.concat_tables(kept).combine_chunks(),
+        pa.concat_tables(rejected).combine_chunks(),
+        pa.concat_tables(observed) if task.observed else None,
+    )
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:

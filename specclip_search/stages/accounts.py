@@ -19,6 +19,8 @@ class IngestReport:
         Number of rejected spectra by reason code.
     shards_written, shards_current
         Shards written by this run, and shards that were up to date.
+    observed
+        Kept spectra that are in the atlas as observed, too; None where that does not apply.
     """
 
     read: int = 0
@@ -26,6 +28,7 @@ class IngestReport:
     rejected: Counter[str] = field(default_factory=Counter)
     shards_written: int = 0
     shards_current: int = 0
+    observed: int | None = None
 
     def add(self, accounts: dict[str, Any]) -> None:
         """Add one shard's counts."""
