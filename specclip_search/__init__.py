@@ -24,6 +24,7 @@ _HOMES = {
     "ingest_lamost": "specclip_search.ingest",
     "ingest_gaia_xp": "specclip_search.ingest",
     "ingest_catalog": "specclip_search.catalogs.ingest",
+    "observed_spectrum": "specclip_search.queries.space.observed",
     "link_stars": "specclip_search.queries.sky.link",
     "embed": "specclip_search.indexing.vectors.embed",
     "estimate": "specclip_search.indexing.vectors.estimate",

@@ -31,6 +31,8 @@ class Spectrum:
         64-bit number of the visit, transit or exposure; None for a spectrum combined of all that there are.
     frame
         ``barycentric``, ``rest`` (the star's velocity, `meta["rv"]`, taken out) or ``observed``.
+    observed
+        The spectrum as delivered, where this one has been degraded to another instrument's pixels.
     resolution
         Resolving power, one number or (P,); None where the file does not say it.
     """
@@ -44,3 +46,4 @@ class Spectrum:
     epoch: int | None = None
     frame: str = "barycentric"
     resolution: np.ndarray | float | None = None
+    observed: Spectrum | None = None

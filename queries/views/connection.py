@@ -138,7 +138,7 @@ def _lent(connection: AtlasConnection) -> AtlasConnection:
 def _state(atlas: Atlas) -> tuple[tuple[str, int], ...]:
     """Folders of stages with their modification times: a commit renames a file into one of them."""
     found = []
-    for kind in ("spectra", "rejected", "catalogs", "vectors", "estimates", "translations", "results"):
+    for kind in ("spectra", "observed", "rejected", "catalogs", "vectors", "estimates", "translations", "results"):
         folders = [atlas.path / kind]
         for _ in range(3):
             below = []

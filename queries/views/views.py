@@ -111,6 +111,10 @@ class AtlasViews:
             (stage_view("spectra", name), files, f"{name} spectra on the model's grid")
             for name, files in self.spectra_files.items()
         ]
+        found += [
+            (stage_view("observed", name), atlas.observed(name).paths(), f"{name} spectra as observed, full range")
+            for name in atlas.observed_names()
+        ]
         model = atlas.active_model
         if model is not None:
             for modality in self.spectra_files:

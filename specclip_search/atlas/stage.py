@@ -43,6 +43,7 @@ from .manifest import (
     settle,
     unsettle,
 )
+from .schemas import ENCODING
 
 SIDECAR_FORMAT = 1
 # folders whose writer lock this process holds
@@ -497,10 +498,14 @@ def _as_list(columns: Sequence[str] | None) -> list[str] | None:
 
 def _writer_options(schema: pa.Schema) -> dict[str, Any]:
     """Parquet options. Values of spectra and vectors rarely repeat, so dictionaries would only cost time."""
+    encoded = {f.name: f.metadata[ENCODING].decode() for f in schema if ENCODING in (f.metadata or {})}
     plain = [f.name for f in schema if pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type)]
-    return {
+    options: dict[str, Any] = {
         "compression": "zstd",
         "compression_level": 1,
         "write_statistics": [f.name for f in schema if not pa.types.is_nested(f.type)],
-        "use_dictionary": [f.name for f in schema if f.name not in plain],
+        "use_dictionary": [f.name for f in schema if f.name not in plain and f.name not in encoded],
     }
+    if encoded:
+        options["column_encoding"] = {f"{name}.list.element": kind for name, kind in encoded.items()}
+    return options

@@ -240,7 +240,7 @@ def _without_source(labels: set[str]) -> list[Finding]:
 def _odd_names(atlas: Atlas) -> list[Finding]:
     """Folders that no command could have made; nothing looks into them."""
     found = []
-    for kind in ("spectra", "rejected", "catalogs", "results", "models"):
+    for kind in ("spectra", "observed", "rejected", "catalogs", "results", "models"):
         folder = atlas.path / kind
         names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         found += [
