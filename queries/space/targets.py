@@ -15,9 +15,6 @@ from specclip_search.keys import SpectrumKey, is_survey, parse_key
 from specclip_search.opening.regular import shown_path
 from specclip_search.surveys import encoder_of, get_modality
 
-from .file_spectrum import read_for_encoder
-from .resolve import resolve
-
 if TYPE_CHECKING:
     from .space import Space
 
@@ -85,6 +82,8 @@ def _resolve(space: Space, target: TargetLike, stated: dict[str, Any]) -> Target
     if not isinstance(target, os.PathLike) and _looks_like_key(text):
         key_text, _, release = text.partition("@")
         return _from_atlas(space, parse_key(key_text), release or None, text)
+    from .resolve import resolve
+
     found = resolve(space.atlas, target)
     if found.file is not None:
         return _from_file(space, Path(found.file), stated)
@@ -140,6 +139,8 @@ def _from_file(space: Space, path: Path, stated: dict[str, Any]) -> Target:
     from specclip_search.errors import Reason, SpectrumError
     from specclip_search.opening.guard import reading
     from specclip_search.surveys.batch import prepare_batch
+
+    from .file_spectrum import read_for_encoder
 
     known = tuple(getattr(space.loaded_model(), "modalities", space.modalities))
     spectrum, survey = read_for_encoder(path, known, stated)

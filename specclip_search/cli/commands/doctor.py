@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..options import FormatOption, OutputOption
+from ..quick_start import keep_pandas_out
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -31,6 +32,7 @@ def doctor(
 
     Example: specclip-search doctor --atlas demo-atlas --deep
     """
+    keep_pandas_out()
     import pyarrow as pa
 
     from ...tables import write_rows
