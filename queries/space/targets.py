@@ -16,11 +16,6 @@ from specclip_search.opening.regular import shown_path
 from specclip_search.spectrum import Spectrum
 from specclip_search.surveys import encoder_of, get_modality
 
-from .file_spectrum import read_for_encoder
-from .made_stars import asks_for_made_star, parse_change
-from .read_target import made_rows
-from .resolve import resolve
-
 if TYPE_CHECKING:
     from .space import Space
 
@@ -88,11 +83,16 @@ def _resolve(space: Space, target: TargetLike, stated: dict[str, Any]) -> Target
     if isinstance(target, Spectrum):
         return _of_spectrum(space, target, target.modality, "spectrum")
     text = os.fspath(target)
-    if "=" in text and not isinstance(target, os.PathLike) and asks_for_made_star(text):
-        return _made(space, text, stated)
+    if "=" in text and not isinstance(target, os.PathLike):
+        from .made_stars import asks_for_made_star
+
+        if asks_for_made_star(text):
+            return _made(space, text, stated)
     if not isinstance(target, os.PathLike) and _looks_like_key(text):
         key_text, _, release = text.partition("@")
         return _from_atlas(space, parse_key(key_text), release or None, text)
+    from .resolve import resolve
+
     found = resolve(space.atlas, target)
     if found.file is not None:
         return _from_file(space, Path(found.file), stated)
@@ -147,6 +147,8 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
 def _from_file(space: Space, path: Path, stated: dict[str, Any]) -> Target:
     from specclip_search.opening.guard import reading
 
+    from .file_spectrum import read_for_encoder
+
     known = tuple(getattr(space.loaded_model(), "modalities", space.modalities))
     spectrum, survey = read_for_encoder(path, known, stated)
     with reading(path, "a spectrum"):
@@ -178,6 +180,9 @@ def _embedded(space: Space, modality: str, flux: np.ndarray) -> np.ndarray:
 
 def _made(space: Space, text: str, stated: dict[str, Any]) -> Target:
     """A star that is computed for labels, or a star of the atlas moved to other ones."""
+    from .made_stars import parse_change
+    from .read_target import made_rows
+
     change = parse_change(text)
     base = None if change is None else _resolve(space, change[0], stated)
     rows = made_rows(space.atlas, text, stated, space.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -9,6 +10,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -109,7 +111,10 @@ def _examine_faiss() -> Finding:
 
 
 def _examine_torch() -> Finding:
+    """The device of torch. A build for the CPU alone is not imported (a second), its libraries are loaded."""
     try:
+        if _is_cpu_build():
+            return Finding("note", "torch device", "no CUDA device; everything runs on the CPU")
         import torch
     except (ImportError, OSError) as error:
         return Finding("problem", "torch device", f"torch cannot be imported: {error}")
@@ -117,6 +122,18 @@ def _examine_torch() -> Finding:
         return Finding("note", "torch device", "no CUDA device; everything runs on the CPU")
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return Finding("ok", "torch device", names)
+
+
+def _is_cpu_build() -> bool:
+    """Whether torch is installed for the CPU alone, by its version; OSError if its libraries cannot be loaded."""
+    version, found = installed_version("torch") or "", find_spec("torch")
+    if not version.endswith("+cpu") or found is None or not found.submodule_search_locations:
+        return False
+    libraries = Path(found.submodule_search_locations[0]) / "lib"
+    for library in libraries.glob("libtorch_python.*"):
+        ctypes.CDLL(str(library))
+        return True
+    return False
 
 
 def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:

@@ -18,6 +18,7 @@ from ..options import (
     UnitOption,
     open_atlas,
 )
+from ..quick_start import keep_pandas_out
 from ..reports import deliver, say
 
 if TYPE_CHECKING:
@@ -92,10 +93,11 @@ def similar(
 
     Example: specclip-search similar gaia:1624605949904837888 -k 10 --within gaia_xp --atlas demo-atlas
     """
-    from specclip_search.queries.similar.similar import similar as search
-    from specclip_search.queries.similar.summary import summarise
+    keep_pandas_out()
+    from specclip_search.queries.similar.similar import similar_table
 
     from ...tables import require_writable
+    from ...tables.provenance import to_frame
 
     targets = _all_targets(targets_given or [], star or [], binary or [], but)
     require_writable(format, output)
@@ -104,7 +106,7 @@ def similar(
 
         picture_format(plot)
     atlas_there = open_atlas(atlas)
-    frame = search(
+    table = similar_table(
         atlas_there,
         targets if len(targets) > 1 else targets[0],
         k=k,
@@ -120,17 +122,20 @@ def similar(
         modality=instrument,
         resolution=resolution,
     )
-    deliver(frame, format, output, FIRST)
-    if frame["modality"].nunique() > 1:
-        choices = " or ".join(f"--within {name}" for name in sorted(frame["modality"].unique()))
+    deliver(table, format, output, FIRST)
+    found = sorted(set(table["modality"].to_pylist()))
+    if len(found) > 1:
+        choices = " or ".join(f"--within {name}" for name in found)
         say("Similarities are comparable only within one instrument, and are lower across: the lists are merged by "
             f"rank. {choices} gives one of them.")
     if plot is not None:
         from specclip_search.queries.similar.picture import plot_similar
 
-        plot_similar(atlas_there, frame, plot)
+        plot_similar(atlas_there, to_frame(table), plot)
     if summary:
-        say(*_summary_lines(summarise(frame)))
+        from specclip_search.queries.similar.summary import summarise
+
+        say(*_summary_lines(summarise(to_frame(table))))
 
 
 def _all_targets(named: list[str], stars: list[str], binaries: list[str], but: str | None) -> list[str]:
