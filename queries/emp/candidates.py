@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specclip_search.atlas.arrays import table_from_columns
-from specclip_search.atlas.files import NotPermitted, bytes_digest, text_digest
+from specclip_search.atlas.files import NotPermitted, file_digest, text_digest
 from specclip_search.errors import AtlasError, QueryError
 from specclip_search.progress import Progress
 from specclip_search.stages.run import Made, Shard, run_stage
@@ -116,7 +116,7 @@ def _learned_digests(space: Space) -> Iterator[tuple[str, str]]:
     for folder in folders:
         for file in sorted(folder.iterdir(), key=lambda one: one.name) if folder.is_dir() else ():
             if file.is_file() and file.name != MODEL_WEIGHTS:
-                yield f"{folder.name}/{file.name}", bytes_digest(file.read_bytes())
+                yield f"{folder.name}/{file.name}", file_digest(Path(str(file)))
 
 
 def _read_known(atlas: Atlas, known: Any) -> KnownStars:
