@@ -31,6 +31,8 @@ _HOMES = {
     "build_index": "specclip_search.indexing.build.build",
     "translate": "specclip_search.queries.translation.translate",
     "compare": "specclip_search.queries.compare.compare",
+    "explain_match": "specclip_search.queries.explain.explain",
+    "explain_group": "specclip_search.queries.explain.explain",
     "make_map": "specclip_search.queries.maps.map",
     "write_report": "specclip_search.queries.report.report",
     "crossmatch": "specclip_search.queries.sky.crossmatch",

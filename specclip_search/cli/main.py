@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "anomalies": "List the most anomalous stars, with reasons.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
     "compare": "Compare labels of catalogues and of this atlas.",
+    "explain": "Say why two spectra are alike, or what a list has in common.",
     "map": "Plot a map of all spectra, coloured by any column.",
     "report": "Write the results of the searches as one HTML page.",
     "evaluate": "Score the searches on a simulated survey with known truth.",
