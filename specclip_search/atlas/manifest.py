@@ -110,11 +110,13 @@ class Manifest:
 
 def _sums(plus: Iterable[Part], minus: Iterable[Part]) -> tuple[int, int]:
     rows, digest = 0, 0
-    for sign, parts in ((1, plus), (-1, minus)):
-        for part in parts:
-            text = f"{part.number}:{part.rows}:{part.sidecar or part.digest}"
-            rows += sign * part.rows
-            digest += sign * int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+    sha256, number_of = hashlib.sha256, int.from_bytes
+    for part in plus:
+        rows += part.rows
+        digest += number_of(sha256(f"{part.number}:{part.rows}:{part.sidecar or part.digest}".encode()).digest(), "big")
+    if gone := list(minus):
+        fewer, less = _sums(gone, [])
+        return rows - fewer, digest - less
     return rows, digest
 
 
@@ -281,16 +283,19 @@ def listed(folder: Path) -> tuple[list[int], list[int], Manifest | None]:
     A shard that is being replaced is waited for.
     """
     until = time.monotonic() + PATIENCE_S
+    before: Manifest | None = None
     while True:
-        before = read_manifest(folder)
         sidecars, tables = shard_numbers(folder)
         manifest = read_manifest(folder)
         there = sidecars & tables
         # a sidecar without its shard is missed even where an older version kept no manifest
         gone = sorted({*([] if manifest is None else manifest.missing(there)), *(sidecars - tables)})
-        same = manifest == before
-        if (same and (not gone or manifest is None or manifest.settled)) or time.monotonic() > until:
+        if manifest is None or (not gone and len(there) == manifest.shards) or time.monotonic() > until:
             return sorted(there), gone, manifest
+        # one that has just come or gone stands in the one and not in the other: that is seen at a second look
+        if manifest == before and (not gone or manifest.settled):
+            return sorted(there), gone, manifest
+        before = manifest
         if gone:
             time.sleep(_LOOK_S)
 
