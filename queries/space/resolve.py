@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from specclip_search.atlas.cross_walk import UNKNOWN, cross_walk
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, parse_int64, parse_key
+from specclip_search.readers.gaia_bases import release_of
 from specclip_search.surveys import LRS, XP, get_modality
 
 from .lookup import open_lookup
@@ -36,6 +38,10 @@ _NAME_COLUMN = re.compile(
 _ID_COLUMN = {"source_id", "obsid", "spec_id"}
 _KEY = re.compile(r"([a-z][a-z0-9_]*):([+-]?\d+)(?:@(\S+))?", re.IGNORECASE)
 _GAIA = re.compile(r"gaia\s*(e?dr\d|fpr)?[\s:]+(\d{5,19})", re.IGNORECASE)
+#: releases that share their ids with another one
+_SAME_IDS = {"edr3": "dr3", "fpr": "dr3"}
+_EARLIER = ("dr1", "dr2")
+_WALKED = ("dr3", "dr4")
 _SPEC = re.compile(r"(?:spec|med)-(\d{5})-(.+)_sp(\d{1,2})-(\d{1,3})(?:\.fits(?:\.gz)?)?", re.IGNORECASE)
 _J_NAME = re.compile(
     r"(?:[A-Za-z][\w+ ]*?\s*)?J(\d{2})(\d{2})(\d{2}(?:\.\d+)?)\s*([+-])(\d{2})(\d{2})(\d{2}(?:\.\d+)?)"
@@ -185,19 +191,39 @@ def _gaia(atlas: Atlas, text: str) -> Resolved | None:
     if found is None:
         return None
     release, number = (found[1] or "dr3").lower(), parse_int64(found[2], "the Gaia id")
-    if release in ("dr1", "dr2"):
+    own = _SAME_IDS.get(release, release)
+    hits = [] if own in _EARLIER else _star_hits(atlas, number)
+    # spectra of other surveys are linked to ids of the release that their catalogue has, which is not known
+    same = [hit for hit in hits if hit.modality != XP or _ids_of(hit.release) in (None, own)]
+    if any(hit.modality == XP for hit in same) or (same and same == hits):
+        return _resolved(text, "id", same, number)
+    for other in _WALKED:
+        partner = int(cross_walk(atlas, own, other).of(np.array([number]))[0]) if other != own else UNKNOWN
+        if partner != UNKNOWN:
+            walked = [hit for hit in _star_hits(atlas, partner) if _ids_of(hit.release) in (None, other)
+                      or hit.modality != XP]
+            if walked:
+                return _resolved(text, "id", walked, partner)
+    if own in _EARLIER:
         raise QueryError(
             f"{text} is an id of Gaia {release.upper()}; the atlas holds ids of DR3 and later, and the same "
             "digits may name another star there.",
-            "Give the star's position, or its id from the Gaia archive's table dr2_neighbourhood.",
+            f"Give the star's position, or ingest the Gaia archive's table {own}_neighbourhood as a catalogue.",
         )
-    hits = _star_hits(atlas, number)
-    if not hits:
-        raise QueryError(f"{text} is not in this atlas.", _near_ids(atlas, number, [XP]))
-    same = [
-        hit for hit in hits if hit.modality != XP or hit.release in (None, release, release.removeprefix("e"))
-    ]
-    return _resolved(text, "id", same or hits, number)
+    if hits:
+        has = ", ".join(sorted({str(hit.release) for hit in hits if hit.modality == XP}))
+        raise QueryError(
+            f"{text} is not in this atlas: it has the same digits in release {has}, where they may name another star.",
+            "Ingest the cross-walk of the releases as a catalogue, for example gaiadr4.dr3_neighbourhood, or write "
+            f"Gaia {has.upper()} {number}.",
+        )
+    raise QueryError(f"{text} is not in this atlas.", _near_ids(atlas, number, [XP]))
+
+
+def _ids_of(release: str | None) -> str | None:
+    """The release whose ids a release's spectra have; None where it is no release of Gaia."""
+    known = release_of(release)
+    return None if known is None else _SAME_IDS.get(known, known)
 
 
 def _bare_id(atlas: Atlas, text: str) -> Resolved | None:

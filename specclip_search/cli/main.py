@@ -25,6 +25,7 @@ ALLOW_PARTIAL = "--allow-partial"
 # imported when the command runs, so that --help only needs to import typer.
 COMMANDS: dict[str, str] = {
     "demo": "Build a small atlas from real Gaia XP stars and run the three searches.",
+    "fetch": "Download Gaia XP spectra, LAMOST spectra or a catalogue from their archives.",
     "ingest": "Read LAMOST spectra, Gaia XP spectra or a catalogue into the atlas.",
     "link": "Find the Gaia star of each LAMOST spectrum, by id or by position.",
     "simulate": "Pair the atlas's Gaia XP stars with simulated LAMOST spectra.",
@@ -55,7 +56,7 @@ COMMANDS: dict[str, str] = {
 # words that people try first
 ALIASES = {"search": "similar", "neighbours": "similar", "neighbors": "similar", "query": "sql", "import": "ingest",
            "catalog": "ingest", "catalogue": "ingest", "lamost": "ingest", "anomaly": "anomalies", "umap": "map",
-           "match": "crossmatch", "xmatch": "crossmatch"}
+           "download": "fetch", "match": "crossmatch", "xmatch": "crossmatch"}
 
 
 class LazyGroup(typer.core.TyperGroup):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Reason, SpectrumError
 from ..labels import MAYBE_SOURCE_ID, plain_name, standard_name
 from ..opening.regular import open_regular
 from ..opening.text_tables import TextLayout, text_batches, text_layout
@@ -77,6 +78,31 @@ def iter_rows(content: Content) -> Iterator[Rows]:
     ours = our_names(file_names(content))
     for rows in _rows_of(content, [name for name, our in ours.items() if our in WANTED]):
         yield [{ours.get(name, name): value for name, value in row.items()} for row in rows]
+
+
+def source_ids(content: Content) -> Iterator[int]:
+    """The Gaia ids of a table, from its column, or the one in the name of a file of one star.
+
+    Raises
+    ------
+    SpectrumError
+        `unreadable`, if the file ends early; `layout_unknown`, if it says no id.
+    """
+    ours = our_names(file_names(content))
+    column = next((name for name, our in ours.items() if our == "source_id"), None)
+    if column is None:
+        named = id_in_name(content.path.name)
+        if named is None:
+            raise SpectrumError(
+                Reason.LAYOUT_UNKNOWN, f"{content.path} has no source_id, neither inside nor in its name.",
+                "Keep the file name given by the archive.")
+        yield named
+        return
+    for rows in _rows_of(content, [column]):
+        for row in rows:
+            digits = re.search(r"\d{5,19}$", str(next(iter(row.values()))).strip())
+            if digits is not None:
+                yield int(digits[0])
 
 
 def _rows_of(content: Content, wanted: list[str]) -> Iterator[Rows]:
