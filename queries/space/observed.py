@@ -19,7 +19,8 @@ from .resolve import resolve
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
-_COLUMNS = ("release", "source", "frame", "flux_unit", "scale", "logarithmic", "segments", "wavelength", "flux", "ivar")
+_SAID = ("release", "source", "time", "time_scale", "flux_unit")
+_COLUMNS = (*_SAID, "frame", "scale", "logarithmic", "segments", "wavelength", "flux", "ivar")
 
 
 def observed_spectrum(atlas: Atlas, target: str | Path, *, epoch: int | None = None) -> Spectrum:
@@ -79,7 +80,7 @@ def observed_of(atlas: Atlas, key: SpectrumKey, release: str | None, epoch: int 
     best = max(fitting, key=lambda place: release_order(said[place]["release"] or ""))
     row = lookup.take(rows[[best]], _COLUMNS).to_pylist()[0]
     grid = row["wavelength"] if row["segments"] is None else wavelengths(row["logarithmic"], row["segments"])
-    meta = {"release": row["release"], "source": row["source"], "flux_unit": row["flux_unit"]}
+    meta = {name: row[name] for name in _SAID}
     return Spectrum(
         np.asarray(grid, np.float64),
         np.asarray(row["flux"], np.float64) * row["scale"],
