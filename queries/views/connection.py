@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -174,15 +175,20 @@ class AtlasConnection:
         self, atlas: Atlas, *, read_only: bool = False, untrusted: bool = False, functions: Sequence[AddFunction] = ()
     ) -> None:
         self.views = AtlasViews(atlas)
-        self.duckdb = _bare_connection()
         self._made: set[str] = set()
         self.failures = Failures()
         self.lent = False
-        add_macros(self.duckdb)
         for add in functions:
             add(self, atlas, not (read_only or untrusted))
         if read_only:
             _shut_out(self.duckdb, atlas.path)
+
+    @cached_property
+    def duckdb(self) -> duckdb.DuckDBPyConnection:
+        """Opened when a statement first needs it: who only looks at `views` does not."""
+        connection = _bare_connection()
+        add_macros(connection)
+        return connection
 
     def lock_down(self, memory_mb: int, threads: int) -> None:
         """Limit resources, and access to the views created so far. Cannot be undone."""
@@ -255,7 +261,8 @@ class AtlasConnection:
             raise as_query_error(error, self.views) from error
 
     def close(self) -> None:
-        self.duckdb.close()
+        if "duckdb" in self.__dict__:
+            self.duckdb.close()
 
     def __enter__(self) -> AtlasConnection:
         return self
