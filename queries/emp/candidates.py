@@ -73,22 +73,19 @@ def store(space: Space, scores: EmpScores, below: float) -> None:
         *(space.atlas.catalog(name).digest for name in space.atlas.catalogs()),
         *scores.notes,
     )
-    with stage.lock():
+    with stage.lock(), stage.replaced() as new:
         blocks = [
             np.arange(start, min(start + SHARD_ROWS, len(scores.stars)))
             for start in range(0, len(scores.stars), SHARD_ROWS)
         ]
         for number, rows in enumerate(blocks):
-            stage.write(
+            new.write(
                 number,
                 rows_table(space, scores, rows),
                 schema=schema,
                 inputs=inputs,
                 extra={"model": space.model, "below": below, "notes": scores.notes},
             )
-        for part in stage.parts():
-            if part.number >= len(blocks):
-                stage.remove(part.number)
 
 
 def top_rows(space: Space, scores: EmpScores, top: int) -> pd.DataFrame:
