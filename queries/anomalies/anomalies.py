@@ -144,6 +144,7 @@ def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = No
     # asked before the write lock is taken, so that a read-only atlas answers from what is stored
     kept = _current(space, whole)
     if kept is not None:
+        stage.tidy()
         return kept
     with stage.lock():
         kept = _current(space, whole)
@@ -254,13 +255,11 @@ def _store(
         **pairs.values,
         **{f"z_{name}": features.column(name) for name in NAMES},
     }
-    for number, digest in inputs.items():
-        here = np.flatnonzero(pairs.part == number)
-        table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
-        stage.write(number, table, schema=schema, inputs=digest, extra=account)
-    for part in stage.parts():
-        if part.number not in inputs:
-            stage.remove(part.number)
+    with stage.replaced() as new:
+        for number, digest in inputs.items():
+            here = np.flatnonzero(pairs.part == number)
+            table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
+            new.write(number, table, schema=schema, inputs=digest, extra=account)
 
 
 def _explained(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from ..errors import AtlasError
 from ..version import __version__
 from .files import (
+    exchange_folders,
     file_digest,
     not_permitted,
     sync_folder,
@@ -46,6 +48,7 @@ from .manifest import (
 from .schemas import ENCODING
 
 SIDECAR_FORMAT = 1
+INCOMING = ".new-"
 # folders whose writer lock this process holds
 _held: set[str] = set()
 ROW_GROUP_ROWS = 2048
@@ -389,6 +392,32 @@ class Stage:
                 finally:
                     _held.discard(root)
 
+    @contextmanager
+    def replaced(self) -> Iterator[Stage]:
+        """Write the whole stage again: yields an empty one beside it, which takes its place on a clean exit.
+
+        Call while holding `lock()`. Readers see all old shards or all new ones, and a killed run leaves the old ones.
+        """
+        new = Stage(self.incoming, f"new {self.label}")
+        shutil.rmtree(new.folder, ignore_errors=True)
+        try:
+            with new.lock():
+                yield new
+            exchange_folders(new.folder, self.folder)
+        finally:
+            shutil.rmtree(new.folder, ignore_errors=True)
+
+    @property
+    def incoming(self) -> Path:
+        """Folder in which the stage is written again as a whole."""
+        return self.folder.with_name(f"{INCOMING}{self.folder.name}")
+
+    def tidy(self) -> None:
+        """Remove what a run left beside the stage that was killed after the two had changed places."""
+        if self.incoming.exists():
+            with suppress(AtlasError), self.lock():
+                shutil.rmtree(self.incoming, ignore_errors=True)
+
     def write(
         self,
         number: int,
@@ -420,8 +449,8 @@ class Stage:
                     writer.write_table(whole, row_group_size=ROW_GROUP_ROWS)
             digest = file_digest(temporary)
             before = self._before(number)
-            if before is not None:
-                unsettle(self.folder)
+            # also where none stands yet: a run killed before the manifest names this one must be counted again
+            unsettle(self.folder)
             # a replaced shard must not be vouched for by the old sidecar, not even for an instant
             self._sidecar_path(number).unlink(missing_ok=True)
             sync_folder(self.folder)
