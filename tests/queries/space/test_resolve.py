@@ -148,6 +148,7 @@ def test_the_network_is_asked_only_where_it_may_be(atlas: Atlas, obsid: int) -> 
 
 def test_positions_across_the_pole_and_the_origin(atlas: Atlas) -> None:
     assert parse_position("12:23:45.67 -00:00:36") == pytest.approx((185.9402917, -0.01))
+    assert parse_position("l=120.5 b=-30.2") == pytest.approx((10.36383, 32.62461), abs=1e-4)
     assert parse_position("not a position") is None
     for bad in ("400 10", "10 -95", "12:61:00 +10:00:00"):
         with pytest.raises(QueryError):
