@@ -244,7 +244,8 @@ def _bare_id(atlas: Atlas, text: str) -> Resolved | None:
     hits = [*by_spectrum, *(hit for hit in by_star if hit not in by_spectrum)]
     if not hits:
         raise QueryError(
-            f"{text} is not in this atlas: it is neither an obsid nor a Gaia id here.", _near_ids(atlas, number, atlas.modalities())
+            f"{text} is not in this atlas: it is neither an obsid nor a Gaia id here.",
+            _near_ids(atlas, number, atlas.modalities()),
         )
     return _resolved(text, "id", hits, number if by_star else None)
 
