@@ -403,8 +403,15 @@ class Stage:
         try:
             with new.lock():
                 yield new
-            exchange_folders(new.folder, self.folder)
+            self.give_way(new)
         finally:
+            shutil.rmtree(new.folder, ignore_errors=True)
+
+    def give_way(self, new: Stage) -> None:
+        """Let a stage that was written beside this one take its place. Call while holding `lock()` of this one."""
+        # the lock lies in the folder: that of the new one keeps other writers out until the old shards are gone
+        with writer_lock(new.folder):
+            exchange_folders(new.folder, self.folder)
             shutil.rmtree(new.folder, ignore_errors=True)
 
     @property

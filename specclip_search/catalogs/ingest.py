@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..atlas import Stage
-from ..atlas.files import exchange_folders, file_digest, not_permitted, text_digest, write_json
+from ..atlas.files import file_digest, not_permitted, text_digest, write_json
 from ..errors import AtlasError, SpecclipError
 from ..opening.guard import reading
 from .columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
@@ -319,8 +319,7 @@ def _write(
         except SpecclipError:
             shutil.rmtree(new.folder, ignore_errors=True)
             raise
-        exchange_folders(new.folder, stage.folder)
-    shutil.rmtree(new.folder, ignore_errors=True)
+        stage.give_way(new)
     return report
 
 

@@ -199,7 +199,7 @@ def run(
 ) -> Iterator[tuple[int, Step, list[Kill], list[str]]]:
     """`count` kills, the steps in turn; each is made from its number alone."""
     kills = Kills(folder, shared)
-    steps = [step for turn in range(4) for step in steps if step.often > turn]
+    steps = [step for turn in range(4) for step in steps if step.often > turn or len(steps) == 1]
     for number in range(first, first + count):
         step = steps[number % len(steps)]
         places = kills.draw(step, random.Random(number))

@@ -230,11 +230,11 @@ def observed(folder: Path, shared: Path) -> None:
 
 
 def verdicts(folder: Path, _: Path) -> None:
-    from specclip_search.queries.anomalies.verdicts import record_verdict
+    from specclip_search.queries.anomalies.verdicts import record
 
     atlas = Atlas(folder / ATLAS)
     for number, word in enumerate(("interesting", "artifact", "normal")):
-        record_verdict(atlas, f"lamost:{101_001 + number}", word)
+        record(atlas, "anomalies", (101_001 + number, FIRST_SOURCE + 128 * number), word, now=number)
 
 
 def hats(folder: Path, _: Path) -> None:
@@ -250,6 +250,14 @@ def parquet(folder: Path, _: Path) -> None:
 
     (folder / OUT).mkdir(exist_ok=True)
     export_table(Atlas(folder / ATLAS), "spectra_gaia_xp", folder / OUT / "stars.parquet")
+
+
+def in_place(folder: Path, _: Path) -> None:
+    """What must not be done: it proves that the test can fail."""
+    Atlas.create(folder / ATLAS)
+    for row in range(5):
+        with open(folder / ATLAS / "rows.txt", "a", encoding="utf-8") as handle:
+            handle.write(f"{row}\n")
 
 
 STEPS = {step.name: step for step in (
@@ -283,6 +291,7 @@ STEPS = {step.name: step for step in (
     Step("link again", link(1.0), "link", real=True),
     Step("export hats", hats, "survey"),
     Step("export parquet", parquet, "survey"),
+    Step("in place", in_place, often=0),
 )}
 
 
@@ -317,7 +326,7 @@ def _content(path: Path) -> bytes:
 # -- readers ---------------------------------------------------------------------------------------
 
 # what a run replaces as a whole is read as it was or as it will be, never in part
-WHOLE = ("map", "emp", "anomalies", "anomaly_verdicts", "gaia_stars", "links", "truth")
+WHOLE = ("map", "emp", "anomalies", "gaia_stars", "links", "truth")
 # made of several stages: what one of them lacks is null there
 JOINED = ("stars", "spectra")
 
