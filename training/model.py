@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
 from specclip_search.surveys import LRS
 
-from .checkpoints.folder import LABEL_HEAD, PIXELS, ModelCard, load_card, load_metrics, load_module
+from .checkpoints.folder import (
+    LABEL_HEAD,
+    PIXELS,
+    ModelCard,
+    check_model_files,
+    load_card,
+    load_metrics,
+    load_module,
+)
 from .checkpoints.settings import did_you_mean
 from .checkpoints.shipped import find_model
 from .networks.aligned import AlignedModel
@@ -269,6 +277,7 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
     if threads is not None:
         torch.set_num_threads(threads)
     folder = find_model(name_or_folder)
+    check_model_files(folder)
     if load_card(folder).kind == LABEL_HEAD:
         raise CheckpointError(f"{folder} holds a label head, not a model that gives vectors.",
                               "Load it with specclip_search.training.checkpoints.folder.load_label_head.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -123,8 +123,8 @@ class Space:
 
     def model_digest(self) -> str:
         """Digest of the weights that produced the vectors, from the sidecars of the shards."""
-        parts = self.table(self.modalities[0]).parts
-        return str(parts[0].extra.get("model_digest", ""))
+        return next((str(part.extra.get("model_digest", "")) for name in self.modalities
+                     for part in self.table(name).parts if part.inputs), "")
 
 
 _OPEN: WeakKeyDictionary[Atlas, dict[str, tuple[tuple[int, ...], Space]]] = WeakKeyDictionary()
@@ -144,10 +144,14 @@ def open_space(atlas: Atlas, model: str | None = None) -> Space:
 
 def _state(atlas: Atlas, model: str) -> tuple[int, ...]:
     """Modification times of the relevant folders, which change with every commit."""
-    folders: list[Path] = []
+    times = []
     for modality in _with_vectors(atlas, model):
-        folders += [atlas.vectors(model, modality).folder, atlas.index_folder(model, modality)]
-    return tuple(folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders)
+        for kind in ("vectors", "indexes"):
+            try:
+                times.append(os.stat(atlas.path / kind / model / modality).st_mtime_ns)
+            except FileNotFoundError:
+                times.append(0)
+    return tuple(times)
 
 
 def _with_vectors(atlas: Atlas, model: str) -> list[str]:

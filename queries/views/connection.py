@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError, SpecclipError
 
+from .label_sources import catalogue_names, open_catalogue
 from .macros import add_catalogue_function, add_cone, add_macros
 from .parquet import no_glob, quoted
 from .rows import Rows
@@ -212,15 +213,20 @@ class AtlasConnection:
             if name not in self._made
             and (everything or _is_named(name.lower(), words, text) or (name == "stars" and "cone" in words))
         ]
-        self.views.create(self.duckdb, names)
+        # a statement that lists views, or makes up their names, is not refused because one cannot be read
+        read = [name for name in names if not everything or _is_named(name.lower(), words, text)]
+        self.views.create(self.duckdb, read)
+        self.views.create_if_whole(self.duckdb, [name for name in names if name not in read])
         self._made.update(names)
         if "stars" in names:
             add_cone(self.duckdb)
-        for source in self.views.catalogues:
-            function = f"{source.name}_of"
-            if function in words and function not in self._made and source.columns & {"source_id", "obsid"}:
-                add_catalogue_function(self.duckdb, self.views.atlas, source)
-                self._made.add(function)
+        for name in catalogue_names(self.views.atlas):
+            function = f"{name}_of"
+            if function in words and function not in self._made:
+                source = open_catalogue(self.views.atlas, name)
+                if source is not None and source.columns & {"source_id", "obsid"}:
+                    add_catalogue_function(self.duckdb, self.views.atlas, source)
+                    self._made.add(function)
 
     def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
         """Run one statement; see `run`."""

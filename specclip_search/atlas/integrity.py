@@ -14,14 +14,16 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import AtlasError
-from .files import file_digest, not_permitted
+from .files import file_digest, not_permitted, write_json
 
 Stat = tuple[int, int, int, int, int]
+DIGESTS = "files.json"
 _READERS = 4
 _FORMAT = "1"
 _lock = threading.Lock()
@@ -57,6 +59,60 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
     unknown = [one for one in expected if not _found_intact(*one)]
     if unknown:
         _check(unknown)
+
+
+def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
+    """Make sure that files of a folder have the digests that its `files.json` says; all of them unless some are named.
+
+    A folder without `files.json` is read as it is.
+
+    Raises
+    ------
+    AtlasError
+        If one has not, or is not there; it is named.
+    """
+    kept = _folder_digests(folder)
+    if kept is not None:
+        check_files(folder, {name: digest for name, digest in kept.items() if names is None or name in names})
+
+
+def note_folder(folder: Path, digests: Mapping[str, str]) -> None:
+    """Write the digests of a folder's files into its `files.json`."""
+    write_json(folder / DIGESTS, dict(digests))
+
+
+@contextmanager
+def changing_files(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Around the writing of files of a folder that may have a `files.json`: there they stand with new digests after it.
+
+    While they are written they do not stand there, so that a run that is killed leaves nothing that looks damaged.
+    """
+    kept = _folder_digests(folder)
+    if kept is None:
+        yield
+        return
+    others = {name: digest for name, digest in kept.items() if name not in names}
+    note_folder(folder, others)
+    yield
+    note_folder(folder, others | {name: file_digest(folder / name) for name in names if (folder / name).exists()})
+
+
+def _folder_digests(folder: Path) -> dict[str, str] | None:
+    path = folder / DIGESTS
+    try:
+        kept = json.loads(path.read_bytes())
+        if not isinstance(kept, dict) or not all(isinstance(digest, str) for digest in kept.values()):
+            raise ValueError("not names and digests")
+        if any(os.path.basename(name) != name for name in kept):
+            raise ValueError("names that lead out of the folder")
+        return kept
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise not_permitted(error) from error
+    except (OSError, ValueError) as error:
+        todo = "Copy this folder again from where it came from."
+        raise AtlasError(f"{path} cannot be read ({error}).", todo) from error
 
 
 def note_intact(path: Path, digest: str) -> None:

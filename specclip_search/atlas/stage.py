@@ -40,8 +40,11 @@ from .manifest import (
     forget_missing,
     listed,
     missing_shards,
+    missing_stage,
     named_shards,
     read_manifest,
+    record_stage,
+    recorded_stages,
     settle,
     unsettle,
 )
@@ -170,11 +173,14 @@ class Stage:
     partial
         Where answers from an incomplete stage are allowed: by label, the numbers that were missing
         are noted here instead of being refused.
+    atlas
+        Folder of the atlas, whose `atlas.toml` names its stages; None for a stage that stands outside.
     """
 
     folder: Path
     label: str
     partial: dict[str, list[int]] | None = None
+    atlas: Path | None = None
 
     def parquet_path(self, number: int) -> Path:
         return self.folder / f"{shard_name(number)}.parquet"
@@ -204,7 +210,18 @@ class Stage:
         if any(self.folder.glob("part-*.json")):
             return True
         manifest = read_manifest(self.folder)
+        if manifest is None and self._is_recorded:
+            if self.partial is None:
+                return True
+            self._note_partial([], f"{self.label} is missing as a whole; the answer is without it.")
         return manifest is not None and manifest.shards > 0
+
+    @property
+    def _is_recorded(self) -> bool:
+        """Whether the atlas says that there is such a stage, wherever it may have gone."""
+        if self.atlas is None or not self.folder.is_relative_to(self.atlas):
+            return False
+        return self.folder.relative_to(self.atlas).as_posix() in recorded_stages(self.atlas)
 
     def paths(self) -> list[str]:
         """Absolute paths of the committed shards in order of their numbers; sidecars are not read.
@@ -281,19 +298,24 @@ class Stage:
                     _looks.pop(next(iter(_looks)), None)
         if look.gone:
             self._tell(look)
+        elif not look.numbers and look.manifest is None and self._is_recorded:
+            if self.partial is None:
+                raise missing_stage(self.label, self.folder)
+            self._note_partial([], f"{self.label} is missing as a whole; the answer is without it.")
         return look
 
     def _tell(self, look: _Look) -> None:
         shards = len({*look.numbers, *look.gone})
         if self.partial is None:
             raise missing_shards(self.label, self.folder, look.gone, shards)
-        if self.partial.get(self.label) != look.gone:
-            self.partial[self.label] = look.gone
-            warnings.warn(
-                f"{self.label}: {len(look.gone):,} of {shards:,} shards are missing "
-                f"({named_shards(look.gone)}); the answer is without them.",
-                stacklevel=2,
-            )
+        text = f"{self.label}: {len(look.gone):,} of {shards:,} shards are missing ({named_shards(look.gone)})"
+        self._note_partial(look.gone, f"{text}; the answer is without them.")
+
+    def _note_partial(self, gone: list[int], text: str) -> None:
+        """Note what an answer is without, and say so once."""
+        if self.partial is not None and self.partial.get(self.label) != gone:
+            self.partial[self.label] = gone
+            warnings.warn(text, stacklevel=3)
 
     def _mixed(self, parts: list[Part], manifest: Manifest) -> AtlasError:
         surplus = [part.number for part in parts if part.number not in manifest]
@@ -389,6 +411,8 @@ class Stage:
             finally:
                 try:
                     settle(self.folder, self.parts, recount=False)
+                    if self.atlas is not None and self.exists:
+                        record_stage(self.atlas, self.folder)
                 finally:
                     _held.discard(root)
 

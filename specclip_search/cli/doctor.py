@@ -17,7 +17,16 @@ from typing import Literal
 from ..atlas import Atlas, Stage
 from ..atlas.atlas import is_name
 from ..atlas.files import TEMPORARY_PREFIX, file_digest
-from ..atlas.manifest import MANIFEST, missing_shards, named_shards, read_manifest, shard_numbers
+from ..atlas.manifest import (
+    MANIFEST,
+    forget_stages,
+    missing_shards,
+    missing_stage,
+    named_shards,
+    read_manifest,
+    recorded_stages,
+    shard_numbers,
+)
 from ..catalogs.names import is_reserved
 from ..errors import SpecclipError
 from ..version import __version__
@@ -157,7 +166,12 @@ def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
     stages = _stages(atlas)
     for stage in stages:
         findings.extend(_examine_stage(stage, deep))
-    findings += _without_source({stage.label for stage in stages})
+    labels = {stage.label for stage in stages}
+    findings += [
+        Finding("problem", name, str(missing_stage(name, path / name)))
+        for name in sorted(recorded_stages(path) - labels)
+    ]
+    findings += _without_source(labels)
     findings += _odd_names(atlas)
     for manifest in sorted(atlas.path.glob("indexes/*/*/index.toml")):
         findings.extend(_examine_index(atlas, manifest.parent, deep))
@@ -173,7 +187,10 @@ def forget_missing(path: Path) -> list[Finding]:
             gone = stage.forget_missing()
         if gone:
             findings.append(Finding("note", stage.label, f"given up: {named_shards(gone)}"))
-    return findings
+    whole = set(recorded_stages(path)) - {stage.label for stage in _stages(Atlas(path))}
+    if whole:
+        forget_stages(path, whole)
+    return [*findings, *(Finding("note", name, "given up: all of it") for name in sorted(whole))]
 
 
 def _stages(atlas: Atlas) -> list[Stage]:
