@@ -17,7 +17,9 @@ from ..readers.content import Content, look, read_start
 from ..readers.gaia_bases import DEFAULT_RELEASE, release_named, release_of
 from ..readers.gaia_xp import iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
+from ..readers.registry import ReadOptions
 from ..readers.survey_rows import Waiting
+from ..readers.surveys import mmu
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys import GAIA_XP, LAMOST_LRS
@@ -107,7 +109,10 @@ def by_count(size: int) -> Grouping:
 
 
 def read_lamost_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
-    """The one spectrum of a LAMOST file, in the file's own precision."""
+    """The one spectrum of a LAMOST file, in the file's own precision, or the rows of the Multimodal Universe's."""
+    if path.endswith(".parquet"):
+        yield from mmu.read_mmu(look(path), ReadOptions(release=release, modality=LAMOST_LRS.name))
+        return
     spectrum = observe_lamost(Path(path), release)
     spectrum.meta["source"] = shown_path(path)
     yield spectrum

@@ -174,8 +174,8 @@ def dr4_stars(atlas):
     [
         ("gaia", {}, 2016.0),
         ("gaiadr4", {}, 2017.5),
-        ("stars", {"ref_epoch": np.full(8, 2017.5)}, 2017.5),
-        ("stars", {"release": ["Gaia DR4"] * 8}, 2017.5),
+        ("positions", {"ref_epoch": np.full(8, 2017.5)}, 2017.5),
+        ("positions", {"release": ["Gaia DR4"] * 8}, 2017.5),
     ],
 )
 def test_the_epoch_of_positions_follows_the_release(atlas, name, more, epoch):
