@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # increase when a formula of the evidence, of its combination or of the flags changes: stored scores are then
 # computed again
-REVISION = 4
+REVISION = 5
 SHARD_ROWS = 65_536
 # a model's weights, whose digest its vectors' sidecars hold already
 MODEL_WEIGHTS = "weights.safetensors"
