@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -49,6 +50,7 @@ COMMANDS: dict[str, str] = {
     "export": "Export a whole table for other programs.",
     "explore": "Look at the atlas, query it and judge its stars in a browser.",
     "mcp": "Serve the atlas to agents by the Model Context Protocol.",
+    "resident": "Keep the program loaded, so that commands answer at once.",
     "doctor": "Check the installation and the atlas, and report problems.",
 }
 
@@ -59,6 +61,19 @@ ALIASES = {"search": "similar", "neighbours": "similar", "neighbors": "similar",
            "download": "fetch", "match": "crossmatch", "xmatch": "crossmatch"}
 
 
+@cache
+def built(name: str) -> Any:
+    """The command of that name, built once a process."""
+    module = import_module(f"specclip_search.cli.commands.{name.replace('-', '_')}")
+    return read_plainly(typer.main.get_command(module.app))
+
+
+@cache
+def program() -> Any:
+    """The whole program as one command."""
+    return read_plainly(typer.main.get_command(app))
+
+
 class LazyGroup(typer.core.TyperGroup):
     """A command group that imports the module of a command when the command is used."""
 
@@ -66,10 +81,7 @@ class LazyGroup(typer.core.TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"specclip_search.cli.commands.{cmd_name.replace('-', '_')}")
-        return read_plainly(typer.main.get_command(module.app))
+        return built(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
@@ -134,7 +146,7 @@ def _guarded(arguments: list[str]) -> int:
     warnings.simplefilter("always", UserWarning)
     arguments = _global_first(arguments)
     try:
-        read_plainly(typer.main.get_command(app))(arguments, prog_name=PROGRAM)
+        program()(arguments, prog_name=PROGRAM)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except SpecclipError as error:
