@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
-from specclip_search.surveys import MODALITIES, get_modality
+from specclip_search.surveys import get_modality, units_of
 
 from ..space.observed import observed_spectrum
 from ..space.read_target import read_target
@@ -71,11 +71,8 @@ def observed_table(atlas: Atlas, target: str | Path, *, epoch: int | None = None
         not measured). The table's metadata has modality, target and frame.
     """
     spectrum = observed_spectrum(atlas, target, epoch=epoch)
-    unit = spectrum.meta.get("flux_unit") or ""
+    axis, unit = units_of(spectrum)
     said = "flux as observed"
-    # readers give surveys that no encoder takes in Angstrom
-    known = MODALITIES.get(spectrum.modality)
-    axis = "Angstrom" if known is None else known.unit
     schema = pa.schema(
         [
             described("wavelength", pa.float64(), "wavelength in vacuum", axis, "em.wl;meta.main"),
