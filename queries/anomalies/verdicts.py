@@ -149,7 +149,9 @@ def _older(atlas: Atlas, log: Log) -> list[Entry]:
         return []
     logged = {(entry.pair, entry.verdict) for entry in log.entries if entry.queue == QUEUES[0]}
     rows = stage.read(["lrs_spec_id", "xp_spec_id", "verdict"]).to_pylist()
-    found = [Entry(QUEUES[0], *row.values(), NOBODY, "", 0) for row in rows]
+    found = [
+        Entry(QUEUES[0], row["lrs_spec_id"], row["xp_spec_id"], row["verdict"], NOBODY, "", 0) for row in rows
+    ]
     return [entry for entry in found if (entry.pair, entry.verdict) not in logged]
 
 
@@ -202,10 +204,11 @@ def record_verdict(atlas: Atlas, key: str, verdict: str) -> int:
     if not scores.exists:
         raise QueryError("The atlas holds no anomaly scores to judge.", "Run `specclip-search anomalies` first.")
     rows = scores.read(["lrs_spec_id", "xp_spec_id"]).to_pylist()
-    pairs = [tuple(row.values()) for row in rows if row[column] == spectrum.spec_id]
+    pairs = [(row["lrs_spec_id"], row["xp_spec_id"]) for row in rows if row[column] == spectrum.spec_id]
     if not pairs:
         raise QueryError(f"{key} is in no pair that has an anomaly score.", "`anomalies` lists those that have.")
-    _append(atlas, [Entry(QUEUES[0], *pair, verdict, NOBODY, "", int(time.time())) for pair in pairs])
+    now = int(time.time())
+    _append(atlas, [Entry(QUEUES[0], lrs, xp, verdict, NOBODY, "", now) for lrs, xp in pairs])
     return len(pairs)
 
 

@@ -98,11 +98,10 @@ def similar(
     VectorIndexError
         If the index is missing or stale.
     """
-    stated = {"unit": unit, "medium": medium, "modality": modality, "resolution": resolution}
     return to_frame(
         similar_table(
-            atlas, target, k, within, where, exact, model, exclude_self,
-            exclude_repeats=exclude_repeats, combine=combine, **stated,
+            atlas, target, k, within, where, exact, model, exclude_self, exclude_repeats=exclude_repeats,
+            combine=combine, unit=unit, medium=medium, modality=modality, resolution=resolution,
         )
     )  # fmt: skip
 

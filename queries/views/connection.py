@@ -24,7 +24,7 @@ from .rows import Rows
 from .views import AtlasViews
 
 if TYPE_CHECKING:
-    import duckdb
+    from duckdb import DuckDBPyConnection
 
     from specclip_search.atlas import Atlas
 
@@ -185,7 +185,7 @@ class AtlasConnection:
             _shut_out(self.duckdb, atlas.path)
 
     @cached_property
-    def duckdb(self) -> duckdb.DuckDBPyConnection:
+    def duckdb(self) -> DuckDBPyConnection:
         """Opened when a statement first needs it: who only looks at `views` does not."""
         connection = _bare_connection()
         add_macros(connection)
@@ -245,7 +245,7 @@ class AtlasConnection:
         described = _DESCRIBE.fullmatch(statement)
         return described is not None and described[1].lower() in (*map(str.lower, self.views.all), "tables")
 
-    def execute(self, statement: str, parameters: Parameters = None) -> duckdb.DuckDBPyConnection:
+    def execute(self, statement: str, parameters: Parameters = None) -> DuckDBPyConnection:
         """DuckDB's `execute`."""
         self.prepare(statement)
         return self.guarded(lambda: self.duckdb.execute(statement, _plain(parameters)))
@@ -286,7 +286,7 @@ def _is_named(view: str, words: set[str], statement: str) -> bool:
     return view in words or (not view.isidentifier() and view in statement)
 
 
-def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def _shut_out(connection: DuckDBPyConnection, folder: Path) -> None:
     """Leave `connection` no file but those below `folder`. Cannot be undone."""
     root = str(folder.resolve()) + "/"
     # DuckDB compares the path as written in the statement, with pattern characters escaped
@@ -300,7 +300,7 @@ def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         connection.execute(f"SET {setting}")
 
 
-def _bare_connection() -> duckdb.DuckDBPyConnection:
+def _bare_connection() -> DuckDBPyConnection:
     import duckdb
 
     # a statement must not see Python variables as tables, nor fetch extensions from the network

@@ -139,8 +139,8 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     flush()
     rejected.append(refused_table(refused))
     uncalibrated.append(waiting_table(later))
-    tables = (pa.concat_tables(pieces).combine_chunks() for pieces in (kept, rejected, uncalibrated))
-    return PartRows(task.part, *tables, pa.concat_tables(observed) if task.observed else None)
+    rows, refusals, later_rows = (pa.concat_tables(part).combine_chunks() for part in (kept, rejected, uncalibrated))
+    return PartRows(task.part, rows, refusals, later_rows, pa.concat_tables(observed) if task.observed else None)
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:

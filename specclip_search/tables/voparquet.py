@@ -11,6 +11,7 @@ import base64
 import io
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -110,3 +111,14 @@ def at_the_end(schema: pa.Schema, seen: Seen) -> dict[bytes, bytes]:
 
 def _element(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write Parquet; unit, description and UCD are stored in the field metadata and as VOParquet."""
+    import pyarrow.parquet as pq
+
+    from .plain import storable
+
+    held = storable(table)
+    metadata = (held.schema.metadata or {}) | vo_metadata(held.schema, Seen().add(held))
+    pq.write_table(held.replace_schema_metadata(metadata), path, compression="zstd")
