@@ -136,7 +136,8 @@ class Verdicts:
 
 def read_log(atlas: Atlas) -> Log:
     """The log as it stands."""
-    parts = atlas.results(STAGE).parts()
+    stage = atlas.results(STAGE)
+    parts = stage.parts() if stage.folder.exists() else []
     rows = pq.ParquetFile(parts[-1].path).read(columns=SCHEMA.names).to_pylist() if parts else []
     log = Log([Entry(**row) for row in rows])
     return Log([*log.entries, *_older(atlas, log)])
@@ -145,7 +146,7 @@ def read_log(atlas: Atlas) -> Log:
 def _older(atlas: Atlas, log: Log) -> list[Entry]:
     """What an older version stored apart from the log and is not in it."""
     stage = atlas.results(_OLDER)
-    if not stage.exists:
+    if not stage.folder.exists():
         return []
     logged = {(entry.pair, entry.verdict) for entry in log.entries if entry.queue == QUEUES[0]}
     rows = stage.read(["lrs_spec_id", "xp_spec_id", "verdict"]).to_pylist()

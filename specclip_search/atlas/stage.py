@@ -410,9 +410,10 @@ class Stage:
                 yield
             finally:
                 try:
-                    settle(self.folder, self.parts, recount=False)
-                    if self.atlas is not None and self.exists:
-                        record_stage(self.atlas, self.folder)
+                    if self.folder.exists():  # else it has taken the place of another
+                        settle(self.folder, self.parts, recount=False)
+                        if self.atlas is not None and self.exists:
+                            record_stage(self.atlas, self.folder)
                 finally:
                     _held.discard(root)
 
@@ -427,16 +428,18 @@ class Stage:
         try:
             with new.lock():
                 yield new
-            self.give_way(new)
+                self.give_way(new)
         finally:
             shutil.rmtree(new.folder, ignore_errors=True)
 
     def give_way(self, new: Stage) -> None:
-        """Let a stage that was written beside this one take its place. Call while holding `lock()` of this one."""
-        # the lock lies in the folder: that of the new one keeps other writers out until the old shards are gone
-        with writer_lock(new.folder):
-            exchange_folders(new.folder, self.folder)
-            shutil.rmtree(new.folder, ignore_errors=True)
+        """Let a stage that was written beside this one take its place. Call while holding `lock()` of both.
+
+        The locks lie in the folders: that of the new one keeps other writers out until the old shards are gone.
+        """
+        settle(new.folder, new.parts, recount=False)
+        exchange_folders(new.folder, self.folder)
+        shutil.rmtree(new.folder, ignore_errors=True)
 
     @property
     def incoming(self) -> Path:

@@ -316,10 +316,10 @@ def _write(
                 report.repeated_ids = {key: repeats for key, arrays in ids.items() if (repeats := _repeats(arrays))}
                 done = {**asdict(report), "parts_written": 0, "parts_current": 0}
                 _write_manifest(new.folder, {"format": FORMAT, **origin, "parts": digests, "report": done})
+                stage.give_way(new)
         except SpecclipError:
             shutil.rmtree(new.folder, ignore_errors=True)
             raise
-        stage.give_way(new)
     return report
 
 
