@@ -12,7 +12,7 @@ from ..errors import SpecclipError, SpectrumError
 from ..opening.archives import ZIP_MAGIC, zip_members
 from ..opening.regular import shown_path
 from ..progress import Progress
-from ..readers.containers.archive_member import is_archive, iter_members
+from ..readers.containers.archive_member import is_archive, members_to_open
 from ..readers.content import Content, look, read_start
 from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
@@ -168,6 +168,8 @@ def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]
         for name, file in zip_members(path):
             member = f"{path}!{name}"
             try:
+                if isinstance(file, SpectrumError):
+                    raise file
                 yield from _rows_of_xp(look(file), release, member)
             except SpectrumError as error:  # the other members are read all the same
                 yield Refused(member, None, release, error.reason, error.message.replace(str(file), member))
@@ -175,11 +177,11 @@ def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]
     if not is_archive(path):
         yield from _rows_of_xp(look(path), release, path)
         return
-    for content in iter_members(path):
+    for member, opened in members_to_open(path):
         try:
-            yield from _rows_of_xp(content, release, str(content.path))
+            yield from _rows_of_xp(opened(), release, member)
         except SpectrumError as error:
-            yield Refused(str(content.path), None, release, error.reason, error.message)
+            yield Refused(member, None, release, error.reason, error.message)
 
 
 def _rows_of_xp(content: Content, release: str | None, source: str) -> Iterator[Spectrum | Refused]:
