@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import QueryError, Reason, SpectrumError
 from ..preparation.quality import MIN_GOOD_FRACTION
 from ..progress import Progress
-from ..readers.containers.archive_member import is_archive, iter_members
+from ..readers.containers.archive_member import is_archive, members_to_open
 from ..readers.content import Content, look
 from ..readers.registry import ReadOptions, reader_for
 from ..readers.survey_rows import Refused
@@ -108,11 +108,11 @@ def read_survey_file(path: str, release: str | None, *, survey: str, epochs: boo
     that rows read are rows kept and rejected.
     """
     options = ReadOptions(release=release, epochs=epochs, modality=survey if assumed else None)
-    for content in iter_members(path) if is_archive(path) else [look(path)]:
+    for source, opened in members_to_open(path) if is_archive(path) else [(path, partial(look, path))]:
         try:
-            yield from _rows(content, options, survey)
+            yield from _rows(opened(), options, survey)
         except SpectrumError as error:
-            yield Refused(str(content.path), None, release, error.reason, error.message)
+            yield Refused(source, None, release, error.reason, error.message)
 
 
 def _rows(content: Content, options: ReadOptions, survey: str) -> Iterator[Spectrum | Refused]:
