@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from specclip_search.queries.space.resolve import sesame
+
 from ..errors import QueryError
 from ..keys import INT64_MAX, SpectrumKey
 from ..surveys import LRS, XP
@@ -197,17 +199,13 @@ def _by_sesame(session: Session, text: str) -> tuple[float, float]:
             f"'{text}' is neither an id nor a position, and names are not looked up here.",
             "Give gaia:SOURCE_ID, lamost:OBSID or a position such as 188.7 12.6.",
         )
-    from astropy.coordinates import SkyCoord
-
     try:
-        place = SkyCoord.from_name(text).icrs
-    # astropy raises what its network layer does
-    except Exception as error:
+        return sesame(text)
+    except QueryError as error:
         raise QueryError(
-            f"'{text}' is neither an id nor a position, and Sesame does not know the name or cannot be reached.",
+            f"'{text}' is neither an id nor a position. {error.message}",
             "Check the spelling, or give a position such as 188.7 12.6.",
-        ) from error
-    return float(place.ra.deg), float(place.dec.deg)
+        ) from None
 
 
 def nearest_stars(session: Session, ra: float, dec: float, radius_arcsec: float = _NEAR_ARCSEC) -> list[dict[str, Any]]:
