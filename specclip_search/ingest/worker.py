@@ -114,8 +114,9 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     flush()
     rejected.append(refused_table(refused))
     uncalibrated.append(waiting_table(later))
-    tables = (pa.concat_tables(pieces).combine_chunks() for pieces in (kept, rejected, uncalibrated))
-    return PartRows(task.part, *tables)
+    # rows that wait are large: they are not copied into one piece
+    whole = pa.concat_tables(kept).combine_chunks(), pa.concat_tables(rejected).combine_chunks()
+    return PartRows(task.part, *whole, pa.concat_tables(uncalibrated))
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:
