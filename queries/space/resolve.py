@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ import numpy as np
 from specclip_search.atlas.cross_walk import UNKNOWN, cross_walk
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, parse_int64, parse_key
+from specclip_search.opening.regular import shown_text
 from specclip_search.readers.gaia_bases import release_of
 from specclip_search.surveys import LRS, XP, get_modality
 
@@ -111,7 +114,7 @@ def resolve(
     atlas: Atlas,
     text: str | os.PathLike[str] | SpectrumKey,
     *,
-    network: bool = False,
+    network: bool | None = None,
     online: Callable[[str], tuple[float, float]] | None = None,
     files: bool = True,
 ) -> Resolved:
@@ -125,9 +128,10 @@ def resolve(
     Parameters
     ----------
     network
-        Whether names that the atlas does not know may be asked for over the network.
+        Whether names that the atlas does not know may be asked for over the network; by default as `names_online`
+        says, which is not.
     online
-        What to ask then: a name to (ra, dec) in degrees; astropy's Sesame by default.
+        What to ask then: a name to (ra, dec) in degrees; `sesame` by default.
     files
         Whether a text may name a file. If not, the file system is not looked at.
 
@@ -161,7 +165,26 @@ def resolve(
     if position is not None:
         limit = NAME_SEPARATION if _J_NAME.fullmatch(words) or _2MASS.fullmatch(words) else MAX_SEPARATION
         return _nearest(atlas, words, *position, "position", limit)
-    return _name(atlas, words, network, online, files)
+    return _name(atlas, words, _online.get() if network is None else network, online, files)
+
+
+_online: ContextVar[bool] = ContextVar("names_online", default=False)
+
+
+@contextmanager
+def names_online() -> Iterator[None]:
+    """Let names that an atlas does not know be asked for over the network, wherever `resolve` is called in the body.
+
+    Examples
+    --------
+    >>> with names_online():                                            # doctest: +SKIP
+    ...     similar(atlas, "HD 122563")
+    """
+    token = _online.set(True)
+    try:
+        yield
+    finally:
+        _online.reset(token)
 
 
 # -- keys and ids ---------------------------------------------------------------------------------------------------
@@ -520,19 +543,19 @@ def _name(
         found = _in_catalog(atlas, name, text, near)
         if found is not None:
             return found
+    answer = ""
     if network:
         try:
-            ra, dec = (online or _sesame)(text)
-        except QueryError:
-            pass
+            ra, dec = (online or sesame)(text)
+        except QueryError as error:
+            answer = f" {error.message}"
         else:
             return _nearest(atlas, text, ra, dec, "name", MAX_SEPARATION)
     if files and ("/" in text or _FILE_NAME.search(text)):
         raise _no_file(text)
     names = list(dict.fromkeys(name for _, name in sorted(near, reverse=True)))[:NEAR_NAMES]
     told = f"The nearest names here are {', '.join(names)}." if names else "The atlas has no catalogue with names."
-    asked = " Sesame does not know it either." if network else ""
-    raise QueryError(f"'{text}' is no key, file, position or name that this atlas knows.", told + asked)
+    raise QueryError(f"'{text}' is no key, file, position or name that this atlas knows.{answer}", told)
 
 
 def _in_catalog(atlas: Atlas, catalog: str, text: str, near: list[tuple[float, str]]) -> Resolved | None:
@@ -606,13 +629,21 @@ def _from_row(atlas: Atlas, text: str, catalog: str, ids: dict[str, Any], sky: S
     )
 
 
-def _sesame(name: str) -> tuple[float, float]:
-    """Position of a name by CDS Sesame."""
+def sesame(name: str) -> tuple[float, float]:
+    """ICRS position of a name, degrees, by CDS Sesame (SIMBAD, NED, VizieR).
+
+    Raises
+    ------
+    QueryError
+        If Sesame does not know the name, or cannot be reached.
+    """
     from astropy.coordinates.name_resolve import NameResolveError, get_icrs_coordinates
 
     try:
         found = get_icrs_coordinates(name)
-    except (NameResolveError, OSError) as error:
-        text = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise QueryError(f"Sesame does not know '{name}' ({text}).", "Check the name and the network.") from None
+    except (NameResolveError, OSError, ValueError) as error:
+        if isinstance(error, NameResolveError) and str(error).startswith("Unable to find"):
+            raise QueryError(f"Sesame does not know '{name}' either.", "Check the spelling.") from None
+        text = " ".join(shown_text(str(error) or type(error).__name__).split())[-160:]
+        raise QueryError(f"Sesame could not be asked for '{name}' ({text}).", "Check the network.") from None
     return float(found.ra.deg), float(found.dec.deg)

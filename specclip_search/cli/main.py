@@ -21,6 +21,7 @@ from .quick_start import read_plainly
 
 PROGRAM = "specclip-search"
 ALLOW_PARTIAL = "--allow-partial"
+NETWORK = "--network"
 
 # name -> one-line help. The module is specclip_search.cli.commands.<name with _>; it is
 # imported when the command runs, so that --help only needs to import typer.
@@ -117,11 +118,15 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
     partial: Annotated[
         bool, typer.Option(ALLOW_PARTIAL, help="Answer also from an atlas with missing files, and say which.")
+    ] = False,
+    network: Annotated[
+        bool, typer.Option(NETWORK, help="Ask CDS Sesame for names of stars that the atlas does not know.")
     ] = False,
 ) -> None:
     """Vector search and anomaly discovery for stellar spectra.
@@ -131,6 +136,10 @@ def _main(
     from .options import allow_partial
 
     allow_partial(partial)
+    if network:
+        from specclip_search.queries.space.resolve import names_online
+
+        ctx.with_resource(names_online())
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -186,9 +195,8 @@ def _failed(error: Exception) -> int:
 def _global_first(arguments: list[str]) -> list[str]:
     """An option of the program may stand behind the command as well, as users expect of one that all commands have."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if ALLOW_PARTIAL not in arguments[:end]:
-        return arguments
-    return [ALLOW_PARTIAL, *(word for word in arguments[:end] if word != ALLOW_PARTIAL), *arguments[end:]]
+    first = [word for word in (ALLOW_PARTIAL, NETWORK) if word in arguments[:end]]
+    return [*first, *(word for word in arguments[:end] if word not in first), *arguments[end:]]
 
 
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

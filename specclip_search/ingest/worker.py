@@ -139,7 +139,9 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     flush()
     rejected.append(refused_table(refused))
     uncalibrated.append(waiting_table(later))
-    rows, refusals, later_rows = (pa.concat_tables(part).combine_chunks() for part in (kept, rejected, uncalibrated))
+    rows, refusals = (pa.concat_tables(pieces).combine_chunks() for pieces in (kept, rejected))
+    # rows that wait are large: they are not copied into one piece
+    later_rows = pa.concat_tables(uncalibrated)
     return PartRows(task.part, rows, refusals, later_rows, pa.concat_tables(observed) if task.observed else None)
 
 

@@ -31,11 +31,11 @@ def patience(naps: list[float]) -> Patience:
 
 @pytest.fixture
 def archive(shared_data: Path, tmp_path: Path) -> Iterator[FakeArchive]:
-    """24 DR4 stars; the archive has no spectrum of every eighth."""
-    _, new, _ = dr4_files.write_both(shared_data, tmp_path, STARS)
+    """24 DR4 stars; the archive has no spectrum of every eighth. The same stars of DR3 are in ``dr3.csv``."""
+    old, new, _ = dr4_files.write_both(shared_data, tmp_path, STARS)
     heading, *lines = new.read_text("utf-8").splitlines()
     new.unlink()
-    (tmp_path / "XP_CONTINUOUS_RAW.csv").unlink()
+    old.rename(tmp_path / "dr3.csv")
     ids = [int(line.split(",")[1]) for line in lines]
     stars = Table({"source_id": np.array(ids, np.int64), "ra": 100 + np.arange(STARS) * 0.01,
                    "dec": np.full(STARS, 20.0), "pmra": np.linspace(-5, 5, STARS)})

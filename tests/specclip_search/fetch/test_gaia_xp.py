@@ -47,12 +47,14 @@ def test_the_first_day_of_dr4(archive: FakeArchive, tmp_path: Path, patience: Pa
     atlas = Atlas.create(tmp_path / "atlas")
     with dr4_files.installed():
         ingested = ingest_gaia_xp(atlas, [tmp_path / "down"], workers=1)
-    assert (ingested.read, ingested.kept) == (STARS - 3, STARS - 3)
-    assert set(atlas.spectra(XP).read(["release"])["release"].to_pylist()) == {"dr4"}
+        assert (ingested.read, ingested.kept) == (STARS - 3, STARS - 3)
+        assert set(atlas.spectra(XP).read(["release"])["release"].to_pylist()) == {"dr4"}
+        assert ingest_gaia_xp(atlas, [tmp_path / "dr3.csv"], workers=1).kept == 2 * STARS - 3
     embed(atlas, load_model("mini"))
     build_index(atlas, modality=XP)
-    found = similar(atlas, f"Gaia DR4 {ids_of(archive)[0]}", k=3)
-    assert set(found["spec_id"]) < set(archive.products)
+    # DR3's ids are one lower; 51 functions leave some of a spectrum out, and its star is still what is most like it
+    own = [star - 1 in similar(atlas, f"Gaia DR4 {star}", k=3)["spec_id"].tolist() for star in archive.products]
+    assert sum(own) >= 0.8 * len(own)
 
 
 def test_every_id_comes_or_is_named_whatever_fails(
