@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "index": "Build, inspect, check or tune the vector index.",
     "similar": "Find the spectra most similar to a given one.",
     "anomalies": "List the most anomalous stars, with reasons.",
+    "changes": "List stars whose spectra changed between visits, and how.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
     "map": "Plot a map of all spectra, coloured by any column.",
     "report": "Write the results of the searches as one HTML page.",

@@ -11,6 +11,7 @@ from ...errors import QueryError
 from ..options import FormatOption, ModelOption, OutputOption, open_atlas
 from ..progress import progress_bar
 from ..reports import deliver, say
+from .changes import FIRST_CHANGED
 
 # columns shown first on a terminal
 FIRST = ("rank", "source_id", "score", "q_value", "kind", "reason")
@@ -65,7 +66,8 @@ def anomalies(
     """List the most anomalous stars: translation errors compared with those of a star's neighbours, with reasons.
 
     Needs `translate` and `index build` first. The scores of all pairs are stored as the table `anomalies` in SQL.
-    --by ranks by one of the columns z_QUANTITY: identity finds wrong matches, emission emission lines.
+    --by ranks by one of the columns z_QUANTITY: identity finds wrong matches, emission emission lines. --by change
+    lists stars that changed between visits, as the command `changes` does.
 
     Example: specclip-search anomalies --atlas demo-atlas --top 10
     """
@@ -99,6 +101,9 @@ def anomalies(
             by=by,
             progress=progress,
         )
+    if by == "change":
+        deliver(frame, format, output, FIRST_CHANGED)
+        return
     deliver(frame, format, output, FIRST if by is None else (*FIRST[:3], f"z_{by}", *FIRST[4:]))
 
 
