@@ -23,6 +23,7 @@ _HOMES = {
     "similar": "specclip_search.queries.similar.similar",
     "anomalies": "specclip_search.queries.anomalies.anomalies",
     "anomalies_within": "specclip_search.queries.anomalies.one_instrument",
+    "changes": "specclip_search.queries.changes.changes",
     "emp_candidates": "specclip_search.queries.emp.candidates",
     "ingest_lamost": "specclip_search.ingest",
     "ingest_gaia_xp": "specclip_search.ingest",

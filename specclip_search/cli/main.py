@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "index": "Build, inspect, check or tune the vector index.",
     "similar": "Find the spectra most similar to a given one.",
     "anomalies": "List the most anomalous stars, with reasons.",
+    "changes": "List stars whose spectra changed between visits, and how.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
     "compare": "Compare labels of catalogues and of this atlas.",
     "explain": "Say why two spectra are alike, or what a list has in common.",
