@@ -10,7 +10,7 @@ from specclip_search.surveys import LRS, XP
 
 from ..space.pairs import star_color
 from .estimates import BLOCK_ROWS, tested_model
-from .schema import INSTRUMENTS
+from .schema import INSTRUMENTS, UNLIKE
 from .seeds import read_arrays, read_flux
 from .stars import Stars
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 HOT_TEFF = 7000.0
 # an estimate counts as hot if it is this many of its errors above the limit
 HOT_SIGMA = 1.0
-UNLIKE = "object_unlike_training"
 LEAST_SNR = 3.0
 LOW_SNR = {"lrs": 15.0, "xp": 20.0}
 CARBON_RICH = 0.7
