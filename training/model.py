@@ -241,7 +241,7 @@ class Model:
         enabled = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             for start in range(0, len(inputs), self.batch_size):
-                rows = torch.from_numpy(np.ascontiguousarray(inputs[start : start + self.batch_size], np.float32))
+                rows = torch.from_numpy(np.require(inputs[start : start + self.batch_size], np.float32, ["C", "W"]))
                 count = len(rows)
                 if self._padded and count < self.batch_size:  # another shape would be compiled anew
                     rows = torch.cat([rows, rows[-1:].expand(self.batch_size - count, -1)])

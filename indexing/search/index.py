@@ -179,7 +179,6 @@ class VectorIndex:
         self.dim = int(self.manifest["dim"])
         check_index_files(self.folder, [FAISS_FILE, SUMS, f"{modality}.npy", f"{modality}.json"])
         self.store = VectorStore(self.folder / STORE, self.rows, self.dim)
-        self.lists = InvertedLists.load(self.folder / FAISS_FILE) if self.kind == "ivfpq" else None
         self._means: dict[str, np.ndarray] = {modality: _own_mean(self.folder, modality)}
 
     @classmethod
@@ -249,6 +248,11 @@ class VectorIndex:
         """Keys of the indexed rows."""
         links = star_links(self.atlas, get_modality(self.modality).link_column)
         return KeyTable.load(self.folder, self.modality).linked(links)
+
+    @cached_property
+    def lists(self) -> InvertedLists | None:
+        """The lists of an IVF-PQ index, loaded by the first search: who only asks for vectors needs no FAISS."""
+        return InvertedLists.load(self.folder / FAISS_FILE) if self.kind == "ivfpq" else None
 
     # -- vectors ----------------------------------------------------------------------------
 

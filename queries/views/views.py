@@ -13,6 +13,7 @@ from specclip_search.atlas.schemas import described
 from specclip_search.catalogs.names import WHOLE_ATLAS, result_view, stage_view
 from specclip_search.errors import AtlasError
 
+from .epoch_view import EPOCH_FIELDS, epochs_sql
 from .label_sources import Catalogue, catalogue_names, catalogues, open_catalogue
 from .parquet import fields_of, identifier, meaning, quoted, read_parquet_sql
 from .star_estimates import Estimates, star_estimates
@@ -103,7 +104,16 @@ class AtlasViews:
                 lambda: spectra_sql(self.spectra_files, self.catalogues),
                 lambda: spectra_fields(self.catalogues),
             ),
+            View(
+                WHOLE_ATLAS[2],
+                "one row a visit or exposure, with its star and time",
+                lambda: epochs_sql(self.spectra_files, self._observed_files(), self.catalogues),
+                lambda: EPOCH_FIELDS,
+            ),
         ]
+
+    def _observed_files(self) -> dict[str, list[str]]:
+        return {name: self.atlas.observed(name).paths() for name in self.atlas.observed_names()}
 
     def _stages(self) -> list[View]:
         atlas = self.atlas
@@ -111,6 +121,10 @@ class AtlasViews:
         found = [
             (stage_view("spectra", name), atlas.spectra(name), f"{name} spectra on the model's grid")
             for name in modalities
+        ]
+        found += [
+            (stage_view("observed", name), atlas.observed(name), f"{name} spectra as observed, full range")
+            for name in atlas.observed_names()
         ]
         if model is not None:
             for name in modalities:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from specclip_search.queries.session import Session
     from specclip_search.queries.views.rows import Rows
 
+    from ..spectrum import Spectrum
+
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -120,8 +122,14 @@ class Atlas:
     def spectra(self, modality: str) -> Stage:
         return self.stage(self.path / "spectra" / modality, f"{modality} spectra")
 
+    def observed(self, modality: str) -> Stage:
+        return self.stage(self.path / "observed" / modality, f"observed {modality} spectra")
+
     def rejected(self, modality: str) -> Stage:
         return self.stage(self.path / "rejected" / modality, f"rejected {modality} spectra")
+
+    def waiting(self, modality: str) -> Stage:
+        return self.stage(self.path / "waiting" / modality, f"{modality} spectra that wait for their calibration")
 
     def catalog(self, name: str) -> Stage:
         return self.stage(self.path / "catalogs" / checked_name(name, "catalogue"), f"catalogue '{name}'")
@@ -157,6 +165,10 @@ class Atlas:
     def catalogs(self) -> list[str]:
         """Names of ingested catalogues."""
         return [name for name in self._folders("catalogs") if self.catalog(name).exists]
+
+    def observed_names(self) -> list[str]:
+        """Names of modalities whose spectra are kept as observed."""
+        return [name for name in self._folders("observed") if self.observed(name).exists]
 
     def rejected_names(self) -> list[str]:
         """Names of modalities of which spectra were rejected."""
@@ -199,6 +211,10 @@ class Atlas:
     def emp_candidates(self, below: float = -3.0, **options: Any) -> pd.DataFrame:
         """Candidates for extremely metal-poor stars; see `specclip_search.emp_candidates`."""
         return _questions().emp_candidates(self, below, **options)
+
+    def spectrum(self, key: str, *, epoch: int | None = None) -> Spectrum:
+        """The spectrum of a key as observed, over its full range; see `specclip_search.observed_spectrum`."""
+        return _questions().observed_spectrum(self, key, epoch=epoch)
 
     def session(self) -> Session:
         """Hold the atlas open for many questions: one connection, open indexes, a model loaded once.

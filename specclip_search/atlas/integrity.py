@@ -55,7 +55,7 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
         If one has not, or is not there; it is named.
     """
     root = os.fspath(folder)
-    expected = [(os.path.join(root, name), digest) for name, digest in digests.items()]
+    expected: list[tuple[str, str | None]] = [(os.path.join(root, name), digest) for name, digest in digests.items()]
     unknown = [one for one in expected if not _found_intact(*one)]
     if unknown:
         _check(unknown)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from ..errors import AtlasError
 from ..version import __version__
 from .files import (
+    exchange_folders,
     file_digest,
     not_permitted,
     sync_folder,
@@ -46,8 +48,10 @@ from .manifest import (
     settle,
     unsettle,
 )
+from .schemas import ENCODING
 
 SIDECAR_FORMAT = 1
+INCOMING = ".new-"
 # folders whose writer lock this process holds
 _held: set[str] = set()
 ROW_GROUP_ROWS = 2048
@@ -406,11 +410,47 @@ class Stage:
                 yield
             finally:
                 try:
-                    settle(self.folder, self.parts, recount=False)
-                    if self.atlas is not None and self.exists:
-                        record_stage(self.atlas, self.folder)
+                    if self.folder.exists():  # else it has taken the place of another
+                        settle(self.folder, self.parts, recount=False)
+                        if self.atlas is not None and self.exists:
+                            record_stage(self.atlas, self.folder)
                 finally:
                     _held.discard(root)
+
+    @contextmanager
+    def replaced(self) -> Iterator[Stage]:
+        """Write the whole stage again: yields an empty one beside it, which takes its place on a clean exit.
+
+        Call while holding `lock()`. Readers see all old shards or all new ones, and a killed run leaves the old ones.
+        """
+        new = Stage(self.incoming, f"new {self.label}")
+        shutil.rmtree(new.folder, ignore_errors=True)
+        try:
+            with new.lock():
+                yield new
+                self.give_way(new)
+        finally:
+            shutil.rmtree(new.folder, ignore_errors=True)
+
+    def give_way(self, new: Stage) -> None:
+        """Let a stage that was written beside this one take its place. Call while holding `lock()` of both.
+
+        The locks lie in the folders: that of the new one keeps other writers out until the old shards are gone.
+        """
+        settle(new.folder, new.parts, recount=False)
+        exchange_folders(new.folder, self.folder)
+        shutil.rmtree(new.folder, ignore_errors=True)
+
+    @property
+    def incoming(self) -> Path:
+        """Folder in which the stage is written again as a whole."""
+        return self.folder.with_name(f"{INCOMING}{self.folder.name}")
+
+    def tidy(self) -> None:
+        """Remove what a run left beside the stage that was killed after the two had changed places."""
+        if self.incoming.exists():
+            with suppress(AtlasError), self.lock():
+                shutil.rmtree(self.incoming, ignore_errors=True)
 
     def write(
         self,
@@ -443,8 +483,8 @@ class Stage:
                     writer.write_table(whole, row_group_size=ROW_GROUP_ROWS)
             digest = file_digest(temporary)
             before = self._before(number)
-            if before is not None:
-                unsettle(self.folder)
+            # also where none stands yet: a run killed before the manifest names this one must be counted again
+            unsettle(self.folder)
             # a replaced shard must not be vouched for by the old sidecar, not even for an instant
             self._sidecar_path(number).unlink(missing_ok=True)
             sync_folder(self.folder)
@@ -521,10 +561,14 @@ def _as_list(columns: Sequence[str] | None) -> list[str] | None:
 
 def _writer_options(schema: pa.Schema) -> dict[str, Any]:
     """Parquet options. Values of spectra and vectors rarely repeat, so dictionaries would only cost time."""
+    encoded = {f.name: f.metadata[ENCODING].decode() for f in schema if ENCODING in (f.metadata or {})}
     plain = [f.name for f in schema if pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type)]
-    return {
+    options: dict[str, Any] = {
         "compression": "zstd",
         "compression_level": 1,
         "write_statistics": [f.name for f in schema if not pa.types.is_nested(f.type)],
-        "use_dictionary": [f.name for f in schema if f.name not in plain],
+        "use_dictionary": [f.name for f in schema if f.name not in plain and f.name not in encoded],
     }
+    if encoded:
+        options["column_encoding"] = {f"{name}.list.element": kind for name, kind in encoded.items()}
+    return options

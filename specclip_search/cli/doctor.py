@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -121,7 +123,10 @@ def _examine_faiss() -> Finding:
 
 
 def _examine_torch() -> Finding:
+    """The device of torch. A build for the CPU alone is not imported (a second), its libraries are loaded."""
     try:
+        if _is_cpu_build():
+            return Finding("note", "torch device", "no CUDA device; everything runs on the CPU")
         import torch
     except (ImportError, OSError) as error:
         return Finding("problem", "torch device", f"torch cannot be imported: {error}")
@@ -129,6 +134,18 @@ def _examine_torch() -> Finding:
         return Finding("note", "torch device", "no CUDA device; everything runs on the CPU")
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return Finding("ok", "torch device", names)
+
+
+def _is_cpu_build() -> bool:
+    """Whether torch is installed for the CPU alone, by its version; OSError if its libraries cannot be loaded."""
+    version, found = installed_version("torch") or "", find_spec("torch")
+    if not version.endswith("+cpu") or found is None or not found.submodule_search_locations:
+        return False
+    libraries = Path(found.submodule_search_locations[0]) / "lib"
+    for library in libraries.glob("libtorch_python.*"):
+        ctypes.CDLL(str(library))
+        return True
+    return False
 
 
 def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
@@ -264,7 +281,7 @@ def _without_source(labels: set[str]) -> list[Finding]:
 def _odd_names(atlas: Atlas) -> list[Finding]:
     """Folders that no command could have made; nothing looks into them."""
     found = []
-    for kind in ("spectra", "rejected", "catalogs", "results", "models"):
+    for kind in ("spectra", "observed", "rejected", "catalogs", "results", "models"):
         folder = atlas.path / kind
         names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         found += [

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ..atlas.files import TEMPORARY_PREFIX, text_digest, whole_file
 from ..errors import AtlasError
+from ..surveys import get_modality
 from .files import FoundFile, real_path, stored_path
 
 
@@ -68,6 +69,11 @@ class KeyLedger:
 
 
 _VISIT = np.dtype([("spec_id", np.int64), ("combined", np.int8), ("epoch", np.int64)])
+
+
+def key_columns(modality: str) -> list[str]:
+    """Columns of `spectra/<modality>` that together name a spectrum."""
+    return ["release", "spec_id", *(["epoch"] if get_modality(modality).has_epochs else [])]
 
 
 def keys_of(table: pa.Table) -> np.ndarray:

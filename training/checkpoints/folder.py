@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specclip_search.atlas.files import TEMPORARY_PREFIX, file_digest, sync_folder, whole_file, write_json, write_text
+from specclip_search.atlas.files import (
+    beside,
+    exchange_folders,
+    file_digest,
+    remove_abandoned,
+    sync_folder,
+    whole_file,
+    write_json,
+    write_text,
+)
 from specclip_search.atlas.integrity import check_folder
 from specclip_search.errors import AtlasError, CheckpointError
 from specclip_search.surveys import LRS, XP
@@ -38,7 +47,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     An existing `target` is replaced. If the body raises, nothing changes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    remove_abandoned(target)
+    temporary = beside(target)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -48,14 +58,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
         sync_folder(temporary)
-        old = target.with_name(f"{TEMPORARY_PREFIX}old-{os.getpid()}-{target.name}")
         if target.exists():
-            os.rename(target, old)
-        os.rename(temporary, target)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
+            exchange_folders(temporary, target)
+        else:
+            os.rename(temporary, target)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     sync_folder(target.parent)
 
 
