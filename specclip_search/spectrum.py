@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,14 @@ class Spectrum:
     frame: str = "barycentric"
     resolution: np.ndarray | float | None = None
     observed: Spectrum | None = None
+
+    def to_specutils(self) -> Any:
+        """The spectrum as a `specutils.Spectrum`; see `specclip_search.readers.to_specutils`."""
+        return _readers().to_specutils(self)
+
+
+def _readers() -> ModuleType:
+    """What turns a spectrum into others' objects: an import that leads up, because people look for it here."""
+    from . import readers
+
+    return readers

@@ -82,11 +82,17 @@ class KeyTable:
                    None if (epoch == COMBINED).all() else epoch)
 
     @classmethod
-    def open(cls, atlas: Atlas, model: str, modality: str) -> KeyTable:
-        """Keys of the current vectors: memory-mapped from the index folder if it is up to date, else read."""
+    def open(cls, atlas: Atlas, model: str, modality: str, table: VectorTable | None = None) -> KeyTable:
+        """Keys of the current vectors: memory-mapped from the index folder if it is up to date, else read.
+
+        Parameters
+        ----------
+        table
+            The vectors, where they are open already.
+        """
         from .index_folder import current_generation
 
-        table = VectorTable(atlas, model, modality)
+        table = table or VectorTable(atlas, model, modality)
         try:
             kept = current_generation(atlas, model, modality)
             current = kept is not None and kept.manifest["vectors_digest"] == table.digest

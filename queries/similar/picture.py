@@ -16,7 +16,8 @@ from specclip_search.errors import QueryError
 from specclip_search.surveys import MODALITIES
 from specclip_search.tables.pictures import picture
 
-from ..space.spectra import SpectrumRows, read_spectra, read_target, sample_fluxes
+from ..space.read_target import read_target
+from ..space.spectra import SpectrumRows, read_spectra, sample_fluxes
 from .summary import summarise
 from .telling_windows import MarkedWindow, telling_windows
 

@@ -52,7 +52,7 @@ def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, 
             **({} if epochs is None else {"epoch": pa.array(epochs.tolist(), pa.int64())}),
         }
     )
-    return table.cast(pa.schema([_said(field) for field in table.schema]))
+    return table.cast(pa.schema([_FIELDS[name] for name in table.column_names]))
 
 
 def merged_order(hits: Sequence[Hits]) -> np.ndarray:
@@ -65,24 +65,21 @@ def merged_order(hits: Sequence[Hits]) -> np.ndarray:
     return np.lexsort((-np.concatenate([one.similarity for one in hits]), rank))
 
 
-_MEANING = {
-    "target": ("what was searched with", ""),
-    "rank": ("place among all found", "meta.number"),
-    "modality": ("instrument of the spectrum found", "meta.id;instr"),
-    "spec_id": ("LAMOST obsid or Gaia source_id of the spectrum found", "meta.id;meta.main"),
-    "source_id": ("Gaia source_id of its star; null where unknown", "meta.id"),
-    "similarity": ("cosine of the centred shared vectors", ""),
-    "rank_in_instrument": ("place among those found in its instrument", "meta.number"),
-    "other_spec_id": ("the same star's spectrum in the other instrument", "meta.id"),
-    "release": ("data release of the spectrum found", "meta.version"),
-    "epoch": ("visit or exposure of the spectrum found; null for a combined one", "meta.id"),
+_FIELDS = {
+    field.name: field
+    for field in (
+        described("target", pa.string(), "what was searched with"),
+        described("rank", pa.int64(), "place among all found", ucd="meta.number"),
+        described("modality", pa.string(), "instrument of the spectrum found", ucd="meta.id;instr"),
+        described("spec_id", pa.int64(), "LAMOST obsid or Gaia source_id of what was found", ucd="meta.id;meta.main"),
+        described("source_id", pa.int64(), "Gaia source_id of its star; null where unknown", ucd="meta.id"),
+        described("similarity", pa.float32(), "cosine of the centred shared vectors"),
+        described("rank_in_instrument", pa.int64(), "place among those found in its instrument", ucd="meta.number"),
+        described("other_spec_id", pa.int64(), "the same star's spectrum in the other instrument", ucd="meta.id"),
+        described("release", pa.string(), "data release of the spectrum found", ucd="meta.version"),
+        described("epoch", pa.int64(), "visit or exposure found; null for a combined spectrum", ucd="meta.id"),
+    )
 }
-
-
-def _said(field: pa.Field) -> pa.Field:
-    """The field with its meaning and UCD."""
-    description, ucd = _MEANING[field.name]
-    return described(field.name, field.type, description, ucd=ucd)
 
 
 def _key_columns(space: Space, hits: Sequence[Hits]) -> dict[str, list[Any]]:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import column_to_matrix
-from specclip_search.errors import QueryError, Reason, SpectrumError
-from specclip_search.keys import is_survey, parse_key, release_order
-from specclip_search.readers.containers.archive_member import names_a_file
+from specclip_search.keys import release_order
 from specclip_search.surveys import get_modality
 
-from .file_spectrum import read_for_encoder
 from .lookup import Lookup, open_lookup
-from .resolve import resolve
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -130,60 +125,6 @@ def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> Spec
         source_id[place] = chosen["source_id"].fill_null(-1).to_numpy()
         simulated[place] = chosen["simulated"].to_numpy()
     return SpectrumRows(modality, flux, error, snr, source_id, simulated)
-
-
-def read_target(atlas: Atlas, target: str | Path, stated: dict[str, Any] | None = None) -> SpectrumRows:
-    """The spectrum of a key (`lamost:101001`, `@release` after it), of a file, or of what `resolve` finds.
-
-    Parameters
-    ----------
-    stated
-        What a file does not say; see `specclip_search.queries.space.file_spectrum.read_for_encoder`.
-
-    Raises
-    ------
-    QueryError
-        If the key is not in the atlas.
-    SpectrumError
-        If the file contains no usable spectrum.
-    """
-    text = str(target)
-    bare, _, release = text.partition("@")
-    if names_a_file(text) or not is_survey(bare.partition(":")[0]):
-        found = resolve(atlas, target)
-        if found.file is not None:
-            return _from_file(Path(found.file), stated or {})
-        key = found.keys[0]
-        release = found.releases[0] or ""
-    else:
-        key = parse_key(bare)
-    rows = read_spectra(atlas, key.modality, np.array([key.spec_id], dtype=np.int64), [release or None])
-    if not rows.found[0]:
-        raise QueryError(f"{text} is not in this atlas.", "Check the id's digits and the survey before the colon.")
-    return rows
-
-
-def _from_file(path: Path, stated: dict[str, Any]) -> SpectrumRows:
-    from specclip_search.opening.guard import reading
-    from specclip_search.surveys import own_encoders
-    from specclip_search.surveys.batch import prepare_batch
-
-    spectrum, _ = read_for_encoder(path, own_encoders(), stated)
-    with reading(path, "a spectrum"):
-        prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
-    if not bool(prepared.keep[0]):
-        reason = prepared.reasons[0] or Reason.UNREADABLE
-        raise SpectrumError(reason, f"{path} cannot be drawn ({reason}): {prepared.messages[0]}", "Choose another.")
-    star = spectrum.meta.get("source_id")
-    flux, error = (np.asarray(values, dtype=np.float64) for values in (prepared.flux, prepared.error))
-    return SpectrumRows(
-        spectrum.modality,
-        flux,
-        error,
-        np.array([np.nan]),
-        np.array([-1 if star is None else int(star)], dtype=np.int64),
-        np.array([False]),
-    )
 
 
 def sample_fluxes(atlas: Atlas, modality: str, most: int = 1000, seed: int = 0) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
-from specclip_search.surveys import MODALITIES, get_modality
+from specclip_search.surveys import get_modality, units_of
 
 from ..space.observed import observed_spectrum
-from ..space.spectra import read_target
+from ..space.read_target import read_target
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -35,7 +35,7 @@ def spectrum_table(atlas: Atlas, target: str | Path, **stated: str | None) -> pa
     Raises
     ------
     QueryError, SpectrumError
-        As of `specclip_search.queries.space.spectra.read_target`.
+        As of `specclip_search.queries.space.read_target.read_target`.
     """
     rows = read_target(atlas, target, stated)
     modality = get_modality(rows.modality)
@@ -71,11 +71,8 @@ def observed_table(atlas: Atlas, target: str | Path, *, epoch: int | None = None
         not measured). The table's metadata has modality, target and frame.
     """
     spectrum = observed_spectrum(atlas, target, epoch=epoch)
-    unit = spectrum.meta.get("flux_unit") or ""
+    axis, unit = units_of(spectrum)
     said = "flux as observed"
-    # readers give surveys that no encoder takes in Angstrom
-    known = MODALITIES.get(spectrum.modality)
-    axis = "Angstrom" if known is None else known.unit
     schema = pa.schema(
         [
             described("wavelength", pa.float64(), "wavelength in vacuum", axis, "em.wl;meta.main"),

@@ -16,9 +16,9 @@ from ..stages.run import Shard, commit
 from ..surveys import get_modality
 from .files import real_path
 from .observed import batches, observed_inputs
-from .plan import KeyLedger, Plan, keys_of
+from .plan import KeyLedger, Plan, key_columns, keys_of
 from .pool import prepare_in_order, usable_cores
-from .rows import made_spectra
+from .rows import WAITING, made_spectra
 from .worker import PartRows, PartTask, Reading, Refused, refused_table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Ingest:
         self.last_standing = max(self.standing, default=-1)
         self.report, self.ledger = IngestReport(), KeyLedger()
         self.salt = self.modality + self.settings
-        self.keys = ["release", "spec_id", *(["epoch"] if get_modality(self.modality).has_epochs else [])]
+        self.keys = key_columns(self.modality)
         self.sizes, self.files_done = self.plan.part_sizes(), 0
         self.to_do = [part for part in range(len(self.plan)) if not self._is_current(part)]
         missing = set(self.to_do)
@@ -142,12 +142,12 @@ class Ingest:
         if taken.any():
             observed = None if observed is None else observed.filter(pa.array(~taken))
             kept = rows.kept.filter(pa.array(~taken)).combine_chunks()
-            rejected = pa.concat_tables([rejected, _duplicates(rows.kept.filter(pa.array(taken)))]).combine_chunks()
+            rejected = pa.concat_tables([rejected, duplicates(rows.kept.filter(pa.array(taken)))]).combine_chunks()
         affected = self._invalidate_later(rows.part, kept)
         shard = Shard(self.shards.take(rows.part), self.plan.inputs(rows.part, self.salt), kept.num_rows)
         # before the shard of spectra, whose sidecar says that the part is done
         self._write_observed(shard.number, shard.inputs, observed)
-        part = commit(self.stage, self.rejected, shard, made_spectra(kept, rejected, {OWN: rows.part}))
+        part = commit_spectra(self.atlas, self.modality, shard, kept, rejected, rows.waiting, {OWN: rows.part})
         self.standing[rows.part] = part
         self.ledger.add(release[~taken], keys[~taken])
         self.report.add(part.extra["accounts"])
@@ -210,6 +210,28 @@ class Ingest:
             self.progress(self.report.read, expected, f"file {self.files_done:,} of {self.plan.n_files:,}")
 
 
+def commit_spectra(
+    atlas: Atlas,
+    modality: str,
+    shard: Shard,
+    kept: pa.Table,
+    rejected: pa.Table,
+    waiting: pa.Table,
+    extra: dict[str, Any],
+) -> Part:
+    """Write a shard of spectra with what was rejected; rows that wait are committed before and removed after it."""
+    made = made_spectra(kept, rejected, extra, waiting=waiting.num_rows)
+    aside = atlas.waiting(modality)
+    if waiting.num_rows:
+        with aside.lock():
+            aside.write(shard.number, waiting, schema=WAITING, inputs=shard.inputs)
+    part = commit(atlas.spectra(modality), atlas.rejected(modality), shard, made)
+    if not waiting.num_rows and aside.folder.is_dir() and aside.part(shard.number) is not None:
+        with aside.lock():
+            aside.remove(shard.number)
+    return part
+
+
 class _ShardNumbers:
     """The shard number of each part: its position in the plan, unless a shard of other origin has it."""
 
@@ -234,7 +256,8 @@ def _keys_in_order(table: pa.Table, names: list[str]) -> list[tuple[Any, ...]]:
     return list(zip(*(table[name].to_pylist() for name in names), strict=True))
 
 
-def _duplicates(table: pa.Table) -> pa.Table:
+def duplicates(table: pa.Table) -> pa.Table:
+    """Rows that are refused because the atlas has their keys, as rows of `rejected/<modality>`."""
     rows: list[dict[str, Any]] = table.select(_KEYS).to_pylist()
     return refused_table([
         Refused(row["source"], row["spec_id"], row["release"], Reason.DUPLICATE_KEY,

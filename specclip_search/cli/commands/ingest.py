@@ -1,4 +1,4 @@
-"""`specclip-search ingest lamost | gaia-xp | sdss | desi | lamost-mrs | catalog | library`"""
+"""`specclip-search ingest lamost | gaia-xp | sdss | desi | lamost-mrs | mmu | catalog | library`"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..options import AtlasOption, SeedOption, WorkersOption, create_atlas
+from ..options import AtlasOption, SeedOption, WorkersOption, create_atlas, open_atlas
 from ..progress import progress_bar
 from ..reports import catalogue_notes, say, say_accounts
 
@@ -73,24 +73,47 @@ def ingest_lamost_command(
 
 @app.command("gaia-xp")
 def ingest_gaia_command(
-    paths: PathsArgument,
     atlas: AtlasOption,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATH...", help="Files, folders (searched recursively), or @LIST, a file with one path per line."
+        ),
+    ] = None,
     release: ReleaseOption = None,
+    recalibrate: Annotated[
+        bool,
+        typer.Option("--recalibrate", help="Calibrate the coefficients that wait in the atlas; no file is read."),
+    ] = False,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
     observed: ObservedOption = None,
 ) -> None:
     """Read Gaia XP spectra: archive sampled mean spectra, or continuous ones, calibrated through GaiaXPy.
 
+    Coefficients of a release whose basis functions are not installed yet are kept; --recalibrate makes spectra of
+    them later.
+
     Example: specclip-search ingest gaia-xp XP_CONTINUOUS_RAW.csv --atlas my-atlas
     """
+    from ...errors import QueryError
     from ...ingest import ingest_gaia_xp
+    from ...ingest import recalibrate as calibrate_waiting
 
-    target = create_atlas(atlas)
-    with progress_bar("ingest gaia-xp", "spectra") as progress:
-        report = ingest_gaia_xp(
-            target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress, observed=observed
+    if bool(paths) == recalibrate:
+        raise QueryError(
+            "Expected files to read or --recalibrate, not both." if paths else "No file was given.",
+            "specclip-search ingest gaia-xp FOLDER, or specclip-search ingest gaia-xp --recalibrate.",
         )
+    target = open_atlas(atlas) if recalibrate else create_atlas(atlas)
+    with progress_bar("ingest gaia-xp", "spectra") as progress:
+        if recalibrate:
+            report = calibrate_waiting(target, workers=workers, progress=progress)
+        else:
+            report = ingest_gaia_xp(
+                target, paths or [], release=release, workers=workers, shard_size=shard_size, progress=progress,
+                observed=observed,
+            )
     say_accounts("Gaia XP spectra", report, report.observed)
 
 
@@ -171,6 +194,32 @@ def _ingest_survey(
             observed=observed,
         )
     say_accounts(title, report, report.observed)
+
+
+@app.command("mmu")
+def ingest_mmu_command(
+    paths: PathsArgument,
+    atlas: AtlasOption,
+    survey: Annotated[
+        str | None, typer.Option("--as", metavar="INSTRUMENT", help="Instrument of files that do not say it.")
+    ] = None,
+    release: ReleaseOption = None,
+    workers: WorkersOption = None,
+    shard_size: ShardOption = 2048,
+) -> None:
+    """Read the Multimodal Universe's Parquet files of LAMOST, Gaia XP, DESI and SDSS; columns tell which.
+
+    Example: specclip-search ingest mmu MultimodalUniverse/desi --atlas my-atlas
+    """
+    from ...ingest import ingest_mmu
+
+    target = create_atlas(atlas)
+    with progress_bar("ingest mmu", "spectra") as progress:
+        reports = ingest_mmu(
+            target, paths, survey=survey, release=release, workers=workers, shard_size=shard_size, progress=progress
+        )
+    for name, report in reports.items():
+        say_accounts(f"{name} spectra", report)
 
 
 @app.command("catalog")
