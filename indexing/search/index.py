@@ -28,7 +28,7 @@ from .choose_engine import choose_engine
 from .engines import DeviceLists, Engine, Held, ProcessorEngine
 from .exact import Block, in_slices
 from .lists import InvertedLists
-from .row_set import RowSet, exclusion_lists
+from .row_set import RowSet
 from .store import SUMS, VectorStore
 
 MAX_K = 10_000
@@ -86,6 +86,23 @@ def refuse_other_vectors(manifest: dict[str, Any], table: VectorTable, allow_old
         f"({manifest['rows']} vectors); {what}.",
         "Run `specclip-search index build`.",
     )
+
+
+def exclusion_lists(exclude: Sequence[np.ndarray] | np.ndarray | None, queries: int) -> list[np.ndarray] | None:
+    """For each query the distinct rows to exclude; None if there are none at all.
+
+    Raises
+    ------
+    QueryError
+        If the number of entries differs from the number of queries.
+    """
+    if exclude is None:
+        return None
+    if len(exclude) != queries:
+        raise QueryError(f"`exclude` must have one entry for each of {queries} queries; found {len(exclude)}.",
+                         "Give an empty array for a query without exclusions.")
+    lists = [np.unique(np.asarray(entry, np.int64).reshape(-1)) for entry in exclude]
+    return [entry[entry >= 0] for entry in lists]
 
 
 Strategy = Literal["flat", "ivfpq", "exact", "exact subset"]
@@ -150,8 +167,9 @@ class VectorIndex:
     """An open index of one modality's vectors; create it with `VectorIndex.open`."""
 
     def __init__(self, atlas: Atlas, model: str, modality: str, generation: Generation,
-                 engine: Engine | None = None) -> None:
+                 engine: Engine | None = None, table: VectorTable | None = None) -> None:
         self.atlas = atlas
+        self._table = table
         self.model = model
         self.modality = modality
         self.engine = engine or ProcessorEngine()
@@ -161,12 +179,11 @@ class VectorIndex:
         self.dim = int(self.manifest["dim"])
         check_index_files(self.folder, [FAISS_FILE, SUMS, f"{modality}.npy", f"{modality}.json"])
         self.store = VectorStore(self.folder / STORE, self.rows, self.dim)
-        self.lists = InvertedLists.load(self.folder / FAISS_FILE) if self.kind == "ivfpq" else None
         self._means: dict[str, np.ndarray] = {modality: _own_mean(self.folder, modality)}
 
     @classmethod
     def open(cls, atlas: Atlas, model: str | None = None, modality: str = XP, *,
-             allow_older: bool = False, device: str = "cpu") -> VectorIndex:
+             allow_older: bool = False, device: str = "cpu", table: VectorTable | None = None) -> VectorIndex:
         """Open the index in use.
 
         Parameters
@@ -179,14 +196,16 @@ class VectorIndex:
         device
             Where searches run: `cpu`, `cuda`, or `auto` for a GPU if available. A GPU build of
             FAISS also searches the lists there; with torch alone only exact search runs there.
+        table
+            The vectors, where they are open already.
 
         Raises
         ------
         VectorIndexError
             If there is no index, or it was built from other vectors than the atlas holds now.
         """
-        name = atlas.require_model(model)
-        table = VectorTable(atlas, name, modality)
+        table = table or VectorTable(atlas, atlas.require_model(model), modality)
+        name = table.model
         engine = choose_engine(device)
         while True:
             generation = current_generation(atlas, name, modality)
@@ -195,7 +214,7 @@ class VectorIndex:
                                        "Run `specclip-search index build`.")
             refuse_other_vectors(generation.manifest, table, allow_older)
             try:
-                return cls(atlas, name, modality, generation, engine)
+                return cls(atlas, name, modality, generation, engine, table)
             except (OSError, VectorIndexError):
                 # a concurrent build may just have replaced the index
                 now = current_generation(atlas, name, modality)
@@ -230,6 +249,11 @@ class VectorIndex:
         links = star_links(self.atlas, get_modality(self.modality).link_column)
         return KeyTable.load(self.folder, self.modality).linked(links)
 
+    @cached_property
+    def lists(self) -> InvertedLists | None:
+        """The lists of an IVF-PQ index, loaded by the first search: who only asks for vectors needs no FAISS."""
+        return InvertedLists.load(self.folder / FAISS_FILE) if self.kind == "ivfpq" else None
+
     # -- vectors ----------------------------------------------------------------------------
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
@@ -238,7 +262,8 @@ class VectorIndex:
 
     def raw_vectors(self, rows: np.ndarray) -> np.ndarray:
         """Raw model vectors of `rows`, (n, dim) float32, read from the shards."""
-        return VectorTable(self.atlas, self.model, self.modality).read_rows(checked_rows(rows, self.rows))
+        table = self._table or VectorTable(self.atlas, self.model, self.modality)
+        return table.read_rows(checked_rows(rows, self.rows))
 
     def centred(self, vectors: np.ndarray, modality: str) -> np.ndarray:
         """Raw unit vectors (N, dim) of `modality` minus that modality's mean, renormalised to unit length."""

@@ -13,7 +13,7 @@ from specclip_search.errors import AtlasError, QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
-from specclip_search.tables.provenance import stamp
+from specclip_search.tables.provenance import stamped, to_frame
 
 from ..space.neighbours import nearest_blocks
 from ..space.space import Space, open_space
@@ -30,6 +30,7 @@ from .weights import load_tails, load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from specclip_search.atlas import Atlas
 
@@ -92,6 +93,23 @@ def anomalies(
     VectorIndexError
         If an index is missing or stale.
     """
+    return to_frame(
+        anomalies_table(atlas, top, model, k, group=group, learn=learn, by=by, progress=progress)
+    )
+
+
+def anomalies_table(
+    atlas: Atlas,
+    top: int = 100,
+    model: str | None = None,
+    k: int = DEFAULT_K,
+    *,
+    group: bool = True,
+    learn: bool = True,
+    by: str | None = None,
+    progress: Progress | None = None,
+) -> pa.Table:
+    """As `anomalies`, as an Arrow table with the provenance in its metadata: nothing of pandas is loaded."""
     if top < 1:
         raise QueryError(f"top must be at least 1; found {top}.", "Ask for one row or more.")
     if not 4 <= k <= 1000:
@@ -102,10 +120,10 @@ def anomalies(
     _need_pairs(space)
     account = score_atlas(space, k, progress)
     verdicts = read_verdicts(atlas) if learn and by is None else None
-    frame = listed(space, top, group, verdicts, "score" if by is None else f"z_{by}")
+    table = listed(space, top, group, verdicts, "score" if by is None else f"z_{by}")
     options = {"top": top, "k": k, "group": group, "learn": learn, "by": by}
     told = {"verdicts": 0 if verdicts is None else len(verdicts)}
-    return stamp(frame, "anomalies", options, **{**space.origin(), **account, **told})
+    return stamped(table, "anomalies", options, **{**space.origin(), **account, **told})
 
 
 def _need_pairs(space: Space) -> None:
@@ -126,6 +144,7 @@ def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = No
     # asked before the write lock is taken, so that a read-only atlas answers from what is stored
     kept = _current(space, whole)
     if kept is not None:
+        stage.tidy()
         return kept
     with stage.lock():
         kept = _current(space, whole)
@@ -236,13 +255,11 @@ def _store(
         **pairs.values,
         **{f"z_{name}": features.column(name) for name in NAMES},
     }
-    for number, digest in inputs.items():
-        here = np.flatnonzero(pairs.part == number)
-        table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
-        stage.write(number, table, schema=schema, inputs=digest, extra=account)
-    for part in stage.parts():
-        if part.number not in inputs:
-            stage.remove(part.number)
+    with stage.replaced() as new:
+        for number, digest in inputs.items():
+            here = np.flatnonzero(pairs.part == number)
+            table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
+            new.write(number, table, schema=schema, inputs=digest, extra=account)
 
 
 def _explained(

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from specclip_search.atlas.schemas import described
 from specclip_search.surveys import LRS, XP
 
 from ..space.spectra import read_columns
+from ..statistics.learned_shift import STRENGTH, learned_shift, odd_patterns
+from ..views.parquet import take_rows
 from ..views.star_estimates import UNLIKE, unlike_training
 from .global_quantities import GLOBAL_NAMES
 from .local_quantities import LOCAL_NAMES, NAMES
 from .pair_table import vector_rows
-from .verdicts import STRENGTH, Verdicts, learned_shift, odd_patterns
+from .verdicts import Verdicts
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ..space.space import Space
 
 FIRST = ["lrs_spec_id", "xp_spec_id", "source_id", "score", "p_value", "q_value", "kind", "reason"]
@@ -33,9 +32,8 @@ LEARNING_POOL = 5000
 ODD_P = 0.01
 
 
-def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None, by: str = "score") -> pd.DataFrame:
+def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None, by: str = "score") -> pa.Table:
     """The `top` rows by the column `by`, with ranks, visits, verdicts, position and labels."""
-    from ..similar.similar import to_frame
     from ..views.annotate import annotate
     from ..views.connection import connect
 
@@ -67,7 +65,7 @@ def listed(space: Space, top: int, group: bool, verdicts: Verdicts | None, by: s
     unlike = unlike_training(space.atlas, space.model, LRS, hits)
     if unlike is not None:
         table = table.append_column(UNLIKE, unlike)
-    return to_frame(table)
+    return table
 
 
 def best_rows(space: Space, top: int, group: bool, by: str = "score") -> pa.Table:
@@ -90,24 +88,10 @@ def best_rows(space: Space, top: int, group: bool, by: str = "score") -> pa.Tabl
         _, first = np.unique(inverse[order], return_index=True)
         order = order[np.sort(first)]
     chosen = order[:top]
-    table = _take(space, chosen)
+    table = take_rows(stage, chosen)
     for name, values in (("n_visits", visits), ("n_odd_visits", odd)):
         table = table.append_column(name, pa.array(values[inverse[chosen]], pa.int64()))
     return table.select([*FIRST, *(name for name in table.column_names if name not in FIRST)])
-
-
-def _take(space: Space, rows: np.ndarray) -> pa.Table:
-    """Stored rows by their index over all shards, in the requested order; one shard in memory at a time."""
-    pieces, owners, start = [], [], 0
-    for part in space.atlas.results("anomalies").parts():
-        here = np.flatnonzero((rows >= start) & (rows < start + part.rows))
-        if len(here):
-            pieces.append(pq.ParquetFile(part.path).read().take(pa.array(rows[here] - start)))
-            owners.append(here)
-        start += part.rows
-    if not pieces:
-        raise space.atlas.results("anomalies").missing()
-    return pa.concat_tables(pieces).take(pa.array(np.argsort(np.concatenate(owners), kind="stable")))
 
 
 def _moved_score(table: pa.Table, by: str) -> np.ndarray:

@@ -23,7 +23,7 @@ from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 from specclip_search.progress import Progress
 from specclip_search.surveys import LRS
-from specclip_search.tables.provenance import stamp
+from specclip_search.tables.provenance import stamp, to_frame
 
 from ..space.neighbours import nearest_rows
 from ..space.space import open_space
@@ -237,7 +237,6 @@ def anomalies_within(
     QueryError
         If `top`, `k` or `by` is invalid or the instrument has no vectors.
     """
-    from ..similar.similar import to_frame
     from ..views.annotate import annotate
     from ..views.connection import connect
 

@@ -6,31 +6,39 @@ Scores are stored in the atlas; the list of candidates is built from them.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from specclip_search.atlas.arrays import table_from_columns
-from specclip_search.atlas.files import NotPermitted, text_digest
-from specclip_search.errors import QueryError
+from specclip_search.atlas.files import NotPermitted, file_digest, text_digest
+from specclip_search.errors import AtlasError, QueryError
 from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
-from specclip_search.tables.provenance import stamp
+from specclip_search.tables.provenance import stamped, to_frame
 
 from ..space.space import Space, open_space
-from .flags import UNLIKE
-from .known_stars import read_known
-from .schema import INSTRUMENTS, emp_schema
-from .scores import EmpScores, score_stars
+from .schema import INSTRUMENTS, UNLIKE, emp_schema
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from specclip_search.atlas import Atlas
 
-REVISION = 3
+    from .known_stars import KnownStars
+    from .scores import EmpScores
+
+# increase when a formula of the evidence, of its combination or of the flags changes: stored scores are then
+# computed again
+REVISION = 5
 SHARD_ROWS = 65_536
+# a model's weights, whose digest its vectors' sidecars hold already
+MODEL_WEIGHTS = "weights.safetensors"
 
 
 def rows_table(space: Space, scores: EmpScores, chosen: np.ndarray) -> pa.Table:
@@ -63,58 +71,89 @@ def rows_table(space: Space, scores: EmpScores, chosen: np.ndarray) -> pa.Table:
     return table_from_columns({name: columns[name] for name in schema.names}, schema)
 
 
-def store(space: Space, scores: EmpScores, below: float) -> None:
-    """Store the score of every star under `results/emp`."""
+def store(space: Space, scores: EmpScores, below: float, inputs: str = "") -> None:
+    """Store the score of every star under `results/emp`; `inputs` is the digest of what they were made from."""
     stage, schema = space.atlas.results("emp"), emp_schema()
-    inputs = text_digest(
-        str(REVISION),
-        str(below),
-        *(space.index(modality).digest for modality in space.modalities),
-        *(space.atlas.catalog(name).digest for name in space.atlas.catalogs()),
-        *scores.notes,
+    extra = {"model": space.model, "below": below, "notes": scores.notes}
+    with stage.lock(), stage.replaced() as new:
+        for number, start in enumerate(range(0, len(scores.stars), SHARD_ROWS)):
+            rows = np.arange(start, min(start + SHARD_ROWS, len(scores.stars)))
+            new.write(number, rows_table(space, scores, rows), schema=schema, inputs=inputs, extra=extra)
+
+
+def _inputs(space: Space, below: float, known: KnownStars | None, builtin_seeds: bool) -> str:
+    """Digest of everything the scores depend on."""
+    listed = "" if known is None else repr(
+        (known.source_id.tolist(), known.feh.tolist(), known.c_fe.tolist(), known.listed, known.by, known.notes)
     )
-    with stage.lock():
-        blocks = [
-            np.arange(start, min(start + SHARD_ROWS, len(scores.stars)))
-            for start in range(0, len(scores.stars), SHARD_ROWS)
-        ]
-        for number, rows in enumerate(blocks):
-            stage.write(
-                number,
-                rows_table(space, scores, rows),
-                schema=schema,
-                inputs=inputs,
-                extra={"model": space.model, "below": below, "notes": scores.notes},
-            )
-        for part in stage.parts():
-            if part.number >= len(blocks):
-                stage.remove(part.number)
+    return text_digest(
+        str(REVISION),
+        repr(float(below)),
+        listed,
+        str(builtin_seeds),
+        space.model_digest(),
+        *(f"{name}:{space.index(name).digest}:{space.index(name).how}" for name in space.modalities),
+        *(f"{name}:{space.atlas.spectra(name).digest}" for name in space.modalities),
+        *(f"{name}:{space.atlas.catalog(name).digest}" for name in space.atlas.catalogs()),
+        *(f"{name}:{digest}" for name, digest in _learned_digests(space)),
+    )
 
 
-def top_rows(space: Space, scores: EmpScores, top: int) -> pd.DataFrame:
-    from specclip_search.tables.provenance import to_frame
+def _learned_digests(space: Space) -> Iterator[tuple[str, str]]:
+    """Digests of all that was learned: what lies beside the model's weights, and what is shipped."""
+    own = space.atlas.model_folder(space.model)
+    shipped = files("specclip_search.training").joinpath("weights")
+    folders = [own, files(__package__).joinpath("weights"),
+               files("specclip_search.training.xp_metallicity").joinpath("weights"),
+               *(shipped.iterdir() if shipped.is_dir() else ())]
+    for folder in folders:
+        for file in sorted(folder.iterdir(), key=lambda one: one.name) if folder.is_dir() else ():
+            if file.is_file() and file.name != MODEL_WEIGHTS:
+                yield f"{folder.name}/{file.name}", file_digest(Path(str(file)))
 
+
+def _read_known(atlas: Atlas, known: Any) -> KnownStars:
+    from .known_stars import read_known
+
+    return read_known(atlas, known)
+
+
+def _kept_notes(space: Space, inputs: str) -> list[str] | None:
+    """Notes beside the stored scores, where these are made from `inputs`; None where they are not."""
+    try:
+        parts = space.atlas.results("emp").parts()
+    except AtlasError:
+        # shards are missing or damaged: they are made again
+        return None
+    current = bool(parts) and all(part.inputs == inputs for part in parts)
+    return list(parts[0].extra["notes"]) if current else None
+
+
+def top_rows(space: Space, scores: EmpScores | None, top: int) -> pa.Table:
+    """The best candidates, from `scores` or, by default, from those that are stored."""
     from ..views.annotate import annotate
     from ..views.connection import connect
+    from ..views.parquet import take_rows
 
+    stage = space.atlas.results("emp")
+    if scores is None:
+        everyone = stage.read(["source_id", "probability", "feh", "flags"])
+    else:
+        everyone = rows_table(space, scores, np.arange(len(scores.stars)))
     # what is not known to be a star at all comes last, with its flag
-    unlike = np.array([UNLIKE in words.split() for words in scores.flags], dtype=bool)
-    feh = np.nan_to_num(scores.feh, nan=9.0)
-    order = np.lexsort((scores.stars.source_id, feh, -scores.probability, unlike))[:top]
-    table = rows_table(space, scores, order)
+    unlike = np.asarray(pc.match_substring(everyone["flags"], UNLIKE))
+    feh = np.nan_to_num(everyone["feh"].to_numpy().astype(np.float64), nan=9.0)
+    source_id = everyone["source_id"].fill_null(-1).to_numpy()
+    order = np.lexsort((source_id, feh, -everyone["probability"].to_numpy(), unlike))[:top]
+    table = take_rows(stage, order) if scores is None else everyone.take(pa.array(order))
     on_xp = np.asarray(table["xp_spec_id"].is_valid())
+    xp_id, lrs_id = (table[f"{side}_spec_id"].fill_null(0).to_numpy() for side in ("xp", "lrs"))
+    xp_release, lrs_release = (table[f"{side}_release"].to_pylist() for side in ("xp", "lrs"))
     hits = pa.table(
         {
             "modality": pa.array(np.where(on_xp, XP, LRS), pa.string()),
-            "release": pa.array(
-                np.where(on_xp, table["xp_release"].to_pylist(), table["lrs_release"].to_pylist()), pa.string()
-            ),
-            "spec_id": pa.array(
-                np.where(
-                    on_xp, table["xp_spec_id"].fill_null(0).to_numpy(), table["lrs_spec_id"].fill_null(0).to_numpy()
-                ),
-                pa.int64(),
-            ),
+            "release": pa.array(np.where(on_xp, xp_release, lrs_release), pa.string()),
+            "spec_id": pa.array(np.where(on_xp, xp_id, lrs_id), pa.int64()),
         }
     )
     with connect(space.atlas) as connection:
@@ -125,10 +164,7 @@ def top_rows(space: Space, scores: EmpScores, top: int) -> pd.DataFrame:
             continue
         # the catalogue's [Fe/H] is shown next to the estimate, under a different name
         table = table.append_column(f"catalog_{name}" if name in table.column_names else name, extra[name])
-    return to_frame(table)
-
-
-__all__ = ["EmpScores", "emp_candidates", "score_stars"]
+    return table
 
 
 def emp_candidates(
@@ -159,6 +195,9 @@ def emp_candidates(
     progress
         Called with (done, total, note).
 
+    Scores of all stars are computed once and stored under `results/emp`. They are computed again when `below`,
+    `known`, the vectors, indexes, catalogues, estimators or the code's formulas have changed.
+
     Returns
     -------
     pandas.DataFrame
@@ -175,22 +214,45 @@ def emp_candidates(
     QueryError
         If there are neither labels nor seeds, or an argument is invalid.
     """
+    return to_frame(
+        emp_table(atlas, below, known, top, model, builtin_seeds=builtin_seeds, progress=progress)
+    )
+
+
+def emp_table(
+    atlas: Atlas,
+    below: float = -3.0,
+    known: Any = None,
+    top: int = 100,
+    model: str | None = None,
+    *,
+    builtin_seeds: bool = True,
+    progress: Progress | None = None,
+) -> pa.Table:
+    """As `emp_candidates`, as an Arrow table with the provenance in its metadata: nothing of pandas is loaded."""
     if not -6.0 <= below <= 0.0:
         raise QueryError(f"below must lie between -6 and 0; found {below:g}.", "-3 is extremely, -2 very metal-poor.")
     if top < 1:
         raise QueryError(f"top must be at least 1; found {top}.", "Ask for one row or more.")
     space = open_space(atlas, model)
-    known_stars = None if known is None else read_known(atlas, known)
-    scores = score_stars(space, below, known_stars, builtin_seeds, progress)
-    try:
-        store(space, scores, below)
-    except NotPermitted as error:
-        warnings.warn(f"The scores are not kept: {error.message}", stacklevel=2)
-    frame = top_rows(space, scores, top)
+    known_stars = None if known is None else _read_known(atlas, known)
+    inputs = _inputs(space, below, known_stars, builtin_seeds)
+    scores, notes = None, _kept_notes(space, inputs)
+    if notes is None:
+        from .scores import score_stars
+
+        scores = score_stars(space, below, known_stars, builtin_seeds, progress)
+        notes = scores.notes
+        try:
+            store(space, scores, below, inputs)
+            scores = None
+        except NotPermitted as error:
+            warnings.warn(f"The scores are not kept: {error.message}", stacklevel=2)
+    table = top_rows(space, scores, top)
     options = {
         "below": below,
         "known": None if known is None else str(known) if not hasattr(known, "columns") else "table",
         "top": top,
         "builtin_seeds": builtin_seeds,
     }
-    return stamp(frame, "emp", options, **space.origin(), notes=scores.notes)
+    return stamped(table, "emp", options, **space.origin(), notes=notes)

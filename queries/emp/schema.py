@@ -29,6 +29,8 @@ INSTRUMENT_COLUMNS = {
     "nearest": ("cosine to the nearest labelled star or seed", "", ""),
 }
 
+# the flag of what may be no star at all
+UNLIKE = "object_unlike_training"
 FEH_UCD = "phys.abund.Fe"
 ESTIMATES = {
     f"{side}_est_{name}": (f"{side.upper()}: {text} by the model's estimator", unit, ucd)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.errors import QueryError
-from specclip_search.tables.provenance import stamp, to_frame
+from specclip_search.tables.provenance import stamped, to_frame
 
 from ..space.space import Space, open_space
 from ..space.targets import TargetLike, resolve_targets
@@ -52,7 +52,9 @@ def similar(
         Atlas with vectors and indexes.
     target
         A key (`lamost:101001`, `lamost:101001@dr7`, `gaia:<source_id>`), a `SpectrumKey`, the path
-        of a spectrum file (`path#row`, `archive!member`), an id, a position or a name that
+        of a spectrum file (`path#row`, `archive!member`), a `Spectrum`, a star named by its physics
+        (``teff=4900,logg=1.8,feh=-3.1``, a mixture, ``KEY but feh=-1``; see
+        `specclip_search.queries.space.made_stars`), an id, a position or a name that
         `specclip_search.queries.space.resolve.resolve` finds, or a list of these.
     k
         Number of spectra to return for each target, 1 to 10,000.
@@ -96,6 +98,33 @@ def similar(
     VectorIndexError
         If the index is missing or stale.
     """
+    stated = {"unit": unit, "medium": medium, "modality": modality, "resolution": resolution}
+    return to_frame(
+        similar_table(
+            atlas, target, k, within, where, exact, model, exclude_self,
+            exclude_repeats=exclude_repeats, combine=combine, **stated,
+        )
+    )  # fmt: skip
+
+
+def similar_table(
+    atlas: Atlas,
+    target: TargetLike | Sequence[TargetLike],
+    k: int = 20,
+    within: str | None = None,
+    where: str | None = None,
+    exact: bool = False,
+    model: str | None = None,
+    exclude_self: bool = True,
+    *,
+    exclude_repeats: bool = False,
+    combine: str = "each",
+    unit: str | None = None,
+    medium: str | None = None,
+    modality: str | None = None,
+    resolution: float | None = None,
+) -> pa.Table:
+    """As `similar`, as an Arrow table with the provenance in its metadata: nothing of pandas is loaded."""
     several = isinstance(target, Sequence) and not isinstance(target, str)
     asked: list[TargetLike] = list(target) if several else [target]  # type: ignore[arg-type,list-item]
     _check(k, combine)
@@ -112,7 +141,7 @@ def similar(
             hits_table(space, hits, k, {"target": one.name} if several else {})
             for one, hits in zip(targets, lists, strict=True)
         ]
-    frame = _annotated(atlas, pa.concat_tables(tables), space.model)
+    table = _annotated(atlas, pa.concat_tables(tables), space.model)
     options = {
         "target": [one.name for one in targets],
         "k": k,
@@ -124,7 +153,7 @@ def similar(
         "combine": combine,
         **{name: value for name, value in stated.items() if value is not None},
     }
-    return stamp(frame, "similar", options, **space.origin())
+    return stamped(table, "similar", options, **space.origin())
 
 
 def search_hits(
@@ -153,10 +182,10 @@ def _modalities(space: Space, within: str | None) -> list[str]:
     return [space.require(within)]
 
 
-def _annotated(atlas: Atlas, table: pa.Table, model: str) -> pd.DataFrame:
+def _annotated(atlas: Atlas, table: pa.Table, model: str) -> pa.Table:
     from ..views.annotate import annotate
     from ..views.connection import connect
     from .table import with_estimates
 
     with connect(atlas) as connection:
-        return to_frame(with_estimates(atlas, model, annotate(connection, table)))
+        return with_estimates(atlas, model, annotate(connection, table))

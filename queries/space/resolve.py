@@ -45,6 +45,8 @@ _GAIA = re.compile(r"gaia\s*(e?dr\d|fpr)?[\s:]+(\d{5,19})", re.IGNORECASE)
 _SAME_IDS = {"edr3": "dr3", "fpr": "dr3"}
 _EARLIER = ("dr1", "dr2")
 _WALKED = ("dr3", "dr4")
+_LAMOST = re.compile(r"lamost\s*(?:obsid)?[\s:]+(\d{1,19})(?:@(\S{1,20}))?", re.IGNORECASE)
+_GALACTIC = re.compile(r"l\s*=?\s*([-+]?\d+(?:\.\d*)?)\s*[,\s]\s*b\s*=?\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
 _SPEC = re.compile(r"(?:spec|med)-(\d{5})-(.+)_sp(\d{1,2})-(\d{1,3})(?:\.fits(?:\.gz)?)?", re.IGNORECASE)
 _J_NAME = re.compile(
     r"(?:[A-Za-z][\w+ ]*?\s*)?J(\d{2})(\d{2})(\d{2}(?:\.\d+)?)\s*([+-])(\d{2})(\d{2})(\d{2}(?:\.\d+)?)"
@@ -189,6 +191,8 @@ def names_online() -> Iterator[None]:
 
 
 def _key(atlas: Atlas, text: str) -> Resolved | None:
+    if spelt := _LAMOST.fullmatch(text):
+        return _of_key(atlas, text, SpectrumKey(LRS, parse_int64(spelt[1], "the obsid")), spelt[2])
     found = _KEY.fullmatch(text)
     if found is None or re.match(r"gaia\s*e?dr", text, re.IGNORECASE):
         return None
@@ -263,7 +267,8 @@ def _bare_id(atlas: Atlas, text: str) -> Resolved | None:
     hits = [*by_spectrum, *(hit for hit in by_star if hit not in by_spectrum)]
     if not hits:
         raise QueryError(
-            f"{text} is neither an obsid nor a Gaia id of this atlas.", _near_ids(atlas, number, atlas.modalities())
+            f"{text} is not in this atlas: it is neither an obsid nor a Gaia id here.",
+            _near_ids(atlas, number, atlas.modalities()),
         )
     return _resolved(text, "id", hits, number if by_star else None)
 
@@ -372,7 +377,7 @@ def parse_position(text: str) -> tuple[float, float] | None:
     """Right ascension and declination [deg] of coordinates, or of a name made of them; None for other text.
 
     Understood are ``J122345.67+123456.7`` with any catalogue before it, ``2M12234567+1234567``, two decimal numbers
-    in degrees, and hours and degrees with minutes and seconds, split by colons, blanks or letters.
+    in degrees, hours and degrees with minutes and seconds, split by colons, blanks or letters, and ``l=120 b=-30``.
 
     Raises
     ------
@@ -380,6 +385,8 @@ def parse_position(text: str) -> tuple[float, float] | None:
         If the numbers are out of range.
     """
     text = text.strip()
+    if galactic := _GALACTIC.fullmatch(text):
+        return _from_galactic(float(galactic[1]), float(galactic[2]), text)
     found = _J_NAME.fullmatch(text) or _SEXAGESIMAL.fullmatch(text)
     if found is None and (short := _2MASS.fullmatch(text)):
         parts = [
@@ -402,6 +409,18 @@ def parse_position(text: str) -> tuple[float, float] | None:
         raise QueryError(f"'{text}' has minutes or seconds of 60 or more.", "Write hh:mm:ss.s +dd:mm:ss.s.")
     dec = degrees + arcmin / 60 + arcsec / 3600
     return _checked(15.0 * (hours + minutes / 60 + seconds / 3600), -dec if parts[3] == "-" else dec, text)
+
+
+def _from_galactic(longitude: float, latitude: float, text: str) -> tuple[float, float]:
+    if not (-360 <= longitude <= 360 and -90 <= latitude <= 90):
+        raise QueryError(
+            f"'{text}' is no position: galactic longitude is -360 to 360 and latitude -90 to 90 degrees.",
+            "Write l=120.5 b=-30.2.",
+        )
+    from astropy.coordinates import SkyCoord
+
+    place = SkyCoord(longitude, latitude, unit="deg", frame="galactic").icrs
+    return float(place.ra.deg), float(place.dec.deg)
 
 
 def _checked(ra: float, dec: float, text: str) -> tuple[float, float]:

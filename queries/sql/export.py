@@ -95,13 +95,20 @@ def _write_parquet(
     import pyarrow.parquet as pq
 
     from specclip_search.atlas.files import whole_file
+    from specclip_search.tables.voparquet import Seen, at_the_end
 
-    rows = 0
-    held = storable(schema.empty_table()).schema
-    with whole_file(path) as temporary, pq.ParquetWriter(temporary, held, compression="zstd") as writer:
+    rows, none = 0, storable(schema.empty_table())
+    seen = Seen().add(none)
+    with (
+        whole_file(path) as temporary,
+        pq.ParquetWriter(temporary, none.schema, compression="zstd", store_schema=False) as writer,
+    ):
         for batch in batches:
-            writer.write_table(storable(pa.Table.from_batches([batch], schema=schema)))
+            piece = storable(pa.Table.from_batches([batch], schema=schema))
+            writer.write_table(piece)
+            seen.add(piece)
             rows += batch.num_rows
             if progress is not None:
                 progress(rows)
+        writer.add_key_value_metadata(at_the_end(none.schema, seen))
     return rows

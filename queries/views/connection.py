@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError, SpecclipError
 
+from .label_sources import catalogue_names, open_catalogue
 from .macros import add_catalogue_function, add_cone, add_macros
 from .parquet import no_glob, quoted
 from .rows import Rows
@@ -138,7 +140,7 @@ def _lent(connection: AtlasConnection) -> AtlasConnection:
 def _state(atlas: Atlas) -> tuple[tuple[str, int], ...]:
     """Folders of stages with their modification times: a commit renames a file into one of them."""
     found = []
-    for kind in ("spectra", "rejected", "catalogs", "vectors", "estimates", "translations", "results"):
+    for kind in ("spectra", "observed", "rejected", "catalogs", "vectors", "estimates", "translations", "results"):
         folders = [atlas.path / kind]
         for _ in range(3):
             below = []
@@ -174,15 +176,20 @@ class AtlasConnection:
         self, atlas: Atlas, *, read_only: bool = False, untrusted: bool = False, functions: Sequence[AddFunction] = ()
     ) -> None:
         self.views = AtlasViews(atlas)
-        self.duckdb = _bare_connection()
         self._made: set[str] = set()
         self.failures = Failures()
         self.lent = False
-        add_macros(self.duckdb)
         for add in functions:
             add(self, atlas, not (read_only or untrusted))
         if read_only:
             _shut_out(self.duckdb, atlas.path)
+
+    @cached_property
+    def duckdb(self) -> duckdb.DuckDBPyConnection:
+        """Opened when a statement first needs it: who only looks at `views` does not."""
+        connection = _bare_connection()
+        add_macros(connection)
+        return connection
 
     def lock_down(self, memory_mb: int, threads: int) -> None:
         """Limit resources, and access to the views created so far. Cannot be undone."""
@@ -206,15 +213,20 @@ class AtlasConnection:
             if name not in self._made
             and (everything or _is_named(name.lower(), words, text) or (name == "stars" and "cone" in words))
         ]
-        self.views.create(self.duckdb, names)
+        # a statement that lists views, or makes up their names, is not refused because one cannot be read
+        read = [name for name in names if not everything or _is_named(name.lower(), words, text)]
+        self.views.create(self.duckdb, read)
+        self.views.create_if_whole(self.duckdb, [name for name in names if name not in read])
         self._made.update(names)
         if "stars" in names:
             add_cone(self.duckdb)
-        for source in self.views.catalogues:
-            function = f"{source.name}_of"
-            if function in words and function not in self._made and source.columns & {"source_id", "obsid"}:
-                add_catalogue_function(self.duckdb, self.views.atlas, source)
-                self._made.add(function)
+        for name in catalogue_names(self.views.atlas):
+            function = f"{name}_of"
+            if function in words and function not in self._made:
+                source = open_catalogue(self.views.atlas, name)
+                if source is not None and source.columns & {"source_id", "obsid"}:
+                    add_catalogue_function(self.duckdb, self.views.atlas, source)
+                    self._made.add(function)
 
     def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
         """Run one statement; see `run`."""
@@ -255,7 +267,8 @@ class AtlasConnection:
             raise as_query_error(error, self.views) from error
 
     def close(self) -> None:
-        self.duckdb.close()
+        if "duckdb" in self.__dict__:
+            self.duckdb.close()
 
     def __enter__(self) -> AtlasConnection:
         return self

@@ -8,12 +8,17 @@ people share: none of its names may end a literal and begin a statement. Whateve
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from specclip_search.atlas.integrity import check_shards
 from specclip_search.atlas.schemas import said_of
 from specclip_search.errors import AtlasError
+
+if TYPE_CHECKING:
+    from specclip_search.atlas import Stage
 
 
 def read_parquet_sql(files: Sequence[str]) -> str:
@@ -64,3 +69,19 @@ def meaning(field: pa.Field) -> str:
     said = said_of(field)
     unit = f" [{said['unit']}]" if said.get("unit") else ""
     return (said.get("description", "") + unit).strip()
+
+
+def take_rows(stage: Stage, rows: np.ndarray) -> pa.Table:
+    """Rows of a stage by their number over all shards, in the order of `rows`; one shard in memory at a time."""
+    import pyarrow.parquet as pq
+
+    pieces, owners, start = [], [], 0
+    for part in stage.parts():
+        here = np.flatnonzero((rows >= start) & (rows < start + part.rows))
+        if len(here):
+            pieces.append(pq.ParquetFile(part.path).read().take(pa.array(rows[here] - start)))
+            owners.append(here)
+        start += part.rows
+    if not pieces:
+        raise stage.missing()
+    return pa.concat_tables(pieces).take(pa.array(np.argsort(np.concatenate(owners), kind="stable")))

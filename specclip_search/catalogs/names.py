@@ -5,9 +5,9 @@ The maker of views uses these names itself, so that the two lists cannot drift a
 
 from __future__ import annotations
 
-WHOLE_ATLAS = ("stars", "spectra")
+WHOLE_ATLAS = ("stars", "spectra", "epochs")
 """Views over all instruments."""
-STAGE_PREFIXES = ("spectra", "vectors", "estimates", "rejected")
+STAGE_PREFIXES = ("spectra", "observed", "vectors", "estimates", "rejected")
 """Views of one instrument are called by one of these, an underscore and the instrument."""
 RESULTS = ("translations", "neighbours", "anomalies", "emp", "map", "verdicts")
 """Views of results that commands make."""

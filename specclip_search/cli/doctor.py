@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -9,13 +10,23 @@ import sys
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from ..atlas import Atlas, Stage
 from ..atlas.atlas import is_name
-from ..atlas.files import TEMPORARY_PREFIX, file_digest, shard_numbers
-from ..atlas.manifest import MANIFEST, missing_shards, named_shards, read_manifest
+from ..atlas.files import TEMPORARY_PREFIX, file_digest
+from ..atlas.manifest import (
+    MANIFEST,
+    forget_stages,
+    missing_shards,
+    missing_stage,
+    named_shards,
+    read_manifest,
+    recorded_stages,
+    shard_numbers,
+)
 from ..catalogs.names import is_reserved
 from ..errors import SpecclipError
 from ..version import __version__
@@ -109,7 +120,10 @@ def _examine_faiss() -> Finding:
 
 
 def _examine_torch() -> Finding:
+    """The device of torch. A build for the CPU alone is not imported (a second), its libraries are loaded."""
     try:
+        if _is_cpu_build():
+            return Finding("note", "torch device", "no CUDA device; everything runs on the CPU")
         import torch
     except (ImportError, OSError) as error:
         return Finding("problem", "torch device", f"torch cannot be imported: {error}")
@@ -117,6 +131,18 @@ def _examine_torch() -> Finding:
         return Finding("note", "torch device", "no CUDA device; everything runs on the CPU")
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return Finding("ok", "torch device", names)
+
+
+def _is_cpu_build() -> bool:
+    """Whether torch is installed for the CPU alone, by its version; OSError if its libraries cannot be loaded."""
+    version, found = installed_version("torch") or "", find_spec("torch")
+    if not version.endswith("+cpu") or found is None or not found.submodule_search_locations:
+        return False
+    libraries = Path(found.submodule_search_locations[0]) / "lib"
+    for library in libraries.glob("libtorch_python.*"):
+        ctypes.CDLL(str(library))
+        return True
+    return False
 
 
 def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
@@ -140,7 +166,12 @@ def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
     stages = _stages(atlas)
     for stage in stages:
         findings.extend(_examine_stage(stage, deep))
-    findings += _without_source({stage.label for stage in stages})
+    labels = {stage.label for stage in stages}
+    findings += [
+        Finding("problem", name, str(missing_stage(name, path / name)))
+        for name in sorted(recorded_stages(path) - labels)
+    ]
+    findings += _without_source(labels)
     findings += _odd_names(atlas)
     for manifest in sorted(atlas.path.glob("indexes/*/*/index.toml")):
         findings.extend(_examine_index(atlas, manifest.parent, deep))
@@ -156,7 +187,10 @@ def forget_missing(path: Path) -> list[Finding]:
             gone = stage.forget_missing()
         if gone:
             findings.append(Finding("note", stage.label, f"given up: {named_shards(gone)}"))
-    return findings
+    whole = set(recorded_stages(path)) - {stage.label for stage in _stages(Atlas(path))}
+    if whole:
+        forget_stages(path, whole)
+    return [*findings, *(Finding("note", name, "given up: all of it") for name in sorted(whole))]
 
 
 def _stages(atlas: Atlas) -> list[Stage]:
@@ -240,7 +274,7 @@ def _without_source(labels: set[str]) -> list[Finding]:
 def _odd_names(atlas: Atlas) -> list[Finding]:
     """Folders that no command could have made; nothing looks into them."""
     found = []
-    for kind in ("spectra", "rejected", "catalogs", "results", "models"):
+    for kind in ("spectra", "observed", "rejected", "catalogs", "results", "models"):
         folder = atlas.path / kind
         names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         found += [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ import typer.core
 import typer.main
 
 from ..errors import SpecclipError, printable
+from .quick_start import read_plainly
 
 PROGRAM = "specclip-search"
 ALLOW_PARTIAL = "--allow-partial"
@@ -37,6 +40,8 @@ COMMANDS: dict[str, str] = {
     "similar": "Find the spectra most similar to a given one.",
     "anomalies": "List the most anomalous stars, with reasons.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
+    "compare": "Compare labels of catalogues and of this atlas.",
+    "explain": "Say why two spectra are alike, or what a list has in common.",
     "map": "Plot a map of all spectra, coloured by any column.",
     "report": "Write the results of the searches as one HTML page.",
     "evaluate": "Score the searches on a simulated survey with known truth.",
@@ -46,6 +51,7 @@ COMMANDS: dict[str, str] = {
     "export": "Export a whole table for other programs.",
     "explore": "Look at the atlas, query it and judge its stars in a browser.",
     "mcp": "Serve the atlas to agents by the Model Context Protocol.",
+    "resident": "Keep the program loaded, so that commands answer at once.",
     "doctor": "Check the installation and the atlas, and report problems.",
 }
 
@@ -56,6 +62,19 @@ ALIASES = {"search": "similar", "neighbours": "similar", "neighbors": "similar",
            "download": "fetch", "match": "crossmatch", "xmatch": "crossmatch"}
 
 
+@cache
+def built(name: str) -> Any:
+    """The command of that name, built once a process."""
+    module = import_module(f"specclip_search.cli.commands.{name.replace('-', '_')}")
+    return read_plainly(typer.main.get_command(module.app))
+
+
+@cache
+def program() -> Any:
+    """The whole program as one command."""
+    return read_plainly(typer.main.get_command(app))
+
+
 class LazyGroup(typer.core.TyperGroup):
     """A command group that imports the module of a command when the command is used."""
 
@@ -63,10 +82,7 @@ class LazyGroup(typer.core.TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"specclip_search.cli.commands.{cmd_name.replace('-', '_')}")
-        return typer.main.get_command(module.app)
+        return built(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
@@ -128,6 +144,8 @@ def _main(
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 success, 1 failure while running, 2 invalid request."""
+    # importing makes many objects and no garbage: looking for it costs a short command a tenth of its time
+    gc.set_threshold(100_000, 20, 20)
     sys.exit(_guarded(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -137,7 +155,7 @@ def _guarded(arguments: list[str]) -> int:
     warnings.simplefilter("always", UserWarning)
     arguments = _global_first(arguments)
     try:
-        typer.main.get_command(app)(arguments, prog_name=PROGRAM)
+        program()(arguments, prog_name=PROGRAM)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except SpecclipError as error:

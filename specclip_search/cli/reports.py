@@ -44,8 +44,8 @@ def deliver(
         say("Nothing was found: no row matches the request.")
 
 
-def say_accounts(what: str, report: Accounts) -> None:
-    """`119 LAMOST spectra read = 112 kept + 7 rejected`, then one line per reason."""
+def say_accounts(what: str, report: Accounts, observed: int | None = None) -> None:
+    """`119 LAMOST spectra read = 112 kept + 7 rejected`, a line per reason, and how many are kept as observed."""
     rejected = sum(report.rejected.values())
     waiting = getattr(report, "waiting", 0)
     beside = f"{waiting:,} waiting + " if waiting else ""
@@ -57,6 +57,8 @@ def say_accounts(what: str, report: Accounts) -> None:
         )
     for reason, count in sorted(report.rejected.items(), key=lambda item: (-item[1], item[0])):
         say(f"  {count:>8,}  {reason}")
+    if observed is not None:
+        say(f"  {observed:>8,}  of those kept are in the atlas as observed, over their full range")
 
 
 class CatalogueAccounts(Protocol):

@@ -36,7 +36,7 @@ SHARD_SIZE = 2048
 
 def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, release: str | None = None,
                   workers: int | None = None, shard_size: int = SHARD_SIZE, progress: Progress | None = None,
-                  ) -> IngestReport:
+                  observed: bool | None = None) -> IngestReport:
     """Read LAMOST LRS files into `spectra/lamost_lrs`; unusable spectra are rejected with a reason.
 
     A second run makes only what is missing: new files become new shards, the shard of a changed file is
@@ -57,6 +57,9 @@ def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rele
         Spectra per shard.
     progress
         Called with (spectra done, spectra in all, note).
+    observed
+        Whether spectra are kept as observed, too, in `observed/<modality>`: None, with the shards that this run makes;
+        True, those of up-to-date shards are added from their files; False, not.
 
     Returns
     -------
@@ -73,16 +76,17 @@ def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rele
         made.update(at_least_one(find_files(paths, FITS_SUFFIXES)), by_count(shard_size), release)
         return made
 
-    return run_ingest(atlas, LAMOST_LRS.name, plan, read_lamost_file, workers, progress)
+    return run_ingest(atlas, LAMOST_LRS.name, plan, read_lamost_file, workers, progress, observed=observed)
 
 
 def run_ingest(atlas: Atlas, modality: str, make_plan: Callable[[Path], Plan],
                reading: Callable[[str, str | None], Iterator[Spectrum | Refused]], workers: int | None,
-               progress: Progress | None, settings: str = "") -> IngestReport:
+               progress: Progress | None, settings: str = "", observed: bool | None = None) -> IngestReport:
     """Plan and run an ingest under the stage's lock; other `settings` make every part again."""
     stage = atlas.spectra(modality)
     with stage.lock():
-        return Ingest(atlas, modality, make_plan(stage.folder), reading, workers, progress, settings).run()
+        plan = make_plan(stage.folder)
+        return Ingest(atlas, modality, plan, reading, workers, progress, settings, observed).run()
 
 
 def by_count(size: int) -> Grouping:
@@ -120,7 +124,7 @@ BYTES_A_ROW = 2048
 
 def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, release: str | None = None,
                    workers: int | None = None, shard_size: int = SHARD_SIZE, progress: Progress | None = None,
-                   ) -> IngestReport:
+                   observed: bool | None = None) -> IngestReport:
     """Read Gaia XP mean spectra into `spectra/gaia_xp`: sampled ones, or continuous ones, calibrated.
 
     Each bulk file of the archive becomes one shard; small files are combined up to `shard_size` spectra.
@@ -129,7 +133,7 @@ def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rel
 
     Parameters
     ----------
-    atlas, paths, workers, progress
+    atlas, paths, workers, progress, observed
         As in `ingest_lamost`; folders are searched for CSV, ECSV, FITS, VOTable, Avro and Parquet files.
     release
         Data release; by default the one that the file's name or the solutions' bases give.
@@ -146,7 +150,7 @@ def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rel
         made.update(at_least_one(find_files(paths, XP_SUFFIXES)), by_size(shard_size), release)
         return made
 
-    return run_ingest(atlas, GAIA_XP.name, plan, read_xp_file, workers, progress)
+    return run_ingest(atlas, GAIA_XP.name, plan, read_xp_file, workers, progress, observed=observed)
 
 
 def by_size(shard_size: int, bytes_a_row: int = BYTES_A_ROW) -> Grouping:

@@ -35,7 +35,7 @@ SURVEY_BYTES_A_ROW = 16_384
 
 def ingest_survey(atlas: Atlas, survey: str, paths: Sequence[str | os.PathLike[str]], *, release: str | None = None,
                   epochs: bool = False, workers: int | None = None, shard_size: int = SHARD_SIZE,
-                  progress: Progress | None = None) -> IngestReport:
+                  progress: Progress | None = None, observed: bool | None = None) -> IngestReport:
     """Read spectra of a survey into `spectra/<survey>`, degraded to the instrument that they are seen as.
 
     Otherwise as `specclip_search.ingest.ingest_lamost`. Of two spectra with the same release, id and epoch the first
@@ -43,7 +43,7 @@ def ingest_survey(atlas: Atlas, survey: str, paths: Sequence[str | os.PathLike[s
 
     Parameters
     ----------
-    atlas, workers, shard_size, progress
+    atlas, workers, shard_size, progress, observed
         As in `ingest_lamost`.
     survey
         ``sdss``, ``desi`` or ``lamost_mrs``.
@@ -75,7 +75,8 @@ def ingest_survey(atlas: Atlas, survey: str, paths: Sequence[str | os.PathLike[s
         made.update(at_least_one(find_files(paths, SURVEY_SUFFIXES)), grouping, release)
         return made
 
-    return run_ingest(atlas, survey, plan, reading, workers, progress, " with epochs" if epochs else "")
+    settings = " with epochs" if epochs else ""
+    return run_ingest(atlas, survey, plan, reading, workers, progress, settings, observed)
 
 
 def survey_reading(survey: str, *, epochs: bool = False, assumed: bool = False) -> Reading:
@@ -131,4 +132,4 @@ def _rows(content: Content, options: ReadOptions, survey: str) -> Iterator[Spect
             yield Refused(source, found.spec_id, release, error.reason, error.message)
             continue
         meta = {**seen.spectrum.meta, "epoch": found.epoch, "frame": found.frame}
-        yield replace(seen.spectrum, modality=survey, meta=meta)
+        yield replace(seen.spectrum, modality=survey, meta=meta, observed=found)

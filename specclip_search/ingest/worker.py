@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import parent_process
 
 import pyarrow as pa
 
@@ -15,6 +18,7 @@ from ..spectrum import Spectrum
 from ..surveys import get_modality
 from ..surveys.batch import prepare_batch
 from .limits import FILE_MEMORY, FILE_SECONDS, Marks, TooLong, limit_memory, time_limit
+from .observed import observed_table
 from .rows import WAITING, rejected_table, spectra_table, waiting_table
 
 __all__ = ["PartRows", "PartTask", "Refused", "prepare_part", "refused_table"]
@@ -24,11 +28,15 @@ SPECTRA_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class PartTask:
-    """Files of one part, in order: (path, release or None); those of `fatal` are refused without being opened."""
+    """Files of one part, in order: (path, release or None); those of `fatal` are refused without being opened.
+
+    `observed`: whether spectra are kept as delivered, too.
+    """
 
     part: int
     files: list[tuple[str, str | None]]
     fatal: frozenset[int] = frozenset()
+    observed: bool = False
 
 
 Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
@@ -36,12 +44,16 @@ Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
 
 @dataclass(frozen=True, slots=True)
 class PartRows:
-    """A part's rows before duplicates are removed: `kept`, `rejected` and `waiting` tables."""
+    """A part's rows before duplicates are removed.
+
+    `kept`, `rejected` and `waiting` tables, and the rows of `kept` as `observed` if asked for.
+    """
 
     part: int
     kept: pa.Table
     rejected: pa.Table
     waiting: pa.Table
+    observed: pa.Table | None = None
 
 
 _marks: Marks | None = None
@@ -52,6 +64,15 @@ def start_worker(marks: str) -> None:
     global _marks
     limit_memory()
     _marks = Marks(marks)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker waits for its next task without end, also where the process that would give it was killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _mark(part: int, file: int, step: int) -> None:
@@ -67,6 +88,7 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     instrument = get_modality(modality)
     kept = [instrument.schema.empty_table()]
     rejected = [REJECTED.empty_table()]
+    observed: list[pa.Table] = [observed_table(instrument, [])]
     waiting: list[Spectrum] = []
     refused: list[Refused] = []
     later: list[Waiting] = []
@@ -75,6 +97,9 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     def prepare(spectra: list[Spectrum]) -> None:
         prepared = prepare_batch(instrument, spectra)
         tables = spectra_table(instrument, spectra, prepared), rejected_table(spectra, prepared)
+        if task.observed:
+            chosen = [spectrum for spectrum, keep in zip(spectra, prepared.keep, strict=True) if keep]
+            observed.append(observed_table(instrument, chosen))
         kept.append(tables[0])
         rejected.append(tables[1])
 
@@ -115,8 +140,10 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     rejected.append(refused_table(refused))
     uncalibrated.append(waiting_table(later))
     # rows that wait are large: they are not copied into one piece
-    whole = pa.concat_tables(kept).combine_chunks(), pa.concat_tables(rejected).combine_chunks()
-    return PartRows(task.part, *whole, pa.concat_tables(uncalibrated))
+    whole = (pa.concat_tables(pieces).combine_chunks() for pieces in (kept, rejected))
+    return PartRows(
+        task.part, *whole, pa.concat_tables(uncalibrated), pa.concat_tables(observed) if task.observed else None
+    )
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:

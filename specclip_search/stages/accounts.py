@@ -21,6 +21,8 @@ class IngestReport:
         Number of spectra kept as coefficients until their calibration is installed.
     shards_written, shards_current
         Shards written by this run, and shards that were up to date.
+    observed
+        Kept spectra that are in the atlas as observed, too; None where that does not apply.
     """
 
     read: int = 0
@@ -29,6 +31,7 @@ class IngestReport:
     shards_written: int = 0
     shards_current: int = 0
     waiting: int = 0
+    observed: int | None = None
 
     def add(self, accounts: dict[str, Any]) -> None:
         """Add one shard's counts."""

@@ -6,6 +6,7 @@ Units, descriptions, UCDs and nulls are preserved.
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 import warnings
 from pathlib import Path
@@ -15,10 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..atlas.schemas import said_of
+from ..errors import QueryError
 from .plain import json_value, plain_column, storable
-from .provenance import lines_of
+from .provenance import about_of, lines_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from astropy.table import Column, QTable, Table
 
 _WIDER = {pa.int8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
@@ -50,17 +53,56 @@ def to_table(table: pa.Table) -> Table:
     return result
 
 
-def to_qtable(table: pa.Table) -> QTable:
-    """An astropy QTable with the same rows: columns with a unit are quantities, ids are integers."""
+def to_qtable(table: pa.Table | pd.DataFrame | str | os.PathLike[str]) -> QTable:
+    """An astropy QTable with the same rows: columns with a unit are quantities, ids are integers.
+
+    Parameters
+    ----------
+    table
+        What a search returns, an Arrow table, or a Parquet file that this package wrote.
+
+    Returns
+    -------
+    astropy.table.QTable
+        Columns of integers with nulls are masked, not converted to floats. The provenance is in `meta`.
+
+    Raises
+    ------
+    QueryError
+        If the file cannot be read as Parquet.
+
+    Examples
+    --------
+    >>> from specclip_search import Atlas, similar, to_qtable
+    >>> near = to_qtable(similar(Atlas("my-atlas"), "lamost:101001"))    # doctest: +SKIP
+    """
     from astropy.table import QTable
     from astropy.units import UnrecognizedUnit
 
-    plain = to_table(table)
+    from .write import as_arrow
+
+    if isinstance(table, str | os.PathLike):
+        table = _read_parquet(table)
+    arrow = as_arrow(table)
+    plain = to_table(arrow)
+    plain.meta.update(about_of(arrow))
     for name in plain.colnames:
         if isinstance(plain[name].unit, UnrecognizedUnit):
             plain[name].meta["unit"] = str(plain[name].unit)
             plain[name].unit = None
     return QTable(plain)
+
+
+def _read_parquet(path: str | os.PathLike[str]) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise QueryError(
+            f"Expected a Parquet file; {os.fspath(path)} cannot be read as one: {str(error).splitlines()[0][:100]}",
+            "Write one with --output rows.parquet; astropy's `QTable.read` reads other formats.",
+        ) from None
 
 
 def _column(field: pa.Field, column: pa.ChunkedArray) -> Column:
@@ -114,10 +156,14 @@ def _text(value: Any) -> str | None:
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write Parquet; unit, description and UCD are stored in the field metadata."""
+    """Write Parquet; unit, description and UCD are stored in the field metadata and as VOParquet."""
     import pyarrow.parquet as pq
 
-    pq.write_table(storable(table), path, compression="zstd")
+    from .voparquet import Seen, vo_metadata
+
+    held = storable(table)
+    metadata = (held.schema.metadata or {}) | vo_metadata(held.schema, Seen().add(held))
+    pq.write_table(held.replace_schema_metadata(metadata), path, compression="zstd")
 
 
 def write_votable(table: pa.Table, path: Path) -> None:
@@ -145,7 +191,7 @@ def write_fits(table: pa.Table, path: Path) -> None:
     units = {}
     for name in plain.colnames:
         column = plain[name]
-        units[name] = said_of(table.schema.field(name)).get("unit", "") if column.unit is not None else ""
+        units[name] = _fits_unit(said_of(table.schema.field(name)).get("unit", "")) if column.unit is not None else ""
         column.unit = None
         if column.dtype.kind == "U":
             texts = column.filled("") if hasattr(column, "filled") else column
@@ -166,6 +212,16 @@ def write_fits(table: pa.Table, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True, output_verify="silentfix")
+
+
+def _fits_unit(unit: str) -> str:
+    """The unit as the FITS standard spells it; as it is where the standard has no such unit."""
+    from astropy.units import Unit
+
+    try:
+        return Unit(unit).to_string("fits")
+    except ValueError:
+        return unit
 
 
 def _ascii(text: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atlas.files import TEMPORARY_PREFIX, sync_folder, write_text
+from ..atlas.files import beside, remove_abandoned, sync_folder, write_text
 from ..atlas.schemas import described
 from ..errors import QueryError
 from ..version import __version__
@@ -166,7 +166,8 @@ def write_hats(
     target = Path(folder)
     _check(target, schema, ra, dec)
     name = _plain_name(name or target.name)
-    work = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    remove_abandoned(target)
+    work = beside(target)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:

@@ -60,21 +60,28 @@ def write_sidecar(table: pa.Table, path: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def stamp(frame: pd.DataFrame, query: str, options: dict[str, Any], **origin: Any) -> pd.DataFrame:
-    """Store the query's name, its options, the code version and `origin` (digests) in `frame.attrs`.
+def stamped(table: pa.Table, query: str, options: dict[str, Any], **origin: Any) -> pa.Table:
+    """The table with the query's name, its options, the code version and `origin` (digests) as its provenance.
 
-    Only plain values are stored, so that the attributes survive Parquet and JSON. The column
-    metadata of `to_frame` (units, descriptions) are kept.
+    Only plain values are stored, so that they survive Parquet and JSON.
     """
+    return with_about(table, _about(query, options, origin))
+
+
+def stamp(frame: pd.DataFrame, query: str, options: dict[str, Any], **origin: Any) -> pd.DataFrame:
+    """As `stamped`, in `frame.attrs`; the column metadata of `to_frame` (units, descriptions) are kept."""
     said = {COLUMNS: frame.attrs[COLUMNS]} if COLUMNS in frame.attrs else {}
-    frame.attrs = {
+    frame.attrs = _about(query, options, origin) | said
+    return frame
+
+
+def _about(query: str, options: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
+    return {
         "query": query,
         "version": __version__,
         "options": _plain(options),
         **{key: _plain(value) for key, value in origin.items()},
-        **said,
     }
-    return frame
 
 
 def _plain(value: Any) -> Any:
@@ -92,13 +99,21 @@ COLUMNS = "columns"
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Convert Arrow to pandas with exact ids: int64, or pandas' nullable Int64 if some are null."""
+    """Convert Arrow to pandas with exact ids: int64, or pandas' nullable Int64 if some are null.
+
+    The provenance of `stamped` comes first in `attrs`, then the columns' units and descriptions.
+    """
     import pandas as pd
 
-    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    for name in frame.columns:
-        if frame[name].dtype == "Int64" and not frame[name].isna().any():
-            frame[name] = frame[name].astype("int64")
+    numbers = [field.name for field in table.schema if field.type == pa.int64()]
+    if any(table[name].null_count for name in numbers):
+        frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        for name in numbers:
+            if not table[name].null_count:
+                frame[name] = frame[name].astype("int64")
+    else:
+        frame = table.to_pandas()
+    frame.attrs = about_of(table)
     frame.attrs[COLUMNS] = {
         field.name: said_of(field)
         for field in table.schema

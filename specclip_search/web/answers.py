@@ -55,9 +55,9 @@ class Page:
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
     """A result of a query as an Arrow table, with its columns' meanings and what it was made with."""
-    from ..tables.write import _as_arrow
+    from ..tables.write import as_arrow
 
-    return _as_arrow(frame)
+    return as_arrow(frame)
 
 
 def rows_json(table: pa.Table, truncated: bool = False) -> dict[str, Any]:

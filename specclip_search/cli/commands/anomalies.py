@@ -10,6 +10,7 @@ import typer
 from ...errors import QueryError
 from ..options import FormatOption, ModelOption, OutputOption, open_atlas
 from ..progress import progress_bar
+from ..quick_start import keep_pandas_out
 from ..reports import deliver, say
 
 # columns shown first on a terminal
@@ -73,13 +74,15 @@ def anomalies(
     if context.invoked_subcommand is not None:
         return
     atlas = _required(atlas)
-    from specclip_search.queries.anomalies.anomalies import anomalies as rank
-    from specclip_search.queries.anomalies.one_instrument import anomalies_within
+    keep_pandas_out()
+    from specclip_search.queries.anomalies.anomalies import anomalies_table
 
     from ...tables import require_writable
 
     require_writable(format, output)
     if within is not None:
+        from specclip_search.queries.anomalies.one_instrument import anomalies_within
+
         with progress_bar("score", "spectra") as progress:
             frame = anomalies_within(
                 open_atlas(atlas), within, top, model, neighbours, group=not every_visit, by=by, progress=progress
@@ -89,7 +92,7 @@ def anomalies(
         )
         return
     with progress_bar("score", "pairs") as progress:
-        frame = rank(
+        table = anomalies_table(
             open_atlas(atlas),
             top=top,
             model=model,
@@ -99,7 +102,7 @@ def anomalies(
             by=by,
             progress=progress,
         )
-    deliver(frame, format, output, FIRST if by is None else (*FIRST[:3], f"z_{by}", *FIRST[4:]))
+    deliver(table, format, output, FIRST if by is None else (*FIRST[:3], f"z_{by}", *FIRST[4:]))
 
 
 def _required(atlas: Path | None) -> Path:

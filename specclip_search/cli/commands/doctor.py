@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..options import FormatOption, OutputOption
+from ..quick_start import keep_pandas_out
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -43,6 +44,7 @@ def doctor(
     if paths or release:
         _rehearse(paths or [], release, format, output)
         return
+    keep_pandas_out()
     import pyarrow as pa
 
     from ...tables import write_rows

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..options import AtlasOption, FormatOption, ModelOption, OutputOption, open_atlas
+from ..quick_start import keep_pandas_out
 
 # columns shown first on a terminal
 FIRST = (
@@ -45,18 +46,21 @@ def emp(
 
     Example: specclip-search emp --below -2 --top 20 --plot poor.png --atlas demo-atlas
     """
-    from specclip_search.queries.emp.candidates import emp_candidates
+    keep_pandas_out()
+    from specclip_search.queries.emp.candidates import emp_table
 
     from ...tables import require_writable
+    from ...tables.provenance import about_of, to_frame
     from ..reports import deliver, say
 
     require_writable(format, output)
-    frame = emp_candidates(open_atlas(atlas), below=below, known=known, top=top, model=model)
-    deliver(frame, format, output, FIRST)
-    say(*frame.attrs["notes"])
+    table = emp_table(open_atlas(atlas), below=below, known=known, top=top, model=model)
+    deliver(table, format, output, FIRST)
+    say(*about_of(table)["notes"])
     if plot or sky or histogram:
         from specclip_search.queries.emp import pictures as emp_pictures
 
+        frame = to_frame(table)
         if plot:
             emp_pictures.draw(frame, plot, not equatorial)
         if sky:

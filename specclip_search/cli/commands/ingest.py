@@ -32,6 +32,14 @@ ShardOption = Annotated[
     typer.Option("--shard-size", min=1, metavar="N", help="Spectra per shard; a killed run loses at most one shard."),
 ]
 
+ObservedOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--observed/--no-observed",
+        help="Keep flux as observed over the full range, too: of all spectra, or of none; by default of new ones.",
+    ),
+]
+
 EpochsOption = Annotated[
     bool, typer.Option("--epochs", help="Keep single visits and exposures too; give it again on later runs.")
 ]
@@ -44,6 +52,7 @@ def ingest_lamost_command(
     release: ReleaseOption = None,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read LAMOST low-resolution spectra, image or table layout, gzipped or not.
 
@@ -57,9 +66,9 @@ def ingest_lamost_command(
     target = create_atlas(atlas)
     with progress_bar("ingest lamost", "spectra") as progress:
         report = ingest_lamost(
-            target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress
+            target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress, observed=observed
         )
-    say_accounts("LAMOST spectra", report)
+    say_accounts("LAMOST spectra", report, report.observed)
 
 
 @app.command("gaia-xp")
@@ -78,6 +87,7 @@ def ingest_gaia_command(
     ] = False,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read Gaia XP spectra: archive sampled mean spectra, or continuous ones, calibrated through GaiaXPy.
 
@@ -101,9 +111,10 @@ def ingest_gaia_command(
             report = calibrate_waiting(target, workers=workers, progress=progress)
         else:
             report = ingest_gaia_xp(
-                target, paths or [], release=release, workers=workers, shard_size=shard_size, progress=progress
+                target, paths or [], release=release, workers=workers, shard_size=shard_size, progress=progress,
+                observed=observed,
             )
-    say_accounts("Gaia XP spectra", report)
+    say_accounts("Gaia XP spectra", report, report.observed)
 
 
 @app.command("sdss")
@@ -114,12 +125,13 @@ def ingest_sdss_command(
     epochs: EpochsOption = False,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read SDSS, BOSS and SDSS-V optical spectra, degraded to LAMOST's low resolution.
 
     Example: specclip-search ingest sdss ~/boss/spec-*.fits --atlas my-atlas
     """
-    _ingest_survey("sdss", "SDSS spectra", paths, atlas, release, epochs, workers, shard_size)
+    _ingest_survey("sdss", "SDSS spectra", paths, atlas, release, epochs, workers, shard_size, observed)
 
 
 @app.command("desi")
@@ -129,12 +141,13 @@ def ingest_desi_command(
     release: ReleaseOption = None,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read DESI spectra, degraded to LAMOST's low resolution; sky fibres and bad ones are rejected.
 
     Example: specclip-search ingest desi coadd-5-169-thru20210419.fits --atlas my-atlas
     """
-    _ingest_survey("desi", "DESI spectra", paths, atlas, release, False, workers, shard_size)
+    _ingest_survey("desi", "DESI spectra", paths, atlas, release, False, workers, shard_size, observed)
 
 
 @app.command("lamost-mrs")
@@ -145,12 +158,13 @@ def ingest_mrs_command(
     epochs: EpochsOption = False,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read LAMOST medium-resolution spectra, degraded to low resolution; those that cover too little are rejected.
 
     Example: specclip-search ingest lamost-mrs ~/lamost/dr10-mrs --atlas my-atlas
     """
-    _ingest_survey("lamost_mrs", "LAMOST MRS spectra", paths, atlas, release, epochs, workers, shard_size)
+    _ingest_survey("lamost_mrs", "LAMOST MRS spectra", paths, atlas, release, epochs, workers, shard_size, observed)
 
 
 def _ingest_survey(
@@ -162,6 +176,7 @@ def _ingest_survey(
     epochs: bool,
     workers: int | None,
     shard_size: int,
+    observed: bool | None,
 ) -> None:
     from ...ingest import ingest_survey
 
@@ -176,8 +191,9 @@ def _ingest_survey(
             workers=workers,
             shard_size=shard_size,
             progress=progress,
+            observed=observed,
         )
-    say_accounts(title, report)
+    say_accounts(title, report, report.observed)
 
 
 @app.command("mmu")

@@ -18,6 +18,7 @@ from ..options import (
     UnitOption,
     open_atlas,
 )
+from ..quick_start import keep_pandas_out
 from ..reports import deliver, say
 
 if TYPE_CHECKING:
@@ -34,15 +35,29 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def similar(
-    targets: Annotated[
-        list[str],
+    atlas: AtlasOption,
+    targets_given: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="TARGET...",
             help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, a spectrum file (FILE#ROW, ARCHIVE!MEMBER), "
             "'Gaia DR3 ID', 'RA DEC', or a name in one of the atlas's catalogues.",
         ),
-    ],
-    atlas: AtlasOption,
+    ] = None,
+    star: Annotated[
+        list[str] | None,
+        typer.Option("--star", metavar="LABELS",
+                     help="Search with a model spectrum, e.g. teff=4900,logg=1.8,feh=-3.1,c_fe=1.5; repeatable."),
+    ] = None,
+    but: Annotated[
+        str | None,
+        typer.Option("--but", metavar="CHANGES", help="Search with the targets changed, e.g. feh=-1,teff=200."),
+    ] = None,
+    binary: Annotated[
+        list[str] | None,
+        typer.Option("--binary", metavar="LABELS;LABELS",
+                     help="Search with the summed light of two stars, e.g. 'teff=5800,logg=4.4;teff=4500,logg=4.6'."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="Number of neighbours.")] = 20,
     within: Annotated[
         str | None,
@@ -78,18 +93,20 @@ def similar(
 
     Example: specclip-search similar gaia:1624605949904837888 -k 10 --within gaia_xp --atlas demo-atlas
     """
-    from specclip_search.queries.similar.similar import similar as search
-    from specclip_search.queries.similar.summary import summarise
+    keep_pandas_out()
+    from specclip_search.queries.similar.similar import similar_table
 
     from ...tables import require_writable
+    from ...tables.provenance import to_frame
 
+    targets = _all_targets(targets_given or [], star or [], binary or [], but)
     require_writable(format, output)
     if plot is not None:
         from ...tables.pictures import picture_format
 
         picture_format(plot)
     atlas_there = open_atlas(atlas)
-    frame = search(
+    table = similar_table(
         atlas_there,
         targets if len(targets) > 1 else targets[0],
         k=k,
@@ -105,17 +122,35 @@ def similar(
         modality=instrument,
         resolution=resolution,
     )
-    deliver(frame, format, output, FIRST)
-    if frame["modality"].nunique() > 1:
-        choices = " or ".join(f"--within {name}" for name in sorted(frame["modality"].unique()))
+    deliver(table, format, output, FIRST)
+    found = sorted(set(table["modality"].to_pylist()))
+    if len(found) > 1:
+        choices = " or ".join(f"--within {name}" for name in found)
         say("Similarities are comparable only within one instrument, and are lower across: the lists are merged by "
             f"rank. {choices} gives one of them.")
     if plot is not None:
         from specclip_search.queries.similar.picture import plot_similar
 
-        plot_similar(atlas_there, frame, plot)
+        plot_similar(atlas_there, to_frame(table), plot)
     if summary:
-        say(*_summary_lines(summarise(frame)))
+        from specclip_search.queries.similar.summary import summarise
+
+        say(*_summary_lines(summarise(to_frame(table))))
+
+
+def _all_targets(named: list[str], stars: list[str], binaries: list[str], but: str | None) -> list[str]:
+    """Every target of the call, as the text that a search takes."""
+    if but is not None and not named:
+        raise typer.BadParameter("it changes a star of the atlas, and none is named: specclip-search similar KEY --but "
+                                 "feh=-1", param_hint="--but")
+    for text in binaries:
+        if ";" not in text:
+            raise typer.BadParameter(f"two stars are needed, separated by ';'; found '{text}'", param_hint="--binary")
+    targets = [*(named if but is None else [f"{one} but {but}" for one in named]), *stars, *binaries]
+    if not targets:
+        raise typer.BadParameter("name a spectrum, or describe a star with --star or --binary",
+                                 param_hint="TARGET")
+    return targets
 
 
 def _summary_lines(summary: pd.DataFrame) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..options import AtlasOption, FormatOption, OutputOption, open_atlas
+from ..quick_start import keep_pandas_out
 from ..reports import say
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def sql(
 
     Example: specclip-search sql "SELECT count(*) FROM spectra WHERE snr > ?" 50 --atlas demo-atlas
     """
+    keep_pandas_out()
     from ...errors import QueryError
     from ...tables import require_writable, write_rows
     from ..statements import Statements, parse_parameters

@@ -11,12 +11,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from specclip_search import Atlas
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import QueryError
 from specclip_search.keys import split_of
-from specclip_search.queries.emp.candidates import emp_candidates, score_stars
+from specclip_search.queries.emp.candidates import emp_candidates
 from specclip_search.queries.emp.known_stars import read_known
 from specclip_search.queries.emp.probability import fit
+from specclip_search.queries.emp.scores import score_stars
 from specclip_search.queries.space.space import open_space
 
 BELOW = -2.3
@@ -143,6 +145,33 @@ def test_known_stars_are_found_by_id_and_by_position(searched: Any, tmp_path: Pa
     found = read_known(searched.atlas, near)
     assert found.source_id.tolist() == sorted(rows.spec_id[[0, 1, 3]])
     assert found.by == "position"
+
+
+def test_scores_are_kept_until_something_changes(
+    survey_maker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = survey_maker(stars=600, shards=1)
+    survey.embed()
+    first = emp_candidates(survey.atlas, below=-2.0, top=30, builtin_seeds=False)
+    known = pd.DataFrame({"source_id": first.source_id[:2], "feh": [-3.5, -3.5]})
+
+    class ComputedAgain(Exception):
+        pass
+
+    def compute(*_: object) -> None:
+        raise ComputedAgain
+
+    monkeypatch.setattr("specclip_search.queries.emp.scores.score_stars", compute)
+    again = emp_candidates(Atlas(survey.atlas.path), below=-2.0, top=30, builtin_seeds=False)
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert again.attrs == first.attrs
+    assert len(emp_candidates(survey.atlas, below=-2.0, top=7, builtin_seeds=False)) == 7
+    for changed in ({"below": -2.5}, {"known": known}, {"builtin_seeds": True}):
+        with pytest.raises(ComputedAgain):
+            emp_candidates(survey.atlas, **({"below": -2.0, "top": 30, "builtin_seeds": False} | changed))
+    ingest_catalog_table(survey.atlas, "more", pa.table({"source_id": survey.source_id[:5], "feh": [-1.0] * 5}))
+    with pytest.raises(ComputedAgain):
+        emp_candidates(survey.atlas, below=-2.0, top=30, builtin_seeds=False)
 
 
 def test_a_known_star_lifts_those_like_it(searched: Any, candidates: pd.DataFrame) -> None:
