@@ -85,8 +85,8 @@ def vo_metadata(schema: pa.Schema, seen: Seen) -> dict[bytes, bytes]:
                 # booleans: none or one, because astropy cannot join a column with nulls to one of plain booleans
                 said.arraysize = "*"
             elif said.datatype in ("char", "unicodeChar"):
-                # at most so many: astropy joins texts only to a column of fixed length
-                said.arraysize = f"{seen.longest[column.name]}*" if column.name in seen.longest else "*"
+                # astropy joins texts only to a column of fixed length; "10*", at most ten, is refused by 7.0
+                said.arraysize = str(seen.longest.get(column.name, "*"))
         votable.infos.extend(Info(name=name, value=value) for name, value in lines_of(empty))
         # without rows there is no DATA element, as the convention wants it
         votable.to_xml(content)
