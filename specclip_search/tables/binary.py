@@ -1,4 +1,4 @@
-"""Parquet, VOTable and FITS output, and conversion of Arrow tables to astropy tables.
+"""VOTable and FITS output, and conversion of Arrow tables to astropy tables.
 
 Units, descriptions, UCDs and nulls are preserved.
 """
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ..atlas.schemas import said_of
 from ..errors import QueryError
-from .plain import json_value, plain_column, storable
+from .plain import json_value, plain_column
 from .provenance import about_of, lines_of
 
 if TYPE_CHECKING:
@@ -155,17 +155,6 @@ def _text(value: Any) -> str | None:
     if isinstance(value, list | dict):
         return json.dumps(value, default=json_value)
     return str(json_value(value))
-
-
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write Parquet; unit, description and UCD are stored in the field metadata and as VOParquet."""
-    import pyarrow.parquet as pq
-
-    from .voparquet import Seen, vo_metadata
-
-    held = storable(table)
-    metadata = (held.schema.metadata or {}) | vo_metadata(held.schema, Seen().add(held))
-    pq.write_table(held.replace_schema_metadata(metadata), path, compression="zstd")
 
 
 def write_votable(table: pa.Table, path: Path) -> None:

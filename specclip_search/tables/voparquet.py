@@ -1,4 +1,4 @@
-"""VOParquet: metadata of the Virtual Observatory in Parquet files.
+"""Parquet output, with the Virtual Observatory's metadata: VOParquet.
 
 The IVOA note "Parquet in the VO" (VOParquet 1.0, 2025) stores a VOTable without data in the file's key-value metadata.
 TOPCAT reads it by itself, astropy with ``Table.read(path, format="parquet.votable")``. Arrow's own field metadata are
@@ -11,9 +11,14 @@ import base64
 import io
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from .binary import to_table
+from .plain import storable
+from .provenance import lines_of
 
 VERSION = b"IVOA.VOTable-Parquet.version"
 CONTENT = b"IVOA.VOTable-Parquet.content"
@@ -68,9 +73,6 @@ def vo_metadata(schema: pa.Schema, seen: Seen) -> dict[bytes, bytes]:
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
-    from .binary import to_table
-    from .provenance import lines_of
-
     # a list of any length is declared by the type of its elements
     declared = pa.schema([field.with_type(_element(field.type)) for field in schema], metadata=schema.metadata)
     empty = declared.empty_table()
@@ -106,6 +108,15 @@ def at_the_end(schema: pa.Schema, seen: Seen) -> dict[bytes, bytes]:
     metadata = (schema.metadata or {}) | vo_metadata(schema, seen)
     stored = schema.with_metadata(metadata).serialize().to_pybytes()
     return metadata | {b"ARROW:schema": base64.b64encode(stored)}
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write Parquet; unit, description and UCD are stored in the field metadata and as VOParquet."""
+    import pyarrow.parquet as pq
+
+    held = storable(table)
+    metadata = (held.schema.metadata or {}) | vo_metadata(held.schema, Seen().add(held))
+    pq.write_table(held.replace_schema_metadata(metadata), path, compression="zstd")
 
 
 def _element(kind: pa.DataType) -> pa.DataType:

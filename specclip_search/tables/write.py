@@ -74,7 +74,7 @@ for _format in (
     Format("table", (".txt",), _writer("text", "write_table")),
     Format("csv", (".csv",), _writer("text", "write_csv")),
     Format("json", (".json",), _writer("text", "write_json")),
-    Format("parquet", (".parquet", ".pq"), _writer("binary", "write_parquet"), needs_file=True),
+    Format("parquet", (".parquet", ".pq"), _writer("voparquet", "write_parquet"), needs_file=True),
     Format("votable", (".vot", ".votable", ".xml"), _writer("binary", "write_votable"), needs_file=True),
     Format("fits", (".fits", ".fit"), _writer("binary", "write_fits"), needs_file=True),
 ):
