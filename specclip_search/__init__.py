@@ -22,6 +22,10 @@ _HOMES = {
     "ingest_lamost": "specclip_search.ingest",
     "ingest_gaia_xp": "specclip_search.ingest",
     "ingest_survey": "specclip_search.ingest",
+    "ingest_mmu": "specclip_search.ingest",
+    "fetch_gaia_xp": "specclip_search.fetch",
+    "fetch_lamost": "specclip_search.fetch",
+    "fetch_catalog": "specclip_search.fetch",
     "ingest_catalog": "specclip_search.catalogs.ingest",
     "ingest_library": "specclip_search.ingest",
     "recalibrate": "specclip_search.ingest",
@@ -75,6 +79,7 @@ _HOMES = {
     "connect": "specclip_search.queries.sql.ask",
     # rows to other programs
     "export_table": "specclip_search.queries.sql.export",
+    "export_bundle": "specclip_search.queries.sql.bundle",
     "write_rows": "specclip_search.tables",
     "to_qtable": "specclip_search.tables",
     "send_spectrum": "specclip_search.tables.samp",
