@@ -133,6 +133,15 @@ def without(rows: np.ndarray, similarity: np.ndarray, banned: list[np.ndarray] |
     return out_rows, out
 
 
+def without_some(ids: np.ndarray, banned: np.ndarray) -> np.ndarray:
+    """Sorted distinct ids without some others, sorted as well; far faster than `np.isin` for a few."""
+    if len(ids) == 0:
+        return ids
+    place = np.minimum(np.searchsorted(ids, banned), len(ids) - 1)
+    hit = ids[place] == banned
+    return np.delete(ids, place[hit]) if hit.any() else ids
+
+
 def as_result(rows: np.ndarray, similarity: np.ndarray, strategy: Strategy) -> SearchResult:
     # rounding may push a cosine slightly above one
     clipped = np.where(rows < 0, np.float32(np.nan), np.minimum(similarity, np.float32(1)))
@@ -353,7 +362,7 @@ class VectorIndex:
             ids = np.sort(candidates[number])
             ids = ids[np.searchsorted(ids, 0) :]
             if banned is not None and len(banned[number]):
-                ids = ids[~np.isin(ids, banned[number])]
+                ids = without_some(ids, banned[number])
             scores = self.store.scores(ids, query)
             best = best_places(scores, k)
             rows[number, : len(best)] = ids[best]
