@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .anomalies.anomalies import anomalies
 from .emp.candidates import emp_candidates
 from .similar.similar import TargetLike, similar
+from .space.observed import observed_spectrum
 from .sql.ask import connect, run
 from .views.connection import Parameters, hold, release
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from specclip_search.atlas import Atlas
+    from specclip_search.spectrum import Spectrum
 
     from .views.rows import Rows
 
@@ -51,6 +53,10 @@ class Session:
     def emp_candidates(self, below: float = -3.0, **options: Any) -> pd.DataFrame:
         """Candidates for extremely metal-poor stars; see `specclip_search.emp_candidates`."""
         return emp_candidates(self.atlas, below, **options)
+
+    def spectrum(self, key: str, *, epoch: int | None = None) -> Spectrum:
+        """The spectrum of a key as observed; see `specclip_search.observed_spectrum`."""
+        return observed_spectrum(self.atlas, key, epoch=epoch)
 
     def sql(self, statement: str, parameters: Parameters = None) -> Rows | None:
         """Run SQL; see `specclip_search.queries.sql.ask.run`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Spectrum:
         64-bit number of the visit, transit or exposure; None for a spectrum combined of all that there are.
     frame
         ``barycentric``, ``rest`` (the star's velocity, `meta["rv"]`, taken out) or ``observed``.
+    observed
+        The spectrum as delivered, where this one has been degraded to another instrument's pixels.
     resolution
         Resolving power, one number or (P,); None where the file does not say it.
     """
@@ -44,3 +47,15 @@ class Spectrum:
     epoch: int | None = None
     frame: str = "barycentric"
     resolution: np.ndarray | float | None = None
+    observed: Spectrum | None = None
+
+    def to_specutils(self) -> Any:
+        """The spectrum as a `specutils.Spectrum`; see `specclip_search.readers.to_specutils`."""
+        return _readers().to_specutils(self)
+
+
+def _readers() -> ModuleType:
+    """What turns a spectrum into others' objects: an import that leads up, because people look for it here."""
+    from . import readers
+
+    return readers

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
 from specclip_search.surveys import LRS
 
-from .checkpoints.folder import LABEL_HEAD, PIXELS, ModelCard, load_card, load_metrics, load_module
+from .checkpoints.folder import (
+    LABEL_HEAD,
+    PIXELS,
+    ModelCard,
+    check_model_files,
+    load_card,
+    load_metrics,
+    load_module,
+)
 from .checkpoints.settings import did_you_mean
 from .checkpoints.shipped import find_model
 from .networks.aligned import OTHER, AlignedModel
@@ -250,7 +258,7 @@ class Model:
         enabled = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             for start in range(0, len(inputs), self.batch_size):
-                rows = torch.from_numpy(np.ascontiguousarray(inputs[start : start + self.batch_size], np.float32))
+                rows = torch.from_numpy(np.require(inputs[start : start + self.batch_size], np.float32, ["C", "W"]))
                 count = len(rows)
                 if self._padded and count < self.batch_size:  # another shape would be compiled anew
                     rows = torch.cat([rows, rows[-1:].expand(self.batch_size - count, -1)])
@@ -286,6 +294,7 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
     if threads is not None:
         torch.set_num_threads(threads)
     folder = find_model(name_or_folder)
+    check_model_files(folder)
     if load_card(folder).kind == LABEL_HEAD:
         raise CheckpointError(f"{folder} holds a label head, not a model that gives vectors.",
                               "Load it with specclip_search.training.checkpoints.folder.load_label_head.")

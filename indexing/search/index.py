@@ -28,7 +28,7 @@ from .choose_engine import choose_engine
 from .engines import DeviceLists, Engine, Held, ProcessorEngine
 from .exact import Block, in_slices
 from .lists import InvertedLists
-from .row_set import RowSet, exclusion_lists
+from .row_set import RowSet
 from .store import SUMS, VectorStore
 
 MAX_K = 10_000
@@ -86,6 +86,29 @@ def refuse_other_vectors(manifest: dict[str, Any], table: VectorTable, allow_old
         f"({manifest['rows']} vectors); {what}.",
         "Run `specclip-search index build`.",
     )
+
+
+def exclusion_lists(exclude: Sequence[np.ndarray] | np.ndarray | None, queries: int) -> list[np.ndarray] | None:
+    """For each query the distinct rows to exclude; None if there are none at all.
+
+    Raises
+    ------
+    QueryError
+        If the number of entries differs from the number of queries.
+    """
+    if exclude is None:
+        return None
+    if len(exclude) != queries:
+        raise QueryError(f"`exclude` must have one entry for each of {queries} queries; found {len(exclude)}.",
+                         "Give an empty array for a query without exclusions.")
+    if isinstance(exclude, np.ndarray) and exclude.ndim == 2:
+        # all at once: a call of np.unique a query would cost as much as searching
+        rows = np.sort(exclude.astype(np.int64, copy=False), axis=1)
+        kept = rows >= 0
+        kept[:, 1:] &= rows[:, 1:] != rows[:, :-1]
+        return [row[keep] for row, keep in zip(rows, kept, strict=True)]
+    lists = [np.unique(np.asarray(entry, np.int64).reshape(-1)) for entry in exclude]
+    return [entry[entry >= 0] for entry in lists]
 
 
 Strategy = Literal["flat", "ivfpq", "exact", "exact subset"]
@@ -159,8 +182,9 @@ class VectorIndex:
     """An open index of one modality's vectors; create it with `VectorIndex.open`."""
 
     def __init__(self, atlas: Atlas, model: str, modality: str, generation: Generation,
-                 engine: Engine | None = None) -> None:
+                 engine: Engine | None = None, table: VectorTable | None = None) -> None:
         self.atlas = atlas
+        self._table = table
         self.model = model
         self.modality = modality
         self.engine = engine or ProcessorEngine()
@@ -174,7 +198,7 @@ class VectorIndex:
 
     @classmethod
     def open(cls, atlas: Atlas, model: str | None = None, modality: str = XP, *,
-             allow_older: bool = False, device: str = "cpu") -> VectorIndex:
+             allow_older: bool = False, device: str = "cpu", table: VectorTable | None = None) -> VectorIndex:
         """Open the index in use.
 
         Parameters
@@ -187,14 +211,16 @@ class VectorIndex:
         device
             Where searches run: `cpu`, `cuda`, or `auto` for a GPU if available. A GPU build of
             FAISS also searches the lists there; with torch alone only exact search runs there.
+        table
+            The vectors, where they are open already.
 
         Raises
         ------
         VectorIndexError
             If there is no index, or it was built from other vectors than the atlas holds now.
         """
-        name = atlas.require_model(model)
-        table = VectorTable(atlas, name, modality)
+        table = table or VectorTable(atlas, atlas.require_model(model), modality)
+        name = table.model
         engine = choose_engine(device)
         while True:
             generation = current_generation(atlas, name, modality)
@@ -203,7 +229,7 @@ class VectorIndex:
                                        "Run `specclip-search index build`.")
             refuse_other_vectors(generation.manifest, table, allow_older)
             try:
-                return cls(atlas, name, modality, generation, engine)
+                return cls(atlas, name, modality, generation, engine, table)
             except (OSError, VectorIndexError):
                 # a concurrent build may just have replaced the index
                 now = current_generation(atlas, name, modality)
@@ -251,7 +277,8 @@ class VectorIndex:
 
     def raw_vectors(self, rows: np.ndarray) -> np.ndarray:
         """Raw model vectors of `rows`, (n, dim) float32, read from the shards."""
-        return VectorTable(self.atlas, self.model, self.modality).read_rows(checked_rows(rows, self.rows))
+        table = self._table or VectorTable(self.atlas, self.model, self.modality)
+        return table.read_rows(checked_rows(rows, self.rows))
 
     def centred(self, vectors: np.ndarray, modality: str) -> np.ndarray:
         """Raw unit vectors (N, dim) of `modality` minus that modality's mean, renormalised to unit length."""

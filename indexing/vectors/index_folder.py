@@ -47,9 +47,20 @@ def current_generation(atlas: Atlas, model: str, modality: str) -> Generation | 
     """
     root = atlas.index_folder(model, modality)
     try:
-        manifest = tomllib.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        manifest = dict(_checked_manifest(root, (root / MANIFEST).read_bytes()))
     except FileNotFoundError:
         return None
+    folder = root / str(manifest.get("folder", ""))
+    if not folder.is_dir() or folder == root:
+        raise _unusable(root, f"its folder '{manifest.get('folder')}' is missing")
+    return Generation(folder, manifest)
+
+
+@lru_cache(maxsize=16)
+def _checked_manifest(root: Path, raw: bytes) -> dict[str, Any]:
+    """What the bytes of `index.toml` say; each question opens keys and index of the same one."""
+    try:
+        manifest = tomllib.loads(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _unusable(root, f"{MANIFEST} is not valid TOML ({error})") from error
     if manifest.get("format") != FORMAT:
@@ -57,10 +68,7 @@ def current_generation(atlas: Atlas, model: str, modality: str) -> Generation | 
     if CHECK in manifest and manifest[CHECK] != _digest_of(manifest):
         raise _unusable(root, f"{root / MANIFEST} is damaged: it does not say what was written")
     manifest.pop(CHECK, None)
-    folder = root / str(manifest.get("folder", ""))
-    if not folder.is_dir() or folder == root:
-        raise _unusable(root, f"its folder '{manifest.get('folder')}' is missing")
-    return Generation(folder, manifest)
+    return manifest
 
 
 def publish(atlas: Atlas, model: str, modality: str, building: Path, manifest: dict[str, Any]) -> Generation:
@@ -69,6 +77,7 @@ def publish(atlas: Atlas, model: str, modality: str, building: Path, manifest: d
     The caller must hold the writer lock of the index folder.
     """
     root = atlas.index_folder(model, modality)
+    _remove_unpublished(root)
     name = _free_name(root)
     building.rename(root / name)
     content = {"format": FORMAT, "folder": name} | manifest
@@ -123,6 +132,17 @@ def rewrite_manifest(generation: Generation, changes: dict[str, Any]) -> Generat
     content = generation.manifest | changes
     _write_manifest(generation.folder.parent, content)
     return Generation(generation.folder, content)
+
+
+def _remove_unpublished(root: Path) -> None:
+    """Remove the folder of a build that was killed before `index.toml` named it."""
+    try:
+        named = tomllib.loads((root / MANIFEST).read_text(encoding="utf-8")).get("folder", "")
+    except FileNotFoundError:
+        named = ""
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return
+    remove_old_generations(root, str(named))
 
 
 def remove_old_generations(root: Path, keep: str) -> None:

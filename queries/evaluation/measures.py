@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -47,6 +48,19 @@ def middle(metric: str, group: str, values: np.ndarray) -> Measured:
     reach = 0.5 * Z95 * np.sqrt(n)
     low, high = int(max(np.floor(n / 2 - reach), 0)), int(min(np.ceil(n / 2 + reach), n - 1))
     return Measured(metric, group, float(np.median(known)), float(known[low]), float(known[high]), n)
+
+
+def scatter(
+    metric: str, group: str, values: np.ndarray, statistic: Callable[[np.ndarray], float], seed: int
+) -> Measured:
+    """A statistic of the finite values, its interval from resampled ones (bootstrap, 2.5-97.5 %)."""
+    known = values[np.isfinite(values)]
+    n = len(known)
+    if n == 0:
+        return Measured(metric, group, np.nan, np.nan, np.nan, 0)
+    rng = np.random.default_rng(seed)
+    low, high = np.quantile([statistic(rng.choice(known, n)) for _ in range(RESAMPLES)], [0.025, 0.975])
+    return Measured(metric, group, float(statistic(known)), float(low), float(high), n)
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float:

@@ -52,7 +52,9 @@ def similar(
         Atlas with vectors and indexes.
     target
         A key (`lamost:101001`, `lamost:101001@dr7`, `gaia:<source_id>`), a `SpectrumKey`, the path
-        of a spectrum file (`path#row`, `archive!member`), an id, a position or a name that
+        of a spectrum file (`path#row`, `archive!member`), a `Spectrum`, a star named by its physics
+        (``teff=4900,logg=1.8,feh=-3.1``, a mixture, ``KEY but feh=-1``; see
+        `specclip_search.queries.space.made_stars`), an id, a position or a name that
         `specclip_search.queries.space.resolve.resolve` finds, or a list of these.
     k
         Number of spectra to return for each target, 1 to 10,000.
@@ -95,12 +97,20 @@ def similar(
         If a target, instrument, `k`, `where` or `combine` is invalid.
     VectorIndexError
         If the index is missing or stale.
+
+    Examples
+    --------
+    >>> from specclip_search import Atlas, similar
+    >>> near = similar(Atlas("demo-atlas"), "gaia:1624605949904837888", k=3, within="gaia_xp")
+    >>> list(near.columns[:5])
+    ['rank', 'modality', 'spec_id', 'source_id', 'similarity']
+    >>> len(near), near["source_id"].dtype, near.attrs["model"]
+    (3, dtype('int64'), 'mini')
     """
-    stated = {"unit": unit, "medium": medium, "modality": modality, "resolution": resolution}
     return to_frame(
         similar_table(
-            atlas, target, k, within, where, exact, model, exclude_self,
-            exclude_repeats=exclude_repeats, combine=combine, **stated,
+            atlas, target, k, within, where, exact, model, exclude_self, exclude_repeats=exclude_repeats,
+            combine=combine, unit=unit, medium=medium, modality=modality, resolution=resolution,
         )
     )  # fmt: skip
 

@@ -34,6 +34,7 @@ def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, 
         name: np.concatenate([np.asarray(part) for part in parts])[order]
         for name, parts in _key_columns(space, hits).items()
     }
+    epochs = columns.get("epoch")
     size = len(order)
     unknown = columns["source_id"] < 0
     other = columns["other_spec_id"]
@@ -48,9 +49,10 @@ def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, 
             "rank_in_instrument": pa.array(columns["rank_in_instrument"], pa.int64()),
             "other_spec_id": pa.array(other, pa.int64(), mask=other < 0),
             "release": pa.array(columns["release"], pa.string()),
+            **({} if epochs is None else {"epoch": pa.array(epochs.tolist(), pa.int64())}),
         }
     )
-    return table.cast(pa.schema([_said(field) for field in table.schema]))
+    return table.cast(pa.schema([_FIELDS[name] for name in table.column_names]))
 
 
 def merged_order(hits: Sequence[Hits]) -> np.ndarray:
@@ -63,29 +65,29 @@ def merged_order(hits: Sequence[Hits]) -> np.ndarray:
     return np.lexsort((-np.concatenate([one.similarity for one in hits]), rank))
 
 
-_MEANING = {
-    "target": ("what was searched with", ""),
-    "rank": ("place among all found", "meta.number"),
-    "modality": ("instrument of the spectrum found", "meta.id;instr"),
-    "spec_id": ("LAMOST obsid or Gaia source_id of the spectrum found", "meta.id;meta.main"),
-    "source_id": ("Gaia source_id of its star; null where unknown", "meta.id"),
-    "similarity": ("cosine of the centred shared vectors", ""),
-    "rank_in_instrument": ("place among those found in its instrument", "meta.number"),
-    "other_spec_id": ("the same star's spectrum in the other instrument", "meta.id"),
-    "release": ("data release of the spectrum found", "meta.version"),
+_FIELDS = {
+    field.name: field
+    for field in (
+        described("target", pa.string(), "what was searched with"),
+        described("rank", pa.int64(), "place among all found", ucd="meta.number"),
+        described("modality", pa.string(), "instrument of the spectrum found", ucd="meta.id;instr"),
+        described("spec_id", pa.int64(), "LAMOST obsid or Gaia source_id of what was found", ucd="meta.id;meta.main"),
+        described("source_id", pa.int64(), "Gaia source_id of its star; null where unknown", ucd="meta.id"),
+        described("similarity", pa.float32(), "cosine of the centred shared vectors"),
+        described("rank_in_instrument", pa.int64(), "place among those found in its instrument", ucd="meta.number"),
+        described("other_spec_id", pa.int64(), "the same star's spectrum in the other instrument", ucd="meta.id"),
+        described("release", pa.string(), "data release of the spectrum found", ucd="meta.version"),
+        described("epoch", pa.int64(), "visit or exposure found; null for a combined spectrum", ucd="meta.id"),
+    )
 }
-
-
-def _said(field: pa.Field) -> pa.Field:
-    """The field with its meaning and UCD."""
-    description, ucd = _MEANING[field.name]
-    return described(field.name, field.type, description, ucd=ucd)
 
 
 def _key_columns(space: Space, hits: Sequence[Hits]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("modality", "spec_id", "source_id", "rank_in_instrument", "other_spec_id", "release")
+        name: []
+        for name in ("modality", "spec_id", "source_id", "rank_in_instrument", "other_spec_id", "release", "epoch")
     }
+    with_epochs = False
     for one in hits:
         keys = space.keys(one.modality)
         source_id = np.asarray(keys.source_id[one.rows])
@@ -95,6 +97,11 @@ def _key_columns(space: Space, hits: Sequence[Hits]) -> dict[str, list[Any]]:
         columns["rank_in_instrument"].append(np.arange(1, len(one.rows) + 1))
         columns["other_spec_id"].append(counterpart_ids(space, one.modality, source_id))
         columns["release"].append(np.array(keys.release_names(one.rows), dtype=object))
+        single = keys.epoch is not None
+        with_epochs |= single
+        columns["epoch"].append(np.array(keys.epochs(one.rows) if single else [None] * len(one.rows), dtype=object))
+    if not with_epochs:
+        del columns["epoch"]
     return columns
 
 

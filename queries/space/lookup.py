@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -155,8 +156,8 @@ def open_lookup(atlas: Atlas, name: str, files: Sequence[str], key: str) -> Look
 
 def fingerprint(files: Sequence[str]) -> str:
     """Fingerprint of the shards; they are replaced by renaming, so size and modification time suffice."""
-    stats = [os.stat(file) for file in files]
-    return text_digest(str(_FORMAT), *(f"{f}:{s.st_size}:{s.st_mtime_ns}" for f, s in zip(files, stats, strict=True)))
+    stats = [(file, stat.st_size, stat.st_mtime_ns) for file in files for stat in (os.stat(file),)]
+    return hashlib.sha256(repr((_FORMAT, stats)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @lru_cache(maxsize=32)

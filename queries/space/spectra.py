@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import column_to_matrix
-from specclip_search.errors import QueryError, Reason, SpectrumError
-from specclip_search.keys import is_survey, parse_key, release_order
-from specclip_search.readers.containers.archive_member import names_a_file
+from specclip_search.keys import release_order
+from specclip_search.surveys import get_modality
 
-from .file_spectrum import read_for_encoder
 from .lookup import Lookup, open_lookup
-from .resolve import resolve
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -67,7 +63,11 @@ _COLUMNS = ("release", "snr", "source_id", "simulated", "flux", "error")
 
 
 def read_spectra(
-    atlas: Atlas, modality: str, spec_id: np.ndarray, release: Sequence[str | None] | None = None
+    atlas: Atlas,
+    modality: str,
+    spec_id: np.ndarray,
+    release: Sequence[str | None] | None = None,
+    epoch: Sequence[int | None] | None = None,
 ) -> SpectrumRows:
     """Spectra of `modality` by id, in the requested order.
 
@@ -77,20 +77,32 @@ def read_spectra(
         (N,) int64; -1 for no spectrum.
     release
         Data release of each; None for the newest.
+    epoch
+        Visit or exposure of each, None for the combined spectrum. By default the combined spectrum, or the first
+        exposure where there is none.
     """
     wanted = np.asarray(spec_id, dtype=np.int64)
     lookup = _lookup(atlas, modality)
     query, row = lookup.find(wanted)
-    table = lookup.take(row, _COLUMNS)
+    has_epochs = get_modality(modality).has_epochs
+    table = lookup.take(row, [*_COLUMNS, *(["epoch"] if has_epochs else [])])
     names = table["release"].to_pylist()
+    epochs = table["epoch"].to_pylist() if has_epochs else [None] * len(names)
     best: dict[int, int] = {}
     for i, number in enumerate(query.tolist()):
         asked = None if release is None else release[number]
         if asked is not None and names[i] != asked:
             continue
-        if number not in best or release_order(names[i]) > release_order(names[best[number]]):
+        if epoch is not None and epochs[i] != epoch[number]:
+            continue
+        if number not in best or _rank(names[i], epochs[i]) > _rank(names[best[number]], epochs[best[number]]):
             best[number] = i
     return _rows(modality, table, len(wanted), best)
+
+
+def _rank(release: str, epoch: int | None) -> tuple[tuple[tuple[int, str], ...], bool]:
+    """Newer releases first, and of one release the combined spectrum."""
+    return release_order(release), epoch is None
 
 
 def _lookup(atlas: Atlas, modality: str) -> Lookup:
@@ -101,8 +113,6 @@ def _lookup(atlas: Atlas, modality: str) -> Lookup:
 
 
 def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> SpectrumRows:
-    from specclip_search.surveys import get_modality
-
     points = get_modality(modality).size
     flux, error = np.full((size, points), np.nan), np.full((size, points), np.inf)
     snr, source_id, simulated = np.full(size, np.nan), np.full(size, -1, dtype=np.int64), np.zeros(size, dtype=bool)
@@ -115,60 +125,6 @@ def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> Spec
         source_id[place] = chosen["source_id"].fill_null(-1).to_numpy()
         simulated[place] = chosen["simulated"].to_numpy()
     return SpectrumRows(modality, flux, error, snr, source_id, simulated)
-
-
-def read_target(atlas: Atlas, target: str | Path, stated: dict[str, Any] | None = None) -> SpectrumRows:
-    """The spectrum of a key (`lamost:101001`, `@release` after it), of a file, or of what `resolve` finds.
-
-    Parameters
-    ----------
-    stated
-        What a file does not say; see `specclip_search.queries.space.file_spectrum.read_for_encoder`.
-
-    Raises
-    ------
-    QueryError
-        If the key is not in the atlas.
-    SpectrumError
-        If the file contains no usable spectrum.
-    """
-    text = str(target)
-    bare, _, release = text.partition("@")
-    if names_a_file(text) or not is_survey(bare.partition(":")[0]):
-        found = resolve(atlas, target)
-        if found.file is not None:
-            return _from_file(Path(found.file), stated or {})
-        key = found.keys[0]
-        release = found.releases[0] or ""
-    else:
-        key = parse_key(bare)
-    rows = read_spectra(atlas, key.modality, np.array([key.spec_id], dtype=np.int64), [release or None])
-    if not rows.found[0]:
-        raise QueryError(f"{text} is not in this atlas.", "Check the id's digits and the survey before the colon.")
-    return rows
-
-
-def _from_file(path: Path, stated: dict[str, Any]) -> SpectrumRows:
-    from specclip_search.opening.guard import reading
-    from specclip_search.surveys import get_modality, own_encoders
-    from specclip_search.surveys.batch import prepare_batch
-
-    spectrum, _ = read_for_encoder(path, own_encoders(), stated)
-    with reading(path, "a spectrum"):
-        prepared = prepare_batch(get_modality(spectrum.modality), [spectrum])
-    if not bool(prepared.keep[0]):
-        reason = prepared.reasons[0] or Reason.UNREADABLE
-        raise SpectrumError(reason, f"{path} cannot be drawn ({reason}): {prepared.messages[0]}", "Choose another.")
-    star = spectrum.meta.get("source_id")
-    flux, error = (np.asarray(values, dtype=np.float64) for values in (prepared.flux, prepared.error))
-    return SpectrumRows(
-        spectrum.modality,
-        flux,
-        error,
-        np.array([np.nan]),
-        np.array([-1 if star is None else int(star)], dtype=np.int64),
-        np.array([False]),
-    )
 
 
 def sample_fluxes(atlas: Atlas, modality: str, most: int = 1000, seed: int = 0) -> np.ndarray:

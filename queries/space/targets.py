@@ -1,4 +1,4 @@
-"""Search targets: keys or spectrum files, converted to vectors."""
+"""Search targets: keys, spectra, spectrum files or stars named by their labels, converted to vectors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import numpy as np
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, is_survey, parse_key
 from specclip_search.opening.regular import shown_path
+from specclip_search.spectrum import Spectrum
 from specclip_search.surveys import encoder_of, get_modality
 
 if TYPE_CHECKING:
     from .space import Space
 
-TargetLike = str | os.PathLike[str] | SpectrumKey
+TargetLike = str | os.PathLike[str] | SpectrumKey | Spectrum
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,9 @@ def resolve_targets(space: Space, targets: Sequence[TargetLike], stated: dict[st
     Parameters
     ----------
     targets
-        Keys (`lamost:101001`, `lamost:101001@dr7`, `gaia:5853418002145112704`), `SpectrumKey`s,
-        spectrum files (`path`, `path#row`, `archive!member`), or any other text that
+        Keys (`lamost:101001`, `lamost:101001@dr7`, `gaia:5853418002145112704`), `SpectrumKey`s, `Spectrum`s,
+        spectrum files (`path`, `path#row`, `archive!member`), labels of a star that is to be computed
+        (see `specclip_search.queries.space.made_stars`), or any other text that
         `specclip_search.queries.space.resolve.resolve` understands. Without `@release` the newest release with
         this id is used.
     stated
@@ -78,7 +80,14 @@ def resolve_targets(space: Space, targets: Sequence[TargetLike], stated: dict[st
 def _resolve(space: Space, target: TargetLike, stated: dict[str, Any]) -> Target:
     if isinstance(target, SpectrumKey):
         return _from_atlas(space, target, None, str(target))
+    if isinstance(target, Spectrum):
+        return _of_spectrum(space, target, target.modality, "spectrum")
     text = os.fspath(target)
+    if "=" in text and not isinstance(target, os.PathLike):
+        from .made_stars import asks_for_made_star
+
+        if asks_for_made_star(text):
+            return _made(space, text, stated)
     if not isinstance(target, os.PathLike) and _looks_like_key(text):
         key_text, _, release = text.partition("@")
         return _from_atlas(space, parse_key(key_text), release or None, text)
@@ -136,30 +145,52 @@ def _not_here(space: Space, key: SpectrumKey, release: str | None, name: str) ->
 
 
 def _from_file(space: Space, path: Path, stated: dict[str, Any]) -> Target:
-    from specclip_search.errors import Reason, SpectrumError
     from specclip_search.opening.guard import reading
-    from specclip_search.surveys.batch import prepare_batch
 
     from .file_spectrum import read_for_encoder
 
     known = tuple(getattr(space.loaded_model(), "modalities", space.modalities))
     spectrum, survey = read_for_encoder(path, known, stated)
-    modality = space_modality(space, spectrum.modality, path)
     with reading(path, "a spectrum"):
-        prepared = prepare_batch(get_modality(modality), [spectrum])
+        return _of_spectrum(space, spectrum, survey, shown_path(path))
+
+
+def _of_spectrum(space: Space, spectrum: Spectrum, survey: str, name: str) -> Target:
+    """The target of a spectrum at hand, of an instrument that the model supports."""
+    from specclip_search.errors import Reason, SpectrumError
+    from specclip_search.surveys.batch import prepare_batch
+
+    modality = space_modality(space, spectrum.modality, name)
+    prepared = prepare_batch(get_modality(modality), [spectrum])
     if not bool(prepared.keep[0]):
         reason = prepared.reasons[0] or Reason.UNREADABLE
         raise SpectrumError(
             reason,
-            f"{path} cannot be searched with ({reason}): {prepared.messages[0]}",
+            f"{name} cannot be searched with ({reason}): {prepared.messages[0]}",
             "Choose another spectrum; this one would also be rejected on ingest.",
         )
-    vector = space.loaded_model().embed(modality, np.asarray(prepared.flux))[0]
     source_id = spectrum.meta.get("source_id")
-    own = _centred_as(space, survey, modality)
-    return Target(
-        shown_path(path), own, np.asarray(vector, np.float32), None, None if source_id is None else int(source_id)
-    )
+    star = None if source_id is None else int(source_id)
+    return Target(name, _centred_as(space, survey, modality), _embedded(space, modality, prepared.flux), None, star)
+
+
+def _embedded(space: Space, modality: str, flux: np.ndarray) -> np.ndarray:
+    return np.asarray(space.loaded_model().embed(modality, np.asarray(flux))[0], np.float32)
+
+
+def _made(space: Space, text: str, stated: dict[str, Any]) -> Target:
+    """A star that is computed for labels, or a star of the atlas moved to other ones."""
+    from .made_stars import parse_change
+    from .read_target import made_rows
+
+    change = parse_change(text)
+    base = None if change is None else _resolve(space, change[0], stated)
+    rows = made_rows(space.atlas, text, stated, space.model)
+    modality = space_modality(space, encoder_of(rows.modality), text)
+    vector = _embedded(space, modality, rows.flux.astype(np.float32))
+    if base is None:
+        return Target(text, _centred_as(space, modality, modality), vector)
+    return Target(text, base.modality, vector, base.row, base.source_id)
 
 
 def _centred_as(space: Space, survey: str, modality: str) -> str:
@@ -168,7 +199,7 @@ def _centred_as(space: Space, survey: str, modality: str) -> str:
     return next((name for name in same if name in space.modalities and encoder_of(name) == modality), modality)
 
 
-def space_modality(space: Space, modality: str, path: Path) -> str:
+def space_modality(space: Space, modality: str, path: Path | str) -> str:
     """`modality` if the model supports it, else a QueryError that names the file."""
     known = getattr(space.loaded_model(), "modalities", space.modalities)
     if modality not in known:

@@ -11,6 +11,7 @@ from specclip_search.errors import QueryError
 from specclip_search.keys import parse_key
 
 from ..similar.similar import search_hits, search_targets
+from ..space.made_stars import asks_for_made_star, parse_change
 from ..space.space import open_space
 from ..space.targets import Target
 
@@ -65,8 +66,9 @@ def _hits(atlas: Atlas, target: str, k: int, within: str | None, of: str | None,
     if target.startswith("["):
         hits = _by_vector(atlas, target, k, within, of)
     else:
-        if not files:
-            parse_key(target.partition("@")[0])
+        change = parse_change(target)
+        if not files and (change is not None or not asks_for_made_star(target)):
+            parse_key((change[0] if change else target).partition("@")[0])
         hits = search_hits(atlas, target, k, within)
     return [dict(zip(_NAMES, hit, strict=True)) for hit in hits]
 

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
-from specclip_search.surveys import get_modality
+from specclip_search.surveys import get_modality, units_of
 
-from ..space.spectra import read_target
+from ..space.observed import observed_spectrum
+from ..space.read_target import read_target
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
-
 
 
 def spectrum_table(atlas: Atlas, target: str | Path, **stated: str | None) -> pa.Table:
@@ -35,7 +35,7 @@ def spectrum_table(atlas: Atlas, target: str | Path, **stated: str | None) -> pa
     Raises
     ------
     QueryError, SpectrumError
-        As of `specclip_search.queries.space.spectra.read_target`.
+        As of `specclip_search.queries.space.read_target.read_target`.
     """
     rows = read_target(atlas, target, stated)
     modality = get_modality(rows.modality)
@@ -59,6 +59,32 @@ def spectrum_table(atlas: Atlas, target: str | Path, **stated: str | None) -> pa
         pa.array(error, mask=~np.isfinite(error)),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def observed_table(atlas: Atlas, target: str | Path, *, epoch: int | None = None) -> pa.Table:
+    """Wavelength, flux and error of a spectrum as observed; see `specclip_search.observed_spectrum`.
+
+    Returns
+    -------
+    pa.Table
+        `wavelength` (Angstrom or nm, vacuum), `flux` in the survey's unit, `error` (1 sigma; null where a pixel was
+        not measured). The table's metadata has modality, target and frame.
+    """
+    spectrum = observed_spectrum(atlas, target, epoch=epoch)
+    axis, unit = units_of(spectrum)
+    said = "flux as observed"
+    schema = pa.schema(
+        [
+            described("wavelength", pa.float64(), "wavelength in vacuum", axis, "em.wl;meta.main"),
+            described("flux", pa.float64(), said, unit, "phot.flux.density;meta.main"),
+            described("error", pa.float64(), f"1 sigma error of the {said}", unit, "stat.error;phot.flux.density"),
+        ],
+        metadata={"target": str(target), "modality": spectrum.modality, "frame": spectrum.frame},
+    )
+    measured = spectrum.ivar > 0
+    error = np.where(measured, spectrum.ivar, 1.0) ** -0.5
+    arrays = [pa.array(spectrum.wavelength), pa.array(spectrum.flux), pa.array(error, mask=~measured)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def ssa_meta(table: pa.Table) -> dict[str, str]:

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specclip_search.surveys import LRS
+from specclip_search.indexing.vectors.keys import COMBINED
+from specclip_search.surveys import LRS, get_modality
 
 from ..space.lookup import open_lookup
 from .label_arrays import label_columns
@@ -28,7 +29,8 @@ def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
     connection
         From `specclip_search.queries.views.connection.connect`.
     hits
-        Rows with columns modality, release, spec_id, in any order; more columns are kept.
+        Rows with columns modality, release, spec_id, and epoch where single exposures are among them, in any order;
+        more columns are kept.
 
     Returns
     -------
@@ -45,6 +47,7 @@ def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
             "modality": hits["modality"],
             "release": hits["release"],
             "spec_id": hits["spec_id"].cast(pa.int64()),
+            **({"epoch": hits["epoch"].cast(pa.int64())} if "epoch" in hits.column_names else {}),
         }
     )
     pieces = [_known(connection, keys, modality, extra) for modality in connection.views.spectra_files]
@@ -94,9 +97,14 @@ def _base_rows(connection: AtlasConnection, mine: pa.Table, modality: str) -> pa
     views = connection.views
     lookup = open_lookup(views.atlas, f"spectra_{modality}", views.spectra_files[modality], "spec_id")
     query, row = lookup.find(mine["spec_id"].to_numpy())
-    found = lookup.take(row, ["release", "spec_id", "source_id", "ra", "dec", "snr", "simulated"])
+    more = ["epoch"] if "epoch" in mine.column_names and get_modality(modality).has_epochs else []
+    found = lookup.take(row, ["release", "spec_id", "source_id", "ra", "dec", "snr", "simulated", *more])
     numbers = mine["number"].take(pa.array(query))
     same = pc.equal(found["release"], mine["release"].take(pa.array(query)))
+    if more:
+        there, asked = (pc.fill_null(one, COMBINED) for one in (found["epoch"], mine["epoch"].take(pa.array(query))))
+        same = pc.and_(same, pc.equal(there, asked))
+        found = found.drop_columns(["epoch"])
     snr = pc.if_else(pc.is_finite(found["snr"]), found["snr"], pa.scalar(None, pa.float32()))
     found = found.set_column(found.column_names.index("snr"), "snr", snr).append_column("number", numbers).filter(same)
     _, first = np.unique(found["number"].to_numpy(), return_index=True)

@@ -17,13 +17,14 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError, SpecclipError
 
+from .label_sources import catalogue_names, open_catalogue
 from .macros import add_catalogue_function, add_cone, add_macros
 from .parquet import no_glob, quoted
 from .rows import Rows
 from .views import AtlasViews
 
 if TYPE_CHECKING:
-    import duckdb
+    from duckdb import DuckDBPyConnection
 
     from specclip_search.atlas import Atlas
 
@@ -139,7 +140,7 @@ def _lent(connection: AtlasConnection) -> AtlasConnection:
 def _state(atlas: Atlas) -> tuple[tuple[str, int], ...]:
     """Folders of stages with their modification times: a commit renames a file into one of them."""
     found = []
-    for kind in ("spectra", "rejected", "catalogs", "vectors", "estimates", "translations", "results"):
+    for kind in ("spectra", "observed", "rejected", "catalogs", "vectors", "estimates", "translations", "results"):
         folders = [atlas.path / kind]
         for _ in range(3):
             below = []
@@ -184,7 +185,7 @@ class AtlasConnection:
             _shut_out(self.duckdb, atlas.path)
 
     @cached_property
-    def duckdb(self) -> duckdb.DuckDBPyConnection:
+    def duckdb(self) -> DuckDBPyConnection:
         """Opened when a statement first needs it: who only looks at `views` does not."""
         connection = _bare_connection()
         add_macros(connection)
@@ -212,15 +213,20 @@ class AtlasConnection:
             if name not in self._made
             and (everything or _is_named(name.lower(), words, text) or (name == "stars" and "cone" in words))
         ]
-        self.views.create(self.duckdb, names)
+        # a statement that lists views, or makes up their names, is not refused because one cannot be read
+        read = [name for name in names if not everything or _is_named(name.lower(), words, text)]
+        self.views.create(self.duckdb, read)
+        self.views.create_if_whole(self.duckdb, [name for name in names if name not in read])
         self._made.update(names)
         if "stars" in names:
             add_cone(self.duckdb)
-        for source in self.views.catalogues:
-            function = f"{source.name}_of"
-            if function in words and function not in self._made and source.columns & {"source_id", "obsid"}:
-                add_catalogue_function(self.duckdb, self.views.atlas, source)
-                self._made.add(function)
+        for name in catalogue_names(self.views.atlas):
+            function = f"{name}_of"
+            if function in words and function not in self._made:
+                source = open_catalogue(self.views.atlas, name)
+                if source is not None and source.columns & {"source_id", "obsid"}:
+                    add_catalogue_function(self.duckdb, self.views.atlas, source)
+                    self._made.add(function)
 
     def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
         """Run one statement; see `run`."""
@@ -239,7 +245,7 @@ class AtlasConnection:
         described = _DESCRIBE.fullmatch(statement)
         return described is not None and described[1].lower() in (*map(str.lower, self.views.all), "tables")
 
-    def execute(self, statement: str, parameters: Parameters = None) -> duckdb.DuckDBPyConnection:
+    def execute(self, statement: str, parameters: Parameters = None) -> DuckDBPyConnection:
         """DuckDB's `execute`."""
         self.prepare(statement)
         return self.guarded(lambda: self.duckdb.execute(statement, _plain(parameters)))
@@ -280,7 +286,7 @@ def _is_named(view: str, words: set[str], statement: str) -> bool:
     return view in words or (not view.isidentifier() and view in statement)
 
 
-def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def _shut_out(connection: DuckDBPyConnection, folder: Path) -> None:
     """Leave `connection` no file but those below `folder`. Cannot be undone."""
     root = str(folder.resolve()) + "/"
     # DuckDB compares the path as written in the statement, with pattern characters escaped
@@ -294,7 +300,7 @@ def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         connection.execute(f"SET {setting}")
 
 
-def _bare_connection() -> duckdb.DuckDBPyConnection:
+def _bare_connection() -> DuckDBPyConnection:
     import duckdb
 
     # a statement must not see Python variables as tables, nor fetch extensions from the network

@@ -85,21 +85,31 @@ class Catalogue:
 
 def catalogues(atlas: Atlas) -> list[Catalogue]:
     """Finished catalogues in alphabetical order; incomplete ones are left out."""
-    found = []
-    for name in atlas.catalogs():
-        if is_reserved(name):
-            # only an atlas from elsewhere can have it; `doctor` names it
-            continue
-        stage = atlas.catalog(name)
-        manifest = read_manifest(stage)
-        files = stage.paths()
-        if manifest is None or len(files) != len(manifest["parts"]):
-            continue
-        fields = tuple(fields_of(files[0]))
-        repeated = manifest["report"]["repeated_ids"]
-        unique = frozenset(key for key in manifest["report"]["keys"] if not repeated.get(key))
-        found.append(Catalogue(name, tuple(files), fields, unique))
-    return found
+    return [found for name in catalogue_names(atlas) if (found := open_catalogue(atlas, name)) is not None]
+
+
+def catalogue_names(atlas: Atlas) -> list[str]:
+    """Names of catalogues that can be views; only an atlas from elsewhere can have others, which `doctor` names."""
+    return [name for name in atlas.catalogs() if not is_reserved(name)]
+
+
+def open_catalogue(atlas: Atlas, name: str) -> Catalogue | None:
+    """A finished catalogue; None where its ingest was not finished.
+
+    Raises
+    ------
+    AtlasError
+        If a shard of it is missing or damaged.
+    """
+    stage = atlas.catalog(name)
+    manifest = read_manifest(stage)
+    files = stage.paths()
+    if manifest is None or not files or (len(files) != len(manifest["parts"]) and stage.partial is None):
+        return None
+    fields = tuple(fields_of(files[0]))
+    repeated = manifest["report"]["repeated_ids"]
+    unique = frozenset(key for key in manifest["report"]["keys"] if not repeated.get(key))
+    return Catalogue(name, tuple(files), fields, unique)
 
 
 def label_fields(sources: Sequence[Catalogue]) -> list[pa.Field]:

@@ -11,18 +11,18 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import AtlasError
 
-TEMPORARY_PREFIX = ".writing-"
+TEMPORARY_PREFIX, LOCK = ".writing-", ".lock"
 # of Linux: rename two paths into each other
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_SHARD = re.compile(r"part-(\d{6,9})\.(json|parquet)", re.ASCII)
 
 
 @contextmanager
@@ -30,19 +30,71 @@ def whole_file(target: Path) -> Iterator[Path]:
     """Yield a temporary path next to `target`; on a clean exit it is synced and renamed to `target`.
 
     If the body raises, the temporary file is removed and `target` is unchanged. If the
-    process dies, only a file beginning with ``.writing-`` is left; `remove_leftovers` removes it.
+    process dies, only a file beginning with ``.writing-`` is left; `remove_leftovers` removes it, or the next
+    `whole_file` of this target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    if not (target.parent / LOCK).exists():  # else its lock's holder has removed them all
+        remove_abandoned(target)
+    temporary = beside(target)
     try:
         yield temporary
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and is_full(error):
+            raise no_room(error, target) from error
         raise
     sync_folder(target.parent)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or what this user may take of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def no_room(error: OSError, target: Path) -> AtlasError:
+    """What did not fit, and what to do about it."""
+    return AtlasError(
+        f"There is no room for {target}: {os.strerror(error.errno or errno.ENOSPC)}.",
+        f"Make room (`df -h '{target.parent}'` says how much there is) and run the command again; what stood before "
+        "is kept, and so are finished shards.",
+    )
+
+
+def beside(target: Path) -> Path:
+    """The name under which this process writes what will become `target`."""
+    return target.with_name(f"{TEMPORARY_PREFIX}{_host()}-{os.getpid()}-{target.name}")
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove what processes of this host that run no more have left of `target`, a file or a folder."""
+    if os.name != "posix":
+        return
+    mine = re.compile(rf"{re.escape(f'{TEMPORARY_PREFIX}{_host()}-')}(\d+)-{re.escape(target.name)}", re.ASCII)
+    with suppress(FileNotFoundError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if (found := mine.fullmatch(entry.name)) and not _runs(int(found[1])):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())[:32]
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -77,11 +129,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as ``sha256:<hex>``."""
     with open(path, "rb") as handle:
         return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def bytes_digest(data: bytes) -> str:
-    """SHA-256 of bytes, as ``sha256:<hex>``."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def text_digest(*parts: str) -> str:
@@ -124,7 +171,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     owner = folder / ".writer"
-    lock = FileLock(str(folder / ".lock"), timeout=0)
+    lock = FileLock(str(folder / LOCK), timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -149,11 +196,6 @@ def writer_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def shard_name(number: int) -> str:
-    """File name of a shard, without its suffix."""
-    return f"part-{number:06d}"
-
-
 def exchange_folders(new: Path, old: Path) -> None:
     """Let two folders of one file system change places; where the system can, in one step.
 
@@ -165,7 +207,7 @@ def exchange_folders(new: Path, old: Path) -> None:
     except (OSError, AttributeError, TypeError):
         done = False
     if not done:
-        aside = old.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{old.name}")
+        aside = beside(old)
         os.rename(old, aside)
         try:
             os.rename(new, old)
@@ -174,24 +216,3 @@ def exchange_folders(new: Path, old: Path) -> None:
             raise
         os.rename(aside, new)
     sync_folder(old.parent)
-
-
-def committed_numbers(folder: Path) -> list[int]:
-    """Numbers of a stage's committed shards, ascending.
-
-    Only file names are read: reading every sidecar of a 10M-row stage would take more than a second.
-    """
-    sidecars, tables = shard_numbers(folder)
-    return sorted(sidecars & tables)
-
-
-def shard_numbers(folder: Path) -> tuple[set[int], set[int]]:
-    """Numbers of which there is a sidecar, and of which there is a Parquet file."""
-    try:
-        with os.scandir(folder) as entries:
-            names = {entry.name for entry in entries if entry.name.startswith("part-")}
-    except (FileNotFoundError, NotADirectoryError):
-        return set(), set()
-    found = [match for name in names if (match := _SHARD.fullmatch(name))]
-    sidecars, tables = ({int(match[1]) for match in found if match[2] == kind} for kind in ("json", "parquet"))
-    return sidecars, tables

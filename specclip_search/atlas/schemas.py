@@ -23,11 +23,17 @@ def said_of(field: pa.Field) -> dict[str, str]:
     return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in said}
 
 
+ENCODING = b"encoding"
+"""Metadata of a field that names the Parquet encoding of its values."""
+
 SPEC_ID = described(
     "spec_id", pa.int64(), "key of the spectrum: LAMOST obsid or Gaia source_id", ucd="meta.id;meta.main"
 )
 SOURCE_ID = described("source_id", pa.int64(), "Gaia source_id of the star; null where unknown", ucd="meta.id")
 RELEASE = described("release", pa.string(), "data release the spectrum comes from")
+EPOCH = described(
+    "epoch", pa.int64(), "number of the visit or exposure; null for a combined spectrum", ucd="meta.id"
+)
 
 _COMMON = [
     SPEC_ID,
@@ -68,13 +74,47 @@ def spectra_schema(columns: Iterable[pa.Field], size: int) -> pa.Schema:
     return pa.schema([*_COMMON, *columns, *_QUALITY, flux, error])
 
 
-def vectors_schema(dim: int) -> pa.Schema:
+def observed_schema(has_epochs: bool) -> pa.Schema:
+    """Columns of `observed/<modality>`: spectra as delivered, over their full range.
+
+    Pixel i of a segment is at `first + step * i`, or at 10 to that power where `logarithmic`. The array `wavelength`
+    is null unless the spectrum is not sampled at equal steps.
+    """
+    segment = pa.struct([("first", pa.float64()), ("step", pa.float64()), ("pixels", pa.int32())])
+    return pa.schema(
+        [
+            SPEC_ID,
+            RELEASE,
+            *([EPOCH] if has_epochs else []),
+            described("source", pa.string(), "file the spectrum was read from, with #row inside a table"),
+            described("frame", pa.string(), "barycentric, rest or observed: what the wavelengths are relative to"),
+            described("time", pa.float64(), "middle of the observation, modified Julian date", "d", "time.epoch"),
+            described("time_scale", pa.string(), "time scale of `time`, for example MJD_UTC"),
+            described("flux_unit", pa.string(), "unit of flux * scale; null where the survey gives none"),
+            described("scale", pa.float64(), "a power of ten; the delivered flux is flux * scale"),
+            described("logarithmic", pa.bool_(), "whether the segments are steps in log10 of the wavelength"),
+            described("segments", pa.list_(segment), "pixels at equal steps, vacuum; null where `wavelength` is given"),
+            _packed("wavelength", pa.float64(), "wavelengths in vacuum; null where `segments` are given"),
+            _packed("flux", pa.float32(), "flux as delivered over scale; rounded by at most 1/8 of its error"),
+            _packed("ivar", pa.float32(), "inverse variance of flux, to 1.6 %; 0 for a pixel without a measurement"),
+        ]
+    )
+
+
+def _packed(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    """A list of numbers whose bytes are stored place by place: rounded numbers compress well so."""
+    field = described(name, pa.list_(kind), description)
+    return field.with_metadata({**field.metadata, ENCODING: b"BYTE_STREAM_SPLIT"})
+
+
+def vectors_schema(dim: int, has_epochs: bool = False) -> pa.Schema:
     """Columns of `vectors/<model>/<modality>` for vectors of `dim` numbers."""
     return pa.schema(
         [
             SPEC_ID,
             SOURCE_ID,
             RELEASE,
+            *([EPOCH] if has_epochs else []),
             described("vector", pa.list_(pa.float16(), dim), "shared vector of unit length"),
             described("norm", pa.float32(), "length of the vector before it was made unit"),
         ]

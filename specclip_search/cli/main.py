@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,11 +22,13 @@ from .quick_start import read_plainly
 
 PROGRAM = "specclip-search"
 ALLOW_PARTIAL = "--allow-partial"
+NETWORK = "--network"
 
 # name -> one-line help. The module is specclip_search.cli.commands.<name with _>; it is
 # imported when the command runs, so that --help only needs to import typer.
 COMMANDS: dict[str, str] = {
     "demo": "Build a small atlas from real Gaia XP stars and run the three searches.",
+    "fetch": "Download Gaia XP spectra, LAMOST spectra or a catalogue from their archives.",
     "ingest": "Read LAMOST spectra, Gaia XP spectra or a catalogue into the atlas.",
     "link": "Find the Gaia star of each LAMOST spectrum, by id or by position.",
     "simulate": "Pair the atlas's Gaia XP stars with simulated LAMOST spectra.",
@@ -37,7 +40,10 @@ COMMANDS: dict[str, str] = {
     "index": "Build, inspect, check or tune the vector index.",
     "similar": "Find the spectra most similar to a given one.",
     "anomalies": "List the most anomalous stars, with reasons.",
+    "changes": "List stars whose spectra changed between visits, and how.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
+    "compare": "Compare labels of catalogues and of this atlas.",
+    "explain": "Say why two spectra are alike, or what a list has in common.",
     "map": "Plot a map of all spectra, coloured by any column.",
     "report": "Write the results of the searches as one HTML page.",
     "evaluate": "Score the searches on a simulated survey with known truth.",
@@ -55,7 +61,7 @@ COMMANDS: dict[str, str] = {
 # words that people try first
 ALIASES = {"search": "similar", "neighbours": "similar", "neighbors": "similar", "query": "sql", "import": "ingest",
            "catalog": "ingest", "catalogue": "ingest", "lamost": "ingest", "anomaly": "anomalies", "umap": "map",
-           "match": "crossmatch", "xmatch": "crossmatch"}
+           "download": "fetch", "match": "crossmatch", "xmatch": "crossmatch"}
 
 
 @cache
@@ -114,11 +120,15 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
     partial: Annotated[
         bool, typer.Option(ALLOW_PARTIAL, help="Answer also from an atlas with missing files, and say which.")
+    ] = False,
+    network: Annotated[
+        bool, typer.Option(NETWORK, help="Ask CDS Sesame for names of stars that the atlas does not know.")
     ] = False,
 ) -> None:
     """Vector search and anomaly discovery for stellar spectra.
@@ -128,6 +138,10 @@ def _main(
     from .options import allow_partial
 
     allow_partial(partial)
+    if network:
+        from specclip_search.queries.space.resolve import names_online
+
+        ctx.with_resource(names_online())
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -157,11 +171,11 @@ def _guarded(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        from ..atlas.files import is_refusal, not_permitted
+        from ..atlas.files import is_full, is_refusal, no_room, not_permitted
 
-        if not is_refusal(error) or os.environ.get("SPECCLIP_DEBUG"):
+        if not (is_refusal(error) or is_full(error)) or os.environ.get("SPECCLIP_DEBUG"):
             return _failed(error)
-        refused = not_permitted(error)
+        refused = no_room(error, Path(error.filename or ".")) if is_full(error) else not_permitted(error)
         _complain(refused.message, refused.hint)
         return refused.exit_code
     except Exception as error:
@@ -183,9 +197,8 @@ def _failed(error: Exception) -> int:
 def _global_first(arguments: list[str]) -> list[str]:
     """An option of the program may stand behind the command as well, as users expect of one that all commands have."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if ALLOW_PARTIAL not in arguments[:end]:
-        return arguments
-    return [ALLOW_PARTIAL, *(word for word in arguments[:end] if word != ALLOW_PARTIAL), *arguments[end:]]
+    first = [word for word in (ALLOW_PARTIAL, NETWORK) if word in arguments[:end]]
+    return [*first, *(word for word in arguments[:end] if word not in first), *arguments[end:]]
 
 
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Accounts(Protocol):
-    """A report with read = kept + the sum of rejected."""
+    """A report with read = kept + the sum of rejected, and those that wait, where it has any."""
 
     @property
     def read(self) -> int: ...
@@ -44,12 +44,21 @@ def deliver(
         say("Nothing was found: no row matches the request.")
 
 
-def say_accounts(what: str, report: Accounts) -> None:
-    """`119 LAMOST spectra read = 112 kept + 7 rejected`, then one line per reason."""
+def say_accounts(what: str, report: Accounts, observed: int | None = None) -> None:
+    """`119 LAMOST spectra read = 112 kept + 7 rejected`, a line per reason, and how many are kept as observed."""
     rejected = sum(report.rejected.values())
-    say(f"{report.read:,} {what} read = {report.kept:,} kept + {rejected:,} rejected")
+    waiting = getattr(report, "waiting", 0)
+    beside = f"{waiting:,} waiting + " if waiting else ""
+    say(f"{report.read:,} {what} read = {report.kept:,} kept + {beside}{rejected:,} rejected")
+    if waiting:
+        say(
+            f"  {waiting:>8,}  wait for basis functions that are not installed; their coefficients are kept.",
+            "Run `pip install --upgrade gaiaxpy specclip-search`, then `specclip-search ingest gaia-xp --recalibrate`.",
+        )
     for reason, count in sorted(report.rejected.items(), key=lambda item: (-item[1], item[0])):
         say(f"  {count:>8,}  {reason}")
+    if observed is not None:
+        say(f"  {observed:>8,}  of those kept are in the atlas as observed, over their full range")
 
 
 class CatalogueAccounts(Protocol):

@@ -301,8 +301,8 @@ def _child(content: bytes, handed: list[int]) -> None:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        for caught in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(caught, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setpgid(0, 0)
         encodings, mask, folder, arguments, environment = _parsed(content)

@@ -10,14 +10,37 @@ import numpy as np
 import pyarrow as pa
 
 from ..atlas.arrays import table_from_columns
-from ..atlas.schemas import REJECTED
+from ..atlas.schemas import REJECTED, SPEC_ID, described
+from ..opening.regular import shown_text
 from ..stages.run import Made
 from ..surveys.batch import prepare_batch
 
 if TYPE_CHECKING:
     from ..preparation.prepared import Prepared
+    from ..readers.survey_rows import Waiting
     from ..spectrum import Spectrum
     from ..surveys import Modality
+
+#: rows of `waiting/<modality>`: solutions that can be calibrated when their bases are installed
+WAITING = pa.schema(
+    [
+        SPEC_ID,
+        described("release", pa.string(), "data release of the solution"),
+        described("source", pa.string(), "file the solution was read from, with #row inside a table"),
+        described("ra", pa.float64(), "right ascension, ICRS", "deg", "pos.eq.ra;meta.main"),
+        described("dec", pa.float64(), "declination, ICRS", "deg", "pos.eq.dec;meta.main"),
+        *(
+            described(f"{band}_{name}", kind, f"{band.upper()} {text}")
+            for band in ("bp", "rp")
+            for name, kind, text in (
+                ("basis_function_id", pa.int64(), "basis, where the file gives it"),
+                ("coefficients", pa.list_(pa.float64()), "coefficients"),
+                ("coefficient_errors", pa.list_(pa.float64()), "errors of the coefficients"),
+                ("coefficient_correlations", pa.list_(pa.float32()), "correlations below the diagonal, row by row"),
+            )
+        ),
+    ]
+)
 
 _MEASURED = ("good_fraction", "n_repaired", "n_clipped", "scale", "sed")
 
@@ -73,8 +96,21 @@ def rejected_table(spectra: Sequence[Spectrum], prepared: Prepared) -> pa.Table:
     )
 
 
+def waiting_table(rows: Sequence[Waiting]) -> pa.Table:
+    """Rows of `waiting/<modality>`."""
+    columns: dict[str, Any] = {name: [row.kept.get(name) for row in rows] for name in WAITING.names}
+    columns["spec_id"] = [row.spec_id for row in rows]
+    columns["release"] = [row.release for row in rows]
+    columns["source"] = [shown_text(row.source) for row in rows]
+    return table_from_columns(columns, WAITING)
+
+
 def made_spectra(
-    kept: pa.Table, rejected: pa.Table, extra: dict[str, Any] | None = None, unmade: Counter[str] | None = None
+    kept: pa.Table,
+    rejected: pa.Table,
+    extra: dict[str, Any] | None = None,
+    unmade: Counter[str] | None = None,
+    waiting: int = 0,
 ) -> Made:
     """A shard of spectra for `specclip_search.stages.run.run_stage`, with its accounts in the sidecar's `extra`.
 
@@ -84,9 +120,14 @@ def made_spectra(
         Rows of `spectra/<modality>` and of `rejected/<modality>`.
     unmade
         Stars without a spectrum, by reason; they count as read and rejected.
+    waiting
+        Number of rows in `waiting/<modality>`; they count as read and neither kept nor rejected.
     """
     reasons = (unmade or Counter()) + Counter(rejected["reason"].to_pylist())
-    accounts = {"read": kept.num_rows + reasons.total(), "kept": kept.num_rows, "rejected": dict(reasons)}
+    read = kept.num_rows + reasons.total() + waiting
+    accounts: dict[str, Any] = {"read": read, "kept": kept.num_rows, "rejected": dict(reasons)}
+    if waiting:
+        accounts["waiting"] = waiting
     return Made(kept, kept.schema, {**(extra or {}), "accounts": accounts}, rejected=rejected)
 
 

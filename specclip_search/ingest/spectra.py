@@ -12,10 +12,14 @@ from ..errors import SpecclipError, SpectrumError
 from ..opening.archives import ZIP_MAGIC, zip_members
 from ..opening.regular import shown_path
 from ..progress import Progress
-from ..readers.containers.archive_member import is_archive, iter_members
+from ..readers.containers.archive_member import is_archive, members_to_open
 from ..readers.content import Content, look, read_start
-from ..readers.gaia_xp import DEFAULT_RELEASE, iter_xp, to_spectra
+from ..readers.gaia_bases import DEFAULT_RELEASE, release_named, release_of
+from ..readers.gaia_xp import iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
+from ..readers.registry import ReadOptions
+from ..readers.survey_rows import Waiting
+from ..readers.surveys import mmu
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys import GAIA_XP, LAMOST_LRS
@@ -32,7 +36,7 @@ SHARD_SIZE = 2048
 
 def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, release: str | None = None,
                   workers: int | None = None, shard_size: int = SHARD_SIZE, progress: Progress | None = None,
-                  ) -> IngestReport:
+                  observed: bool | None = None) -> IngestReport:
     """Read LAMOST LRS files into `spectra/lamost_lrs`; unusable spectra are rejected with a reason.
 
     A second run makes only what is missing: new files become new shards, the shard of a changed file is
@@ -53,6 +57,9 @@ def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rele
         Spectra per shard.
     progress
         Called with (spectra done, spectra in all, note).
+    observed
+        Whether spectra are kept as observed, too, in `observed/<modality>`: None, with the shards that this run makes;
+        True, those of up-to-date shards are added from their files; False, not.
 
     Returns
     -------
@@ -69,16 +76,17 @@ def ingest_lamost(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rele
         made.update(at_least_one(find_files(paths, FITS_SUFFIXES)), by_count(shard_size), release)
         return made
 
-    return run_ingest(atlas, LAMOST_LRS.name, plan, read_lamost_file, workers, progress)
+    return run_ingest(atlas, LAMOST_LRS.name, plan, read_lamost_file, workers, progress, observed=observed)
 
 
 def run_ingest(atlas: Atlas, modality: str, make_plan: Callable[[Path], Plan],
                reading: Callable[[str, str | None], Iterator[Spectrum | Refused]], workers: int | None,
-               progress: Progress | None, settings: str = "") -> IngestReport:
+               progress: Progress | None, settings: str = "", observed: bool | None = None) -> IngestReport:
     """Plan and run an ingest under the stage's lock; other `settings` make every part again."""
     stage = atlas.spectra(modality)
     with stage.lock():
-        return Ingest(atlas, modality, make_plan(stage.folder), reading, workers, progress, settings).run()
+        plan = make_plan(stage.folder)
+        return Ingest(atlas, modality, plan, reading, workers, progress, settings, observed).run()
 
 
 def by_count(size: int) -> Grouping:
@@ -101,7 +109,10 @@ def by_count(size: int) -> Grouping:
 
 
 def read_lamost_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
-    """The one spectrum of a LAMOST file, in the file's own precision."""
+    """The one spectrum of a LAMOST file, in the file's own precision, or the rows of the Multimodal Universe's."""
+    if path.endswith(".parquet"):
+        yield from mmu.read_mmu(look(path), ReadOptions(release=release, modality=LAMOST_LRS.name))
+        return
     spectrum = observe_lamost(Path(path), release)
     spectrum.meta["source"] = shown_path(path)
     yield spectrum
@@ -113,18 +124,19 @@ BYTES_A_ROW = 2048
 
 def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, release: str | None = None,
                    workers: int | None = None, shard_size: int = SHARD_SIZE, progress: Progress | None = None,
-                   ) -> IngestReport:
+                   observed: bool | None = None) -> IngestReport:
     """Read Gaia XP mean spectra into `spectra/gaia_xp`: sampled ones, or continuous ones, calibrated.
 
     Each bulk file of the archive becomes one shard; small files are combined up to `shard_size` spectra.
-    Otherwise as `ingest_lamost`; rows without BP or RP are rejected.
+    Otherwise as `ingest_lamost`; rows without BP or RP are rejected. Solutions whose bases are not installed wait
+    in the atlas for `specclip_search.ingest.recalibrate`: read = kept + waiting + rejected.
 
     Parameters
     ----------
-    atlas, paths, workers, progress
+    atlas, paths, workers, progress, observed
         As in `ingest_lamost`; folders are searched for CSV, ECSV, FITS, VOTable, Avro and Parquet files.
     release
-        Data release; ``dr3`` by default.
+        Data release; by default the one that the file's name or the solutions' bases give.
     shard_size
         Spectra per shard, for files that hold fewer.
 
@@ -138,7 +150,7 @@ def ingest_gaia_xp(atlas: Atlas, paths: Sequence[str | os.PathLike[str]], *, rel
         made.update(at_least_one(find_files(paths, XP_SUFFIXES)), by_size(shard_size), release)
         return made
 
-    return run_ingest(atlas, GAIA_XP.name, plan, read_xp_file, workers, progress)
+    return run_ingest(atlas, GAIA_XP.name, plan, read_xp_file, workers, progress, observed=observed)
 
 
 def by_size(shard_size: int, bytes_a_row: int = BYTES_A_ROW) -> Grouping:
@@ -164,26 +176,57 @@ def by_size(shard_size: int, bytes_a_row: int = BYTES_A_ROW) -> Grouping:
 
 def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """Spectra of one XP file, row by row, and the rows that cannot be used."""
+    for name, content in xp_contents(path):
+        if name == path and not isinstance(content, SpectrumError):
+            yield from _rows_of_xp(content, release, path)
+            continue
+        try:
+            if isinstance(content, SpectrumError):
+                raise content
+            yield from _rows_of_xp(content, release, name)
+        except SpectrumError as error:  # the other members are read all the same
+            yield Refused(name, None, release, error.reason, error.message.replace(_place(content), name))
+
+
+def _place(content: Content | SpectrumError) -> str:
+    return str(content.path) if isinstance(content, Content) else ""
+
+
+def xp_contents(path: str) -> Iterator[tuple[str, Content | SpectrumError]]:
+    """The file, or each member of an archive, with its name as it is shown; for a member why it is none of ours.
+
+    Raises
+    ------
+    SpectrumError
+        If the file itself cannot be read.
+    """
     if read_start(Path(path), 4) == ZIP_MAGIC:
         for name, file in zip_members(path):
             member = f"{path}!{name}"
             try:
-                yield from _rows_of_xp(look(file), release, member)
+                if isinstance(file, SpectrumError):
+                    raise file
+                yield member, look(file)
             except SpectrumError as error:  # the other members are read all the same
-                yield Refused(member, None, release, error.reason, error.message.replace(str(file), member))
-        return
-    if not is_archive(path):
-        yield from _rows_of_xp(look(path), release, path)
-        return
-    for content in iter_members(path):
-        try:
-            yield from _rows_of_xp(content, release, str(content.path))
-        except SpectrumError as error:
-            yield Refused(str(content.path), None, release, error.reason, error.message)
+                yield member, SpectrumError(error.reason, error.message.replace(str(file), member), error.hint)
+    elif is_archive(path):
+        for member, opened in members_to_open(path):
+            try:
+                yield member, opened()
+            except SpectrumError as error:
+                yield member, error
+    else:
+        yield path, look(path)
 
 
 def _rows_of_xp(content: Content, release: str | None, source: str) -> Iterator[Spectrum | Refused]:
-    for batch in iter_xp(content):
-        yield from to_spectra(batch, release, shown_path(source))
+    said = (release_of(release) or release) if release else None
+    for batch in iter_xp(content, said):
+        yield from to_spectra(batch, said or release_named(source.rpartition("/")[2]), shown_path(source))
         for row, spec_id, reason, message in batch.rejected:
-            yield Refused(f"{source}#{row}", spec_id, release or DEFAULT_RELEASE, reason, message)
+            row_source = f"{source}#{row}"
+            if row in batch.waiting:
+                kept = batch.waiting[row]
+                yield Waiting(row_source, spec_id, said or kept["release"], reason, message, kept)
+            else:
+                yield Refused(row_source, spec_id, said or DEFAULT_RELEASE, reason, message)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import parent_process
 
 import pyarrow as pa
 
 from ..atlas.schemas import REJECTED
 from ..errors import Reason, SpectrumError
 from ..opening.regular import shown_text
-from ..readers.survey_rows import Refused
+from ..readers.survey_rows import Refused, Waiting
 from ..spectrum import Spectrum
 from ..surveys import get_modality
 from ..surveys.batch import prepare_batch
 from .limits import FILE_MEMORY, FILE_SECONDS, Marks, TooLong, limit_memory, time_limit
-from .rows import rejected_table, spectra_table
+from .observed import observed_table
+from .rows import WAITING, rejected_table, spectra_table, waiting_table
 
 __all__ = ["PartRows", "PartTask", "Refused", "prepare_part", "refused_table"]
 
@@ -24,11 +28,15 @@ SPECTRA_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class PartTask:
-    """Files of one part, in order: (path, release or None); those of `fatal` are refused without being opened."""
+    """Files of one part, in order: (path, release or None); those of `fatal` are refused without being opened.
+
+    `observed`: whether spectra are kept as delivered, too.
+    """
 
     part: int
     files: list[tuple[str, str | None]]
     fatal: frozenset[int] = frozenset()
+    observed: bool = False
 
 
 Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
@@ -36,11 +44,16 @@ Reading = Callable[[str, str | None], Iterator[Spectrum | Refused]]
 
 @dataclass(frozen=True, slots=True)
 class PartRows:
-    """A part's rows before duplicates are removed: `kept` and `rejected` tables."""
+    """A part's rows before duplicates are removed.
+
+    `kept`, `rejected` and `waiting` tables, and the rows of `kept` as `observed` if asked for.
+    """
 
     part: int
     kept: pa.Table
     rejected: pa.Table
+    waiting: pa.Table
+    observed: pa.Table | None = None
 
 
 _marks: Marks | None = None
@@ -51,6 +64,15 @@ def start_worker(marks: str) -> None:
     global _marks
     limit_memory()
     _marks = Marks(marks)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker waits for its next task without end, also where the process that would give it was killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _mark(part: int, file: int, step: int) -> None:
@@ -66,12 +88,18 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     instrument = get_modality(modality)
     kept = [instrument.schema.empty_table()]
     rejected = [REJECTED.empty_table()]
+    observed: list[pa.Table] = [observed_table(instrument, [])]
     waiting: list[Spectrum] = []
     refused: list[Refused] = []
+    later: list[Waiting] = []
+    uncalibrated = [WAITING.empty_table()]
 
     def prepare(spectra: list[Spectrum]) -> None:
         prepared = prepare_batch(instrument, spectra)
         tables = spectra_table(instrument, spectra, prepared), rejected_table(spectra, prepared)
+        if task.observed:
+            chosen = [spectrum for spectrum, keep in zip(spectra, prepared.keep, strict=True) if keep]
+            observed.append(observed_table(instrument, chosen))
         kept.append(tables[0])
         rejected.append(tables[1])
 
@@ -96,6 +124,12 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
         _mark(task.part, number, 0)
         for step, found in enumerate(_guarded(reading, path, release), 1):
             _mark(task.part, number, step)
+            if isinstance(found, Waiting):
+                later.append(found)
+                if len(later) == SPECTRA_AT_ONCE:  # as arrays of Arrow they take half the memory
+                    uncalibrated.append(waiting_table(later))
+                    later.clear()
+                continue
             if isinstance(found, Refused):
                 refused.append(found)
                 continue
@@ -104,7 +138,11 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
                 flush()
     flush()
     rejected.append(refused_table(refused))
-    return PartRows(task.part, pa.concat_tables(kept).combine_chunks(), pa.concat_tables(rejected).combine_chunks())
+    uncalibrated.append(waiting_table(later))
+    rows, refusals = (pa.concat_tables(pieces).combine_chunks() for pieces in (kept, rejected))
+    # rows that wait are large: they are not copied into one piece
+    later_rows = pa.concat_tables(uncalibrated)
+    return PartRows(task.part, rows, refusals, later_rows, pa.concat_tables(observed) if task.observed else None)
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:

@@ -29,7 +29,7 @@ def _is_gaia(content: Content) -> bool:
 
 
 def _read_gaia(content: Content, options: ReadOptions) -> Iterator[Spectrum]:
-    for batch in gaia_xp.iter_xp(content):
+    for batch in gaia_xp.iter_xp(content, options.release):
         rejected = {row: (reason, message) for row, _, reason, message in batch.rejected}
         good = dict(zip(batch.row.tolist(), gaia_xp.to_spectra(batch, options.release, str(content.path)), strict=True))
         for row in sorted([*rejected, *good]):

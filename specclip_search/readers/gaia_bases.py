@@ -6,9 +6,11 @@ et al. 2023, A&A 674, A2; Montegriffo et al. 2023, A&A 674, A3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -50,7 +52,7 @@ class Basis:
         Gives the (size, 343) design matrix [W m-2 nm-1 a coefficient] and the (343,) weight of the band at the
         archive's sampling; None where no installed package has them.
     needs
-        What to install for them.
+        What has them, in words, and the command that installs it.
     """
 
     release: str
@@ -58,7 +60,7 @@ class Basis:
     ids: tuple[int, ...]
     size: int
     load: Callable[[], tuple[np.ndarray, np.ndarray]] | None = field(compare=False)
-    needs: str = ""
+    needs: tuple[str, str] = ("", "")
 
 
 def _gaiaxpy(band: str, bp_model: str, rp_model: str) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
@@ -81,12 +83,15 @@ def _gaiaxpy(band: str, bp_model: str, rp_model: str) -> Callable[[], tuple[np.n
     return load
 
 
+_GAIAXPY_2 = ("GaiaXPy 2.1.5", "pip install 'gaiaxpy~=2.1.5'")
+_NEXT_GAIAXPY = ("the GaiaXPy release for DR4 (after 2.1.5)", "pip install --upgrade gaiaxpy specclip-search")
+
 #: the table: DR4's bases come with the GaiaXPy release for DR4; until then its rows load nothing
 BASES: list[Basis] = [
-    Basis("dr3", "bp", (56,), 55, _gaiaxpy("bp", "v375wi", "v142r"), "pip install 'gaiaxpy~=2.1.5'"),
-    Basis("dr3", "rp", (57,), 55, _gaiaxpy("rp", "v375wi", "v142r"), "pip install 'gaiaxpy~=2.1.5'"),
-    Basis("dr4", "bp", (), 51, None, "pip install --upgrade gaiaxpy"),
-    Basis("dr4", "rp", (), 55, None, "pip install --upgrade gaiaxpy"),
+    Basis("dr3", "bp", (56,), 55, _gaiaxpy("bp", "v375wi", "v142r"), _GAIAXPY_2),
+    Basis("dr3", "rp", (57,), 55, _gaiaxpy("rp", "v375wi", "v142r"), _GAIAXPY_2),
+    Basis("dr4", "bp", (), 51, None, _NEXT_GAIAXPY),
+    Basis("dr4", "rp", (), 55, None, _NEXT_GAIAXPY),
 ]
 
 
@@ -94,6 +99,15 @@ def release_of(text: str | None) -> str | None:
     """``Gaia DR4``, ``gaiadr4``, ``DR4_RC3`` and ``dr4`` as ``dr4``; None where no release is named."""
     compact = "".join((text or "").lower().replace("gaia", " ").split()).split("_")[0]
     return compact if compact in EPOCHS else None
+
+
+_NAMED = re.compile(r"gaia[\s_-]*(e?dr\d|fpr)(?![a-z0-9])", re.IGNORECASE)
+
+
+def release_named(text: str) -> str | None:
+    """The Gaia release that a file's name, a table's name or a designation gives: ``XP_SAMPLED-Gaia DR4 5.csv``."""
+    found = _NAMED.search(text)
+    return release_of(found[1]) if found else None
 
 
 def epoch_of(release: str | None) -> float:
@@ -114,8 +128,8 @@ def choose(band: str, count: int, *, release: str | None = None, function_id: in
     """The basis of a solution.
 
     The basis's number decides where the file gives one that is known; else the release and the number of
-    coefficients, which must then be the whole basis's. Fewer coefficients than functions, of a known basis, are
-    a truncated solution.
+    coefficients, which must then be the whole basis's, unless the release's number is not published yet. Fewer
+    coefficients than functions, of a known basis, are a truncated solution.
 
     Raises
     ------
@@ -128,7 +142,11 @@ def choose(band: str, count: int, *, release: str | None = None, function_id: in
     fitting = [basis for basis in by_number if 0 < count <= basis.size]
     if not by_number:
         unnumbered = [basis for basis in rows if function_id is None or not basis.ids]
-        fitting = [basis for basis in unnumbered if basis.size == count]
+        fitting = [
+            basis
+            for basis in unnumbered
+            if basis.size == count or (basis.release == known and not basis.ids and 0 < count < basis.size)
+        ]
         fitting = [basis for basis in fitting if basis.release == known] or (fitting if known is None else [])
     if fitting:
         return fitting[0]
@@ -176,27 +194,36 @@ def operator(basis: Basis) -> BandOperator:
     BasesNotInstalled
         If no installed package has the basis.
     """
+    source, command = basis.needs
     try:
         if basis.load is None:
-            raise FileNotFoundError("no installed package has them")
+            raise FileNotFoundError(f"GaiaXPy {_installed_gaiaxpy()} does not have them")
         design, weight = basis.load()
     except (FileNotFoundError, ImportError, KeyError) as error:
         raise BasesNotInstalled(
             f"Gaia {basis.release.upper()}'s {basis.size} {basis.band.upper()} coefficients are calibrated with basis "
-            f"functions that are not installed ({error}).",
-            f"{basis.needs}; then ingest the file into a new atlas, or read it again.",
+            f"functions that are not installed ({error}); they come with {source}.",
+            f"{command}; then `specclip-search ingest gaia-xp --recalibrate`.",
         ) from None
     if design.shape != (basis.size, len(GRID)) or weight.shape != (len(GRID),):
         raise SpecclipError(
             f"The {basis.release.upper()} {basis.band.upper()} basis has the shape {design.shape}; "
             f"({basis.size}, {len(GRID)}) was expected.",
-            f"Install the right version: {basis.needs}",
+            f"Install the right version: {command}",
         )
     reached = np.flatnonzero(weight)
     covers = slice(int(reached[0]), int(reached[-1]) + 1)
     values = np.ascontiguousarray(design[:, covers] * weight[covers])
     below, left = np.tril_indices(basis.size, k=-1)
     return BandOperator(covers, values, 2.0 * values[below] * values[left])
+
+
+@cache
+def _installed_gaiaxpy() -> str:
+    try:
+        return metadata.version("gaiaxpy")
+    except metadata.PackageNotFoundError:
+        return "is not installed and"
 
 
 def calibrate(bases: Sequence[tuple[Basis, np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -276,13 +303,29 @@ Row = dict[str, Any]
 
 
 def row_bases(row: Row, release: str | None) -> tuple[Basis, Basis]:
-    """The bases of a row's two solutions.
+    """The bases of a row's two solutions, which are installed.
 
     Raises
     ------
     SpectrumError
-        `missing_bp_or_rp`, `not_finite`, `layout_unknown` with what was expected and found, or `no_calibration`
-        where the bases are known and not installed.
+        As of `known_bases`, or `no_calibration` where the bases are known and not installed.
+    """
+    found = known_bases(row, release)
+    for basis in found:
+        try:
+            operator(basis)
+        except BasesNotInstalled as error:
+            raise SpectrumError(Reason.NO_CALIBRATION, error.message, error.hint) from None
+    return found
+
+
+def known_bases(row: Row, release: str | None) -> tuple[Basis, Basis]:
+    """The bases of a row's two solutions, installed or not.
+
+    Raises
+    ------
+    SpectrumError
+        `missing_bp_or_rp`, `not_finite`, or `layout_unknown` with what was expected and found.
     """
     found = []
     for band in BANDS:
@@ -305,11 +348,6 @@ def row_bases(row: Row, release: str | None) -> tuple[Basis, Basis]:
         if not np.isfinite(np.asarray(row[f"{band}_coefficients"], dtype=np.float64)).all():
             raise SpectrumError(Reason.NOT_FINITE, f"{band.upper()} coefficients hold NaN or infinite values")
         found.append(basis)
-    for basis in found:
-        try:
-            operator(basis)
-        except BasesNotInstalled as error:
-            raise SpectrumError(Reason.NO_CALIBRATION, error.message, error.hint) from None
     return found[0], found[1]
 
 
@@ -323,13 +361,13 @@ def calibrate_rows(rows: Sequence[Row], bases: Sequence[tuple[Basis, Basis]]) ->
     for (pair, _), places in groups.items():
         parts = []
         for band, basis in zip(BANDS, pair, strict=True):
-            solutions = [_solution(rows[place], band) for place in places]
+            solutions = [solution(rows[place], band) for place in places]
             parts.append((basis, *(np.array(column, np.float64) for column in zip(*solutions, strict=True))))
         flux[places], error[places] = calibrate(parts)  # type: ignore[arg-type]
     return flux, error
 
 
-def _solution(row: Row, band: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def solution(row: Row, band: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coefficients, errors and correlations; the latter two from a triangle of covariances where they are absent."""
     coefficients = np.asarray(row[f"{band}_coefficients"], np.float64)
     errors, correlations = (row.get(f"{band}_coefficient_{name}") for name in ("errors", "correlations"))

@@ -39,6 +39,11 @@ class XpBatch:
         (N, 343) float64, W m-2 nm-1.
     rejected
         Rows that could not be used: (row, source_id or None, reason, message).
+    release
+        (N,) the release that the basis of each solution belongs to; empty where the table says none.
+    waiting
+        By row, the solutions of those that are rejected only because their bases are not installed; columns as in
+        `specclip_search.ingest.waiting.WAITING`.
     """
 
     row: np.ndarray
@@ -48,6 +53,8 @@ class XpBatch:
     flux: np.ndarray
     error: np.ndarray
     rejected: list[tuple[int, int | None, Reason, str]] = field(default_factory=list)
+    release: list[str] = field(default_factory=list)
+    waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def is_gaia_xp(names: list[str], content: Content) -> bool:
@@ -55,13 +62,20 @@ def is_gaia_xp(names: list[str], content: Content) -> bool:
     have = set(names)
     if {"source_id", "flux", "flux_error"} <= have or {"bp_coefficients", "rp_coefficients"} <= have:
         return True
+    if gaia_tables.NESTED in have:
+        return True
     # DataLink's table of one star has no id column
     named = b"source_id" in content.head or gaia_tables.is_xp_name(content.path.name)
     return {"wavelength", "flux", "flux_error"} <= have and named
 
 
-def iter_xp(content: Content) -> Iterator[XpBatch]:
+def iter_xp(content: Content, release: str | None = None) -> Iterator[XpBatch]:
     """XP spectra of a file, in batches of at most 512 rows.
+
+    Parameters
+    ----------
+    release
+        Data release, where it is known; else the file's name may give it.
 
     Raises
     ------
@@ -73,12 +87,17 @@ def iter_xp(content: Content) -> Iterator[XpBatch]:
         raise SpectrumError(
             Reason.LAYOUT_UNKNOWN, f"{content.path} has no columns of Gaia XP spectra (found {', '.join(names[:6])}).",
             "Expected source_id, flux, flux_error, or source_id, bp_coefficients, rp_coefficients and their errors.")
+    if "transit_id" in names:
+        raise SpectrumError(
+            Reason.LAYOUT_UNKNOWN, f"{content.path} has spectra of single transits; mean spectra were expected.",
+            "Download the mean spectra: XP_CONTINUOUS of DR3, MEAN_SPECTRUM_XP of DR4.")
     if {"wavelength", "flux"} <= set(names) and "source_id" not in names:
         yield _datalink(content)
         return
     start = 0
-    convert: Callable[[gaia_tables.Rows, int], XpBatch] = _continuous
-    if "bp_coefficients" not in names:
+    said = release or gaia_bases.release_named(content.path.name)
+    convert: Callable[[gaia_tables.Rows, int], XpBatch] = lambda rows, first: continuous(rows, first, said)  # noqa: E731
+    if "bp_coefficients" not in names and gaia_tables.NESTED not in names:
         known = archive_sampling(content, names)
         convert = lambda rows, first: _sampled(rows, first, known)  # noqa: E731
     for rows in gaia_tables.iter_rows(content):
@@ -122,7 +141,9 @@ class _Rows:
 
 def _bare_id(value: Any) -> Any:
     """'Gaia DR3 5853498713190525696' without its words."""
-    if isinstance(value, str) and (found := re.fullmatch(r"(?:gaia\s*)?e?dr3\s+(\d+)", value.strip(), re.IGNORECASE)):
+    if isinstance(value, str) and (
+        found := re.fullmatch(r"(?:gaia\s*)?e?dr[3-9]\s+(\d+)", value.strip(), re.IGNORECASE)
+    ):
         return found[1]
     return value
 
@@ -212,18 +233,42 @@ def _length(values: Any) -> int:
     return 0 if values is None else int(np.size(values))
 
 
-def _continuous(rows: gaia_tables.Rows, start: int) -> XpBatch:
+def continuous(rows: gaia_tables.Rows, start: int, release: str | None) -> XpBatch:
+    """Rows of solutions, calibrated where their bases are installed."""
     bases: list[tuple[gaia_bases.Basis, gaia_bases.Basis]] = []
 
     def problem(values: dict[str, Any]) -> tuple[Reason, str] | None:
         try:
-            bases.append(gaia_bases.row_bases(values, None))
+            bases.append(gaia_bases.row_bases(values, release))
         except SpectrumError as error:
             return error.reason, error.message
         return None
 
     taken = _Rows().take(rows, start, problem)
-    return taken.batch(*gaia_bases.calibrate_rows([values for _, _, values in taken.good], bases))
+    batch = taken.batch(*gaia_bases.calibrate_rows([values for _, _, values in taken.good], bases))
+    batch.release = [pair[0].release for pair in bases]
+    batch.waiting = {
+        row: _solutions(rows[row - start], release)
+        for row, _, reason, _ in taken.rejected
+        if reason is Reason.NO_CALIBRATION
+    }
+    return batch
+
+
+def _solutions(values: dict[str, Any], release: str | None) -> dict[str, Any]:
+    """What a later calibration of a row needs, whatever its file's layout."""
+    kept: dict[str, Any] = {name: values.get(name) for name in ("ra", "dec")}
+    kept["release"] = gaia_bases.known_bases(values, release)[0].release
+    for band in gaia_bases.BANDS:
+        coefficients, errors, correlations = gaia_bases.solution(values, band)
+        number = values.get(f"{band}_basis_function_id")
+        kept |= {
+            f"{band}_basis_function_id": None if number is None else int(number),
+            f"{band}_coefficients": coefficients,
+            f"{band}_coefficient_errors": errors,
+            f"{band}_coefficient_correlations": correlations,
+        }
+    return kept
 
 
 def _datalink(content: Content) -> XpBatch:
@@ -270,13 +315,14 @@ def _datalink_id(content: Content) -> int:
 
 
 def to_spectra(batch: XpBatch, release: str | None, source: str) -> list[Spectrum]:
-    """The spectra of a batch, one per row."""
+    """The spectra of a batch, one per row; `release` as it was said, else the one of their bases."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ivar = np.where(batch.error > 0, batch.error**-2.0, 0.0)
+    releases = [release] * len(batch.row) if release else batch.release or [DEFAULT_RELEASE] * len(batch.row)
     return [
         Spectrum(GRID, flux, weight, XP, int(key),
-                 {"source_id": int(key), "release": release or DEFAULT_RELEASE, "source": f"{source}#{row}",
+                 {"source_id": int(key), "release": name, "source": f"{source}#{row}",
                   "ra": None if np.isnan(ra) else float(ra), "dec": None if np.isnan(dec) else float(dec)})
-        for row, key, ra, dec, flux, weight in zip(
-            batch.row, batch.spec_id, batch.ra, batch.dec, batch.flux, ivar, strict=True)
+        for row, key, ra, dec, flux, weight, name in zip(
+            batch.row, batch.spec_id, batch.ra, batch.dec, batch.flux, ivar, releases, strict=True)
     ]

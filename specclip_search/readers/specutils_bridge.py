@@ -1,4 +1,4 @@
-"""specutils in both directions: its loaders for formats without a reader here, and a LAMOST loader for it."""
+"""specutils in both directions: its loaders for formats without a reader here; spectra and loaders for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import numpy as np
 
 from ..errors import MissingExtra, Reason, SpectrumError
 from ..spectrum import Spectrum
+from ..surveys import units_of
 from .content import Content, look
 from .lamost import read_lamost
 from .registry import ReadOptions
 from .wavelengths import Columns, to_spectrum
 
 LOADER_NAME = "LAMOST LRS"
+OWN_NAME = "specclip-search spectrum"
+OWN_COLUMNS = ["wavelength", "flux", "error"]
 
 
 def specutils_is_there(content: Content) -> bool:
@@ -64,40 +67,107 @@ def _ivar(theirs: Any) -> np.ndarray | None:
     return ivar if theirs.mask is None else np.where(np.asarray(theirs.mask, bool), 0.0, ivar)
 
 
+def to_specutils(spectrum: Spectrum) -> Any:
+    """The spectrum as a `specutils.Spectrum`.
+
+    Returns
+    -------
+    specutils.Spectrum
+        Flux and wavelength with their units, the inverse variance as its uncertainty, pixels of `ivar` 0 masked. A
+        relative flux, as of LAMOST LRS, has no dimension. Wavelengths are in vacuum; `meta["frame"]` says in which
+        frame.
+
+    Raises
+    ------
+    MissingExtra
+        If specutils is not installed.
+
+    Examples
+    --------
+    >>> from specclip_search import read_spectrum
+    >>> theirs = read_spectrum("spec-55859-F5902_sp08-171.fits.gz").to_specutils()    # doctest: +SKIP
+    """
+    _require("A spectrum of specutils")
+    from astropy import units
+    from astropy.nddata import InverseVariance
+    from specutils import Spectrum as Theirs
+
+    axis, unit = (units.Unit(name) for name in units_of(spectrum))
+    meta = {"spec_id": spectrum.spec_id, "modality": spectrum.modality, "frame": spectrum.frame, **spectrum.meta}
+    return Theirs(flux=spectrum.flux * unit, spectral_axis=spectrum.wavelength * axis,
+                  uncertainty=InverseVariance(spectrum.ivar), mask=spectrum.ivar <= 0, meta=meta)
+
+
 def register_with_specutils() -> None:
-    """Register a LAMOST LRS loader with specutils: ``Spectrum.read(path)`` then reads both layouts.
+    """Teach specutils the files of LAMOST LRS and the spectra that this package writes.
+
+    ``specutils.Spectrum.read(path)`` then reads both layouts of LAMOST, and what `specclip-search spectrum --output
+    FILE.fits` writes. Without it specutils reads the latter only where the flux has a unit.
 
     Raises
     ------
     MissingExtra
         If specutils is not installed.
     """
-    if find_spec("specutils") is None:
-        raise MissingExtra("specutils", "specutils", "Registering the LAMOST loader")
+    _require("Registering loaders")
     from specutils import Spectrum as Theirs
     from specutils.io.registers import data_loader
 
-    data_loader(LOADER_NAME, identifier=_is_lamost, dtype=Theirs, extensions=["fits", "fits.gz"], priority=10,
-                force=True)(_load)
+    for name, identifier, load in ((LOADER_NAME, _is_lamost, _load_lamost), (OWN_NAME, _is_own, _load_own)):
+        data_loader(name, identifier=identifier, dtype=Theirs, extensions=["fits", "fits.gz"], priority=10,
+                    force=True)(load)
+
+
+def _require(purpose: str) -> None:
+    if find_spec("specutils") is None:
+        raise MissingExtra("specutils", "specutils", purpose)
+
+
+def _file(path: Any, args: tuple[Any, ...]) -> str | Path | None:
+    return path if isinstance(path, str | Path) else args[0] if args and isinstance(args[0], str | Path) else None
 
 
 def _is_lamost(origin: str, path: Any, fileobj: Any, *args: Any, **kwargs: Any) -> bool:
     from .lamost import is_lamost
 
-    name = path if isinstance(path, str | Path) else args[0] if args and isinstance(args[0], str | Path) else None
+    name = _file(path, args)
     try:
         return name is not None and is_lamost(look(name))
     except SpectrumError:
         return False
 
 
-def _load(file_obj: Any, **kwargs: Any) -> Any:
+def _load_lamost(file_obj: Any, **kwargs: Any) -> Any:
+    ours = read_lamost(Path(getattr(file_obj, "name", file_obj)))
+    theirs = to_specutils(ours)
+    theirs.meta["obsid"] = ours.spec_id
+    return theirs
+
+
+def _is_own(origin: str, path: Any, fileobj: Any, *args: Any, **kwargs: Any) -> bool:
+    name = _file(path, args)
+    if origin != "read" or name is None:
+        return False
+    try:
+        content = look(name)
+        if content.kind != "fits":
+            return False
+        from astropy.io import fits
+
+        with content.open_fits() as file, fits.open(file) as hdus:
+            return len(hdus) == 2 and [column.name for column in getattr(hdus[1], "columns", ())] == OWN_COLUMNS
+    except (SpectrumError, OSError):
+        return False
+
+
+def _load_own(file_obj: Any, **kwargs: Any) -> Any:
     from astropy import units
-    from astropy.nddata import InverseVariance
+    from astropy.nddata import StdDevUncertainty
+    from astropy.table import QTable
     from specutils import Spectrum as Theirs
 
-    ours = read_lamost(Path(getattr(file_obj, "name", file_obj)))
-    # LAMOST's fluxes are relative: the header gives no unit
-    return Theirs(flux=ours.flux * units.dimensionless_unscaled, spectral_axis=ours.wavelength * units.AA,
-                  uncertainty=InverseVariance(ours.ivar), mask=ours.ivar <= 0,
-                  meta={"obsid": ours.spec_id, **ours.meta})
+    # a missing error stays NaN: masked quantities are not what specutils takes
+    table = QTable.read(getattr(file_obj, "name", file_obj), hdu=1, mask_invalid=False)
+    flux, error = (units.Quantity(table[name]) for name in ("flux", "error"))
+    return Theirs(flux=flux, spectral_axis=table["wavelength"], uncertainty=StdDevUncertainty(error),
+                  mask=~(error.value > 0), meta={"header": table.meta})

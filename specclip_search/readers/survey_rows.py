@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,19 @@ class Refused:
     release: str | None
     reason: Reason
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Refused):
+    """A row that is kept as its file has it until something that is not installed yet can make a spectrum of it.
+
+    Attributes
+    ----------
+    kept
+        Its columns; the other attributes are those of a refusal.
+    """
+
+    kept: dict[str, Any]
 
 
 def join_arms(arms: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:

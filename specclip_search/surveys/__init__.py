@@ -17,6 +17,7 @@ from .modality import (
     get_modality,
     own_encoders,
     register,
+    units_of,
 )
 from .sdss import SDSS
 
@@ -28,4 +29,5 @@ LRS, XP = (modality.name for modality in PAIR)
 __all__ = [
     "DESI", "GAIA_XP", "LAMOST_LRS", "LAMOST_MRS", "LRS", "MODALITIES", "PAIR", "SDSS", "XP",
     "Modality", "SpectralWindow", "encoder_of", "get_modality", "own_encoders", "register",
+    "units_of",
 ]

@@ -125,15 +125,17 @@ WINDOWS = windows(
     ],
 )
 
+FLUX_UNIT = "W m-2 nm-1"
 COLUMNS = (
     described(
-        "scale", pa.float32(), "flux at 550 nm that the spectrum was divided by", "W m-2 nm-1", "phot.flux.density"
+        "scale", pa.float32(), "flux at 550 nm that the spectrum was divided by", FLUX_UNIT, "phot.flux.density"
     ),
 )
 
 GAIA_XP = register(
     Modality(
         "gaia_xp", "gaia", GRID, UNIT, WINDOWS, "Gaia BP/RP", prepare_xp, prepare_xp_rows, COLUMNS,
-        short="xp", id_name="source_id", flux_label="flux / flux at 550 nm", names_stars=True, line_width=1.6,
+        short="xp", id_name="source_id", flux_label="flux / flux at 550 nm", flux_unit=FLUX_UNIT,
+        names_stars=True, line_width=1.6,
     )
 )

@@ -16,6 +16,7 @@ import pyarrow as pa
 from ..errors import QueryError, Reason, SpectrumError
 from ..keys import add_prefix
 from ..preparation.prepared import Prepared
+from ..spectrum import Spectrum
 
 PLUGINS = "specclip_search.plugins"
 """Entry point group of modules that register further instruments when they are imported."""
@@ -77,6 +78,8 @@ class Modality:
         The survey's name for the key of a spectrum, for example ``obsid``.
     flux_label
         Description of the model's input, for axes and columns.
+    flux_unit
+        Unit of the flux as delivered; empty if it is relative, or if each file says its own.
     names_stars
         Whether the key of a spectrum is the star's Gaia `source_id`. If not, spectra are linked to stars by
         catalogues or by position.
@@ -107,6 +110,7 @@ class Modality:
     short: str = ""
     id_name: str = "spec_id"
     flux_label: str = "flux"
+    flux_unit: str = ""
     names_stars: bool = False
     reach: float | None = None
     keeps_bands: bool = False
@@ -288,3 +292,11 @@ def get_modality(name: str) -> Modality:
         return MODALITIES[name]
     except KeyError:
         raise QueryError(f"There is no modality '{name}'.", f"Choose one of: {', '.join(MODALITIES)}.") from None
+
+
+def units_of(spectrum: Spectrum) -> tuple[str, str]:
+    """Units of a spectrum's wavelength and flux; the second is empty where the flux is relative."""
+    known = MODALITIES.get(spectrum.modality)
+    said = spectrum.meta.get("flux_unit") or ("" if known is None else known.flux_unit)
+    # readers give surveys that no encoder takes in Angstrom
+    return "Angstrom" if known is None else known.unit, "" if said == "relative" else said

@@ -6,6 +6,8 @@ Units, descriptions, UCDs and nulls are preserved.
 from __future__ import annotations
 
 import json
+import os
+import re
 import unicodedata
 import warnings
 from pathlib import Path
@@ -13,14 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..atlas.schemas import said_of
-from .plain import json_value, plain_column, storable
-from .provenance import lines_of
+from ..errors import QueryError
+from .plain import json_value, plain_column
+from .provenance import about_of, lines_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from astropy.table import Column, QTable, Table
 
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML_RE2 = r"[^\t\n\r -\x{D7FF}\x{E000}-\x{FFFD}\x{10000}-\x{10FFFF}]"
 _WIDER = {pa.int8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
 
 
@@ -50,17 +57,58 @@ def to_table(table: pa.Table) -> Table:
     return result
 
 
-def to_qtable(table: pa.Table) -> QTable:
-    """An astropy QTable with the same rows: columns with a unit are quantities, ids are integers."""
+def to_qtable(table: pa.Table | pd.DataFrame | str | os.PathLike[str]) -> QTable:
+    """An astropy QTable with the same rows: columns with a unit are quantities, ids are integers.
+
+    Parameters
+    ----------
+    table
+        What a search returns, an Arrow table, or a Parquet file that this package wrote.
+
+    Returns
+    -------
+    astropy.table.QTable
+        Columns of integers with nulls are masked, not converted to floats. The provenance is in `meta`.
+
+    Raises
+    ------
+    QueryError
+        If the file cannot be read as Parquet.
+
+    Examples
+    --------
+    >>> from specclip_search import Atlas, similar, to_qtable
+    >>> near = to_qtable(similar(Atlas("demo-atlas"), "gaia:1624605949904837888", k=3))
+    >>> near["teff"].unit, near["source_id"].dtype
+    (Unit("K"), dtype('int64'))
+    """
     from astropy.table import QTable
     from astropy.units import UnrecognizedUnit
 
-    plain = to_table(table)
+    from .write import as_arrow
+
+    if isinstance(table, str | os.PathLike):
+        table = _read_parquet(table)
+    arrow = as_arrow(table)
+    plain = to_table(arrow)
+    plain.meta.update(about_of(arrow))
     for name in plain.colnames:
         if isinstance(plain[name].unit, UnrecognizedUnit):
             plain[name].meta["unit"] = str(plain[name].unit)
             plain[name].unit = None
     return QTable(plain)
+
+
+def _read_parquet(path: str | os.PathLike[str]) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise QueryError(
+            f"Expected a Parquet file; {os.fspath(path)} cannot be read as one: {str(error).splitlines()[0][:100]}",
+            "Write one with --output rows.parquet; astropy's `QTable.read` reads other formats.",
+        ) from None
 
 
 def _column(field: pa.Field, column: pa.ChunkedArray) -> Column:
@@ -113,19 +161,12 @@ def _text(value: Any) -> str | None:
     return str(json_value(value))
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write Parquet; unit, description and UCD are stored in the field metadata."""
-    import pyarrow.parquet as pq
-
-    pq.write_table(storable(table), path, compression="zstd")
-
-
 def write_votable(table: pa.Table, path: Path) -> None:
     """Write VOTable 1.4. Nulls of integers are empty cells, which mean null since version 1.3 of the standard."""
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
-    plain = to_table(table)
+    plain = to_table(for_xml(table))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         votable = from_table(plain)
@@ -133,8 +174,25 @@ def write_votable(table: pa.Table, path: Path) -> None:
             # VOTable's bit type has no null and few programs read it; boolean is fine
             if field.datatype == "bit":
                 field.datatype = "boolean"
-        votable.infos.extend(Info(name=name, value=text) for name, text in lines_of(table))
+        votable.infos.extend(Info(name=name, value=xml_text(text)) for name, text in lines_of(table))
         votable.to_xml(str(path), tabledata_format="tabledata")
+
+
+def xml_text(text: str) -> str:
+    """Text that XML 1.0 can hold: control characters and halves of characters, for which it has none, become '?'."""
+    return _NOT_XML.sub("?", text)
+
+
+def for_xml(table: pa.Table) -> pa.Table:
+    """The same table with names, descriptions and texts that XML can hold; see `xml_text`."""
+    fields, columns = [], []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        said = {name: xml_text(text) for name, text in said_of(field).items()}
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            column = pc.replace_substring_regex(column, _NOT_XML_RE2, "?")
+        fields.append(pa.field(xml_text(field.name), column.type, field.nullable, said or None))
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields, table.schema.metadata))
 
 
 def write_fits(table: pa.Table, path: Path) -> None:
@@ -145,7 +203,7 @@ def write_fits(table: pa.Table, path: Path) -> None:
     units = {}
     for name in plain.colnames:
         column = plain[name]
-        units[name] = said_of(table.schema.field(name)).get("unit", "") if column.unit is not None else ""
+        units[name] = _fits_unit(said_of(table.schema.field(name)).get("unit", "")) if column.unit is not None else ""
         column.unit = None
         if column.dtype.kind == "U":
             texts = column.filled("") if hasattr(column, "filled") else column
@@ -166,6 +224,16 @@ def write_fits(table: pa.Table, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True, output_verify="silentfix")
+
+
+def _fits_unit(unit: str) -> str:
+    """The unit as the FITS standard spells it; as it is where the standard has no such unit."""
+    from astropy.units import Unit
+
+    try:
+        return Unit(unit).to_string("fits")
+    except ValueError:
+        return unit
 
 
 def _ascii(text: str) -> str:

@@ -74,7 +74,7 @@ for _format in (
     Format("table", (".txt",), _writer("text", "write_table")),
     Format("csv", (".csv",), _writer("text", "write_csv")),
     Format("json", (".json",), _writer("text", "write_json")),
-    Format("parquet", (".parquet", ".pq"), _writer("binary", "write_parquet"), needs_file=True),
+    Format("parquet", (".parquet", ".pq"), _writer("voparquet", "write_parquet"), needs_file=True),
     Format("votable", (".vot", ".votable", ".xml"), _writer("binary", "write_votable"), needs_file=True),
     Format("fits", (".fits", ".fit"), _writer("binary", "write_fits"), needs_file=True),
 ):
@@ -111,7 +111,7 @@ def write_rows(
         If the format is unknown, does not follow from the file name, or needs a file.
     """
     chosen = require_writable(format, output)
-    table = _as_arrow(table)
+    table = as_arrow(table)
     if output is not None:
         _write_file(table, chosen, Path(output))
     elif chosen == "table":
@@ -174,7 +174,8 @@ def format_of(format: str | None, output: str | os.PathLike[str] | None) -> str:
     return by_suffix[suffix]
 
 
-def _as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
+def as_arrow(table: pa.Table | pd.DataFrame) -> pa.Table:
+    """Rows as Arrow with their units, descriptions and provenance; NaN of a DataFrame becomes null."""
     import pyarrow as pa
 
     from .meanings import with_known

@@ -55,9 +55,9 @@ class Page:
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
     """A result of a query as an Arrow table, with its columns' meanings and what it was made with."""
-    from ..tables.write import _as_arrow
+    from ..tables.write import as_arrow
 
-    return _as_arrow(frame)
+    return as_arrow(frame)
 
 
 def rows_json(table: pa.Table, truncated: bool = False) -> dict[str, Any]:
@@ -169,14 +169,14 @@ def page_response(request: Request, page: Page, format: str, etag: str, name: st
 
 def table_bytes(table: pa.Table, format: str) -> bytes:
     """A table as a file of `FORMATS` other than JSON, written by the same code as the command line's files."""
-    from ..tables import binary, text
+    from ..tables import binary, text, voparquet
 
     table = with_known(table)
     if format == "csv":
         stream = io.StringIO(newline="")
         text.write_csv(table, stream)
         return stream.getvalue().encode("utf-8", "replace")
-    writers = {"vot": binary.write_votable, "parquet": binary.write_parquet}
+    writers = {"vot": binary.write_votable, "parquet": voparquet.write_parquet}
     # the writers name files; the folder is gone before the answer leaves
     with TemporaryDirectory(prefix="specclip-search-") as folder:
         path = Path(folder) / f"rows.{format}"

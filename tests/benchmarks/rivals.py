@@ -10,32 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import column_to_matrix
-from specclip_search.errors import MissingExtra
 from specclip_search.queries.anomalies.pair_table import PairTable
 from specclip_search.surveys import LRS, XP
 
 if TYPE_CHECKING:
     from specclip_search.queries.space.space import Space
 
-TREES = 200
-SAMPLE = 512
 READ_ROWS = 16_384
-
-
-def isolation_forest(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(N,) score of Liu, Ting & Zhou 2008 of (N, dim) vectors, high where few cuts isolate a star.
-
-    Raises
-    ------
-    MissingExtra
-        If scikit-learn is not installed.
-    """
-    try:
-        from sklearn.ensemble import IsolationForest
-    except ImportError as error:
-        raise MissingExtra("scikit-learn", "rivals", "The isolation forest") from error
-    forest = IsolationForest(n_estimators=TREES, max_samples=min(SAMPLE, len(vectors)), random_state=seed, n_jobs=1)
-    return -np.asarray(forest.fit(vectors).score_samples(vectors))
 
 
 def pair_vectors(space: Space, pairs: PairTable) -> np.ndarray:

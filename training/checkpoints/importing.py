@@ -135,6 +135,32 @@ def import_checkpoint(path: str | Path, output: str | Path, name: str | None = N
     path, output = Path(path), Path(output)
     if (output / "model.toml").exists():
         raise CheckpointError(f"{output} already contains a model.", "Give another folder, or remove this one.")
+    found = read_published(path)
+    content, state = found.content, found.state
+    temperature = _temperature(content)
+    metrics = {"imported": {"file": path.name, "digest": found.digest, "epoch": _whole(content, "epoch"),
+                            "global_step": _whole(content, "global_step")}}
+    card = save_model(output, _card(name or output.name, found.kind, path.name, temperature), state, metrics)
+    return ImportReport(
+        path.name, found.digest, str(output), found.kind, card.dim,
+        sum(v.numel() for key, v in state.items() if not key.endswith(_BUFFERS)), len(state), found.dropped,
+        found.stubbed, temperature, _whole(content, "epoch"), card.digest)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published checkpoint, read but not run: its tensors, the rest as plain values and stubs."""
+
+    kind: str
+    state: dict[str, Tensor]
+    content: Any
+    dropped: list[str]
+    stubbed: list[str]
+    digest: str
+
+
+def read_published(path: Path) -> Published:
+    """Read a published checkpoint; errors as `import_checkpoint`."""
     file = TorchFile(path)
     table = tensor_table(file.content)
     if table is None:
@@ -142,15 +168,7 @@ def import_checkpoint(path: str | Path, output: str | Path, name: str | None = N
     kind, dropped = match({key: ref.shape for key, ref in table.items()}, path.name)
     state = {key: file.tensor(ref) for key, ref in table.items() if key not in dropped}
     _check_numbers(state, path.name)
-    temperature = _temperature(file.content)
-    source_digest = file_digest(path)
-    metrics = {"imported": {"file": path.name, "digest": source_digest, "epoch": _whole(file.content, "epoch"),
-                            "global_step": _whole(file.content, "global_step")}}
-    card = save_model(output, _card(name or output.name, kind, path.name, temperature), state, metrics)
-    return ImportReport(
-        path.name, source_digest, str(output), kind, card.dim,
-        sum(v.numel() for key, v in state.items() if not key.endswith(_BUFFERS)), len(state), dropped, file.stubbed,
-        temperature, _whole(file.content, "epoch"), card.digest)
+    return Published(kind, state, file.content, dropped, file.stubbed, file_digest(path))
 
 
 def report_rows(report: ImportReport) -> dict[str, Any]:

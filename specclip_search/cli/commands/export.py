@@ -30,9 +30,16 @@ def export(
             help="parquet, hats, votable, fits, csv or json; by default from the suffix of --output.",
         ),
     ] = None,
+    nested: Annotated[
+        bool,
+        typer.Option("--hats", help="hats, with a view of spectra's arrays and vectors as nested columns for LSDB."),
+    ] = False,
     rows: Annotated[
-        int, typer.Option("--rows", min=1, metavar="N", help="hats: maximum rows per HEALPix tile.")
-    ] = 1_000_000,
+        int | None,
+        typer.Option(
+            "--rows", min=1, metavar="N", help="hats: maximum rows per HEALPix tile; 1,000,000, nested 50,000."
+        ),
+    ] = None,
     margin: Annotated[
         float,
         typer.Option(
@@ -54,7 +61,8 @@ def export(
             open_atlas(atlas),
             table,
             output,
-            format,
+            format or ("hats" if nested else None),
+            nested=nested,
             max_rows=rows,
             margin_arcsec=margin,
             progress=lambda done: progress(done, None),

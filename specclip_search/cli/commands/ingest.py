@@ -1,4 +1,4 @@
-"""`specclip-search ingest lamost | gaia-xp | sdss | desi | lamost-mrs | catalog | library`"""
+"""`specclip-search ingest lamost | gaia-xp | sdss | desi | lamost-mrs | mmu | catalog | library`"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..options import AtlasOption, SeedOption, WorkersOption, create_atlas
+from ..options import AtlasOption, SeedOption, WorkersOption, create_atlas, open_atlas
 from ..progress import progress_bar
 from ..reports import catalogue_notes, say, say_accounts
 
@@ -32,6 +32,14 @@ ShardOption = Annotated[
     typer.Option("--shard-size", min=1, metavar="N", help="Spectra per shard; a killed run loses at most one shard."),
 ]
 
+ObservedOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--observed/--no-observed",
+        help="Keep flux as observed over the full range, too: of all spectra, or of none; by default of new ones.",
+    ),
+]
+
 EpochsOption = Annotated[
     bool, typer.Option("--epochs", help="Keep single visits and exposures too; give it again on later runs.")
 ]
@@ -44,6 +52,7 @@ def ingest_lamost_command(
     release: ReleaseOption = None,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read LAMOST low-resolution spectra, image or table layout, gzipped or not.
 
@@ -57,31 +66,55 @@ def ingest_lamost_command(
     target = create_atlas(atlas)
     with progress_bar("ingest lamost", "spectra") as progress:
         report = ingest_lamost(
-            target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress
+            target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress, observed=observed
         )
-    say_accounts("LAMOST spectra", report)
+    say_accounts("LAMOST spectra", report, report.observed)
 
 
 @app.command("gaia-xp")
 def ingest_gaia_command(
-    paths: PathsArgument,
     atlas: AtlasOption,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATH...", help="Files, folders (searched recursively), or @LIST, a file with one path per line."
+        ),
+    ] = None,
     release: ReleaseOption = None,
+    recalibrate: Annotated[
+        bool,
+        typer.Option("--recalibrate", help="Calibrate the coefficients that wait in the atlas; no file is read."),
+    ] = False,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read Gaia XP spectra: archive sampled mean spectra, or continuous ones, calibrated through GaiaXPy.
 
+    Coefficients of a release whose basis functions are not installed yet are kept; --recalibrate makes spectra of
+    them later.
+
     Example: specclip-search ingest gaia-xp XP_CONTINUOUS_RAW.csv --atlas my-atlas
     """
+    from ...errors import QueryError
     from ...ingest import ingest_gaia_xp
+    from ...ingest import recalibrate as calibrate_waiting
 
-    target = create_atlas(atlas)
-    with progress_bar("ingest gaia-xp", "spectra") as progress:
-        report = ingest_gaia_xp(
-            target, paths, release=release, workers=workers, shard_size=shard_size, progress=progress
+    if bool(paths) == recalibrate:
+        raise QueryError(
+            "Expected files to read or --recalibrate, not both." if paths else "No file was given.",
+            "specclip-search ingest gaia-xp FOLDER, or specclip-search ingest gaia-xp --recalibrate.",
         )
-    say_accounts("Gaia XP spectra", report)
+    target = open_atlas(atlas) if recalibrate else create_atlas(atlas)
+    with progress_bar("ingest gaia-xp", "spectra") as progress:
+        if recalibrate:
+            report = calibrate_waiting(target, workers=workers, progress=progress)
+        else:
+            report = ingest_gaia_xp(
+                target, paths or [], release=release, workers=workers, shard_size=shard_size, progress=progress,
+                observed=observed,
+            )
+    say_accounts("Gaia XP spectra", report, report.observed)
 
 
 @app.command("sdss")
@@ -92,12 +125,13 @@ def ingest_sdss_command(
     epochs: EpochsOption = False,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read SDSS, BOSS and SDSS-V optical spectra, degraded to LAMOST's low resolution.
 
     Example: specclip-search ingest sdss ~/boss/spec-*.fits --atlas my-atlas
     """
-    _ingest_survey("sdss", "SDSS spectra", paths, atlas, release, epochs, workers, shard_size)
+    _ingest_survey("sdss", "SDSS spectra", paths, atlas, release, epochs, workers, shard_size, observed)
 
 
 @app.command("desi")
@@ -107,12 +141,13 @@ def ingest_desi_command(
     release: ReleaseOption = None,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read DESI spectra, degraded to LAMOST's low resolution; sky fibres and bad ones are rejected.
 
     Example: specclip-search ingest desi coadd-5-169-thru20210419.fits --atlas my-atlas
     """
-    _ingest_survey("desi", "DESI spectra", paths, atlas, release, False, workers, shard_size)
+    _ingest_survey("desi", "DESI spectra", paths, atlas, release, False, workers, shard_size, observed)
 
 
 @app.command("lamost-mrs")
@@ -123,12 +158,13 @@ def ingest_mrs_command(
     epochs: EpochsOption = False,
     workers: WorkersOption = None,
     shard_size: ShardOption = 2048,
+    observed: ObservedOption = None,
 ) -> None:
     """Read LAMOST medium-resolution spectra, degraded to low resolution; those that cover too little are rejected.
 
     Example: specclip-search ingest lamost-mrs ~/lamost/dr10-mrs --atlas my-atlas
     """
-    _ingest_survey("lamost_mrs", "LAMOST MRS spectra", paths, atlas, release, epochs, workers, shard_size)
+    _ingest_survey("lamost_mrs", "LAMOST MRS spectra", paths, atlas, release, epochs, workers, shard_size, observed)
 
 
 def _ingest_survey(
@@ -140,6 +176,7 @@ def _ingest_survey(
     epochs: bool,
     workers: int | None,
     shard_size: int,
+    observed: bool | None,
 ) -> None:
     from ...ingest import ingest_survey
 
@@ -154,8 +191,35 @@ def _ingest_survey(
             workers=workers,
             shard_size=shard_size,
             progress=progress,
+            observed=observed,
         )
-    say_accounts(title, report)
+    say_accounts(title, report, report.observed)
+
+
+@app.command("mmu")
+def ingest_mmu_command(
+    paths: PathsArgument,
+    atlas: AtlasOption,
+    survey: Annotated[
+        str | None, typer.Option("--as", metavar="INSTRUMENT", help="Instrument of files that do not say it.")
+    ] = None,
+    release: ReleaseOption = None,
+    workers: WorkersOption = None,
+    shard_size: ShardOption = 2048,
+) -> None:
+    """Read the Multimodal Universe's Parquet files of LAMOST, Gaia XP, DESI and SDSS; columns tell which.
+
+    Example: specclip-search ingest mmu MultimodalUniverse/desi --atlas my-atlas
+    """
+    from ...ingest import ingest_mmu
+
+    target = create_atlas(atlas)
+    with progress_bar("ingest mmu", "spectra") as progress:
+        reports = ingest_mmu(
+            target, paths, survey=survey, release=release, workers=workers, shard_size=shard_size, progress=progress
+        )
+    for name, report in reports.items():
+        say_accounts(f"{name} spectra", report)
 
 
 @app.command("catalog")

@@ -35,15 +35,29 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def similar(
-    targets: Annotated[
-        list[str],
+    atlas: AtlasOption,
+    targets_given: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="TARGET...",
             help="lamost:OBSID, lamost:OBSID@RELEASE, gaia:SOURCE_ID, a spectrum file (FILE#ROW, ARCHIVE!MEMBER), "
             "'Gaia DR3 ID', 'RA DEC', or a name in one of the atlas's catalogues.",
         ),
-    ],
-    atlas: AtlasOption,
+    ] = None,
+    star: Annotated[
+        list[str] | None,
+        typer.Option("--star", metavar="LABELS",
+                     help="Search with a model spectrum, e.g. teff=4900,logg=1.8,feh=-3.1,c_fe=1.5; repeatable."),
+    ] = None,
+    but: Annotated[
+        str | None,
+        typer.Option("--but", metavar="CHANGES", help="Search with the targets changed, e.g. feh=-1,teff=200."),
+    ] = None,
+    binary: Annotated[
+        list[str] | None,
+        typer.Option("--binary", metavar="LABELS;LABELS",
+                     help="Search with the summed light of two stars, e.g. 'teff=5800,logg=4.4;teff=4500,logg=4.6'."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, metavar="K", help="Number of neighbours.")] = 20,
     within: Annotated[
         str | None,
@@ -85,6 +99,7 @@ def similar(
     from ...tables import require_writable
     from ...tables.provenance import to_frame
 
+    targets = _all_targets(targets_given or [], star or [], binary or [], but)
     require_writable(format, output)
     if plot is not None:
         from ...tables.pictures import picture_format
@@ -121,6 +136,21 @@ def similar(
         from specclip_search.queries.similar.summary import summarise
 
         say(*_summary_lines(summarise(to_frame(table))))
+
+
+def _all_targets(named: list[str], stars: list[str], binaries: list[str], but: str | None) -> list[str]:
+    """Every target of the call, as the text that a search takes."""
+    if but is not None and not named:
+        raise typer.BadParameter("it changes a star of the atlas, and none is named: specclip-search similar KEY --but "
+                                 "feh=-1", param_hint="--but")
+    for text in binaries:
+        if ";" not in text:
+            raise typer.BadParameter(f"two stars are needed, separated by ';'; found '{text}'", param_hint="--binary")
+    targets = [*(named if but is None else [f"{one} but {but}" for one in named]), *stars, *binaries]
+    if not targets:
+        raise typer.BadParameter("name a spectrum, or describe a star with --star or --binary",
+                                 param_hint="TARGET")
+    return targets
 
 
 def _summary_lines(summary: pd.DataFrame) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ...errors import QueryError
 from ..options import AsOption, AtlasOption, FormatOption, MediumOption, OutputOption, UnitOption, open_atlas
 from ..reports import say
 
@@ -24,22 +25,35 @@ def spectrum(
             "--send", metavar="PROGRAM", help="Send it by SAMP to splat, topcat, ... or all, instead of printing."
         ),
     ] = None,
+    observed: Annotated[
+        bool, typer.Option("--observed", help="As observed, over the survey's full range, not the model's input.")
+    ] = False,
+    epoch: Annotated[
+        int | None, typer.Option("--epoch", metavar="N", help="Visit or exposure; by default the combined spectrum.")
+    ] = None,
     unit: UnitOption = None,
     medium: MediumOption = None,
     instrument: AsOption = None,
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Write the model's input of one spectrum (wavelength, flux, error), or send it to another program.
+    """Write one spectrum (wavelength, flux, error), or send it to another program.
+
+    By default it is the model's input; with --observed, what the survey delivered.
 
     Example: specclip-search spectrum gaia:428578160659524352 --output spectrum.vot --atlas demo-atlas
     """
-    from specclip_search.queries.sql.spectrum_table import spectrum_table, ssa_meta
+    from specclip_search.queries.sql.spectrum_table import observed_table, spectrum_table, ssa_meta
 
     from ...tables import format_of, write_rows
 
     format_of(format, output)
-    table = spectrum_table(open_atlas(atlas), target, unit=unit, medium=medium, modality=instrument)
+    if epoch is not None and not observed:
+        raise QueryError("--epoch chooses a spectrum as observed.", "Add --observed.")
+    if observed:
+        table = observed_table(open_atlas(atlas), target, epoch=epoch)
+    else:
+        table = spectrum_table(open_atlas(atlas), target, unit=unit, medium=medium, modality=instrument)
     if send is not None:
         from ...tables.samp import send_spectrum
 

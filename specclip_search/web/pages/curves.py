@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specclip_search.queries.similar.search import search_targets
+from specclip_search.queries.space.observed import observed_of
 from specclip_search.queries.space.pairs import star_color
 from specclip_search.queries.space.spectra import SpectrumRows, read_spectra
 from specclip_search.queries.space.targets import resolve_targets
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 SIDES = {"lrs": LRS, "xp": XP}
 BAND = (0.16, 0.5, 0.84)
 NEIGHBOURS = 20
+# an observed spectrum is shown where it goes this much (of a wavelength) beyond the model's range
+REACH = 0.05
 _RELEASE = re.compile(r"[\w.+-]{1,40}")
 _FLUX = {LRS: "flux / continuum", XP: "flux / flux at 550 nm"}
 
@@ -65,14 +68,35 @@ class Panel:
 def observed_panels(session: Session, keys: dict[str, tuple[int, str]]) -> list[Panel]:
     """Spectra as observed, over their full range, for the same viewer.
 
-    Atlases hold no stage of observed spectra yet; here its flux comes in, a panel an instrument.
+    A panel for each instrument whose observed spectra the atlas holds, where they reach beyond the model's range.
 
     Parameters
     ----------
     keys
         By modality: spec_id and release of the star's spectrum.
     """
-    return []
+    panels = []
+    held = set(session.atlas.observed_names())
+    for modality, (spec_id, release) in keys.items():
+        if modality not in held:
+            continue
+        known = get_modality(modality)
+        try:
+            one = observed_of(session.atlas, SpectrumKey(modality, spec_id), release or None)
+        except QueryError:
+            # ingested without; the panel of the model's input is there
+            continue
+        grid = known.wavelength
+        if one.wavelength[0] > grid[0] - REACH * grid[0] and one.wavelength[-1] < grid[-1] + REACH * grid[-1]:
+            continue
+        panel = Panel(f"observed_{modality}", f"{known.title}, as observed", known.unit,
+                      one.meta.get("flux_unit") or "flux as delivered", one.wavelength)  # fmt: skip
+        panel.key = str(SpectrumKey(modality, spec_id))
+        measured = one.ivar > 0
+        error = np.where(measured, np.where(measured, one.ivar, 1.0) ** -0.5, np.nan)
+        panel.curves = {"flux": np.where(measured, one.flux, np.nan), "error": error}
+        panels.append(panel)
+    return panels
 
 
 def star_panels(session: Session, keys: dict[str, tuple[int, str]], whole: bool = True) -> list[Panel]:
@@ -102,7 +126,7 @@ def star_panels(session: Session, keys: dict[str, tuple[int, str]], whole: bool 
             _add_neighbours(session, panel, modality, keys)
         _add_windows(session, panels, keys)
     ordered = [panels[modality] for modality in (LRS, XP) if modality in panels]
-    return [*observed_panels(session, keys), *ordered]
+    return [*ordered, *(observed_panels(session, keys) if whole else [])]
 
 
 def _empty_panel(modality: str) -> Panel:

@@ -1,4 +1,4 @@
-"""Run the fuzzer: ``python tests/hardening/fuzz/run.py --inputs 100000 --seed 1`` prints a line a form and every fault.
+"""Run the fuzzer: ``python tests/hardening/fuzz/run.py --inputs 100000 --seed 1`` prints every fault and a line a form.
 
 Each batch of inputs runs in a process of its own whose memory is bounded; a batch that dies or hangs is a fault of the
 input it was at.
@@ -7,6 +7,7 @@ input it was at.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
@@ -77,10 +78,9 @@ def attempt(seed: Seed, path: Path, cpu_seconds: float = CPU_SECONDS) -> tuple[s
         signal.signal(signal.SIGPROF, before)
 
 
-def _batch(shared: str, name: str, first: int, count: int, pipe: Any) -> None:
+def _batch(seed: Seed, first: int, count: int, pipe: Any) -> None:
     import resource
 
-    seed = next(seed for seed in seeds(Path(shared)) if seed.name == name)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
     with tempfile.TemporaryDirectory() as folder:
@@ -91,46 +91,53 @@ def _batch(shared: str, name: str, first: int, count: int, pipe: Any) -> None:
     pipe.send(("end", first + count, None, ""))
 
 
-def run(shared: Path, inputs: int, first: int, seconds: float | None) -> Iterator[tuple[str, Tally]]:
-    """Fuzz every seed with its share of the inputs."""
+def batch(seed: Seed, first: int, count: int) -> Tally:
+    """Inputs `first` to `first + count` of a seed, in processes of their own: a new one behind each that died."""
     context = multiprocessing.get_context("fork")
-    names = [seed.name for seed in seeds(shared)]
-    share = max(1, inputs // len(names))
+    tally, number = Tally(), first
+    while number < first + count:
+        ours, theirs = context.Pipe(duplex=False)
+        child = context.Process(target=_batch, args=(seed, number, first + count - number, theirs))
+        child.start()
+        theirs.close()
+        at = number
+        while True:
+            splices: list[Splice] | None = None
+            outcome, trace = "killed after 300 s", ""
+            try:
+                if ours.poll(300):
+                    outcome, at, splices, trace = ours.recv()
+                else:
+                    child.kill()
+            except EOFError:
+                outcome = "the process died"
+            if outcome == "begin":
+                continue
+            if outcome == "end":
+                number = at
+                break
+            tally.outcomes[outcome if outcome in ("accepted", "refused") else "fault"] += 1
+            if outcome not in ("accepted", "refused"):
+                tally.faults.setdefault(outcome, (at, splices or [], trace))
+            if splices is None:
+                number = at + 1
+                break
+        child.join()
+    return tally
+
+
+def run(shared: Path, inputs: int, first: int, seconds: float | None, done: set[tuple[str, int]],
+        forms: str = "") -> Iterator[tuple[str, int, Tally]]:
+    """Fuzz every seed with its share of the inputs, a batch of each in turn; `done` are left out."""
+    found = [seed for seed in seeds(shared) if seed.name.startswith(forms)]
+    share = max(1, inputs // len(found))
     stop = None if seconds is None else time.monotonic() + seconds
-    for turn, name in enumerate(names):
-        tally, number = Tally(), first
-        deadline = None if stop is None else time.monotonic() + (stop - time.monotonic()) / (len(names) - turn)
-        while number < first + share and (deadline is None or time.monotonic() < deadline):
-            ours, theirs = context.Pipe(duplex=False)
-            count = min(BATCH, first + share - number)
-            child = context.Process(target=_batch, args=(str(shared), name, number, count, theirs))
-            child.start()
-            theirs.close()
-            at = number
-            while True:
-                try:
-                    if not ours.poll(300):
-                        child.kill()
-                        outcome: str = "killed after 300 s"
-                        splices: list[Splice] | None = None
-                        trace = ""
-                    else:
-                        outcome, at, splices, trace = ours.recv()
-                except EOFError:
-                    outcome, splices, trace = "the process died", None, ""
-                if outcome == "begin":
-                    continue
-                if outcome == "end":
-                    number = at
-                    break
-                tally.outcomes[outcome.partition(" ")[0] if outcome in ("accepted", "refused") else "fault"] += 1
-                if outcome not in ("accepted", "refused"):
-                    tally.faults.setdefault(outcome, (at, splices or [], trace))
-                if splices is None:
-                    number = at + 1
-                    break
-            child.join()
-        yield name, tally
+    for start in range(first, first + share, BATCH):
+        for seed in found:
+            if stop is not None and time.monotonic() > stop:
+                return
+            if (seed.name, start) not in done:
+                yield seed.name, start, batch(seed, start, min(BATCH, first + share - start))
 
 
 def main() -> int:
@@ -138,23 +145,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=100_000, help="inputs in all")
     parser.add_argument("--seed", type=int, default=0, help="number of the first input of each form")
+    parser.add_argument("--forms", default="", help="only forms whose name begins with this")
     parser.add_argument("--seconds", type=float, help="stop after about so many seconds")
-    parser.add_argument("--traces", action="store_true", help="print where each fault comes from")
+    parser.add_argument("--keep", type=Path, help="append every batch to this file, and skip those that it holds")
     options = parser.parse_args()
     shared = Path(os.environ.get("SPECCLIP_TEST_DATA", Path(__file__).resolve().parents[3].parent / "shared" / "data"))
     if not shared.is_dir():
         print(f"the real files that seeds are made of are not at {shared} (set SPECCLIP_TEST_DATA)")  # noqa: T201
         return 2
-    faults = 0
-    for name, tally in run(shared, options.inputs, options.seed, options.seconds):
-        counts = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.outcomes.items()))
-        print(f"{name}: {counts}", flush=True)  # noqa: T201
+    kept = options.keep.read_text(encoding="utf-8").splitlines() if options.keep and options.keep.exists() else []
+    done = {(one["form"], one["first"]) for one in map(json.loads, kept)}
+    forms: dict[str, Counter[str]] = {}
+    kinds: set[tuple[str, str]] = set()
+    for name, first, tally in run(shared, options.inputs, options.seed, options.seconds, done, options.forms):
+        counts = forms.setdefault(name, Counter())
+        counts.update(tally.outcomes)
         for fault, (number, splices, trace) in tally.faults.items():
-            faults += 1
-            print(f"   {fault}; input {number}: {splices!r:.300}", flush=True)  # noqa: T201
-            if options.traces:
-                print(trace)  # noqa: T201
-    return 1 if faults else 0
+            if (name, fault) not in kinds:
+                kinds.add((name, fault))
+                print(f"FAULT {name}: {fault}; input {number}: {splices!r:.300}\n{trace}", flush=True)  # noqa: T201
+        if options.keep:
+            line = {"form": name, "first": first, "outcomes": tally.outcomes, "faults": [*tally.faults]}
+            with open(options.keep, "a", encoding="utf-8") as keep:
+                keep.write(json.dumps(line) + "\n")
+        if name == next(iter(forms)):
+            print(f"{sum(map(Counter.total, forms.values())):,} inputs", flush=True)  # noqa: T201
+    for name, counts in forms.items():
+        print(f"{name}: " + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())))  # noqa: T201
+    return 1 if kinds else 0
 
 
 if __name__ == "__main__":

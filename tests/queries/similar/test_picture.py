@@ -12,7 +12,8 @@ from specclip_search.errors import QueryError
 from specclip_search.queries.similar.picture import plot_similar
 from specclip_search.queries.similar.similar import similar
 from specclip_search.queries.similar.telling_windows import telling_windows
-from specclip_search.queries.space.spectra import read_spectra, read_target, sample_fluxes
+from specclip_search.queries.space.read_target import read_target
+from specclip_search.queries.space.spectra import read_spectra, sample_fluxes
 from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 
 pytestmark = pytest.mark.usefixtures("toy_model")

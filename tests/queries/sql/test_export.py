@@ -35,6 +35,11 @@ def test_parquet_is_streamed_with_its_meaning(atlas: Atlas, tmp_path: Path) -> N
     assert table.schema.field("feh").metadata[b"unit"] == b"dex"
     assert table.schema.field("source_id").type == pa.int64()
     assert seen[-1] == 11
+    # in batches as at once: texts with nulls, units, the Arrow schema
+    assert export_table(atlas, "SELECT * FROM stars WHERE source_id IS NOT NULL", path) == "10 rows"
+    vo = Table.read(path, format="parquet.votable")
+    assert (len(vo), str(vo["ra"].unit), vo["source_id"].dtype) == (10, "deg", np.dtype(np.int64))
+    assert vo["feh"].description == table.schema.field("feh").metadata[b"description"].decode()
 
 
 @pytest.mark.parametrize("name", ["poor.vot", "poor.fits"])

@@ -93,13 +93,13 @@ assert again["x"].null_count == 1 and pa.array(frame["x"]).null_count == 1
 def test_tables_and_frames_hold_the_same(searched: Any) -> None:
     from specclip_search import similar
     from specclip_search.queries.similar.similar import similar_table
-    from specclip_search.tables.write import _as_arrow
+    from specclip_search.tables.write import as_arrow
 
     key = f"{GAIA_XP.prefix}:{searched.source_id[3]}"
     frame, table = similar(searched.atlas, key, k=7), similar_table(searched.atlas, key, k=7)
     assert isinstance(frame, pd.DataFrame)
     assert isinstance(table, pa.Table)
-    by_frame, by_table = (_as_arrow(rows) for rows in (frame, table))
+    by_frame, by_table = (as_arrow(rows) for rows in (frame, table))
     assert by_frame.to_pylist() == by_table.to_pylist()
     assert by_frame.schema.metadata == by_table.schema.metadata
     assert [field.metadata for field in by_frame.schema] == [field.metadata for field in by_table.schema]

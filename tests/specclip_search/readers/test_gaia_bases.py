@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,17 @@ import pytest
 
 from specclip_search.errors import Reason, SpectrumError
 from specclip_search.readers import gaia_bases, read_spectrum
-from specclip_search.readers.gaia_bases import BasesNotInstalled, Basis, choose, epoch_of, product_of, release_of
+from specclip_search.readers.gaia_bases import (
+    BasesNotInstalled,
+    choose,
+    epoch_of,
+    product_of,
+    release_named,
+    release_of,
+)
 from specclip_search.surveys.gaia_xp import GRID
+
+from ... import dr4_files
 
 
 def _solutions(shared_data: Path, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -69,21 +79,10 @@ def test_a_truncated_solution_is_one_whose_last_coefficients_are_zero(shared_dat
 
 
 @pytest.fixture
-def dr4(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """A made DR4 basis of 51 BP functions: combinations of DR3's that keep most of the real stars' spectra."""
-    bp, rp = (gaia_bases.operator(choose(band, 55)) for band in ("bp", "rp"))
-    rng = np.random.default_rng(4)
-    turn = np.linalg.qr(rng.normal(size=(55, 55)))[0]
-    turn[:51, :51] = np.eye(51)
-    designs = []
-    rows = []
-    for band, op, size in (("bp", bp, 51), ("rp", rp, 55)):
-        design, weight = np.zeros((size, len(GRID))), np.zeros(len(GRID))
-        design[:, op.covers], weight[op.covers] = op.values[:size], 1.0
-        designs.append(design)
-        rows.append(Basis("dr4", band, (66,) if band == "bp" else (67,), size, lambda d=design, w=weight: (d, w)))
-    monkeypatch.setattr(gaia_bases, "BASES", [*(b for b in gaia_bases.BASES if b.release != "dr4"), *rows])
-    return designs
+def dr4() -> Iterator[list[np.ndarray]]:
+    """A made DR4 basis of 51 BP functions, in the table."""
+    with dr4_files.installed():
+        yield dr4_files.designs()
 
 
 def test_a_row_in_the_table_is_all_that_a_release_needs(shared_data: Path, dr4: list[np.ndarray]) -> None:
@@ -129,7 +128,9 @@ def test_what_the_table_lacks_is_refused_and_what_is_not_installed_names_the_pac
     assert basis.release == "dr4"
     with pytest.raises(BasesNotInstalled, match="DR4's 51 BP coefficients") as missing:
         gaia_bases.operator(basis)
+    assert "come with the GaiaXPy release for DR4" in missing.value.message
     assert "pip install --upgrade gaiaxpy" in missing.value.hint
+    assert "--recalibrate" in missing.value.hint
 
 
 def test_names_of_releases_products_and_epochs() -> None:
@@ -150,6 +151,11 @@ def test_names_of_releases_products_and_epochs() -> None:
     assert product_of("XP_SAMPLED_MEAN_SPECTRUM-Gaia DR4.csv") == "XP_SAMPLED"
     assert product_of("EPOCH_SPECTRUM_XP_CROWDING-Gaia DR4.fits") == "XP_EPOCH"
     assert product_of("MCMC_MSC-Gaia DR3.fits") is None
+    assert [release_named(name) for name in ("MEAN_SPECTRUM_XP-Gaia DR4 5.csv", "gaiadr3.gaia_source", "dr4.csv")] == [
+        "dr4",
+        "dr3",
+        None,
+    ]
 
 
 def test_the_cases_that_astroquery_and_astropy_leave(shared_data: Path) -> None:

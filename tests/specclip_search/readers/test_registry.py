@@ -2,9 +2,11 @@
 
 import contextlib
 import gzip
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from astropy import units
 from astropy.io import fits
 from astropy.table import Table
 from hypothesis import given
@@ -14,6 +16,7 @@ from specclip_search.errors import Reason, SpectrumError
 from specclip_search.readers import Reader, read_spectrum, register, register_with_specutils
 from specclip_search.readers.registry import READERS
 from specclip_search.readers.wavelengths import air_to_vacuum
+from specclip_search.spectrum import Spectrum
 from specclip_search.surveys import GAIA_XP, LAMOST_LRS
 from specclip_search.surveys.batch import prepare_batch
 
@@ -189,6 +192,38 @@ def test_specutils_learns_lamost(shared_data):
     assert np.allclose(theirs.spectral_axis.to_value("AA"), ours.wavelength, rtol=1e-15)
     assert theirs.meta["obsid"] == ours.spec_id == 108171
     assert theirs.mask.sum() == (ours.ivar <= 0).sum() > 0
+
+
+@pytest.mark.parametrize(("modality", "said", "axis", "unit"), [
+    ("gaia_xp", None, "nm", "W m-2 nm-1"), ("lamost_lrs", None, "Angstrom", ""),
+    ("lamost_mrs", "relative", "Angstrom", ""),
+    ("sdss", "1e-17 erg s-1 cm-2 Angstrom-1", "Angstrom", "1e-17 erg s-1 cm-2 Angstrom-1")])
+def test_specutils_gets_units_and_reads_what_is_written(tmp_path, modality, said, axis, unit):
+    specutils = pytest.importorskip("specutils", reason="specutils is not installed")
+    from specclip_search.atlas import Atlas
+    from specclip_search.queries.sql.spectrum_table import observed_table
+    from specclip_search.tables import write_rows
+
+    ivar = np.where(np.arange(WAVE.size) == 7, 0.0, 0.25)
+    ours = Spectrum(WAVE, FLUX, ivar, modality, 12, {"flux_unit": said} if said else {})
+    theirs = ours.to_specutils()
+    assert (theirs.spectral_axis.unit, theirs.flux.unit) == (units.Unit(axis), units.Unit(unit))
+    assert theirs.uncertainty.unit == units.Unit(unit) ** -2
+    assert np.flatnonzero(theirs.mask).tolist() == [7]
+    register_with_specutils()
+    with patch("specclip_search.queries.sql.spectrum_table.observed_spectrum", return_value=ours):
+        table = observed_table(Atlas.create(tmp_path / "atlas"), "any")
+    write_rows(table, None, tmp_path / "s.fits")
+    back = specutils.Spectrum.read(tmp_path / "s.fits")
+    assert np.array_equal(back.flux.value, FLUX)
+    assert (back.spectral_axis.unit, back.flux.unit) == (units.Unit(axis), units.Unit(unit))
+    assert back.uncertainty.array[0] == 2.0
+    assert np.flatnonzero(back.mask).tolist() == [7]
+    if unit:
+        # as a program finds it that knows nothing of this package
+        plain = specutils.Spectrum.read(tmp_path / "s.fits", format="tabular-fits")
+        assert plain.flux.unit == units.Unit(unit)
+        assert np.array_equal(plain.flux.value, FLUX)
 
 
 @given(content=st.one_of(st.binary(max_size=400), st.text(max_size=400).map(str.encode),

@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
-from astropy.io.votable import parse_single_table
+from astropy.io.votable import parse, parse_single_table
 from astropy.table import Table
+from astropy.units import Unit
 
 from specclip_search.atlas.schemas import described
 from specclip_search.errors import QueryError
 from specclip_search.tables import FORMATS, format_of, require_writable, to_qtable, write_rows
+from specclip_search.tables.provenance import to_frame, with_about
 from specclip_search.tables.text import write_table
 
 ID = 5853418002145112704
@@ -222,6 +224,50 @@ def test_qtable_has_units_and_integer_ids() -> None:
     assert int(table["source_id"][0]) == ID
     assert table["source_id"].mask.tolist() == [False, True, False]
     assert table["source_id"].info.meta["ucd"] == "meta.id;meta.main"
+
+
+def test_astropy_reads_units_and_whole_ids_from_parquet(tmp_path: Path) -> None:
+    """VOParquet, through the reader of astropy, which has no nulls of its own."""
+    path = tmp_path / "rows.parquet"
+    rows = with_about(ROWS.drop(["windows"]), {"query": "similar", "version": "1"})
+    write_rows(rows, None, path)
+    table = Table.read(path, format="parquet.votable")
+    assert (str(table["ra"].unit), str(table["rv"].unit)) == ("deg", "km / s")
+    assert table["feh"].description == "[Fe/H]"
+    assert table["feh"].meta["ucd"] == "phys.abund.Fe"
+    assert table["simulated"].tolist() == [True, None, False]
+    assert table["name"][[0, 2]].tolist() == ['a,"q"\nx', "é"]
+    write_rows(rows.slice(2), None, path)
+    table = Table.read(path, format="parquet.votable")
+    assert (table["source_id"].dtype, int(table["source_id"][0])) == (np.dtype(np.int64), 2**63 - 1)
+    held = pq.ParquetFile(path).metadata.metadata
+    assert held[b"IVOA.VOTable-Parquet.version"] == b"1.0"
+    votable = parse(io.BytesIO(held[b"IVOA.VOTable-Parquet.content"]))
+    assert [field.name for field in votable.get_first_table().fields] == rows.column_names
+    assert {info.name: info.value for info in votable.infos} == {"query": "similar", "version": "1"}
+    assert b"<DATA>" not in held[b"IVOA.VOTable-Parquet.content"]
+
+
+def test_qtable_of_a_search_and_of_its_file(tmp_path: Path) -> None:
+    frame = to_frame(with_about(ROWS, {"query": "similar"}))
+    write_rows(frame, None, tmp_path / "rows.parquet")
+    for table in (to_qtable(frame), to_qtable(tmp_path / "rows.parquet")):
+        assert table["source_id"].tolist() == [ID, None, 2**63 - 1]
+        assert table["rv"].to_value("m/s")[0] == 1500
+        assert table.meta["query"] == "similar"
+    (tmp_path / "no.parquet").write_text("source_id,ra")
+    with pytest.raises(QueryError, match="Expected a Parquet file"):
+        to_qtable(tmp_path / "no.parquet")
+
+
+def test_fits_units_are_those_of_the_standard(tmp_path: Path) -> None:
+    units = ["1e-17 erg s-1 cm-2 Angstrom-1", "W m-2 nm-1", "dex"]
+    schema = pa.schema([described(f"c{i}", pa.float64(), "a flux", unit) for i, unit in enumerate(units)])
+    write_rows(pa.table([[1.0]] * 3, schema=schema), None, tmp_path / "rows.fits")
+    table = Table.read(tmp_path / "rows.fits")
+    assert table["c0"].unit == Unit(units[0])
+    assert table["c1"].unit == Unit(units[1])
+    assert str(table["c2"].unit) == "dex"
 
 
 def test_dataframe_with_nullable_ids() -> None:

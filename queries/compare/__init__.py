@@ -1,0 +1,1 @@
+"""Labels of several pipelines compared over the stars that they share."""
