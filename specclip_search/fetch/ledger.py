@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -203,6 +204,4 @@ def chunks(ids: Sequence[int], size: int, most: int) -> Iterator[tuple[str, list
 
 def ids_digest(ids: Sequence[int]) -> str:
     """Digest of a list of ids, by which a download is known again."""
-    from ..atlas.files import bytes_digest
-
-    return bytes_digest(np.array(ids, np.int64).tobytes())
+    return "sha256:" + hashlib.sha256(np.array(ids, np.int64).tobytes()).hexdigest()
