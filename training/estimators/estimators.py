@@ -343,7 +343,9 @@ def _read(folder: Path, changed_ns: int) -> Estimators:
             tensors = _tensors(folder, card["digest"])
             instruments = {name: _instrument(one, name, tensors) for name, one in card["instruments"].items()}
             return Estimators(card["model_digest"], card["digest"], instruments, card["metrics"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged card makes numpy and torch raise anything
         raise CheckpointError(f"{path} is not a readable card of label estimators ({type(error).__name__}: {error}).",
                               f"Copy the model folder again. {_AGAIN}") from error
     raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT_VERSION}.", _AGAIN)

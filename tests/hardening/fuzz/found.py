@@ -55,5 +55,6 @@ FOUND: list[tuple[str, Change]] = [
     ("model.toml", swap(b"lrs_layers = 1", b"lrs_layers = " + b"[" * 3000)),
     ("metrics.json", swap(b"{", b"\xff")),
     ("metrics.json", swap(b"{", b"[" * 100_000)),
+    ("star_test.npz", lambda data: [(at := data.index(b"PK\x01\x02"), at + 12, data[at:at + 10] + b"\xff\xff")]),
     ("checkpoint pickle", swap(b"state_dict", b"state_dicu")),
 ]
