@@ -7,9 +7,12 @@ INPUTS ?= 100000
 FLIPS ?= 20
 KILLS ?= 1000
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location
+# pip's bars of progress where somebody looks
+SHOWN := $(shell test -t 2 && echo --progress-bar on || echo --quiet)
 READY := $(VENV)/.ready
 
-.PHONY: demo test harden check bench clean help
+.PHONY: demo test harden check bench docs release clean help
 
 help:
 	@echo "make demo    build $(ATLAS) from real Gaia XP stars and run the three searches (STARS=all for 40,226)"
@@ -17,13 +20,16 @@ help:
 	@echo "make check   ruff, mypy and import-linter on the installed package"
 	@echo "make harden  run the slow and exhaustive tests, the fuzzer and the kill test (INPUTS=100000, FLIPS=20, KILLS=1000)"
 	@echo "make bench   print the benchmarks' ratios"
+	@echo "make docs    build the documentation in build/site, without network"
+	@echo "make release build and check the wheel and the source distribution in dist/"
 	@echo "make clean   remove the virtual environment and the demo's atlas"
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setting up $(VENV) (once, a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,demo,plots,test]'
+	@echo "setting up $(VENV), once: 1 of 2, torch (the largest download, 200 MB to 3 GB) ..."
+	@$(PIP) $(SHOWN) torch==2.13.0
+	@echo "setting up $(VENV), once: 2 of 2, this package and what else it needs ..."
+	@$(PIP) --quiet -e '.[cpu,demo,plots,test]'
 	@touch $(READY)
 
 demo: $(READY)
@@ -46,6 +52,14 @@ harden: $(READY)
 
 bench: $(READY)
 	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(READY)
+	@$(BIN)/python -c 'import mkdocs' 2>/dev/null || $(PIP) --quiet 'mkdocs>=1.6'
+	@$(BIN)/python -P docs/make_site.py && echo "build/site/README.html"
+
+release: $(READY)
+	@$(BIN)/python -c 'import build' 2>/dev/null || $(PIP) --quiet build
+	@PYTHON=$(BIN)/python .ci/release
 
 clean:
 	rm -rf $(VENV) $(ATLAS)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
+import subprocess
+import sys
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from specclip_search import similar
 from specclip_search.errors import QueryError
-from specclip_search.surveys import XP
+from specclip_search.surveys import XP, get_modality
 
-from .demo_answers import KEPT, answers, build
+from .demo_answers import KEPT, STAR, answers, build
 
+ROOT = Path(__file__).resolve().parents[1]
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 
 
@@ -46,6 +53,53 @@ def test_the_demo_answers_as_it_did(demo_answers: dict[str, list[dict[str, Any]]
                 assert NUMBER.sub("#", row[name]) == NUMBER.sub("#", value), name
             else:
                 assert row[name] == value, name
+
+
+def modules_with_examples() -> list[str]:
+    """Modules of the package whose docstrings hold a session of Python."""
+    homes = {"specclip_search": ROOT / "specclip_search",
+             **{f"specclip_search.{name}": ROOT / name for name in ("training", "indexing", "queries")}}
+    return sorted(
+        ".".join((package, *file.relative_to(folder).with_suffix("").parts))
+        for package, folder in homes.items()
+        for file in folder.rglob("*.py") if file.name != "__init__.py" and "    >>> " in file.read_text("utf-8")
+    )
+
+
+@pytest.mark.parametrize("module", modules_with_examples())
+def test_examples_of_docstrings_give_what_they_show(
+    module: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = doctest.DocTestFinder().find(import_module(module), module)
+    lines = [example for test in examples for example in test.examples]
+    if any("demo-atlas" in example.source and doctest.SKIP not in example.options for example in lines):
+        (tmp_path / "demo-atlas").symlink_to(request.getfixturevalue("demo_atlas").path)
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    runner = doctest.DocTestRunner(verbose=False)
+    for test in examples:
+        runner.run(test, out=told.append)
+    assert lines
+    assert runner.summarize(verbose=False).failed == 0, "".join(told)
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # any import of it fails
+from specclip_search import Atlas, similar
+for exact in (True, False):
+    found = similar(Atlas(sys.argv[1]), sys.argv[2], k=5, exact=exact)
+    print(*found["spec_id"])
+"""
+
+
+def test_a_search_over_existing_vectors_needs_no_torch(demo_atlas: Any) -> None:
+    key = f"{get_modality(XP).prefix}:{STAR}"
+    done = subprocess.run([sys.executable, "-P", "-c", WITHOUT_TORCH, str(demo_atlas.path), key],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    exact, by_index = (list(map(int, line.split())) for line in done.stdout.splitlines())
+    assert exact == by_index == similar(demo_atlas, key, k=5)["spec_id"].tolist()
 
 
 def test_real_stars_are_found_by_labels(demo_atlas: Any) -> None:

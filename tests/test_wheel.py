@@ -61,8 +61,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
+    return made_wheel(tree, out)
+
+
+def made_wheel(tree: Path, out: Path) -> Path:
+    """Built from a tree without network; the archive's time stamps are given."""
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation",
-                    "--disable-pip-version-check", "--wheel-dir", out, tree], check=True)
+                    "--disable-pip-version-check", "--wheel-dir", out, tree], check=True,
+                   env=os.environ | {"SOURCE_DATE_EPOCH": "1700000000"})
     return next(out.glob("*.whl"))
 
 
@@ -84,6 +90,20 @@ def test_every_file_of_ours_is_in_it_under_one_name(wheel: Path) -> None:
     missing = [file for file in files if (ROOT / file).exists()
                and file.removeprefix("specclip_search/") not in inside and not file.endswith(".md")]
     assert missing == []
+
+
+def test_a_tree_has_one_wheel(wheel: Path, tmp_path: Path) -> None:
+    """Built again elsewhere, from files of another age, it is the same byte for byte."""
+    with zipfile.ZipFile(wheel) as archive:
+        assert {info.date_time[0] for info in archive.infolist()} == {2023}
+    tree = tmp_path / "tree"
+    for name in SOURCE:
+        # not the files' own times
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"),
+                        copy_function=shutil.copy)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree / name)
+    assert made_wheel(tree, tmp_path / "out").read_bytes() == wheel.read_bytes()
 
 
 def test_it_is_used_beside_files_with_common_names(installed: Path, tmp_path: Path) -> None:

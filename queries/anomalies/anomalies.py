@@ -73,7 +73,7 @@ def anomalies(
         p-values do not change.
     by
         Rank by the z of this quantity of `specclip_search.queries.anomalies.local_quantities.NAMES` instead of the
-        score; verdicts are then ignored.
+        score; verdicts are then ignored. ``change`` gives `specclip_search.changes`.
     progress
         Called with (done, total, note) while scores are computed.
 
@@ -93,6 +93,10 @@ def anomalies(
     VectorIndexError
         If an index is missing or stale.
     """
+    if by == "change":
+        from ..changes.changes import changes
+
+        return changes(atlas, top, progress=progress)
     return to_frame(
         anomalies_table(atlas, top, model, k, group=group, learn=learn, by=by, progress=progress)
     )
@@ -115,7 +119,7 @@ def anomalies_table(
     if not 4 <= k <= 1000:
         raise QueryError(f"k must lie between 4 and 1000; found {k}.", "Use 32, the default.")
     if by is not None and by not in NAMES:
-        raise QueryError(f"There is no quantity '{by}'.", f"Choose one of {', '.join(NAMES)}.")
+        raise QueryError(f"There is no quantity '{by}'.", f"Choose one of {', '.join((*NAMES, 'change'))}.")
     space = open_space(atlas, model)
     _need_pairs(space)
     account = score_atlas(space, k, progress)

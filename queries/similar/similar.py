@@ -97,6 +97,15 @@ def similar(
         If a target, instrument, `k`, `where` or `combine` is invalid.
     VectorIndexError
         If the index is missing or stale.
+
+    Examples
+    --------
+    >>> from specclip_search import Atlas, similar
+    >>> near = similar(Atlas("demo-atlas"), "gaia:1624605949904837888", k=3, within="gaia_xp")
+    >>> list(near.columns[:5])
+    ['rank', 'modality', 'spec_id', 'source_id', 'similarity']
+    >>> len(near), near["source_id"].dtype, near.attrs["model"]
+    (3, dtype('int64'), 'mini')
     """
     return to_frame(
         similar_table(

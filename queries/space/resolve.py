@@ -140,6 +140,13 @@ def resolve(
     QueryError
         If nothing is found, with the nearest star or the nearest names; if an id is of several surveys; if it is
         of Gaia DR2, whose ids may name other stars in DR3.
+
+    Examples
+    --------
+    >>> from specclip_search import Atlas, resolve
+    >>> found = resolve(Atlas("demo-atlas"), "Gaia DR3 1624605949904837888")
+    >>> [str(key) for key in found.keys]
+    ['gaia:1624605949904837888']
     """
     if isinstance(text, SpectrumKey):
         return _of_key(atlas, str(text), text, None)

@@ -59,6 +59,12 @@ def export_table(
     ------
     QueryError
         If the table, the format or the output is invalid.
+
+    Examples
+    --------
+    >>> from specclip_search import Atlas, export_table
+    >>> export_table(Atlas("demo-atlas"), "SELECT source_id, ra, dec FROM stars LIMIT 10", "stars.vot")
+    '10 rows'
     """
     chosen = _format(format, output)
     if nested and chosen != "hats":

@@ -9,7 +9,7 @@ WHOLE_ATLAS = ("stars", "spectra", "epochs")
 """Views over all instruments."""
 STAGE_PREFIXES = ("spectra", "observed", "vectors", "estimates", "rejected")
 """Views of one instrument are called by one of these, an underscore and the instrument."""
-RESULTS = ("translations", "neighbours", "anomalies", "emp", "map", "verdicts")
+RESULTS = ("translations", "neighbours", "anomalies", "emp", "map", "verdicts", "changes", "visit_changes")
 """Views of results that commands make."""
 FUNCTIONS = ("similar", "translate", "cone", "sky_match", "cosine", "separation_arcsec")
 """Functions of SQL that take the place of a table or a value."""

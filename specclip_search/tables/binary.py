@@ -1,4 +1,4 @@
-"""Parquet, VOTable and FITS output, and conversion of Arrow tables to astropy tables.
+"""VOTable and FITS output, and conversion of Arrow tables to astropy tables.
 
 Units, descriptions, UCDs and nulls are preserved.
 """
@@ -78,7 +78,9 @@ def to_qtable(table: pa.Table | pd.DataFrame | str | os.PathLike[str]) -> QTable
     Examples
     --------
     >>> from specclip_search import Atlas, similar, to_qtable
-    >>> near = to_qtable(similar(Atlas("my-atlas"), "lamost:101001"))    # doctest: +SKIP
+    >>> near = to_qtable(similar(Atlas("demo-atlas"), "gaia:1624605949904837888", k=3))
+    >>> near["teff"].unit, near["source_id"].dtype
+    (Unit("K"), dtype('int64'))
     """
     from astropy.table import QTable
     from astropy.units import UnrecognizedUnit

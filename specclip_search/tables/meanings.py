@@ -65,6 +65,11 @@ def meaning_of(name: str) -> dict[str, str]:
     return said
 
 
+def all_known() -> dict[str, dict[str, str]]:
+    """`meaning_of` of every name that has one of its own."""
+    return {name: meaning_of(name) for name in _known()}
+
+
 def with_known(table: pa.Table) -> pa.Table:
     """The table with known metadata added to columns that have none."""
     import pyarrow as pa

@@ -10,6 +10,8 @@ import typer
 from ..options import AtlasOption, FormatOption, OutputOption, open_atlas
 from ..reports import say, setting_rows
 
+# training data, intended use and known failures, beside the weights
+MODEL_CARD = "MODEL_CARD.md"
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="List, show, import or choose models."
 )
@@ -62,7 +64,7 @@ def show(
     format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Show a model's description and the metrics measured when it was trained.
+    """Show a model's description, where its model card is, and the metrics measured when it was trained.
 
     Example: specclip-search model show mini
     """
@@ -77,7 +79,9 @@ def show(
 
     target = open_atlas(atlas) if atlas is not None else None
     folder = target.model_folder(model) if target is not None and model in target.models() else find_model(model)
-    content = dataclasses.asdict(load_card(folder)) | {"metrics": load_metrics(folder)}
+    about = folder / MODEL_CARD
+    content = dataclasses.asdict(load_card(folder)) | ({"model_card": str(about)} if about.is_file() else {})
+    content["metrics"] = load_metrics(folder)
     write_rows(pa.Table.from_pylist(setting_rows(content)), format, output)
 
 
