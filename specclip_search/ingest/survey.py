@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,10 @@ def read_survey_file(path: str, release: str | None, *, survey: str, epochs: boo
     that rows read are rows kept and rejected.
     """
     options = ReadOptions(release=release, epochs=epochs, modality=survey if assumed else None)
-    for source, opened in members_to_open(path) if is_archive(path) else [(path, partial(look, path))]:
+    members: Iterable[tuple[str, Callable[[], Content]]] = [(path, partial(look, path))]
+    if is_archive(path):
+        members = members_to_open(path)
+    for source, opened in members:
         try:
             yield from _rows(opened(), options, survey)
         except SpectrumError as error:
