@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,8 +53,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def one_instrument(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """300 stars with XP spectra alone."""
-    survey = make_survey(tmp_path_factory.mktemp("single") / "atlas", stars=300, shards=2)
-    shutil.rmtree(survey.atlas.path / "spectra" / "lamost_lrs")
+    survey = make_survey(tmp_path_factory.mktemp("single") / "atlas", stars=300, shards=2, instruments=("gaia_xp",))
     survey.embed()
     return survey
 

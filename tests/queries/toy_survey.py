@@ -101,6 +101,7 @@ def make_survey(
     labelled: bool = True,
     hidden: np.ndarray | None = None,
     release: str = "dr9",
+    instruments: tuple[str, ...] = (LRS, XP),
 ) -> Survey:
     rng = np.random.default_rng(seed)
     hidden = rng.normal(0, 1, (stars, LATENT)) if hidden is None else hidden
@@ -125,7 +126,7 @@ def make_survey(
     wave = LAMOST_LRS.wavelength
     spectra[LRS][0][planted["emission"]] += 0.4 * np.exp(-0.5 * ((wave - 4862.7) / 6.0) ** 2)
     atlas = Atlas.create(folder)
-    for modality in (LRS, XP):
+    for modality in instruments:
         ids = obsid if modality == LRS else source_id
         write_spectra(atlas, modality, ids, source_id, *spectra[modality], shards=shards, release=release)
     if labelled:
