@@ -79,6 +79,7 @@ _HOMES = {
     "connect": "specclip_search.queries.sql.ask",
     # rows to other programs
     "export_table": "specclip_search.queries.sql.export",
+    "export_bundle": "specclip_search.queries.sql.bundle",
     "write_rows": "specclip_search.tables",
     "to_qtable": "specclip_search.tables",
     "send_spectrum": "specclip_search.tables.samp",

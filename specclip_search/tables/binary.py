@@ -1,4 +1,4 @@
-"""Parquet, VOTable and FITS output, and conversion of Arrow tables to astropy tables.
+"""VOTable and FITS output, and conversion of Arrow tables to astropy tables.
 
 Units, descriptions, UCDs and nulls are preserved.
 """

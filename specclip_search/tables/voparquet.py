@@ -1,4 +1,4 @@
-"""VOParquet: metadata of the Virtual Observatory in Parquet files.
+"""Parquet output, with the Virtual Observatory's metadata: VOParquet.
 
 The IVOA note "Parquet in the VO" (VOParquet 1.0, 2025) stores a VOTable without data in the file's key-value metadata.
 TOPCAT reads it by itself, astropy with ``Table.read(path, format="parquet.votable")``. Arrow's own field metadata are
@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from .binary import to_table
+from .plain import storable
+from .provenance import lines_of
 
 VERSION = b"IVOA.VOTable-Parquet.version"
 CONTENT = b"IVOA.VOTable-Parquet.content"
@@ -69,9 +73,6 @@ def vo_metadata(schema: pa.Schema, seen: Seen) -> dict[bytes, bytes]:
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
-    from .binary import to_table
-    from .provenance import lines_of
-
     # a list of any length is declared by the type of its elements
     declared = pa.schema([field.with_type(_element(field.type)) for field in schema], metadata=schema.metadata)
     empty = declared.empty_table()
@@ -86,8 +87,8 @@ def vo_metadata(schema: pa.Schema, seen: Seen) -> dict[bytes, bytes]:
                 # booleans: none or one, because astropy cannot join a column with nulls to one of plain booleans
                 said.arraysize = "*"
             elif said.datatype in ("char", "unicodeChar"):
-                # at most so many: astropy joins texts only to a column of fixed length
-                said.arraysize = f"{seen.longest[column.name]}*" if column.name in seen.longest else "*"
+                # astropy joins texts only to a column of fixed length; "10*", at most ten, is refused by 7.0
+                said.arraysize = str(seen.longest.get(column.name, "*"))
         votable.infos.extend(Info(name=name, value=value) for name, value in lines_of(empty))
         # without rows there is no DATA element, as the convention wants it
         votable.to_xml(content)
@@ -109,16 +110,14 @@ def at_the_end(schema: pa.Schema, seen: Seen) -> dict[bytes, bytes]:
     return metadata | {b"ARROW:schema": base64.b64encode(stored)}
 
 
-def _element(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
-
-
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write Parquet; unit, description and UCD are stored in the field metadata and as VOParquet."""
     import pyarrow.parquet as pq
 
-    from .plain import storable
-
     held = storable(table)
     metadata = (held.schema.metadata or {}) | vo_metadata(held.schema, Seen().add(held))
     pq.write_table(held.replace_schema_metadata(metadata), path, compression="zstd")
+
+
+def _element(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind

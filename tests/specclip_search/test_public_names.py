@@ -58,7 +58,7 @@ NAMES = {
     "spectrum": ["spectrum_table", "observed_spectrum", "send_spectrum"],
     "sql": ["Atlas.sql", "connect", "write_rows"],
     "crossmatch": ["crossmatch"],
-    "export": ["export_table"],
+    "export": ["export_table", "export_bundle"],
     "explore": ["explore"],
     "mcp": ["make_server"],
     "doctor": ["examine_installation", "examine_atlas", "rehearse"],

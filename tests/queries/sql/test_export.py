@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,35 @@ def test_what_cannot_be_exported(atlas: Atlas, tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="Table with name starz"):
         export_table(atlas, "starz", tmp_path / "stars.parquet")
     assert not list(tmp_path.glob("stars*"))
+
+
+def test_a_release_bundle_describes_its_table(
+    atlas: Atlas, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "release"
+    command = ["export", "stars", "--release-bundle", str(folder), "--license", "CC-BY-4.0", "-a", str(atlas.path)]
+    assert ran([*command, "--output", "stars.vot"]) == 2
+    assert "found both" in capsys.readouterr().err
+    assert ran([*command, "--title", 'Stars: "ours"']) == 0
+    schema = pq.read_schema(folder / "table.parquet")
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert {path.name for path in folder.iterdir()} == {
+        "table.parquet", "croissant.json", "datapackage.json", "CITATION.cff", "SHA256SUMS"}
+    croissant = json.loads((folder / "croissant.json").read_text())
+    fields = {field["name"]: field for field in croissant["recordSet"][0]["field"]}
+    assert list(fields) == schema.names
+    assert fields["source_id"]["dataType"] == "sc:Integer"
+    assert fields["ra"]["description"].endswith("[deg]")
+    assert croissant["distribution"][0]["sha256"] == hashlib.sha256((folder / "table.parquet").read_bytes()).hexdigest()
+    package = json.loads((folder / "datapackage.json").read_text())
+    assert package["licenses"] == [{"name": "CC-BY-4.0"}]
+    assert [field["name"] for field in package["resources"][0]["schema"]["fields"]] == schema.names
+    assert 'title: "Stars: \\"ours\\""' in (folder / "CITATION.cff").read_text()
+    assert ran(command) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_crossmatch_by_the_command(atlas: Atlas, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
