@@ -387,16 +387,21 @@ def _digest_of(content: dict[str, Any]) -> str:
     return text_digest(json.dumps(content, sort_keys=True, default=str))
 
 
+OPTIONAL = "observed/"
+"""Stages that may be deleted as a whole, and are not missed then: spectra as observed."""
+
+
 def recorded_stages(root: Path) -> frozenset[str]:
     """Folders of the stages that an atlas has, relative to it; those of an older version may lack here."""
     stages = read_marker(root).get(_STAGES, [])
-    return frozenset(name for name in stages if isinstance(name, str)) if isinstance(stages, list) else frozenset()
+    names = (name for name in stages if isinstance(name, str)) if isinstance(stages, list) else ()
+    return frozenset(name for name in names if not name.startswith(OPTIONAL))
 
 
 def record_stage(root: Path, folder: Path) -> None:
     """Record that an atlas has a stage in `folder`."""
     name = folder.relative_to(root).as_posix()
-    if name in recorded_stages(root):
+    if name.startswith(OPTIONAL) or name in recorded_stages(root):
         return
     try:
         change_marker(root, lambda content: content | {_STAGES: sorted({*content.get(_STAGES, []), name})})

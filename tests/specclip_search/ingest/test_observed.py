@@ -77,6 +77,9 @@ def test_the_star_page_shows_it_beyond_the_model_range(atlas, shared_data):
     assert observed_panels(session, {LAMOST_LRS.name: (101001, "dr99")}) == []
     shutil.rmtree(atlas.observed(LAMOST_LRS.name).folder)
     assert observed_panels(session, {LAMOST_LRS.name: (101001, release)}) == []
+    # nothing else misses it
+    assert atlas.sql("SELECT count(*) FROM epochs").fetchall() == [(1,)]
+    assert "observed_lamost_lrs" not in {row[0] for row in atlas.sql("SHOW TABLES").fetchall()}
 
 
 def test_other_surveys_are_kept_before_they_are_degraded(atlas, shared_data):
