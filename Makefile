@@ -5,6 +5,7 @@ ATLAS ?= demo-atlas
 STARS ?= 6000
 INPUTS ?= 100000
 FLIPS ?= 20
+KILLS ?= 1000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location
 # pip's bars of progress where somebody looks
@@ -17,7 +18,7 @@ help:
 	@echo "make demo    build $(ATLAS) from real Gaia XP stars and run the three searches (STARS=all for 40,226)"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, mypy and import-linter on the installed package"
-	@echo "make harden  run the slow and exhaustive tests, and the fuzzer (INPUTS=100000, FLIPS=20)"
+	@echo "make harden  run the slow and exhaustive tests, the fuzzer and the kill test (INPUTS=100000, FLIPS=20, KILLS=1000)"
 	@echo "make bench   print the benchmarks' ratios"
 	@echo "make docs    build the documentation in build/site, without network"
 	@echo "make release build and check the wheel and the source distribution in dist/"
@@ -47,6 +48,7 @@ harden: $(READY)
 	@SPECCLIP_HARDEN_FLIPS=$(FLIPS) $(BIN)/python -m pytest tests/hardening
 	@$(BIN)/python -m pytest --hypothesis-profile=harden -m 'slow or hypothesis'
 	@$(BIN)/python tests/hardening/fuzz/run.py --inputs $(INPUTS)
+	@$(BIN)/python tests/hardening/kills/run.py --kills $(KILLS)
 
 bench: $(READY)
 	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -48,6 +48,12 @@ class QueryError(SpecclipError):
     """A search, score or SQL request is invalid or cannot be answered."""
 
 
+class FetchError(SpecclipError):
+    """A download cannot be made, or was not completed."""
+
+    exit_code = 1
+
+
 class MissingExtra(SpecclipError):
     """An optional package is needed and not installed."""
 

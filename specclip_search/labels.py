@@ -138,6 +138,8 @@ ERRORS = tuple(error_label(label) for label in LABELS)
 KNOWN: dict[str, Label] = {label.name: label for label in (*KEYS, *POSITION, *LABELS, *ERRORS)}
 STANDARD_NAME: dict[str, str] = {form: label.name for label in KNOWN.values() for form in label.spellings}
 KEY_NAMES = tuple(label.name for label in KEYS)
+#: ids of one star in several releases, as cross-walk tables have them; none of them is `source_id` then
+WALK_NAMES = ("dr2_source_id", "dr3_source_id", "dr4_source_id")
 LABEL_NAMES = tuple(label.name for label in (*LABELS, *ERRORS))
 ERROR_NAMES = frozenset(label.name for label in ERRORS)
 # least and largest value that a star can have, in the label's unit; wide on purpose: beyond lies a code or an error

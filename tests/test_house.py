@@ -30,9 +30,9 @@ FILES_A_FOLDER = 15
 MEDIAN_LINES = (100, 160)
 LIMITS = {
     # aim: 28 files, 200 changes
-    "similar": (38, 264),
+    "similar": (37, 267),
     # aim: 20 files, 130 changes
-    "anomalies": (34, 282),
+    "anomalies": (34, 290),
 }
 INSTRUMENT = re.compile(r"\b(lamost_lrs|gaia_xp)\b")
 COMMON_NAMES = ("training", "indexing", "queries")

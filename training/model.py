@@ -13,10 +13,18 @@ from torch import Tensor, nn
 from specclip_search.errors import CheckpointError, QueryError, Reason, SpectrumError
 from specclip_search.surveys import LRS
 
-from .checkpoints.folder import LABEL_HEAD, PIXELS, ModelCard, load_card, load_metrics, load_module
+from .checkpoints.folder import (
+    LABEL_HEAD,
+    PIXELS,
+    ModelCard,
+    check_model_files,
+    load_card,
+    load_metrics,
+    load_module,
+)
 from .checkpoints.settings import did_you_mean
 from .checkpoints.shipped import find_model
-from .networks.aligned import AlignedModel
+from .networks.aligned import OTHER, AlignedModel
 from .networks.autoencoder import AutoEncoder
 from .networks.tokens import mean_and_std
 
@@ -139,6 +147,19 @@ class Model:
         self._need_decoders()
         return self._run(modality, inputs, self._reconstructed)
 
+    def translate_and_reconstruct(self, modality: str, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`translate` and `reconstruct` of the same spectra, which are encoded once."""
+        self._need_decoders()
+
+        def decoded(name: str, x: Tensor) -> Tensor:
+            encoded = self._aligned().encode(name, x)
+            across = self._aligned().decode(OTHER[name], encoded, same=False)
+            return torch.cat([across.float(), self._in_units(name, x, encoded).float()], dim=1)
+
+        both = self._run(modality, inputs, decoded)
+        width = both.shape[1] - PIXELS[modality]
+        return both[:, :width], both[:, width:]
+
     def estimate(self, modality: str, inputs: np.ndarray, snr: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Labels of stars with errors, flag and distance; see
         `specclip_search.training.estimators.estimators.Estimators.estimate`.
@@ -183,7 +204,11 @@ class Model:
         return features if isinstance(self.module, AutoEncoder) else features.mean(dim=1)
 
     def _reconstructed(self, modality: str, x: Tensor) -> Tensor:
-        result = self._aligned().reconstruct(modality, x)
+        return self._in_units(modality, x, self._aligned().encode(modality, x))
+
+    def _in_units(self, modality: str, x: Tensor, encoded: dict[str, Tensor]) -> Tensor:
+        """Spectra `x` through their own decoder, in their units."""
+        result = self._aligned().decode(modality, encoded, same=True)
         if modality != LRS:
             return result
         mean, std = mean_and_std(x, self._aligned().floor())
@@ -269,6 +294,7 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", precision: s
     if threads is not None:
         torch.set_num_threads(threads)
     folder = find_model(name_or_folder)
+    check_model_files(folder)
     if load_card(folder).kind == LABEL_HEAD:
         raise CheckpointError(f"{folder} holds a label head, not a model that gives vectors.",
                               "Load it with specclip_search.training.checkpoints.folder.load_label_head.")

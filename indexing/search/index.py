@@ -28,7 +28,7 @@ from .choose_engine import choose_engine
 from .engines import DeviceLists, Engine, Held, ProcessorEngine
 from .exact import Block, in_slices
 from .lists import InvertedLists
-from .row_set import RowSet, exclusion_lists
+from .row_set import RowSet
 from .store import SUMS, VectorStore
 
 MAX_K = 10_000
@@ -86,6 +86,23 @@ def refuse_other_vectors(manifest: dict[str, Any], table: VectorTable, allow_old
         f"({manifest['rows']} vectors); {what}.",
         "Run `specclip-search index build`.",
     )
+
+
+def exclusion_lists(exclude: Sequence[np.ndarray] | np.ndarray | None, queries: int) -> list[np.ndarray] | None:
+    """For each query the distinct rows to exclude; None if there are none at all.
+
+    Raises
+    ------
+    QueryError
+        If the number of entries differs from the number of queries.
+    """
+    if exclude is None:
+        return None
+    if len(exclude) != queries:
+        raise QueryError(f"`exclude` must have one entry for each of {queries} queries; found {len(exclude)}.",
+                         "Give an empty array for a query without exclusions.")
+    lists = [np.unique(np.asarray(entry, np.int64).reshape(-1)) for entry in exclude]
+    return [entry[entry >= 0] for entry in lists]
 
 
 Strategy = Literal["flat", "ivfpq", "exact", "exact subset"]
@@ -187,8 +204,8 @@ class VectorIndex:
         VectorIndexError
             If there is no index, or it was built from other vectors than the atlas holds now.
         """
-        name = atlas.require_model(model)
-        table = table or VectorTable(atlas, name, modality)
+        table = table or VectorTable(atlas, atlas.require_model(model), modality)
+        name = table.model
         engine = choose_engine(device)
         while True:
             generation = current_generation(atlas, name, modality)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,20 +61,3 @@ class RowSet:
         flags = np.zeros(self.total, np.uint8)
         flags[self.rows] = 1
         return np.packbits(flags, bitorder="little")
-
-
-def exclusion_lists(exclude: Sequence[np.ndarray] | np.ndarray | None, queries: int) -> list[np.ndarray] | None:
-    """For each query the distinct rows to exclude; None if there are none at all.
-
-    Raises
-    ------
-    QueryError
-        If the number of entries differs from the number of queries.
-    """
-    if exclude is None:
-        return None
-    if len(exclude) != queries:
-        raise QueryError(f"`exclude` must have one entry for each of {queries} queries; found {len(exclude)}.",
-                         "Give an empty array for a query without exclusions.")
-    lists = [np.unique(np.asarray(entry, np.int64).reshape(-1)) for entry in exclude]
-    return [entry[entry >= 0] for entry in lists]

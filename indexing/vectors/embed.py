@@ -25,7 +25,7 @@ from specclip_search.errors import QueryError, Reason, SpectrumError
 from specclip_search.progress import Progress
 from specclip_search.stages.prefetch import read_ahead
 from specclip_search.stages.run import Made, Shard, run_stage
-from specclip_search.surveys import encoder_of
+from specclip_search.surveys import encoder_of, get_modality
 
 from .model_copy import Loaded, ModelCopy, copy_of, keep_model
 
@@ -53,7 +53,7 @@ def embed_batch(model: Embedder, modality: str, batch: pa.RecordBatch,
     vectors, norms, reasons = embed_good(model, modality, inputs)
     keep = np.asarray(sorted(set(range(len(inputs))) - reasons.keys()), np.int64)
     kept = batch.take(pa.array(keep))
-    columns = {name: kept.column(kept.schema.get_field_index(name)) for name in _KEYS}
+    columns = {name: kept.column(kept.schema.get_field_index(name)) for name in kept.schema.names if name != "flux"}
     table = table_from_columns({**columns, "vector": vectors, "norm": norms}, schema)
     rows = sorted(reasons)
     keys = batch.select(["release", "spec_id"]).take(pa.array(rows, pa.int64())).to_pylist()
@@ -99,7 +99,8 @@ def _embed_into(model: Embedder, modality: str, inputs: np.ndarray, rows: np.nda
 def spectra_batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
     """Keys and model inputs of one shard; batches never span shards, so a rewritten shard is identical."""
     file = pq.ParquetFile(path)
-    for batch in file.iter_batches(batch_rows, columns=[*_KEYS, "flux"]):
+    names = [*_KEYS, *(["epoch"] if "epoch" in file.schema_arrow.names else [])]
+    for batch in file.iter_batches(batch_rows, columns=[*names, "flux"]):
         if pc.any(pc.is_null(batch.column(batch.schema.get_field_index("spec_id")))).as_py():
             raise QueryError(f"{path} has spectra without spec_id; every spectrum must have one.",
                              "Ingest these spectra again.")
@@ -184,7 +185,8 @@ class EmbedShard:
 
     def __call__(self, path: Path) -> Made:
         model: Embedder = self.source.load()
-        account, schema, encoder = _Account(), vectors_schema(model.dim), encoder_of(self.modality)
+        account, encoder = _Account(), encoder_of(self.modality)
+        schema = vectors_schema(model.dim, "epoch" in pq.read_schema(path).names)
         extra: dict[str, Any] = {"model": model.name, "model_digest": model.digest, "set_aside": []}
 
         def tables() -> Iterator[pa.Table]:
@@ -244,7 +246,9 @@ def embed(atlas: Atlas, model: Embedder, modalities: Sequence[str] | None = None
     written = current = removed = 0
     for name, parts in spectra.items():
         stage = atlas.vectors(model.name, name)
-        shards = [Shard(part.number, text_digest(part.digest, settings), part.rows, part.path) for part in parts]
+        # vectors of surveys with epochs say which one they are of, which earlier ones did not
+        made_as = text_digest(settings, "epoch") if get_modality(name).has_epochs else settings
+        shards = [Shard(part.number, text_digest(part.digest, made_as), part.rows, part.path) for part in parts]
         with stage.lock():
             replaced |= {str(old.extra.get("model_digest", "unknown")) for old in stage.parts()} - {model.digest}
             run = run_stage(stage, shards, EmbedShard(source, name, batch_rows), client=client, progress=progress,

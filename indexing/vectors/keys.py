@@ -21,7 +21,10 @@ from specclip_search.surveys import get_modality
 from .table import VectorTable
 
 RELEASES = "releases.json"
+EPOCHS = "epoch.npy"
 _ARRAYS = ("spec_id", "source_id", "release", "by_spec", "by_source")
+COMBINED = np.iinfo(np.int64).min
+"""Epoch of a combined spectrum in a `KeyTable`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class KeyTable:
         (N,) int64 rows ordered by spec_id and by source_id; equal ids are in row order.
     releases
         Names of the data releases, oldest first (dr7 before dr11).
+    epoch
+        (N,) int64 number of the visit or exposure, `COMBINED` for a combined spectrum; None where all are combined.
     """
 
     modality: str
@@ -49,6 +54,7 @@ class KeyTable:
     by_spec: np.ndarray
     by_source: np.ndarray
     releases: tuple[str, ...]
+    epoch: np.ndarray | None = None
 
     @classmethod
     def of(cls, table: VectorTable) -> KeyTable:
@@ -56,10 +62,15 @@ class KeyTable:
         spec_id = np.empty(table.rows, np.int64)
         source_id = np.empty(table.rows, np.int64)
         release = np.empty(table.rows, np.int16)
+        epoch = np.full(table.rows, COMBINED, np.int64)
         names: dict[str, int] = {}
         for number, part in enumerate(table.parts):
             rows = table.part_rows(number)
-            columns = pq.ParquetFile(part.path).read(columns=["spec_id", "source_id", "release"])
+            file = pq.ParquetFile(part.path)
+            more = ["epoch"] if "epoch" in file.schema_arrow.names else []
+            columns = file.read(columns=["spec_id", "source_id", "release", *more])
+            if more:
+                epoch[rows] = columns.column("epoch").fill_null(COMBINED).to_numpy()
             spec_id[rows] = columns.column("spec_id").to_numpy()
             source_id[rows] = columns.column("source_id").fill_null(NO_SOURCE).to_numpy()
             release[rows] = _numbered(columns.column("release"), names)
@@ -67,7 +78,8 @@ class KeyTable:
         renumber = np.empty(max(len(names), 1), np.int16)
         renumber[[names[name] for name in ordered]] = np.arange(len(ordered))
         return cls(table.modality, spec_id, source_id, renumber[release], np.argsort(spec_id, kind="stable"),
-                   np.argsort(source_id, kind="stable"), tuple(ordered))
+                   np.argsort(source_id, kind="stable"), tuple(ordered),
+                   None if (epoch == COMBINED).all() else epoch)
 
     @classmethod
     def open(cls, atlas: Atlas, model: str, modality: str, table: VectorTable | None = None) -> KeyTable:
@@ -101,7 +113,10 @@ class KeyTable:
         """Save the arrays to `folder` (a build folder not yet in use)."""
         for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
-        write_json(folder / RELEASES, {"releases": list(self.releases)})
+        if self.epoch is not None:
+            np.save(folder / EPOCHS, self.epoch)
+        with_epochs = {} if self.epoch is None else {"epochs": True}
+        write_json(folder / RELEASES, {"releases": list(self.releases), **with_epochs})
 
     @classmethod
     def load(cls, folder: Path, modality: str) -> KeyTable:
@@ -117,11 +132,16 @@ class KeyTable:
         check_index_files(folder, [RELEASES, *(f"{name}.npy" for name in _ARRAYS)])
         try:
             file = RELEASES
-            releases = json.loads((folder / file).read_text(encoding="utf-8"))["releases"]
+            said = json.loads((folder / file).read_text(encoding="utf-8"))
+            releases = said["releases"]
             arrays: dict[str, Any] = {}
             for name in _ARRAYS:
                 file = f"{name}.npy"
                 arrays[name] = np.load(folder / file, mmap_mode="r")
+            if said.get("epochs"):
+                file = EPOCHS
+                check_index_files(folder, [file])
+                arrays["epoch"] = np.load(folder / file, mmap_mode="r")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VectorIndexError(f"The keys of the index in {folder} cannot be read: {file} is damaged ({error}).",
                                    "Run `specclip-search index build --fresh`.") from error
@@ -134,6 +154,12 @@ class KeyTable:
         """Data release of each row."""
         return [self.releases[code] for code in self.release[rows]]
 
+    def epochs(self, rows: np.ndarray) -> list[int | None]:
+        """Number of the visit or exposure of each row; None for combined spectra."""
+        if self.epoch is None:
+            return [None] * len(rows)
+        return [None if number == COMBINED else number for number in self.epoch[rows].tolist()]
+
     def rows_of(self, spec_ids: np.ndarray | list[int], release: str | None = None) -> np.ndarray:
         """Row of every id, (len(spec_ids),) int64; in the newest release unless one is given.
 
@@ -145,9 +171,10 @@ class KeyTable:
         ids = _int64(spec_ids)
         rows, queries = self.all_rows_of(ids, release)
         found = np.full(len(ids), -1, np.int64)
-        # releases are numbered oldest first, so the newest is written last; of one release the first row wins, which
-        # is the combined spectrum where single exposures follow it
-        order = np.lexsort((-rows, self.release[rows])) if len(rows) else np.empty(0, np.int64)
+        # releases are numbered oldest first, so the newest is written last; of one release a combined spectrum wins
+        # over single exposures, and else the first row
+        whole = np.zeros(len(rows)) if self.epoch is None else self.epoch[rows] == COMBINED
+        order = np.lexsort((-rows, whole, self.release[rows])) if len(rows) else np.empty(0, np.int64)
         found[queries[order]] = rows[order]
         missing = ids[found < 0]
         if len(missing):

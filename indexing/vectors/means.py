@@ -17,6 +17,7 @@ import numpy as np
 
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.files import text_digest, whole_file, write_json
+from specclip_search.atlas.integrity import check_folder
 from specclip_search.errors import AtlasError
 
 from .float16 import to_single, unit_rows
@@ -84,6 +85,7 @@ def ensure_mean(atlas: Atlas, model: str, modality: str) -> ModalityMean:
 def centred(atlas: Atlas, model: str) -> bool:
     """Whether this model's vectors are centred; true unless its card says otherwise."""
     card = atlas.model_folder(model) / "model.toml"
+    check_folder(card.parent, [card.name])
     return not card.is_file() or bool(tomllib.loads(card.read_text(encoding="utf-8")).get("centre", True))
 
 

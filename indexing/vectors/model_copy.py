@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specclip_search.atlas import Atlas
-from specclip_search.atlas.files import whole_file, writer_lock
+from specclip_search.atlas.files import file_digest, whole_file, writer_lock
+from specclip_search.atlas.integrity import DIGESTS, note_folder
 from specclip_search.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ def keep_model(atlas: Atlas, model: Any) -> bool:
     with writer_lock(target):
         # the old card must not describe new weights
         (target / CARD).unlink(missing_ok=True)
+        (target / DIGESTS).unlink(missing_ok=True)
         files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+        files = [path for path in files if path.name != DIGESTS]
         for path in sorted(files, key=lambda path: path.name == CARD):
+            if path.name == CARD:
+                note_folder(target, {file.name: file_digest(file) for file in files})
             with whole_file(target / path.name) as temporary:
                 shutil.copyfile(path, temporary)
     return True

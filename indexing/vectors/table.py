@@ -14,6 +14,7 @@ from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError, VectorIndexError
 
 from .float16 import to_single
+from .index_folder import current_generation
 
 
 class VectorTable:
@@ -39,6 +40,8 @@ class VectorTable:
         self.parts = self.stage.parts()
         if not self.parts:
             raise self.stage.missing()
+        if self.stage.partial is not None:
+            self.parts = self._with_indexed(atlas, self.parts)
         self.offsets = np.concatenate([[0], np.cumsum([part.rows for part in self.parts], dtype=np.int64)])
         if not self.rows:
             raise VectorIndexError(
@@ -46,6 +49,25 @@ class VectorTable:
                 "every spectrum was rejected.",
                 f"`specclip-search sql \"SELECT reason, count(*) FROM rejected_{modality} GROUP BY 1\"` says why.",
             )
+
+    def _with_indexed(self, atlas: Atlas, parts: list[Part]) -> list[Part]:
+        """The parts, and those of missing shards that the index holds: it can be searched without them.
+
+        Their rows keep their numbers; reading one from its shard is an error that names it.
+        """
+        try:
+            generation = current_generation(atlas, self.model, self.modality)
+        except VectorIndexError:
+            return parts
+        indexed = {} if generation is None else generation.manifest.get("parts", {})
+        there = {part.number: part for part in parts}
+        columns = [indexed.get(name, []) for name in ("numbers", "rows", "digests")]
+        whole = [
+            there.get(number) or Part(number, self.stage.parquet_path(number), rows, digest, inputs="")
+            for number, rows, digest in zip(*columns, strict=True)
+        ]
+        same = [part.digest for part in whole] == columns[2] and set(there) <= {part.number for part in whole}
+        return whole if same else parts
 
     @property
     def rows(self) -> int:
@@ -59,7 +81,7 @@ class VectorTable:
     @cached_property
     def model_digest(self) -> str:
         """Digest of the weights that produced the vectors."""
-        found = sorted({str(part.extra.get("model_digest", "")) for part in self.parts})
+        found = sorted({str(part.extra.get("model_digest", "")) for part in self.parts if part.inputs})
         if len(found) > 1:
             raise VectorIndexError(
                 f"The {self.modality} vectors of '{self.model}' come from {len(found)} different models "

@@ -73,7 +73,7 @@ def anomalies(
         p-values do not change.
     by
         Rank by the z of this quantity of `specclip_search.queries.anomalies.local_quantities.NAMES` instead of the
-        score; verdicts are then ignored.
+        score; verdicts are then ignored. ``change`` gives `specclip_search.changes`.
     progress
         Called with (done, total, note) while scores are computed.
 
@@ -93,6 +93,10 @@ def anomalies(
     VectorIndexError
         If an index is missing or stale.
     """
+    if by == "change":
+        from ..changes.changes import changes
+
+        return changes(atlas, top, progress=progress)
     return to_frame(
         anomalies_table(atlas, top, model, k, group=group, learn=learn, by=by, progress=progress)
     )
@@ -115,7 +119,7 @@ def anomalies_table(
     if not 4 <= k <= 1000:
         raise QueryError(f"k must lie between 4 and 1000; found {k}.", "Use 32, the default.")
     if by is not None and by not in NAMES:
-        raise QueryError(f"There is no quantity '{by}'.", f"Choose one of {', '.join(NAMES)}.")
+        raise QueryError(f"There is no quantity '{by}'.", f"Choose one of {', '.join((*NAMES, 'change'))}.")
     space = open_space(atlas, model)
     _need_pairs(space)
     account = score_atlas(space, k, progress)
@@ -144,6 +148,7 @@ def score_atlas(space: Space, k: int = DEFAULT_K, progress: Progress | None = No
     # asked before the write lock is taken, so that a read-only atlas answers from what is stored
     kept = _current(space, whole)
     if kept is not None:
+        stage.tidy()
         return kept
     with stage.lock():
         kept = _current(space, whole)
@@ -254,13 +259,11 @@ def _store(
         **pairs.values,
         **{f"z_{name}": features.column(name) for name in NAMES},
     }
-    for number, digest in inputs.items():
-        here = np.flatnonzero(pairs.part == number)
-        table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
-        stage.write(number, table, schema=schema, inputs=digest, extra=account)
-    for part in stage.parts():
-        if part.number not in inputs:
-            stage.remove(part.number)
+    with stage.replaced() as new:
+        for number, digest in inputs.items():
+            here = np.flatnonzero(pairs.part == number)
+            table = table_from_columns({name: columns[name][here] for name in schema.names}, schema)
+            new.write(number, table, schema=schema, inputs=digest, extra=account)
 
 
 def _explained(

@@ -15,12 +15,13 @@ from specclip_search.atlas.schemas import described
 from specclip_search.surveys import LRS, XP
 
 from ..space.spectra import read_columns
+from ..statistics.learned_shift import STRENGTH, learned_shift, odd_patterns
 from ..views.parquet import take_rows
 from ..views.star_estimates import UNLIKE, unlike_training
 from .global_quantities import GLOBAL_NAMES
 from .local_quantities import LOCAL_NAMES, NAMES
 from .pair_table import vector_rows
-from .verdicts import STRENGTH, Verdicts, learned_shift, odd_patterns
+from .verdicts import Verdicts
 
 if TYPE_CHECKING:
     from ..space.space import Space

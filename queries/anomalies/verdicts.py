@@ -1,19 +1,22 @@
-"""User verdicts on anomalies, stored in the atlas, and a ranking that learns from them.
+"""User verdicts on stars: one log in the atlas of who said what and when, which both queues and the ranking read.
 
-A verdict also applies to similar stars: anomalous in the same quantities and nearby in the space. What the
-user would say of a candidate is predicted by a Gaussian process (Rasmussen & Williams 2006, eq. 2.25)
-from the stored verdicts, and shifts its score; far from all verdicts the prediction is zero and the score
-is unchanged. Astronomaly (Lochner & Bassett 2021) does the same with a random forest. Measured gain:
-tests/benchmarks/feedback.py.
+The log is written as a whole beside the one that stands and takes its place, so that a process killed at any moment
+loses nothing that was said before. `specclip_search.queries.statistics.learned_shift` learns from it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import described
@@ -24,29 +27,99 @@ from specclip_search.surveys import LRS
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
-STAGE = "anomaly_verdicts"
+STAGE = "verdict_log"
+# one verdict a pair, as older versions stored those of the command line
+_OLDER = "anomaly_verdicts"
 VALUES = {"interesting": 1.0, "artifact": -1.0, "normal": -1.0}
-# length scale of the kernel in pattern distance (between unit vectors)
-PATTERN_WIDTH = 0.35
-# fraction of the covariance that also requires nearby vectors (root of 1 - cosine)
-VECTOR_SHARE, VECTOR_WIDTH = 0.9, 0.4
-# variances relative to that of the prediction (1): of the user's mean verdict, and of a single verdict
-MOOD, DOUBT = 1.0, 0.3
-# the score changes by at most a factor e^1.5
-STRENGTH = 1.5
+QUEUES = ("anomalies", "emp")
+LONGEST_NOTE = 1000
+NOBODY = "command line"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_writing = threading.Lock()
 
 SCHEMA = pa.schema(
     [
-        described("lrs_spec_id", pa.int64(), "LAMOST obsid of the pair", ucd="meta.id;meta.main"),
-        described("xp_spec_id", pa.int64(), "Gaia XP spectrum of the pair", ucd="meta.id"),
-        described("verdict", pa.string(), "interesting, artifact or normal, as a user judged"),
+        described("queue", pa.string(), "list that was judged: anomalies or emp"),
+        described("lrs_spec_id", pa.int64(), "LAMOST obsid; -1 where the star has none", ucd="meta.id;meta.main"),
+        described("xp_spec_id", pa.int64(), "Gaia XP spectrum; -1 where the star has none", ucd="meta.id"),
+        described("verdict", pa.string(), "interesting, artifact or normal; empty where a verdict was taken back"),
+        described("user", pa.string(), "who said so"),
+        described("note", pa.string(), "in the user's own words"),
+        described("unix_time", pa.int64(), "when, in seconds since 1970", "s", "time.epoch"),
     ]
 )
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that was said of a star."""
+
+    queue: str
+    lrs_spec_id: int
+    xp_spec_id: int
+    verdict: str
+    user: str
+    note: str
+    unix_time: int
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        return self.lrs_spec_id, self.xp_spec_id
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands of a star: the verdict most users gave (of a tie the latest), the last note, who judged."""
+
+    verdict: str
+    note: str
+    users: str
+
+
+class Log:
+    """All entries, the oldest first."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+
+    def standing(self, queue: str) -> dict[tuple[int, int], Standing]:
+        """What stands of each star of a queue; stars whose verdicts were all taken back are not in it."""
+        latest: dict[tuple[int, int], dict[str, Entry]] = {}
+        for entry in self.entries:
+            if entry.queue == queue:
+                said = latest.setdefault(entry.pair, {})
+                said.pop(entry.user, None)
+                said[entry.user] = entry
+        result = {}
+        for pair, by_user in latest.items():
+            valid = [entry for entry in by_user.values() if entry.verdict]
+            if valid:
+                note = next((entry.note for entry in reversed(valid) if entry.note), "")
+                users = ", ".join(f"{entry.user}: {entry.verdict}" for entry in valid)
+                result[pair] = Standing(_majority([entry.verdict for entry in valid]), note, users)
+        return result
+
+    def ends_with(self, entry: Entry) -> bool:
+        """Whether this is what was said last of its star in its queue, by the same user in the same words."""
+        own = [one for one in self.entries if (one.queue, one.pair) == (entry.queue, entry.pair)]
+        return bool(own) and replace(own[-1], unix_time=entry.unix_time) == entry
+
+    def table(self) -> pa.Table:
+        """One row an entry."""
+        columns = {name: [getattr(entry, name) for entry in self.entries] for name in SCHEMA.names}
+        return table_from_columns(columns, SCHEMA) if self.entries else SCHEMA.empty_table()
+
+
+def _majority(verdicts: Sequence[str]) -> str:
+    """The most frequent; of those equally frequent the one given last."""
+    counts = {word: verdicts.count(word) for word in verdicts}
+    most = max(counts.values())
+    return next(word for word in reversed(verdicts) if counts[word] == most)
+
+
+@dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Pairs with a verdict, each with its latest one."""
+    """Pairs with a verdict, each with the one that stands, in order of their ids."""
 
     lrs_spec_id: np.ndarray
     xp_spec_id: np.ndarray
@@ -61,20 +134,64 @@ class Verdicts:
         return np.array([VALUES[str(name)] for name in self.verdict], dtype=np.float64)
 
 
-def read_verdicts(atlas: Atlas) -> Verdicts:
-    """All verdicts stored in the atlas, in order of their ids."""
+def read_log(atlas: Atlas) -> Log:
+    """The log as it stands."""
     stage = atlas.results(STAGE)
-    if not stage.exists or not stage.parts():
-        empty = np.empty(0, np.int64)
-        return Verdicts(empty, empty, np.empty(0, object))
-    table = stage.read()
-    return Verdicts(
-        table["lrs_spec_id"].to_numpy(), table["xp_spec_id"].to_numpy(), np.array(table["verdict"].to_pylist(), object)
-    )
+    parts = stage.parts() if stage.folder.exists() else []
+    rows = pq.ParquetFile(parts[-1].path).read(columns=SCHEMA.names).to_pylist() if parts else []
+    log = Log([Entry(**row) for row in rows])
+    return Log([*log.entries, *_older(atlas, log)])
+
+
+def _older(atlas: Atlas, log: Log) -> list[Entry]:
+    """What an older version stored apart from the log and is not in it."""
+    stage = atlas.results(_OLDER)
+    if not stage.folder.exists():
+        return []
+    logged = {(entry.pair, entry.verdict) for entry in log.entries if entry.queue == QUEUES[0]}
+    rows = stage.read(["lrs_spec_id", "xp_spec_id", "verdict"]).to_pylist()
+    found = [
+        Entry(QUEUES[0], row["lrs_spec_id"], row["xp_spec_id"], row["verdict"], NOBODY, "", 0) for row in rows
+    ]
+    return [entry for entry in found if (entry.pair, entry.verdict) not in logged]
+
+
+def read_verdicts(atlas: Atlas) -> Verdicts:
+    """The verdicts on anomalies that stand."""
+    standing = {pair: one.verdict for pair, one in read_log(atlas).standing(QUEUES[0]).items()}
+    pairs = np.array(sorted(standing), np.int64).reshape(-1, 2)
+    return Verdicts(pairs[:, 0], pairs[:, 1], np.array([standing[pair] for pair in sorted(standing)], object))
+
+
+def record(
+    atlas: Atlas,
+    queue: str,
+    pair: tuple[int, int],
+    verdict: str,
+    user: str = NOBODY,
+    note: str = "",
+    now: float | None = None,
+) -> Log:
+    """Keep a verdict; an empty one takes the user's own back, one that was said last already is not said again.
+
+    Raises
+    ------
+    QueryError
+        If queue or verdict is not known, the note is too long, or the pair has no score in that queue.
+    """
+    if queue not in QUEUES:
+        raise QueryError(f"There is no queue '{queue[:40]}'.", f"Choose one of {', '.join(QUEUES)}.")
+    if verdict:
+        _check(verdict)
+    if len(note) > LONGEST_NOTE:
+        raise QueryError(f"A note has at most {LONGEST_NOTE:,} characters; found {len(note):,}.", "Shorten it.")
+    _require_scored(atlas, queue, pair)
+    when = int(time.time() if now is None else now)
+    return _append(atlas, [Entry(queue, *pair, verdict, user, _CONTROL.sub(" ", note).strip(), when)])
 
 
 def record_verdict(atlas: Atlas, key: str, verdict: str) -> int:
-    """Store a verdict for every scored pair of a spectrum given by its key; return the number of pairs.
+    """Keep a verdict on every scored pair of a spectrum given by its key; return the number of pairs.
 
     Raises
     ------
@@ -82,88 +199,47 @@ def record_verdict(atlas: Atlas, key: str, verdict: str) -> int:
         If the key or verdict is invalid, or no pair of that spectrum has a score.
     """
     spectrum = parse_key(key)
+    _check(verdict)
     column = "lrs_spec_id" if spectrum.modality == LRS else "xp_spec_id"
-    scores = atlas.results("anomalies")
+    scores = atlas.results(QUEUES[0])
     if not scores.exists:
-        raise _nothing_to_judge()
-    pairs = scores.read(["lrs_spec_id", "xp_spec_id"]).to_pydict()
-    here = [i for i, value in enumerate(pairs[column]) if value == spectrum.spec_id]
-    if not here:
+        raise QueryError("The atlas holds no anomaly scores to judge.", "Run `specclip-search anomalies` first.")
+    rows = scores.read(["lrs_spec_id", "xp_spec_id"]).to_pylist()
+    pairs = [(row["lrs_spec_id"], row["xp_spec_id"]) for row in rows if row[column] == spectrum.spec_id]
+    if not pairs:
         raise QueryError(f"{key} is in no pair that has an anomaly score.", "`anomalies` lists those that have.")
-    for i in here:
-        give_verdict(atlas, pairs["lrs_spec_id"][i], pairs["xp_spec_id"][i], verdict)
-    return len(here)
+    now = int(time.time())
+    _append(atlas, [Entry(QUEUES[0], lrs, xp, verdict, NOBODY, "", now) for lrs, xp in pairs])
+    return len(pairs)
 
 
-def _nothing_to_judge() -> QueryError:
-    return QueryError("The atlas holds no anomaly scores to judge.", "Run `specclip-search anomalies` first.")
-
-
-def give_verdict(atlas: Atlas, lrs_spec_id: int, xp_spec_id: int, verdict: str) -> Verdicts:
-    """Store a verdict on a pair, replacing an earlier one.
-
-    Raises
-    ------
-    QueryError
-        If the verdict is not one of interesting, artifact, normal, or the pair has no score.
-    """
+def _check(verdict: str) -> None:
     if verdict not in VALUES:
-        raise QueryError(f"A verdict is one of {', '.join(VALUES)}; found '{verdict}'.", "Choose one of these.")
-    scores = atlas.results("anomalies")
-    if not scores.exists:
-        raise _nothing_to_judge()
-    known = scores.read(["lrs_spec_id", "xp_spec_id"])
-    here = (known["lrs_spec_id"].to_numpy() == lrs_spec_id) & (known["xp_spec_id"].to_numpy() == xp_spec_id)
-    if not here.any():
+        raise QueryError(f"A verdict is one of {', '.join(VALUES)}; found '{verdict[:40]}'.", "Choose one of these.")
+
+
+def _append(atlas: Atlas, entries: Sequence[Entry]) -> Log:
+    stage, older = atlas.results(STAGE), atlas.results(_OLDER)
+    with _writing, stage.lock():
+        log = read_log(atlas)
+        new = [entry for entry in entries if not log.ends_with(entry)]
+        if new:
+            log = Log([*log.entries, *new])
+            with stage.replaced() as beside:
+                beside.write(0, log.table(), schema=SCHEMA, inputs="users")
+        shutil.rmtree(older.folder, ignore_errors=True)
+    stage.tidy()
+    return log
+
+
+def _require_scored(atlas: Atlas, queue: str, pair: tuple[int, int]) -> None:
+    stage = atlas.results(queue)
+    if not stage.exists:
+        raise QueryError(f"The atlas holds no scores of {queue}.", f"Run `specclip-search {queue}` first.")
+    known = stage.read(["lrs_spec_id", "xp_spec_id"])
+    lrs, xp = (known[name].fill_null(-1).to_numpy() for name in ("lrs_spec_id", "xp_spec_id"))
+    if pair == (-1, -1) or not ((lrs == pair[0]) & (xp == pair[1])).any():
         raise QueryError(
-            f"There is no pair lamost:{lrs_spec_id} and gaia:{xp_spec_id} among the anomaly scores.",
-            "Take both ids from one row of `specclip-search anomalies`.",
+            f"There is no pair lamost:{pair[0]} and gaia:{pair[1]} among the scores of {queue}.",
+            "Take both ids from one row of the list.",
         )
-    stage = atlas.results(STAGE)
-    with stage.lock():
-        old = read_verdicts(atlas)
-        other = (old.lrs_spec_id != lrs_spec_id) | (old.xp_spec_id != xp_spec_id)
-        lrs = np.append(old.lrs_spec_id[other], lrs_spec_id).astype(np.int64)
-        xp = np.append(old.xp_spec_id[other], xp_spec_id).astype(np.int64)
-        words = np.append(old.verdict[other], verdict)
-        order = np.lexsort((xp, lrs))
-        columns = {"lrs_spec_id": lrs[order], "xp_spec_id": xp[order], "verdict": words[order].tolist()}
-        stage.write(0, table_from_columns(columns, SCHEMA), schema=SCHEMA, inputs="user")
-    return read_verdicts(atlas)
-
-
-def odd_patterns(z: np.ndarray) -> np.ndarray:
-    """(n, m) of unit length: pattern of anomalous quantities from (n, m) robust z, on a log scale."""
-    patterns = np.log1p(np.maximum(np.asarray(z, dtype=np.float64), 0.0))
-    return np.asarray(patterns / np.maximum(np.linalg.norm(patterns, axis=1, keepdims=True), 1e-9))
-
-
-def learned_shift(vectors: np.ndarray, patterns: np.ndarray, judged: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Shift of candidates by verdicts, between -1 and 1; candidates with a verdict are shifted by that verdict.
-
-    k_ij = exp(-|dp|^2 / 2 w^2) (1 - a + a exp(-(1 - cos) / 2 w_v^2)), shift = k (k_jj + doubt I)^-1 (v - mood).
-    `mood` is the mean verdict, but never below 0: a user who likes everything shown may like the rest as
-    well; a user who likes none of it wants something else, so dissimilar candidates must rise.
-
-    Parameters
-    ----------
-    vectors
-        (n, d) unit vectors of candidates (both instruments' side by side, each of length 1/sqrt 2).
-    patterns
-        (n, m) from `odd_patterns`.
-    judged
-        (v,) positions of candidates with a verdict.
-    value
-        (v,) verdicts, 1 or -1.
-    """
-    if len(judged) == 0:
-        return np.zeros(len(vectors))
-    apart = 2.0 - 2.0 * patterns @ patterns[judged].T
-    near = np.exp(-0.5 * (1.0 - vectors @ vectors[judged].T) / VECTOR_WIDTH**2)
-    kernel = np.exp(-0.5 * apart / PATTERN_WIDTH**2) * (1.0 - VECTOR_SHARE + VECTOR_SHARE * near)
-    given = kernel[judged] + DOUBT * np.eye(len(judged))
-    ones, answer = np.linalg.solve(given, np.column_stack([np.ones(len(judged)), value])).T
-    mood = max(float(answer.sum() / (ones.sum() + 1.0 / MOOD)), 0.0)
-    shift = np.clip(kernel @ (answer - mood * ones), -1.0, 1.0)
-    shift[judged] = value
-    return np.asarray(shift)

@@ -19,7 +19,6 @@ from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.files import NotPermitted, file_digest, text_digest
 from specclip_search.errors import AtlasError, QueryError
 from specclip_search.progress import Progress
-from specclip_search.stages.run import Made, Shard, run_stage
 from specclip_search.surveys import LRS, XP
 from specclip_search.tables.provenance import stamped, to_frame
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 # increase when a formula of the evidence, of its combination or of the flags changes: stored scores are then
 # computed again
-REVISION = 4
+REVISION = 5
 SHARD_ROWS = 65_536
 # a model's weights, whose digest its vectors' sidecars hold already
 MODEL_WEIGHTS = "weights.safetensors"
@@ -76,17 +75,10 @@ def store(space: Space, scores: EmpScores, below: float, inputs: str = "") -> No
     """Store the score of every star under `results/emp`; `inputs` is the digest of what they were made from."""
     stage, schema = space.atlas.results("emp"), emp_schema()
     extra = {"model": space.model, "below": below, "notes": scores.notes}
-    shards = [
-        Shard(number, inputs, min(SHARD_ROWS, len(scores.stars) - start), start)
-        for number, start in enumerate(range(0, len(scores.stars), SHARD_ROWS))
-    ]
-
-    def make(start: int) -> Made:
-        rows = np.arange(start, min(start + SHARD_ROWS, len(scores.stars)))
-        return Made(rows_table(space, scores, rows), schema, extra)
-
-    with stage.lock():
-        run_stage(stage, shards, make)
+    with stage.lock(), stage.replaced() as new:
+        for number, start in enumerate(range(0, len(scores.stars), SHARD_ROWS)):
+            rows = np.arange(start, min(start + SHARD_ROWS, len(scores.stars)))
+            new.write(number, rows_table(space, scores, rows), schema=schema, inputs=inputs, extra=extra)
 
 
 def _inputs(space: Space, below: float, known: KnownStars | None, builtin_seeds: bool) -> str:

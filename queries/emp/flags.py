@@ -32,6 +32,8 @@ DISAGREE_SIGMA = 3.0
 # only stars that could reach a list are checked in detail
 LOOK_CLOSER = 5000
 REDDENED = 0.25
+# dex; a faint or reddened star with a larger error than this is on a list for its error alone
+UNSURE = 0.4
 
 
 def flag(
@@ -51,8 +53,8 @@ def flag(
     Returns
     -------
     tuple of np.ndarray
-        (N,) object of words separated by spaces, and (N,) bool: hot, unlike the training stars, or without a
-        spectrum of S/N above 3.
+        (N,) object of words separated by spaces, and (N,) bool: hot, unlike the training stars, without a
+        spectrum of S/N above 3, or unsure (see `unsure`).
     """
     low, far = np.zeros(len(stars), dtype=bool), np.zeros(len(stars), dtype=bool)
     hot = hot_star(
@@ -70,11 +72,12 @@ def flag(
         apart = np.abs(parts["lrs_linear_feh"] - parts["xp_linear_feh"]) > DISAGREE_SIGMA * np.maximum(feh_err, 0.15)
         error = np.hypot(parts["lrs_est_feh_err"], parts["xp_est_feh_err"])
         apart |= np.abs(parts["lrs_est_feh"] - parts["xp_est_feh"]) > DISAGREE_SIGMA * error
+    red = reddened(space, stars, parts, probability)
     words = [
         ("hot_star", hot),
         (UNLIKE, unlike),
         ("low_snr", low),
-        ("reddened", reddened(space, stars, parts, probability)),
+        ("reddened", red),
         ("instruments_disagree", apart),
         ("far_from_labels", far),
         ("carbon_enhanced", carbon_rich(parts, feh)),
@@ -82,7 +85,17 @@ def flag(
     text = np.full(len(stars), "", dtype=object)
     for word, where in words:
         text[where] = np.array([f"{before} {word}".strip() for before in text[where]], dtype=object)
-    return text, hot | unlike | no_signal(stars)
+    return text, hot | unlike | no_signal(stars) | unsure(stars, red, feh_err)
+
+
+def unsure(stars: Stars, red: np.ndarray, feh_err: np.ndarray) -> np.ndarray:
+    """(N,) bool: an error above 0.4 dex that has a cause: all spectra are faint, or a reddened XP is the only one."""
+    faint = np.ones(len(stars), dtype=bool)
+    with np.errstate(invalid="ignore"):
+        for side, modality in INSTRUMENTS.items():
+            faint &= ~(stars.snr[modality] >= LOW_SNR[side])
+    known = np.any([np.isfinite(stars.snr[modality]) for modality in INSTRUMENTS.values()], axis=0)
+    return ((faint & known) | (red & ~stars.has(LRS))) & (np.nan_to_num(feh_err, nan=np.inf) > UNSURE)
 
 
 def hot_star(estimated: np.ndarray, error: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from specclip_search.progress import Progress
 from specclip_search.surveys import LRS, XP
+from specclip_search.training.xp_metallicity.weighting import REFERENCE, depth
 
 from ..space.space import Space
 from .combination import SOURCES, combination_for
@@ -19,8 +20,10 @@ from .schema import INSTRUMENT_COLUMNS, INSTRUMENTS
 from .stars import Stars, read_stars
 from .teachers import taught_evidence
 
-# stars that are hot, unlike the training stars or without signal cannot lead the list
+# stars that are hot, unlike the training stars, without signal, or faint or reddened and unsure cannot lead the list
 DOUBTFUL_FACTOR = 0.05
+# smallest share of the neighbours' weight in [Fe/H]; 0 would leave stars without other estimates without any
+LEAST_SHARE = 1e-3
 
 
 @dataclass
@@ -83,10 +86,17 @@ def score_stars(
     progress: Progress | None = None,
     only: np.ndarray | None = None,
 ) -> EmpScores:
-    """Evidence and probability of all stars, without storing them; `only` as in `gather_evidence`."""
-    evidence = gather_evidence(space, (below,), known, builtin_seeds, progress, only)
-    probability = combine(evidence, 0, below, space.model_digest())
-    feh, feh_err = together(evidence.feh, evidence.feh_err)
+    """Evidence and probability of all stars, without storing them; `only` as in `gather_evidence`.
+
+    Below -2 the probability is P([Fe/H] < -2) P([Fe/H] < below). Real stars calibrate the combination down to
+    -2; deeper ones are learned from simulated metal-poor stars, among which a spectrum that says nothing is
+    deep with a high probability. The first factor is what real stars say of such a spectrum.
+    """
+    thresholds = (below, REFERENCE) if below < REFERENCE else (below,)
+    evidence = gather_evidence(space, thresholds, known, builtin_seeds, progress, only)
+    digest = space.model_digest()
+    probability = np.prod([combine(evidence, i, limit, digest) for i, limit in enumerate(thresholds)], axis=0)
+    feh, feh_err = combined_feh(evidence.feh, evidence.feh_err)
     parts = evidence.parts | {f"p_{source}": _probability(evidence.odds[i, 0]) for i, source in enumerate(SOURCES)}
     flags, doubtful = flag(space, evidence.stars, parts, feh, feh_err, probability)
     probability = np.where(doubtful, DOUBTFUL_FACTOR * probability, probability)
@@ -159,6 +169,19 @@ def combine(evidence: Evidence, place: int, below: float, model_digest: str) -> 
             evidence.notes.append(note)
         probability[here] = combination.predict(odds[np.ix_(pattern, here)], below)
     return probability
+
+
+def combined_feh(feh: np.ndarray, feh_err: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the sources' estimates (4, N), by `SOURCES`, and its error.
+
+    Neighbours lose their weight between -2 and -3: labels end at about -2.5, so that the labelled neighbours
+    of a more metal-poor star are all more metal-rich than it is.
+    """
+    others, _ = together(feh[:3], feh_err[:3])
+    share = 1.0 - depth(np.nan_to_num(others))
+    errors = feh_err.copy()
+    errors[3] = feh_err[3] / np.sqrt(np.maximum(share, LEAST_SHARE))
+    return together(feh, errors)
 
 
 def together(feh: np.ndarray, feh_err: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -224,7 +224,8 @@ def xp_figures(
             if len(use):
                 yield from _percentiles(scores, "known odd stars", use, use, like, WIDTHS, "G and BP-RP")
     for name in dict.fromkeys(extra.tolist()):
-        own = np.array([rows[FIRST_EXTRA_ID + i] for i in np.flatnonzero(extra == name) if FIRST_EXTRA_ID + i in rows])
+        ids = [FIRST_EXTRA_ID + i for i in np.flatnonzero(extra == name).tolist()]
+        own = np.array([rows[star] for star in ids if star in rows])
         if len(own):
             yield from _recalls(scores, name, own, ordinary)
 

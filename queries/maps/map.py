@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -92,10 +93,12 @@ def make_map(
     with stage.lock():
         parts = stage.parts()
         if parts and all(part.inputs == inputs for part in parts) and parts[0].extra.get("shards") == len(parts):
+            shutil.rmtree(stage.incoming, ignore_errors=True)
             return stage
         offsets = np.concatenate([[0], np.cumsum([len(space.keys(name)) for name in names])])
         layout = lay_out(_reader(space, names, offsets), int(offsets[-1]), sample, seed, progress)
-        _write(stage, space, names, offsets, layout, inputs, {"sample": sample, "seed": seed})
+        with stage.replaced() as new:
+            _write(new, space, names, offsets, layout, inputs, {"sample": sample, "seed": seed})
     return stage
 
 
@@ -152,9 +155,6 @@ def _write(
             "sampled": sampled[start:stop],
         }
         stage.write(number, table_from_columns(columns, schema), schema=schema, inputs=inputs, extra=extra)
-    for part in stage.parts():
-        if part.number >= len(blocks):
-            stage.remove(part.number)
 
 
 def map_columns(atlas: Atlas) -> list[str]:

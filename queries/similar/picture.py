@@ -223,7 +223,10 @@ def _panel(
     from specclip_search.surveys import get_modality
 
     near = rows.head(MOST_NEIGHBOURS)
-    shown = read_spectra(atlas, modality, near["spec_id"].to_numpy(np.int64), near["release"].tolist())
+    epochs = None
+    if "epoch" in near.columns:
+        epochs = [None if number is pd.NA or number != number else int(number) for number in near["epoch"].tolist()]
+    shown = read_spectra(atlas, modality, near["spec_id"].to_numpy(np.int64), near["release"].tolist(), epochs)
     shown_by = [_shown_in(atlas, model, modality, name, one) for name, one in zip(targets, spectra, strict=True)]
     queries, errors = (np.array([getattr(one, part)[0] for one, _, _ in shown_by]) for part in ("flux", "error"))
     marked = telling_windows(

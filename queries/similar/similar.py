@@ -107,11 +107,10 @@ def similar(
     >>> len(near), near["source_id"].dtype, near.attrs["model"]
     (3, dtype('int64'), 'mini')
     """
-    stated = {"unit": unit, "medium": medium, "modality": modality, "resolution": resolution}
     return to_frame(
         similar_table(
-            atlas, target, k, within, where, exact, model, exclude_self,
-            exclude_repeats=exclude_repeats, combine=combine, **stated,
+            atlas, target, k, within, where, exact, model, exclude_self, exclude_repeats=exclude_repeats,
+            combine=combine, unit=unit, medium=medium, modality=modality, resolution=resolution,
         )
     )  # fmt: skip
 

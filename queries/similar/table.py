@@ -34,6 +34,7 @@ def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, 
         name: np.concatenate([np.asarray(part) for part in parts])[order]
         for name, parts in _key_columns(space, hits).items()
     }
+    epochs = columns.get("epoch")
     size = len(order)
     unknown = columns["source_id"] < 0
     other = columns["other_spec_id"]
@@ -48,6 +49,7 @@ def hits_table(space: Space, hits: Sequence[Hits], k: int, constants: dict[str, 
             "rank_in_instrument": pa.array(columns["rank_in_instrument"], pa.int64()),
             "other_spec_id": pa.array(other, pa.int64(), mask=other < 0),
             "release": pa.array(columns["release"], pa.string()),
+            **({} if epochs is None else {"epoch": pa.array(epochs.tolist(), pa.int64())}),
         }
     )
     return table.cast(pa.schema([_FIELDS[name] for name in table.column_names]))
@@ -75,14 +77,17 @@ _FIELDS = {
         described("rank_in_instrument", pa.int64(), "place among those found in its instrument", ucd="meta.number"),
         described("other_spec_id", pa.int64(), "the same star's spectrum in the other instrument", ucd="meta.id"),
         described("release", pa.string(), "data release of the spectrum found", ucd="meta.version"),
+        described("epoch", pa.int64(), "visit or exposure found; null for a combined spectrum", ucd="meta.id"),
     )
 }
 
 
 def _key_columns(space: Space, hits: Sequence[Hits]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("modality", "spec_id", "source_id", "rank_in_instrument", "other_spec_id", "release")
+        name: []
+        for name in ("modality", "spec_id", "source_id", "rank_in_instrument", "other_spec_id", "release", "epoch")
     }
+    with_epochs = False
     for one in hits:
         keys = space.keys(one.modality)
         source_id = np.asarray(keys.source_id[one.rows])
@@ -92,6 +97,11 @@ def _key_columns(space: Space, hits: Sequence[Hits]) -> dict[str, list[Any]]:
         columns["rank_in_instrument"].append(np.arange(1, len(one.rows) + 1))
         columns["other_spec_id"].append(counterpart_ids(space, one.modality, source_id))
         columns["release"].append(np.array(keys.release_names(one.rows), dtype=object))
+        single = keys.epoch is not None
+        with_epochs |= single
+        columns["epoch"].append(np.array(keys.epochs(one.rows) if single else [None] * len(one.rows), dtype=object))
+    if not with_epochs:
+        del columns["epoch"]
     return columns
 
 

@@ -10,9 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from specclip_search.atlas.cross_walk import UNKNOWN, CrossWalk, cross_walk
 from specclip_search.atlas.links import LINKS, NO_SOURCE, linked_ids, star_links
 from specclip_search.atlas.schemas import described
+from specclip_search.catalogs.ingest import read_manifest
 from specclip_search.errors import QueryError
+from specclip_search.readers.gaia_bases import EPOCHS, epoch_of, release_named, release_of
 from specclip_search.surveys import LAMOST_LRS, LRS, XP
 
 from .match import move, sky_match
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_RADIUS_ARCSEC = 2.0
 # a fibre is 3.3 arcsec wide; the rest is for proper motions that no catalogue gives
 DISAGREE_ARCSEC = 10.0
-LAMOST_EPOCH, GAIA_EPOCH = 2000.0, 2016.0
+LAMOST_EPOCH = 2000.0
+EPOCH_COLUMN = "ref_epoch"
 
 _SCHEMA = pa.schema(
     [
@@ -66,6 +70,11 @@ class LinkReport:
         Obsids assigned to different stars by catalogues; they are matched by position.
     elsewhere
         A catalogue's star lies more than 10 arcsec away: listed in `links` as a conflict, linked to none.
+    gaia_epoch
+        Epoch of the stars' positions that was used [Julian year]; the median where rows differ.
+    translated
+        Of `by_position`, those whose star has an id of another release in the catalogue; they are linked to the id
+        that the atlas's XP spectra have, by a cross-walk.
     """
 
     spectra: int
@@ -77,6 +86,19 @@ class LinkReport:
     without_position: int
     conflicts: int
     elsewhere: int = 0
+    gaia_epoch: float = EPOCHS["dr3"]
+    translated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Stars:
+    """Stars to match, at the epoch of LAMOST's positions: (S,) ids, degrees; release of their ids, where known."""
+
+    source_id: np.ndarray
+    ra: np.ndarray
+    dec: np.ndarray
+    epoch: float
+    release: str | None
 
 
 def link_stars(
@@ -85,7 +107,7 @@ def link_stars(
     *,
     radius_arcsec: float = DEFAULT_RADIUS_ARCSEC,
     lamost_epoch: float = LAMOST_EPOCH,
-    gaia_epoch: float = GAIA_EPOCH,
+    gaia_epoch: float | None = None,
 ) -> LinkReport:
     """Find the Gaia star of every LAMOST spectrum and store matches by position as catalogue `links`.
 
@@ -101,7 +123,9 @@ def link_stars(
     radius_arcsec
         Largest separation.
     lamost_epoch, gaia_epoch
-        Julian years. LAMOST's headers give input-catalogue positions of J2000.
+        Julian years. LAMOST's headers give input-catalogue positions of J2000. The stars' epoch is by default that of
+        their column `ref_epoch`, else that of the release that the catalogue's name or file gives (2016.0 of DR3,
+        2017.5 of DR4), else DR3's.
 
     Raises
     ------
@@ -113,22 +137,26 @@ def link_stars(
     from specclip_search.catalogs.ingest import ingest_catalog_table
 
     obsid, source_id, ra, dec, own, visits = _lamost(atlas)
-    stars = _stars(atlas, catalogue, lamost_epoch - gaia_epoch)
-    elsewhere = _elsewhere(source_id, ra, dec, stars) & ~own
+    stars = _stars(atlas, catalogue, lamost_epoch, gaia_epoch)
+    walk = _walk(atlas, stars.release)
+    # ids of another release than the stars' are compared as those of their partners
+    known = np.where(walk.of(source_id) != UNKNOWN, walk.of(source_id), source_id)
+    elsewhere = _elsewhere(known, ra, dec, stars) & ~own
     open_rows = np.flatnonzero(source_id == NO_SOURCE)
     placed = open_rows[np.isfinite(ra[open_rows]) & np.isfinite(dec[open_rows])]
-    found = sky_match(ra[placed], dec[placed], stars[1], stars[2], radius_arcsec)
+    found = sky_match(ra[placed], dec[placed], stars.ra, stars.dec, radius_arcsec)
     rows, candidates = np.unique(found.left, return_counts=True)
     nearest = found.nearest()
     single = candidates == 1
+    matched, translated = _as_spectra(stars.source_id[nearest.right], walk)
     table = pa.table(
         [
             pa.array(np.concatenate([obsid[placed[rows]], obsid[elsewhere]])),
             pa.array(
-                np.concatenate([stars[0][nearest.right], source_id[elsewhere]]),
+                np.concatenate([matched, source_id[elsewhere]]),
                 mask=np.concatenate([~single, np.ones(elsewhere.sum(), bool)]),
             ),
-            pa.array(np.concatenate([nearest.separation, _separation(source_id, ra, dec, stars)[elsewhere]])),
+            pa.array(np.concatenate([nearest.separation, _separation(known, ra, dec, stars)[elsewhere]])),
             pa.array(np.concatenate([np.zeros(len(rows), bool), np.ones(elsewhere.sum(), bool)])),
             pa.array(np.concatenate([candidates, np.zeros(elsewhere.sum())]).astype(np.int64)),
         ],
@@ -150,7 +178,30 @@ def link_stars(
         unmatched=len(placed) - len(rows),
         without_position=len(open_rows) - len(placed),
         conflicts=len(star_links(atlas, LAMOST_LRS.link_column, without=(LINKS,)).conflicts),
+        gaia_epoch=stars.epoch,
+        translated=int((translated & single).sum()),
     )
+
+
+def _walk(atlas: Atlas, release: str | None) -> CrossWalk:
+    """From the ids of the atlas's XP spectra to those of the catalogue's release; empty where these are the same."""
+    stage = atlas.spectra(XP)
+    of_spectra = {release_of(name) for name in pc.unique(stage.read(["release"])["release"]).to_pylist()} if (
+        stage.exists) else set()
+    others = {"dr3" if name in ("edr3", "fpr") else name for name in of_spectra if name is not None}
+    if release is None or release in others or len(others) != 1:
+        return CrossWalk(np.empty(0, np.int64), np.empty(0, np.int64))
+    return cross_walk(atlas, others.pop(), release)
+
+
+def _as_spectra(source_id: np.ndarray, walk: CrossWalk) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) ids as the atlas's XP spectra have them, and which of them are others than the catalogue's."""
+    order = np.argsort(walk.new, kind="stable")
+    new, old = walk.new[order], walk.old[order]
+    once = np.unique(new, return_counts=True)[1] == 1
+    first = np.unique(new, return_index=True)[1][once]
+    back = CrossWalk(new[first], old[first]).of(source_id)
+    return np.where(back != UNKNOWN, back, source_id), back != UNKNOWN
 
 
 def _forget(atlas: Atlas) -> None:
@@ -179,7 +230,7 @@ def _lamost(atlas: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 
 
 def _elsewhere(
-    source_id: np.ndarray, ra: np.ndarray, dec: np.ndarray, stars: tuple[np.ndarray, np.ndarray, np.ndarray]
+    source_id: np.ndarray, ra: np.ndarray, dec: np.ndarray, stars: _Stars
 ) -> np.ndarray:
     """(N,) whether the star that a row is given lies too far from the row's own position to be it.
 
@@ -189,20 +240,20 @@ def _elsewhere(
 
 
 def _separation(
-    source_id: np.ndarray, ra: np.ndarray, dec: np.ndarray, stars: tuple[np.ndarray, np.ndarray, np.ndarray]
+    source_id: np.ndarray, ra: np.ndarray, dec: np.ndarray, stars: _Stars
 ) -> np.ndarray:
     """(N,) arcsec between a row and the star it is given, at the epoch of LAMOST's positions; NaN where unknown."""
-    if not len(stars[0]):
+    if not len(stars.source_id):
         return np.full(len(source_id), np.nan)
-    place = np.minimum(np.searchsorted(stars[0], source_id), len(stars[0]) - 1)
-    known = stars[0][place] == source_id
-    one, two = np.radians(dec), np.radians(stars[2][place])
-    half = np.sin((two - one) / 2) ** 2 + np.cos(one) * np.cos(two) * np.sin(np.radians(stars[1][place] - ra) / 2) ** 2
+    place = np.minimum(np.searchsorted(stars.source_id, source_id), len(stars.source_id) - 1)
+    known = stars.source_id[place] == source_id
+    one, two = np.radians(dec), np.radians(stars.dec[place])
+    half = np.sin((two - one) / 2) ** 2 + np.cos(one) * np.cos(two) * np.sin(np.radians(stars.ra[place] - ra) / 2) ** 2
     return np.where(known, np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1)))) * 3600, np.nan)
 
 
-def _stars(atlas: Atlas, catalogue: str | None, years: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """source_id, ra and dec of the stars to match, propagated by `years` if proper motions are known."""
+def _stars(atlas: Atlas, catalogue: str | None, lamost_epoch: float, gaia_epoch: float | None) -> _Stars:
+    """The stars to match, propagated to the epoch of LAMOST's positions if proper motions are known."""
     stage = atlas.catalog(catalogue) if catalogue else atlas.spectra(XP)
     if not stage.exists:
         raise stage.missing()
@@ -214,14 +265,41 @@ def _stars(atlas: Atlas, catalogue: str | None, years: float) -> tuple[np.ndarra
             "Name another catalogue with --catalog, or ingest one with these columns.",
         )
     moving = [name for name in ("pmra", "pmdec") if name in names]
-    table = stage.read(["source_id", "ra", "dec", *(moving if len(moving) == 2 else ())])
+    said = [name for name in (EPOCH_COLUMN, "release") if name in names]
+    table = stage.read(["source_id", "ra", "dec", *said, *(moving if len(moving) == 2 else ())])
     usable = pc.and_(table["source_id"].is_valid(), pc.and_(table["ra"].is_valid(), table["dec"].is_valid()))
     table = table.filter(usable)
     first = np.unique(table["source_id"].to_numpy(), return_index=True)[1]
-    ra, dec = _degrees(table, "ra")[first], _degrees(table, "dec")[first]
-    if len(moving) == 2 and years:
+    release, epoch = _release_and_epoch(atlas, catalogue, table)
+    epoch = np.full(table.num_rows, gaia_epoch) if gaia_epoch is not None else epoch
+    ra, dec, years = _degrees(table, "ra")[first], _degrees(table, "dec")[first], (lamost_epoch - epoch)[first]
+    if len(moving) == 2 and years.any():
         ra, dec = move(ra, dec, _degrees(table, "pmra")[first], _degrees(table, "pmdec")[first], years)
-    return table["source_id"].to_numpy()[first], ra, dec
+    used = float(np.median(epoch)) if len(epoch) else epoch_of(release)
+    return _Stars(table["source_id"].to_numpy()[first], ra, dec, used, release)
+
+
+def _release_and_epoch(atlas: Atlas, catalogue: str | None, table: pa.Table) -> tuple[str | None, np.ndarray]:
+    """The Gaia release of a catalogue's ids, where anything says it, and the (N,) epoch of its positions."""
+    of_rows = pc.unique(table["release"]).to_pylist() if "release" in table.column_names else []
+    found = {release_of(name) for name in of_rows if isinstance(name, str)} - {None}
+    release = found.pop() if len(found) == 1 else None
+    if catalogue is not None and release is None:
+        manifest = read_manifest(atlas.catalog(catalogue)) or {}
+        file = str((manifest.get("source") or {}).get("path", "")).rpartition("/")[2]
+        column = (table.schema.field("source_id").metadata or {}).get(b"original_name", b"").decode("utf-8", "replace")
+        release = next((name for text in (catalogue, file, column) if (name := release_named(text))), None)
+    epoch = np.full(table.num_rows, epoch_of(release))
+    if catalogue is None:  # XP spectra may be of several releases
+        names = table["release"].to_pylist()
+        by_name = {name: epoch_of(name) for name in set(names)}
+        epoch = np.array([by_name[name] for name in names], np.float64)
+    if EPOCH_COLUMN in table.column_names and pa.types.is_floating(table[EPOCH_COLUMN].type):
+        own = table[EPOCH_COLUMN].to_numpy()
+        epoch = np.where(np.isfinite(own), own, epoch)
+        if release is None and len(own) and len(set(own.tolist())) == 1:
+            release = next((name for name in ("dr3", "dr4") if EPOCHS[name] == own[0]), None)
+    return release, epoch
 
 
 def _degrees(table: pa.Table, name: str) -> np.ndarray:

@@ -42,7 +42,7 @@ class SkyMatches:
 
 
 def move(
-    ra: np.ndarray, dec: np.ndarray, pmra: np.ndarray, pmdec: np.ndarray, years: float
+    ra: np.ndarray, dec: np.ndarray, pmra: np.ndarray, pmdec: np.ndarray, years: float | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Propagate positions by `years`, assuming linear space motion without parallax or radial velocity.
 
@@ -56,14 +56,14 @@ def move(
     pmra, pmdec
         (N,) mas/yr, pmra with the factor cos(dec); NaN counts as 0.
     years
-        Julian years from the positions' epoch; negative values go back in time.
+        Julian years from the positions' epoch, one number or (N,); negative values go back in time.
 
     Returns
     -------
     ra, dec : (N,) degrees, ra in 0..360
     """
     east, north = _tangents(ra, dec)
-    scale = years * ARCSEC_TO_RAD / 1000
+    scale = np.asarray(years)[..., None] * ARCSEC_TO_RAD / 1000
     shift = np.nan_to_num(pmra)[:, None] * east + np.nan_to_num(pmdec)[:, None] * north
     moved = unit_vectors(ra, dec) + scale * shift
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)

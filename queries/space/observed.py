@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from specclip_search.errors import QueryError
 from specclip_search.ingest.observed import wavelengths
@@ -19,7 +21,8 @@ from .resolve import resolve
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
 
-_COLUMNS = ("release", "source", "frame", "flux_unit", "scale", "logarithmic", "segments", "wavelength", "flux", "ivar")
+_SAID = ("release", "source", "time", "time_scale", "flux_unit")
+_COLUMNS = (*_SAID, "frame", "scale", "logarithmic", "segments", "wavelength", "flux", "ivar")
 
 
 def observed_spectrum(atlas: Atlas, target: str | Path, *, epoch: int | None = None) -> Spectrum:
@@ -77,19 +80,41 @@ def observed_of(atlas: Atlas, key: SpectrumKey, release: str | None, epoch: int 
     if not fitting or (epoch is not None and not has_epochs):
         raise _not_kept(atlas, key, release, epoch, [row.get("epoch") for row in said])
     best = max(fitting, key=lambda place: release_order(said[place]["release"] or ""))
-    row = lookup.take(rows[[best]], _COLUMNS).to_pylist()[0]
-    grid = row["wavelength"] if row["segments"] is None else wavelengths(row["logarithmic"], row["segments"])
-    meta = {"release": row["release"], "source": row["source"], "flux_unit": row["flux_unit"]}
-    return Spectrum(
-        np.asarray(grid, np.float64),
-        np.asarray(row["flux"], np.float64) * row["scale"],
-        np.asarray(row["ivar"], np.float64) / row["scale"] ** 2,
-        key.modality,
-        key.spec_id,
-        meta,
-        epoch,
-        row["frame"] or "barycentric",
-    )
+    return _spectra(lookup.take(rows[[best]], _COLUMNS), key.modality, [key.spec_id], [epoch])[0]
+
+
+def _spectra(
+    rows: pa.Table, modality: str, spec_id: Sequence[int], epoch: Sequence[int | None]
+) -> list[Spectrum]:
+    """Rows of `observed/<modality>` as spectra."""
+    said = rows.drop_columns(["wavelength", "flux", "ivar"]).to_pylist()
+    found = []
+    for i, row in enumerate(said):
+        flux, ivar = (np.asarray(rows[name][i].values, np.float64) for name in ("flux", "ivar"))
+        grid = (
+            np.asarray(rows["wavelength"][i].values, np.float64)
+            if row["segments"] is None
+            else wavelengths(row["logarithmic"], row["segments"])
+        )
+        flux, ivar = flux * row["scale"], ivar / row["scale"] ** 2
+        meta = {name: row[name] for name in _SAID}
+        frame = row["frame"] or "barycentric"
+        found.append(Spectrum(grid, flux, ivar, modality, spec_id[i], meta, epoch[i], frame))
+    return found
+
+
+def observed_spectra(atlas: Atlas, modality: str, keys: Sequence[tuple[int, str | None, int | None]]) -> list[Spectrum]:
+    """Observed spectra of one instrument by (spec_id, release, epoch), all of which the atlas must hold."""
+    has_epochs = get_modality(modality).has_epochs
+    lookup = open_lookup(atlas, f"observed_{modality}", atlas.observed(modality).paths(), "spec_id")
+    query, rows = lookup.find(np.array([spec_id for spec_id, _, _ in keys], np.int64))
+    said = lookup.take(rows, ["release", *(["epoch"] if has_epochs else [])]).to_pylist()
+    place = np.full(len(keys), -1, np.int64)
+    for number, row, one in zip(query.tolist(), rows.tolist(), said, strict=True):
+        _, release, epoch = keys[number]
+        if one["release"] == release and one.get("epoch") == epoch:
+            place[number] = row
+    return _spectra(lookup.take(place, _COLUMNS), modality, [key[0] for key in keys], [key[2] for key in keys])
 
 
 def _not_kept(

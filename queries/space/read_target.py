@@ -102,7 +102,7 @@ def made_rows(atlas: Atlas, text: str, stated: dict[str, Any], model: str | None
     if found.file is not None:
         raise QueryError(
             f"{change[0]} is a file, and labels are estimated of spectra in the atlas only.",
-            "Ingest it first, or state all labels: teff=...,logg=...,feh=...",
+            "Ingest it first, or state all labels, as in teff=4900,logg=1.8,feh=-2",
         )
     key, release = found.keys[0], found.releases[0]
     rows = read_spectra(atlas, key.modality, np.array([key.spec_id], dtype=np.int64), [release])
@@ -123,5 +123,5 @@ def _own_labels(atlas: Atlas, model: str, key: SpectrumKey, release: str | None,
             return {label: float(values[label]) for label in NEEDED}
     raise QueryError(
         f"{name} has no labels estimated from its spectrum, to which a change could be added.",
-        "Estimate them first: specclip-search estimate. Or state all labels: teff=...,logg=...,feh=...",
+        "Estimate them first: specclip-search estimate. Or state all labels, as in teff=4900,logg=1.8,feh=-2",
     )

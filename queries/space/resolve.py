@@ -5,15 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from specclip_search.atlas.cross_walk import UNKNOWN, cross_walk
 from specclip_search.errors import QueryError
 from specclip_search.keys import SpectrumKey, parse_int64, parse_key
+from specclip_search.opening.regular import shown_text
+from specclip_search.readers.gaia_bases import release_of
 from specclip_search.surveys import LRS, XP, get_modality
 
 from .lookup import open_lookup
@@ -36,6 +41,12 @@ _NAME_COLUMN = re.compile(
 _ID_COLUMN = {"source_id", "obsid", "spec_id"}
 _KEY = re.compile(r"([a-z][a-z0-9_]*):([+-]?\d+)(?:@(\S+))?", re.IGNORECASE)
 _GAIA = re.compile(r"gaia\s*(e?dr\d|fpr)?[\s:]+(\d{5,19})", re.IGNORECASE)
+#: releases that share their ids with another one
+_SAME_IDS = {"edr3": "dr3", "fpr": "dr3"}
+_EARLIER = ("dr1", "dr2")
+_WALKED = ("dr3", "dr4")
+_LAMOST = re.compile(r"lamost\s*(?:obsid)?[\s:]+(\d{1,19})(?:@(\S{1,20}))?", re.IGNORECASE)
+_GALACTIC = re.compile(r"l\s*=?\s*([-+]?\d+(?:\.\d*)?)\s*[,\s]\s*b\s*=?\s*([-+]?\d+(?:\.\d*)?)", re.IGNORECASE)
 _SPEC = re.compile(r"(?:spec|med)-(\d{5})-(.+)_sp(\d{1,2})-(\d{1,3})(?:\.fits(?:\.gz)?)?", re.IGNORECASE)
 _J_NAME = re.compile(
     r"(?:[A-Za-z][\w+ ]*?\s*)?J(\d{2})(\d{2})(\d{2}(?:\.\d+)?)\s*([+-])(\d{2})(\d{2})(\d{2}(?:\.\d+)?)"
@@ -103,7 +114,7 @@ def resolve(
     atlas: Atlas,
     text: str | os.PathLike[str] | SpectrumKey,
     *,
-    network: bool = False,
+    network: bool | None = None,
     online: Callable[[str], tuple[float, float]] | None = None,
     files: bool = True,
 ) -> Resolved:
@@ -117,9 +128,10 @@ def resolve(
     Parameters
     ----------
     network
-        Whether names that the atlas does not know may be asked for over the network.
+        Whether names that the atlas does not know may be asked for over the network; by default as `names_online`
+        says, which is not.
     online
-        What to ask then: a name to (ra, dec) in degrees; astropy's Sesame by default.
+        What to ask then: a name to (ra, dec) in degrees; `sesame` by default.
     files
         Whether a text may name a file. If not, the file system is not looked at.
 
@@ -160,13 +172,34 @@ def resolve(
     if position is not None:
         limit = NAME_SEPARATION if _J_NAME.fullmatch(words) or _2MASS.fullmatch(words) else MAX_SEPARATION
         return _nearest(atlas, words, *position, "position", limit)
-    return _name(atlas, words, network, online, files)
+    return _name(atlas, words, _online.get() if network is None else network, online, files)
+
+
+_online: ContextVar[bool] = ContextVar("names_online", default=False)
+
+
+@contextmanager
+def names_online() -> Iterator[None]:
+    """Let names that an atlas does not know be asked for over the network, wherever `resolve` is called in the body.
+
+    Examples
+    --------
+    >>> with names_online():                                            # doctest: +SKIP
+    ...     similar(atlas, "HD 122563")
+    """
+    token = _online.set(True)
+    try:
+        yield
+    finally:
+        _online.reset(token)
 
 
 # -- keys and ids ---------------------------------------------------------------------------------------------------
 
 
 def _key(atlas: Atlas, text: str) -> Resolved | None:
+    if spelt := _LAMOST.fullmatch(text):
+        return _of_key(atlas, text, SpectrumKey(LRS, parse_int64(spelt[1], "the obsid")), spelt[2])
     found = _KEY.fullmatch(text)
     if found is None or re.match(r"gaia\s*e?dr", text, re.IGNORECASE):
         return None
@@ -192,19 +225,39 @@ def _gaia(atlas: Atlas, text: str) -> Resolved | None:
     if found is None:
         return None
     release, number = (found[1] or "dr3").lower(), parse_int64(found[2], "the Gaia id")
-    if release in ("dr1", "dr2"):
+    own = _SAME_IDS.get(release, release)
+    hits = [] if own in _EARLIER else _star_hits(atlas, number)
+    # spectra of other surveys are linked to ids of the release that their catalogue has, which is not known
+    same = [hit for hit in hits if hit.modality != XP or _ids_of(hit.release) in (None, own)]
+    if any(hit.modality == XP for hit in same) or (same and same == hits):
+        return _resolved(text, "id", same, number)
+    for other in _WALKED:
+        partner = int(cross_walk(atlas, own, other).of(np.array([number]))[0]) if other != own else UNKNOWN
+        if partner != UNKNOWN:
+            walked = [hit for hit in _star_hits(atlas, partner) if _ids_of(hit.release) in (None, other)
+                      or hit.modality != XP]
+            if walked:
+                return _resolved(text, "id", walked, partner)
+    if own in _EARLIER:
         raise QueryError(
             f"{text} is an id of Gaia {release.upper()}; the atlas holds ids of DR3 and later, and the same "
             "digits may name another star there.",
-            "Give the star's position, or its id from the Gaia archive's table dr2_neighbourhood.",
+            f"Give the star's position, or ingest the Gaia archive's table {own}_neighbourhood as a catalogue.",
         )
-    hits = _star_hits(atlas, number)
-    if not hits:
-        raise QueryError(f"{text} is not in this atlas.", _near_ids(atlas, number, [XP]))
-    same = [
-        hit for hit in hits if hit.modality != XP or hit.release in (None, release, release.removeprefix("e"))
-    ]
-    return _resolved(text, "id", same or hits, number)
+    if hits:
+        has = ", ".join(sorted({str(hit.release) for hit in hits if hit.modality == XP}))
+        raise QueryError(
+            f"{text} is not in this atlas: it has the same digits in release {has}, where they may name another star.",
+            "Ingest the cross-walk of the releases as a catalogue, for example gaiadr4.dr3_neighbourhood, or write "
+            f"Gaia {has.upper()} {number}.",
+        )
+    raise QueryError(f"{text} is not in this atlas.", _near_ids(atlas, number, [XP]))
+
+
+def _ids_of(release: str | None) -> str | None:
+    """The release whose ids a release's spectra have; None where it is no release of Gaia."""
+    known = release_of(release)
+    return None if known is None else _SAME_IDS.get(known, known)
 
 
 def _bare_id(atlas: Atlas, text: str) -> Resolved | None:
@@ -221,7 +274,8 @@ def _bare_id(atlas: Atlas, text: str) -> Resolved | None:
     hits = [*by_spectrum, *(hit for hit in by_star if hit not in by_spectrum)]
     if not hits:
         raise QueryError(
-            f"{text} is neither an obsid nor a Gaia id of this atlas.", _near_ids(atlas, number, atlas.modalities())
+            f"{text} is not in this atlas: it is neither an obsid nor a Gaia id here.",
+            _near_ids(atlas, number, atlas.modalities()),
         )
     return _resolved(text, "id", hits, number if by_star else None)
 
@@ -330,7 +384,7 @@ def parse_position(text: str) -> tuple[float, float] | None:
     """Right ascension and declination [deg] of coordinates, or of a name made of them; None for other text.
 
     Understood are ``J122345.67+123456.7`` with any catalogue before it, ``2M12234567+1234567``, two decimal numbers
-    in degrees, and hours and degrees with minutes and seconds, split by colons, blanks or letters.
+    in degrees, hours and degrees with minutes and seconds, split by colons, blanks or letters, and ``l=120 b=-30``.
 
     Raises
     ------
@@ -338,6 +392,8 @@ def parse_position(text: str) -> tuple[float, float] | None:
         If the numbers are out of range.
     """
     text = text.strip()
+    if galactic := _GALACTIC.fullmatch(text):
+        return _from_galactic(float(galactic[1]), float(galactic[2]), text)
     found = _J_NAME.fullmatch(text) or _SEXAGESIMAL.fullmatch(text)
     if found is None and (short := _2MASS.fullmatch(text)):
         parts = [
@@ -360,6 +416,18 @@ def parse_position(text: str) -> tuple[float, float] | None:
         raise QueryError(f"'{text}' has minutes or seconds of 60 or more.", "Write hh:mm:ss.s +dd:mm:ss.s.")
     dec = degrees + arcmin / 60 + arcsec / 3600
     return _checked(15.0 * (hours + minutes / 60 + seconds / 3600), -dec if parts[3] == "-" else dec, text)
+
+
+def _from_galactic(longitude: float, latitude: float, text: str) -> tuple[float, float]:
+    if not (-360 <= longitude <= 360 and -90 <= latitude <= 90):
+        raise QueryError(
+            f"'{text}' is no position: galactic longitude is -360 to 360 and latitude -90 to 90 degrees.",
+            "Write l=120.5 b=-30.2.",
+        )
+    from astropy.coordinates import SkyCoord
+
+    place = SkyCoord(longitude, latitude, unit="deg", frame="galactic").icrs
+    return float(place.ra.deg), float(place.dec.deg)
 
 
 def _checked(ra: float, dec: float, text: str) -> tuple[float, float]:
@@ -482,19 +550,19 @@ def _name(
         found = _in_catalog(atlas, name, text, near)
         if found is not None:
             return found
+    answer = ""
     if network:
         try:
-            ra, dec = (online or _sesame)(text)
-        except QueryError:
-            pass
+            ra, dec = (online or sesame)(text)
+        except QueryError as error:
+            answer = f" {error.message}"
         else:
             return _nearest(atlas, text, ra, dec, "name", MAX_SEPARATION)
     if files and ("/" in text or _FILE_NAME.search(text)):
         raise _no_file(text)
     names = list(dict.fromkeys(name for _, name in sorted(near, reverse=True)))[:NEAR_NAMES]
     told = f"The nearest names here are {', '.join(names)}." if names else "The atlas has no catalogue with names."
-    asked = " Sesame does not know it either." if network else ""
-    raise QueryError(f"'{text}' is no key, file, position or name that this atlas knows.", told + asked)
+    raise QueryError(f"'{text}' is no key, file, position or name that this atlas knows.{answer}", told)
 
 
 def _in_catalog(atlas: Atlas, catalog: str, text: str, near: list[tuple[float, str]]) -> Resolved | None:
@@ -568,13 +636,21 @@ def _from_row(atlas: Atlas, text: str, catalog: str, ids: dict[str, Any], sky: S
     )
 
 
-def _sesame(name: str) -> tuple[float, float]:
-    """Position of a name by CDS Sesame."""
+def sesame(name: str) -> tuple[float, float]:
+    """ICRS position of a name, degrees, by CDS Sesame (SIMBAD, NED, VizieR).
+
+    Raises
+    ------
+    QueryError
+        If Sesame does not know the name, or cannot be reached.
+    """
     from astropy.coordinates.name_resolve import NameResolveError, get_icrs_coordinates
 
     try:
         found = get_icrs_coordinates(name)
-    except (NameResolveError, OSError) as error:
-        text = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise QueryError(f"Sesame does not know '{name}' ({text}).", "Check the name and the network.") from None
+    except (NameResolveError, OSError, ValueError) as error:
+        if isinstance(error, NameResolveError) and str(error).startswith("Unable to find"):
+            raise QueryError(f"Sesame does not know '{name}' either.", "Check the spelling.") from None
+        text = " ".join(shown_text(str(error) or type(error).__name__).split())[-160:]
+        raise QueryError(f"Sesame could not be asked for '{name}' ({text}).", "Check the network.") from None
     return float(found.ra.deg), float(found.dec.deg)

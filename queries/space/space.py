@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -110,21 +110,33 @@ class Space:
         return next((name for name in self.modalities if name in MODALITY_ORDER and name != seen), None)
 
     def origin(self) -> dict[str, Any]:
-        """Provenance of a result: model, its digest, digests of the vectors."""
-        digests = {name: self.table(name).digest for name in self.modalities}
+        """Provenance of a result: model, its digest, digests of the vectors; raises as `model_digest`."""
         return {
             "model": self.model,
             "model_digest": self.model_digest(),
-            "vectors_digest": digests,
+            "vectors_digest": {name: self.table(name).digest for name in self.modalities},
             "index_digest": {name: index.digest for name, index in self._indexes.items()},
             "index": {name: index.how for name, index in self._indexes.items()},
             **({"partial": as_text(self.atlas.partial)} if self.atlas.partial else {}),
         }
 
     def model_digest(self) -> str:
-        """Digest of the weights that produced the vectors, from the sidecars of the shards."""
-        parts = self.table(self.modalities[0]).parts
-        return str(parts[0].extra.get("model_digest", ""))
+        """Digest of the weights that produced the vectors, from the sidecars of the shards.
+
+        Raises
+        ------
+        QueryError
+            If the vectors of two instruments are from different weights: their similarities mean nothing.
+        """
+        made = {name: [part for part in self.table(name).parts if part.inputs] for name in self.modalities}
+        found = {name: str(own[0].extra.get("model_digest", "")) for name, own in made.items() if own}
+        if len(set(found.values())) > 1:
+            told = " and ".join(f"{digest[:19]} ({name})" for name, digest in found.items())
+            raise QueryError(
+                f"Vectors of one model were expected; those of '{self.model}' are from different weights: {told}.",
+                f"Run `specclip-search embed --atlas {self.atlas.path}`, then `index build`.",
+            )
+        return next(iter(found.values()), "")
 
 
 _OPEN: WeakKeyDictionary[Atlas, dict[str, tuple[tuple[int, ...], Space]]] = WeakKeyDictionary()
@@ -144,10 +156,14 @@ def open_space(atlas: Atlas, model: str | None = None) -> Space:
 
 def _state(atlas: Atlas, model: str) -> tuple[int, ...]:
     """Modification times of the relevant folders, which change with every commit."""
-    folders: list[Path] = []
+    times = []
     for modality in _with_vectors(atlas, model):
-        folders += [atlas.vectors(model, modality).folder, atlas.index_folder(model, modality)]
-    return tuple(folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders)
+        for kind in ("vectors", "indexes"):
+            try:
+                times.append(os.stat(atlas.path / kind / model / modality).st_mtime_ns)
+            except FileNotFoundError:
+                times.append(0)
+    return tuple(times)
 
 
 def _with_vectors(atlas: Atlas, model: str) -> list[str]:

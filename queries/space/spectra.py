@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from specclip_search.atlas.arrays import column_to_matrix
 from specclip_search.keys import release_order
+from specclip_search.surveys import get_modality
 
 from .lookup import Lookup, open_lookup
 
@@ -62,7 +63,11 @@ _COLUMNS = ("release", "snr", "source_id", "simulated", "flux", "error")
 
 
 def read_spectra(
-    atlas: Atlas, modality: str, spec_id: np.ndarray, release: Sequence[str | None] | None = None
+    atlas: Atlas,
+    modality: str,
+    spec_id: np.ndarray,
+    release: Sequence[str | None] | None = None,
+    epoch: Sequence[int | None] | None = None,
 ) -> SpectrumRows:
     """Spectra of `modality` by id, in the requested order.
 
@@ -72,20 +77,32 @@ def read_spectra(
         (N,) int64; -1 for no spectrum.
     release
         Data release of each; None for the newest.
+    epoch
+        Visit or exposure of each, None for the combined spectrum. By default the combined spectrum, or the first
+        exposure where there is none.
     """
     wanted = np.asarray(spec_id, dtype=np.int64)
     lookup = _lookup(atlas, modality)
     query, row = lookup.find(wanted)
-    table = lookup.take(row, _COLUMNS)
+    has_epochs = get_modality(modality).has_epochs
+    table = lookup.take(row, [*_COLUMNS, *(["epoch"] if has_epochs else [])])
     names = table["release"].to_pylist()
+    epochs = table["epoch"].to_pylist() if has_epochs else [None] * len(names)
     best: dict[int, int] = {}
     for i, number in enumerate(query.tolist()):
         asked = None if release is None else release[number]
         if asked is not None and names[i] != asked:
             continue
-        if number not in best or release_order(names[i]) > release_order(names[best[number]]):
+        if epoch is not None and epochs[i] != epoch[number]:
+            continue
+        if number not in best or _rank(names[i], epochs[i]) > _rank(names[best[number]], epochs[best[number]]):
             best[number] = i
     return _rows(modality, table, len(wanted), best)
+
+
+def _rank(release: str, epoch: int | None) -> tuple[tuple[tuple[int, str], ...], bool]:
+    """Newer releases first, and of one release the combined spectrum."""
+    return release_order(release), epoch is None
 
 
 def _lookup(atlas: Atlas, modality: str) -> Lookup:
@@ -96,8 +113,6 @@ def _lookup(atlas: Atlas, modality: str) -> Lookup:
 
 
 def _rows(modality: str, table: object, size: int, best: dict[int, int]) -> SpectrumRows:
-    from specclip_search.surveys import get_modality
-
     points = get_modality(modality).size
     flux, error = np.full((size, points), np.nan), np.full((size, points), np.inf)
     snr, source_id, simulated = np.full(size, np.nan), np.full(size, -1, dtype=np.int64), np.zeros(size, dtype=bool)

@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError
 from specclip_search.tables import FORMATS, format_of, write_rows
-from specclip_search.tables.hats import MARGIN_ARCSEC, MAX_ROWS, write_hats
+from specclip_search.tables.hats import GROUP_ROWS, MARGIN_ARCSEC, MAX_ROWS, write_hats
 from specclip_search.tables.plain import storable
 
 from ..views.rows import stream
 from .ask import connect
+from .nested import ROWS_A_TILE, ROWS_AT_ONCE, nested_statement
 
 if TYPE_CHECKING:
     from specclip_search.atlas import Atlas
@@ -29,7 +30,8 @@ def export_table(
     output: str | os.PathLike[str],
     format: str | None = None,
     *,
-    max_rows: int = MAX_ROWS,
+    nested: bool = False,
+    max_rows: int | None = None,
     margin_arcsec: float = MARGIN_ARCSEC,
     progress: Callable[[int], None] | None = None,
 ) -> str:
@@ -42,6 +44,8 @@ def export_table(
     format
         parquet, hats, votable, fits, csv or json; by default from the suffix of `output`.
         parquet and hats are written in batches, the others from memory.
+    nested
+        For hats and a view of spectra: arrays as the nested columns of `specclip_search.queries.sql.nested`.
     max_rows, margin_arcsec
         Options for hats; see `specclip_search.tables.hats.write_hats`.
     progress
@@ -63,14 +67,18 @@ def export_table(
     '10 rows'
     """
     chosen = _format(format, output)
+    if nested and chosen != "hats":
+        raise QueryError(f"Nested columns are for hats; the format is {chosen}.", "Leave out --format.")
+    most = max_rows or (ROWS_A_TILE if nested else MAX_ROWS)
+    at_once = ROWS_AT_ONCE if nested else GROUP_ROWS
     with connect(atlas) as connection:
-        schema, batches = stream(connection, table)
+        schema, batches = stream(connection, nested_statement(atlas, table) if nested else table, at_once)
         if chosen == "hats":
-            return str(
-                write_hats(
-                    batches, schema, output, max_rows=max_rows, margin_arcsec=margin_arcsec, progress=progress
-                )
-            )
+            report = write_hats(
+                batches, schema, output, max_rows=most, margin_arcsec=margin_arcsec, group_rows=at_once,
+                progress=progress,
+            )  # fmt: skip
+            return str(report)
         if chosen == "parquet":
             rows = _write_parquet(batches, schema, Path(output), progress)
         else:

@@ -1,4 +1,7 @@
-"""Rules for untrusted statements: one SELECT over the atlas's views, with functions that only compute."""
+"""Rules for untrusted statements: one SELECT over the atlas's views, with functions that only compute.
+
+A function is allowed by its name in `judged_functions`, not refused by it: one that is unknown may not be called.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from specclip_search.errors import QueryError
 
+from .judged_functions import ALLOWED, TABLES_ALLOWED
+
 if TYPE_CHECKING:
     import duckdb
 
 LONGEST_STATEMENT = 20_000
-TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "similar", "resolve", "cone", "sky_match"})
+TABLE_FUNCTIONS = TABLES_ALLOWED | {"similar", "resolve", "cone", "sky_match"}
 OWN_FUNCTIONS = frozenset({"cosine", "separation_arcsec", "unnest"})
-# functions that reveal the process or connection, wait, keep state, run text as SQL, or are internal to DuckDB
-_CLOSED = re.compile(
-    r"(__|pg_|has_\w+_privilege|inet_|current_|session_|duckdb|pragma|write_|sleep|getvariable|setseed|random$|uuid|"
-    r"gen_random|nextval|setval|currval|stats$|vector_type|in_search_path|txid|transaction_|query|which_|parse_duckdb|"
-    r"\w*obj_description|col_description|map_to_pg|json_execute|json_serialize|json_deserialize|get_block_size|version$|"
-    r"user$|_|getenv|index_key|icu_|create_sort_key|make_type|cast_to_type|get_type|remap_struct|replace_type|variant_|"
-    # aggregate states built from untrusted bytes
-    r"finalize$|combine|to_aggregate_state|\w*byte_comparable|decimal_average|decimal_division|format_type$)"
-)
 _TABLES = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "COLUMN_DATA"})
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -60,7 +56,7 @@ def check_statement(connection: duckdb.DuckDBPyConnection, statement: str, views
         # outside its own WITH the name would refer to DuckDB's view, which reveals paths and settings
         if name.lower() in inner:
             raise _refused(f"WITH gives the name of a view of DuckDB's own: {name!r}")
-    _check_tree(tree, {*views, *(name.lower() for name in with_names)}, _computing_functions())
+    _check_tree(tree, {*views, *(name.lower() for name in with_names)}, ALLOWED | OWN_FUNCTIONS)
 
 
 def _refused(why: str) -> QueryError:
@@ -173,18 +169,6 @@ def _check_function(node: dict[str, Any], allowed: Collection[str]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _builtin_functions(version: str) -> frozenset[str]:
-    import duckdb
-
-    with duckdb.connect() as connection:
-        rows = connection.execute(
-            "SELECT DISTINCT lower(function_name) FROM duckdb_functions() "
-            "WHERE internal AND function_type IN ('scalar', 'aggregate', 'macro', 'window')"
-        ).fetchall()
-    return frozenset(name for (name,) in rows if not _CLOSED.match(name))
-
-
-@lru_cache(maxsize=1)
 def _system_views(version: str) -> frozenset[str]:
     import duckdb
 
@@ -200,7 +184,3 @@ def duckdb_version() -> str:
     import duckdb
 
     return duckdb.__version__
-
-
-def _computing_functions() -> frozenset[str]:
-    return _builtin_functions(duckdb_version()) | OWN_FUNCTIONS

@@ -8,6 +8,7 @@ filter is centred and scaled by its median and robust sigma among normal stars.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -24,6 +25,9 @@ C2_HEADS, CH_BAND = (4383.0, 4738.0, 5166.6), (4284.0, 4319.0)
 XP_CARBON = ((473.8, 12.0), (516.6, 12.0), (692.7, -15.0), (787.6, -20.0), (914.0, -20.0))
 LRS_WIDTHS, XP_WIDTHS = ((3.3, 2.2), (11.0, 5.5)), ((4.0, 4.0), (12.0, 8.0))
 """Sigma and spacing of the narrow filters, Angstrom and nm."""
+BLOCK_FILTERS = 32
+NEGLIGIBLE = 1e-9
+"""Of a filter's largest value; far below the rounding of float32."""
 LRS_PATTERNS = ("emission", "s_process", "alpha", "carbon", "helium")
 XP_PATTERNS = ("emission", "carbon")
 
@@ -45,6 +49,24 @@ class Templates:
     names: tuple[str, ...]
     matrix: np.ndarray
     centres: np.ndarray
+
+    @cached_property
+    def squared(self) -> np.ndarray:
+        """(m, n) float32 squares of `matrix`."""
+        return self.matrix**2
+
+    @cached_property
+    def blocks(self) -> list[tuple[slice, slice]]:
+        """Neighbouring filters and the pixels outside which all of them are zero.
+
+        Narrow filters are zero nearly everywhere: products of these blocks are a small part of the whole product.
+        """
+        found = [(slice(0, len(self.names)), slice(0, self.matrix.shape[1]))]
+        for start in range(len(self.names), len(self.matrix), BLOCK_FILTERS):
+            filters = slice(start, min(start + BLOCK_FILTERS, len(self.matrix)))
+            pixels = np.flatnonzero(self.matrix[filters].any(axis=0))
+            found.append((filters, slice(int(pixels[0]), int(pixels[-1]) + 1)))
+        return found
 
 
 @dataclass(frozen=True)
@@ -72,7 +94,10 @@ def templates(side: str, wavelength: np.ndarray) -> Templates:
         places = np.arange(wavelength[0] + sigma, wavelength[-1] - sigma, step)
         rows += [_gauss(wavelength, place, sigma) for place in places]
         centres += places.tolist()
-    return Templates(tuple(named), np.array(rows, dtype=np.float32), np.array(centres))
+    matrix = np.array(rows, dtype=np.float32)
+    # their squares would be denormal numbers, which processors multiply a hundred times slower
+    matrix[np.abs(matrix) < NEGLIGIBLE] = 0.0
+    return Templates(tuple(named), matrix, np.array(centres))
 
 
 def _gauss(wavelength: np.ndarray, centre: float, sigma: float) -> np.ndarray:
@@ -106,9 +131,12 @@ def _xp_patterns(wavelength: np.ndarray) -> dict[str, np.ndarray]:
 
 def raw_filters(whitened: Whitened, chosen: Templates) -> np.ndarray:
     """(N, m) float32 filters before scaling."""
-    strength = whitened.weighted @ chosen.matrix.T
-    size = np.sqrt(np.maximum(whitened.inverse @ (chosen.matrix**2).T, 1e-12))
-    return np.asarray(strength / size)
+    result = np.empty((len(whitened.weighted), len(chosen.matrix)), np.float32)
+    for filters, pixels in chosen.blocks:
+        strength = whitened.weighted[:, pixels] @ chosen.matrix[filters, pixels].T
+        size = whitened.inverse[:, pixels] @ chosen.squared[filters, pixels].T
+        result[:, filters] = strength / np.sqrt(np.maximum(size, 1e-12))
+    return result
 
 
 def learn_scale(filters: np.ndarray) -> FilterScale:

@@ -49,9 +49,16 @@ def task_of(model: Any, keys: StarKeys, links: StarLinks) -> Task:
 def predict(model: Any, lrs: np.ndarray, xp: np.ndarray) -> tuple[np.ndarray, ...]:
     """XP spectra predicted from LRS, LRS predicted from XP, and the reconstructions of both."""
     lrs, xp = lrs.astype(np.float32), xp.astype(np.float32)
-    results = (
-        model.translate(LRS, lrs), model.translate(XP, xp), model.reconstruct(LRS, lrs), model.reconstruct(XP, xp)
-    )  # fmt: skip
+    if hasattr(model, "translate_and_reconstruct"):
+        (to_xp, self_lrs), (to_lrs, self_xp) = (
+            model.translate_and_reconstruct(LRS, lrs), model.translate_and_reconstruct(XP, xp)
+        )  # fmt: skip
+        results = to_xp, to_lrs, self_lrs, self_xp
+    else:
+        # a model from elsewhere, which only has the two
+        results = (
+            model.translate(LRS, lrs), model.translate(XP, xp), model.reconstruct(LRS, lrs), model.reconstruct(XP, xp)
+        )  # fmt: skip
     return tuple(np.asarray(result, dtype=np.float64) for result in results)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specclip_search.surveys import LRS
+from specclip_search.indexing.vectors.keys import COMBINED
+from specclip_search.surveys import LRS, get_modality
 
 from ..space.lookup import open_lookup
-from .label_sources import Catalogue, label_joins
+from .label_arrays import label_columns
+from .label_sources import Catalogue
 from .star_views import spectra_fields
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
     connection
         From `specclip_search.queries.views.connection.connect`.
     hits
-        Rows with columns modality, release, spec_id, in any order; more columns are kept.
+        Rows with columns modality, release, spec_id, and epoch where single exposures are among them, in any order;
+        more columns are kept.
 
     Returns
     -------
@@ -45,6 +47,7 @@ def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
             "modality": hits["modality"],
             "release": hits["release"],
             "spec_id": hits["spec_id"].cast(pa.int64()),
+            **({"epoch": hits["epoch"].cast(pa.int64())} if "epoch" in hits.column_names else {}),
         }
     )
     pieces = [_known(connection, keys, modality, extra) for modality in connection.views.spectra_files]
@@ -61,23 +64,32 @@ def annotate(connection: AtlasConnection, hits: pa.Table) -> pa.Table:
 def _known(connection: AtlasConnection, keys: pa.Table, modality: str, fields: Sequence[pa.Field]) -> pa.Table:
     """Fields of the spectra of one instrument in `keys`, by their `number`."""
     mine = keys.filter(pc.equal(keys["modality"], modality))
-    small = _SmallTables(connection)
+    views = connection.views
     base = _base_rows(connection, mine, modality)
     if modality == LRS:
-        base = _with_linked_stars(small, base)
-    small.ids = {"obsid": base["spec_id"], "source_id": base["source_id"]}
-    obsid = "CASE WHEN NOT s.simulated THEN s.spec_id END" if modality == LRS else None
-    wanted = {field.name for field in fields}
-    joins = label_joins(connection.views.catalogues, "s.source_id", obsid, wanted, small.rows_of)
-    expressions = {
-        **{name: f"s.{name}" for name in ("source_id", "snr", "simulated", "ra", "dec")},
-        "label_source": joins.source,
-        **joins.label,
-        **{name: f"coalesce(s.{name}, {others})" for name, others in joins.position.items()},
-    }
-    chosen = ["s.number", *(f"{expressions.get(field.name, 'NULL')} AS {field.name}" for field in fields)]
-    with small.registered(base):
-        return connection.rows(f"SELECT {', '.join(chosen)} FROM _base s {joins.sql}")
+        base = _with_linked_stars(connection, base)
+    simulated = base["simulated"]
+    observed = np.asarray(simulated.is_valid()) & ~simulated.fill_null(True).to_numpy()
+    spectrum = (base["spec_id"].to_numpy(), observed) if modality == LRS else None
+    star = (base["source_id"].fill_null(-1).to_numpy(), np.asarray(base["source_id"].is_valid()))
+
+    def fetch(source: Catalogue, key: str, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        return _rows_of(connection, source, key, ids, columns)
+
+    found = label_columns(views.catalogues, star, spectrum, {field.name for field in fields}, fetch)
+    columns = {"number": base["number"]}
+    for field in fields:
+        given = base[field.name].combine_chunks() if field.name in _OWN else None
+        more = found.get(field.name)
+        if given is not None and more is not None:
+            given = pc.coalesce(given, more.cast(given.type))
+        value = more if given is None else given
+        columns[field.name] = pa.nulls(base.num_rows, field.type) if value is None else value
+    return pa.table(columns)
+
+
+# columns of the spectra's own shards
+_OWN = ("source_id", "snr", "simulated", "ra", "dec")
 
 
 def _base_rows(connection: AtlasConnection, mine: pa.Table, modality: str) -> pa.Table:
@@ -85,26 +97,32 @@ def _base_rows(connection: AtlasConnection, mine: pa.Table, modality: str) -> pa
     views = connection.views
     lookup = open_lookup(views.atlas, f"spectra_{modality}", views.spectra_files[modality], "spec_id")
     query, row = lookup.find(mine["spec_id"].to_numpy())
-    found = lookup.take(row, ["release", "spec_id", "source_id", "ra", "dec", "snr", "simulated"])
+    more = ["epoch"] if "epoch" in mine.column_names and get_modality(modality).has_epochs else []
+    found = lookup.take(row, ["release", "spec_id", "source_id", "ra", "dec", "snr", "simulated", *more])
     numbers = mine["number"].take(pa.array(query))
     same = pc.equal(found["release"], mine["release"].take(pa.array(query)))
+    if more:
+        there, asked = (pc.fill_null(one, COMBINED) for one in (found["epoch"], mine["epoch"].take(pa.array(query))))
+        same = pc.and_(same, pc.equal(there, asked))
+        found = found.drop_columns(["epoch"])
     snr = pc.if_else(pc.is_finite(found["snr"]), found["snr"], pa.scalar(None, pa.float32()))
     found = found.set_column(found.column_names.index("snr"), "snr", snr).append_column("number", numbers).filter(same)
     _, first = np.unique(found["number"].to_numpy(), return_index=True)
     return found.take(pa.array(first)).replace_schema_metadata(None)
 
 
-def _with_linked_stars(small: _SmallTables, base: pa.Table) -> pa.Table:
+def _with_linked_stars(connection: AtlasConnection, base: pa.Table) -> pa.Table:
     """source_id of LAMOST spectra that have none, from catalogues with their obsid."""
     source_id = base["source_id"].to_pylist()
     simulated = base["simulated"].to_pylist()
     refused: set[int] = set()
     told: list[dict[int, set[int]]] = []
-    for source in small.connection.views.catalogues:
+    obsids = np.unique(base["spec_id"].to_numpy())
+    for source in connection.views.catalogues:
         if not {"obsid", "source_id"} <= source.columns:
             continue
         more = ["conflict"] if source.checked else []
-        rows = small.fetch(source, "obsid", base["spec_id"], ["source_id", *more])
+        rows = _rows_of(connection, source, "obsid", obsids, ["source_id", *more])
         if more:
             refused |= set(rows.filter(rows["conflict"])["obsid"].to_pylist())
         links: dict[int, set[int]] = {}
@@ -120,37 +138,10 @@ def _with_linked_stars(small: _SmallTables, base: pa.Table) -> pa.Table:
     return base.set_column(base.column_names.index("source_id"), "source_id", pa.array(source_id, pa.int64()))
 
 
-class _SmallTables:
-    """The rows of each catalogue for the requested ids, found by lookup instead of a join."""
-
-    def __init__(self, connection: AtlasConnection) -> None:
-        self.connection = connection
-        self.ids: dict[str, pa.ChunkedArray] = {}
-        self._tables: dict[str, pa.Table] = {}
-
-    def fetch(self, source: Catalogue, key: str, ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
-        """All rows of `source` with one of `ids`."""
-        lookup = open_lookup(self.connection.views.atlas, f"catalog_{source.name}", source.files, key)
-        _, row = lookup.find(np.unique(ids.drop_null().to_numpy()))
-        return lookup.take(row, [key, *columns]).replace_schema_metadata(None)
-
-    def rows_of(self, source: Catalogue, key: str, wanted: Collection[str]) -> str:
-        """As `Catalogue.by_key`, for the requested ids only; the first row of each."""
-        columns = [name for name in (*source.labels, *source.positions) if name in wanted]
-        table = self.fetch(source, key, self.ids[key], columns)
-        _, first = np.unique(table[key].to_numpy(), return_index=True)
-        name = f"_small{len(self._tables)}"
-        self._tables[name] = table.take(pa.array(first))
-        return name
-
-    @contextmanager
-    def registered(self, base: pa.Table) -> Iterator[None]:
-        """Register the small tables, and `base` as `_base`."""
-        tables = {**self._tables, "_base": base}
-        for name, table in tables.items():
-            self.connection.duckdb.register(name, table)
-        try:
-            yield
-        finally:
-            for name in tables:
-                self.connection.duckdb.unregister(name)
+def _rows_of(
+    connection: AtlasConnection, source: Catalogue, key: str, ids: np.ndarray, columns: Sequence[str]
+) -> pa.Table:
+    """All rows of `source` with one of `ids` (distinct), found by lookup instead of a join."""
+    lookup = open_lookup(connection.views.atlas, f"catalog_{source.name}", source.files, key)
+    _, row = lookup.find(ids)
+    return lookup.take(row, [key, *columns]).replace_schema_metadata(None)

@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,13 +17,14 @@ import pyarrow as pa
 
 from specclip_search.errors import QueryError, SpecclipError
 
+from .label_sources import catalogue_names, open_catalogue
 from .macros import add_catalogue_function, add_cone, add_macros
 from .parquet import no_glob, quoted
 from .rows import Rows
 from .views import AtlasViews
 
 if TYPE_CHECKING:
-    import duckdb
+    from duckdb import DuckDBPyConnection
 
     from specclip_search.atlas import Atlas
 
@@ -174,15 +176,20 @@ class AtlasConnection:
         self, atlas: Atlas, *, read_only: bool = False, untrusted: bool = False, functions: Sequence[AddFunction] = ()
     ) -> None:
         self.views = AtlasViews(atlas)
-        self.duckdb = _bare_connection()
         self._made: set[str] = set()
         self.failures = Failures()
         self.lent = False
-        add_macros(self.duckdb)
         for add in functions:
             add(self, atlas, not (read_only or untrusted))
         if read_only:
             _shut_out(self.duckdb, atlas.path)
+
+    @cached_property
+    def duckdb(self) -> DuckDBPyConnection:
+        """Opened when a statement first needs it: who only looks at `views` does not."""
+        connection = _bare_connection()
+        add_macros(connection)
+        return connection
 
     def lock_down(self, memory_mb: int, threads: int) -> None:
         """Limit resources, and access to the views created so far. Cannot be undone."""
@@ -206,15 +213,20 @@ class AtlasConnection:
             if name not in self._made
             and (everything or _is_named(name.lower(), words, text) or (name == "stars" and "cone" in words))
         ]
-        self.views.create(self.duckdb, names)
+        # a statement that lists views, or makes up their names, is not refused because one cannot be read
+        read = [name for name in names if not everything or _is_named(name.lower(), words, text)]
+        self.views.create(self.duckdb, read)
+        self.views.create_if_whole(self.duckdb, [name for name in names if name not in read])
         self._made.update(names)
         if "stars" in names:
             add_cone(self.duckdb)
-        for source in self.views.catalogues:
-            function = f"{source.name}_of"
-            if function in words and function not in self._made and source.columns & {"source_id", "obsid"}:
-                add_catalogue_function(self.duckdb, self.views.atlas, source)
-                self._made.add(function)
+        for name in catalogue_names(self.views.atlas):
+            function = f"{name}_of"
+            if function in words and function not in self._made:
+                source = open_catalogue(self.views.atlas, name)
+                if source is not None and source.columns & {"source_id", "obsid"}:
+                    add_catalogue_function(self.duckdb, self.views.atlas, source)
+                    self._made.add(function)
 
     def run(self, statement: str, parameters: Parameters = None) -> Rows | None:
         """Run one statement; see `run`."""
@@ -233,7 +245,7 @@ class AtlasConnection:
         described = _DESCRIBE.fullmatch(statement)
         return described is not None and described[1].lower() in (*map(str.lower, self.views.all), "tables")
 
-    def execute(self, statement: str, parameters: Parameters = None) -> duckdb.DuckDBPyConnection:
+    def execute(self, statement: str, parameters: Parameters = None) -> DuckDBPyConnection:
         """DuckDB's `execute`."""
         self.prepare(statement)
         return self.guarded(lambda: self.duckdb.execute(statement, _plain(parameters)))
@@ -255,7 +267,8 @@ class AtlasConnection:
             raise as_query_error(error, self.views) from error
 
     def close(self) -> None:
-        self.duckdb.close()
+        if "duckdb" in self.__dict__:
+            self.duckdb.close()
 
     def __enter__(self) -> AtlasConnection:
         return self
@@ -273,7 +286,7 @@ def _is_named(view: str, words: set[str], statement: str) -> bool:
     return view in words or (not view.isidentifier() and view in statement)
 
 
-def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def _shut_out(connection: DuckDBPyConnection, folder: Path) -> None:
     """Leave `connection` no file but those below `folder`. Cannot be undone."""
     root = str(folder.resolve()) + "/"
     # DuckDB compares the path as written in the statement, with pattern characters escaped
@@ -287,7 +300,7 @@ def _shut_out(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         connection.execute(f"SET {setting}")
 
 
-def _bare_connection() -> duckdb.DuckDBPyConnection:
+def _bare_connection() -> DuckDBPyConnection:
     import duckdb
 
     # a statement must not see Python variables as tables, nor fetch extensions from the network

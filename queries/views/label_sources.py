@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -85,21 +85,31 @@ class Catalogue:
 
 def catalogues(atlas: Atlas) -> list[Catalogue]:
     """Finished catalogues in alphabetical order; incomplete ones are left out."""
-    found = []
-    for name in atlas.catalogs():
-        if is_reserved(name):
-            # only an atlas from elsewhere can have it; `doctor` names it
-            continue
-        stage = atlas.catalog(name)
-        manifest = read_manifest(stage)
-        files = stage.paths()
-        if manifest is None or len(files) != len(manifest["parts"]):
-            continue
-        fields = tuple(fields_of(files[0]))
-        repeated = manifest["report"]["repeated_ids"]
-        unique = frozenset(key for key in manifest["report"]["keys"] if not repeated.get(key))
-        found.append(Catalogue(name, tuple(files), fields, unique))
-    return found
+    return [found for name in catalogue_names(atlas) if (found := open_catalogue(atlas, name)) is not None]
+
+
+def catalogue_names(atlas: Atlas) -> list[str]:
+    """Names of catalogues that can be views; only an atlas from elsewhere can have others, which `doctor` names."""
+    return [name for name in atlas.catalogs() if not is_reserved(name)]
+
+
+def open_catalogue(atlas: Atlas, name: str) -> Catalogue | None:
+    """A finished catalogue; None where its ingest was not finished.
+
+    Raises
+    ------
+    AtlasError
+        If a shard of it is missing or damaged.
+    """
+    stage = atlas.catalog(name)
+    manifest = read_manifest(stage)
+    files = stage.paths()
+    if manifest is None or not files or (len(files) != len(manifest["parts"]) and stage.partial is None):
+        return None
+    fields = tuple(fields_of(files[0]))
+    repeated = manifest["report"]["repeated_ids"]
+    unique = frozenset(key for key in manifest["report"]["keys"] if not repeated.get(key))
+    return Catalogue(name, tuple(files), fields, unique)
 
 
 def label_fields(sources: Sequence[Catalogue]) -> list[pa.Field]:
@@ -136,12 +146,27 @@ class LabelJoins:
     source: str
 
 
+def sides_of(sources: Sequence[Catalogue], spectra: bool, wanted: Collection[str]) -> list[tuple[Catalogue, str]]:
+    """Catalogues that tell something of `wanted`, in order, each with the key by which it does.
+
+    A catalogue's label of a spectrum itself (`obsid`, where `spectra`) comes before that of its star.
+    """
+    needed = _with_base_labels(wanted)
+    keys = ("obsid", "source_id") if spectra else ("source_id",)
+    return [
+        (source, key)
+        for source in sources
+        if needed & {*source.labels, *source.positions}
+        for key in keys
+        if key in source.columns
+    ]
+
+
 def label_joins(
     sources: Sequence[Catalogue],
     star: str,
     spectrum: str | None,
     wanted: Collection[str],
-    rows_of: Callable[[Catalogue, str, Collection[str]], str] = Catalogue.by_key,
 ) -> LabelJoins:
     """Join every catalogue that has one of the requested columns.
 
@@ -154,22 +179,15 @@ def label_joins(
         spectrum itself takes precedence over that of the star.
     wanted
         Columns that will be read; catalogues without any of them are not joined.
-    rows_of
-        Relation with a catalogue's rows by one of its keys, for these columns: by default all its rows,
-        or the few requested ones if already loaded.
     """
     needed = _with_base_labels(wanted)
     joins: list[str] = []
     sides: list[tuple[str, Catalogue]] = []
-    for source in sources:
-        if not needed & {*source.labels, *source.positions}:
-            continue
-        for key, expression in (("obsid", spectrum), ("source_id", star)):
-            if key in source.columns and expression is not None:
-                alias = f"c{len(sides)}"
-                rows = rows_of(source, key, needed)
-                joins.append(f"LEFT JOIN {rows} {alias} ON {alias}.{key} = {expression}")
-                sides.append((alias, source))
+    for source, key in sides_of(sources, spectrum is not None, wanted):
+        alias = f"c{len(sides)}"
+        joins.append(f"LEFT JOIN {source.by_key(key, needed)} {alias} ON {alias}.{key} = "
+                     f"{spectrum if key == 'obsid' else star}")
+        sides.append((alias, source))
     label = {}
     for name in LABEL_NAMES:
         expression = _coalesced(name, sides) if name in wanted else None

@@ -98,12 +98,14 @@ def with_meanings(table: pa.Table, views: AtlasViews) -> pa.Table:
     return with_about(whole, {"partial": as_text(partial)}) if partial else whole
 
 
-def stream(connection: AtlasConnection, table: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def stream(
+    connection: AtlasConnection, table: str, batch_rows: int = _BATCH_ROWS
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Columns with their descriptions, and rows of a view or SELECT in batches."""
     rows = connection.run(f"SELECT * FROM {table}" if table.isidentifier() else table)
     if rows is None:
         raise QueryError(f"'{table}' is neither a table nor a SELECT.", "Name a view or catalogue, or give a SELECT.")
-    reader = connection.guarded(lambda: rows.relation.to_arrow_reader(_BATCH_ROWS))
+    reader = connection.guarded(lambda: rows.relation.to_arrow_reader(batch_rows))
     schema = with_meanings(reader.schema.empty_table(), connection.views).schema
 
     def batches() -> Iterator[pa.RecordBatch]:

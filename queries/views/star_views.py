@@ -88,6 +88,7 @@ def spectra_sql(
     sources: Sequence[Catalogue],
     wanted: Collection[str] | None = None,
     numbered: bool = False,
+    epochs: bool = False,
 ) -> str:
     """A SELECT with one row per spectrum.
 
@@ -100,11 +101,13 @@ def spectra_sql(
         present as null.
     numbered
         Add `_file`, the index of the file among those of its instrument, and `_file_row`.
+    epochs
+        Add `epoch`; for instruments that have it.
     """
     fields = spectra_fields(sources)
     needed = {field.name for field in fields} if wanted is None else set(wanted)
     return " UNION ALL ".join(
-        _branch(modality, parts, sources, fields, needed, numbered) for modality, parts in sorted(files.items())
+        _branch(modality, parts, sources, fields, needed, numbered, epochs) for modality, parts in sorted(files.items())
     )
 
 
@@ -115,6 +118,7 @@ def _branch(
     fields: Sequence[pa.Field],
     needed: set[str],
     numbered: bool,
+    epochs: bool,
 ) -> str:
     star, links = linked_source_id(sources) if modality == LRS else ("s.source_id", "")
     wanted_labels = needed - {"ra", "dec"} if not needed & {"ra", "dec"} else needed
@@ -133,6 +137,7 @@ def _branch(
     }
     chosen = ", ".join(f"{_expression(field, expressions, needed)} AS {field.name}" for field in fields)
     chosen += ", s.file_index AS _file, s.file_row_number AS _file_row" if numbered else ""
+    chosen += ", s.epoch" if epochs else ""
     return f"SELECT {chosen} FROM {read_parquet_sql(parts)} s {links} {joins.sql}"
 
 

@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from specclip_search.atlas.schemas import described
 from specclip_search.catalogs.names import WHOLE_ATLAS, result_view, stage_view
+from specclip_search.errors import AtlasError
 
-from .label_sources import Catalogue, catalogues
+from .epoch_view import EPOCH_FIELDS, epochs_sql
+from .label_sources import Catalogue, catalogue_names, catalogues, open_catalogue
 from .parquet import fields_of, identifier, meaning, quoted, read_parquet_sql
 from .star_estimates import Estimates, star_estimates
 from .star_views import Scores, spectra_fields, spectra_sql, star_fields, stars_sql
@@ -79,8 +81,7 @@ class AtlasViews:
     @cached_property
     def all(self) -> dict[str, View]:
         """All views, stars first, catalogues last."""
-        views = [*self._whole_atlas(), *self._stages()]
-        views += [self._parquet_view(c.name, c.files, f"catalogue '{c.name}'") for c in self.catalogues]
+        views = [*self._whole_atlas(), *self._stages(), *self._catalogues()]
         found: dict[str, View] = {}
         for view in views:
             # a later one must not take the place of an earlier one, whatever the folders of an atlas are called
@@ -88,7 +89,7 @@ class AtlasViews:
         return found
 
     def _whole_atlas(self) -> list[View]:
-        if not self.spectra_files:
+        if not any(_is_there(self.atlas.spectra(name)) for name in self.atlas.modalities()):
             return []
         return [
             View(
@@ -103,73 +104,86 @@ class AtlasViews:
                 lambda: spectra_sql(self.spectra_files, self.catalogues),
                 lambda: spectra_fields(self.catalogues),
             ),
+            View(
+                WHOLE_ATLAS[2],
+                "one row a visit or exposure, with its star and time",
+                lambda: epochs_sql(self.spectra_files, self._observed_files(), self.catalogues),
+                lambda: EPOCH_FIELDS,
+            ),
         ]
+
+    def _observed_files(self) -> dict[str, list[str]]:
+        return {name: self.atlas.observed(name).paths() for name in self.atlas.observed_names()}
 
     def _stages(self) -> list[View]:
         atlas = self.atlas
+        modalities, model = atlas.modalities(), atlas.active_model
         found = [
-            (stage_view("spectra", name), files, f"{name} spectra on the model's grid")
-            for name, files in self.spectra_files.items()
+            (stage_view("spectra", name), atlas.spectra(name), f"{name} spectra on the model's grid")
+            for name in modalities
         ]
         found += [
-            (stage_view("observed", name), atlas.observed(name).paths(), f"{name} spectra as observed, full range")
+            (stage_view("observed", name), atlas.observed(name), f"{name} spectra as observed, full range")
             for name in atlas.observed_names()
         ]
-        model = atlas.active_model
         if model is not None:
-            for modality in self.spectra_files:
-                files = atlas.vectors(model, modality).paths()
-                found.append((stage_view("vectors", modality), files, f"{modality} vectors of '{model}'"))
-                files = atlas.estimates(modality, model).paths()
-                found.append((stage_view("estimates", modality), files, f"{modality} labels by '{model}'"))
-            found.append(
-                ("translations", atlas.translations(model).paths(), f"translations of '{model}'")
-            )
+            for name in modalities:
+                stage = atlas.vectors(model, name)
+                found.append((stage_view("vectors", name), stage, f"{name} vectors of '{model}'"))
+                stage = atlas.estimates(name, model)
+                found.append((stage_view("estimates", name), stage, f"{name} labels by '{model}'"))
+            found.append(("translations", atlas.translations(model), f"translations of '{model}'"))
+        found += [(result_view(name), atlas.results(name), f"result '{name}'") for name in atlas.result_names()]
         found += [
-            (
-                result_view(name),
-                atlas.results(name).paths(),
-                f"result '{name}'",
-            )
-            for name in atlas.result_names()
-        ]
-        found += [
-            (stage_view("rejected", name), atlas.rejected(name).paths(), f"{name} files rejected, with reasons")
+            (stage_view("rejected", name), atlas.rejected(name), f"{name} files rejected, with reasons")
             for name in atlas.rejected_names()
         ]
-        views = [self._parquet_view(name, files, text) for name, files, text in found if files]
+        views = [self._parquet_view(name, stage.paths, text) for name, stage, text in found if _is_there(stage)]
         return [*views, *(self._neighbours(model) if model is not None else [])]
+
+    def _catalogues(self) -> list[View]:
+        """Views of catalogues; that a shard of one is missing is said where its view is made."""
+        found = []
+        for name in catalogue_names(self.atlas):
+            try:
+                if open_catalogue(self.atlas, name) is None:
+                    continue
+            except AtlasError:
+                pass
+            found.append(self._parquet_view(name, self.atlas.catalog(name).paths, f"catalogue '{name}'"))
+        return found
 
     def _neighbours(self, model: str) -> list[View]:
         """One view over the neighbour graphs of all instruments."""
         root = self.atlas.path / "results" / "neighbours" / model
-
-        def graph(name: str) -> Stage:
-            return self.atlas.stage(root / name, f"neighbours of {name} vectors of '{model}'")
-
-        graphs = {name: files for name in self.spectra_files if (files := graph(name).paths())}
+        graphs = {
+            name: self.atlas.stage(root / name, f"neighbours of {name} vectors of '{model}'")
+            for name in self.atlas.modalities()
+        }
+        graphs = {name: stage for name, stage in graphs.items() if _is_there(stage)}
         if not graphs:
             return []
 
         def fields() -> list[pa.Field]:
             return [
                 described("modality", pa.string(), "instrument of the spectra"),
-                *fields_of(next(iter(graphs.values()))[0]),
+                *fields_of(next(iter(graphs.values())).paths()[0]),
             ]
 
         def select() -> str:
             return " UNION ALL BY NAME ".join(
-                f"SELECT {quoted(name)} AS modality, * FROM {read_parquet_sql(files)}" for name, files in graphs.items()
+                f"SELECT {quoted(name)} AS modality, * FROM {read_parquet_sql(stage.paths())}"
+                for name, stage in graphs.items()
             )
 
         return [View("neighbours", f"nearest spectra of each spectrum, by '{model}'", select, fields)]
 
-    def _parquet_view(self, name: str, files: Sequence[str], description: str) -> View:
+    def _parquet_view(self, name: str, paths: Callable[[], list[str]], description: str) -> View:
         def fields() -> list[pa.Field]:
-            return fields_of(files[0])
+            return fields_of(paths()[0])
 
         def select() -> str:
-            return f"SELECT *{_fixed_arrays(fields())} FROM {read_parquet_sql(files)}"
+            return f"SELECT *{_fixed_arrays(fields())} FROM {read_parquet_sql(paths())}"
 
         return View(name, description, select, fields)
 
@@ -192,7 +206,13 @@ class AtlasViews:
         return star_estimates(self.atlas, self.atlas.active_model, list(self.spectra_files))
 
     def create(self, connection: duckdb.DuckDBPyConnection, names: Sequence[str] | None = None) -> None:
-        """Create all or the named views, with a comment on each column that has a description."""
+        """Create all or the named views, with a comment on each column that has a description.
+
+        Raises
+        ------
+        AtlasError
+            If shards that a view stands over are missing or damaged.
+        """
         for name in self.all if names is None else names:
             view = self.all[name]
             known = identifier(name)
@@ -202,12 +222,27 @@ class AtlasViews:
                 if text := meaning(field):
                     connection.execute(f"COMMENT ON COLUMN {known}.{identifier(field.name)} IS {quoted(text)}")
 
+    def create_if_whole(self, connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+        """Create views; where one stands over missing or damaged shards, whoever reads it is told so."""
+        for name in names:
+            try:
+                self.create(connection, [name])
+            except AtlasError as error:
+                known, why = identifier(name), quoted(f"{error.message} {error.hint}")
+                connection.execute(f"CREATE OR REPLACE VIEW {known} AS SELECT error({why}) AS cannot_be_read")
+                connection.execute(f"COMMENT ON VIEW {known} IS {quoted(f'cannot be read: {error.message}')}")
+
     def meanings(self) -> dict[str, pa.Field]:
         """Fields by column name, for names with the same meaning in all views."""
         known: dict[str, pa.Field] = {}
         unsure = set()
         for view in self.all.values():
-            for field in view.fields():
+            try:
+                fields = view.fields()
+            except AtlasError:
+                # a view that the statement did not read
+                continue
+            for field in fields:
                 before = known.setdefault(field.name, field)
                 if _unit(before) != _unit(field):
                     unsure.add(field.name)
@@ -226,6 +261,11 @@ class AtlasViews:
             if not any(view.startswith(name) for view in self.all)
         ]
         return hint + (f" Not made yet: {', '.join(absent)}." if absent and self.all else "")
+
+
+def _is_there(stage: Stage) -> bool:
+    """Whether a view stands over a stage: also where its shards are missing, unless answers are allowed without."""
+    return stage.exists and (stage.partial is None or bool(stage.paths()))
 
 
 def _fixed_arrays(fields: Sequence[pa.Field]) -> str:

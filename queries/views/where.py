@@ -11,14 +11,18 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from specclip_search.atlas.files import text_digest
 from specclip_search.errors import QueryError
+from specclip_search.indexing.vectors.keys import COMBINED
+from specclip_search.surveys import get_modality
 
 from ..space.lookup import fingerprint
 from .kept_columns import ROW, column_path, kept_columns, load_column, store_columns
@@ -46,7 +50,7 @@ def where_to_keys(connection: AtlasConnection, where: str, modality: str) -> pa.
     Returns
     -------
     pa.Table
-        release, spec_id.
+        release, spec_id; and epoch where single visits or exposures are among the spectra.
 
     Raises
     ------
@@ -90,17 +94,38 @@ def admitted_spectra(connection: AtlasConnection, where: str, modality: str) -> 
     every = _names_all(expression)
     wanted = set(columns) if every else {name.lower() for name in _column_names(expression)} & set(columns)
     connection.prepare(where)
-    kept = None if every else kept_columns(connection, modality, wanted)
+    epochs = has_single_epochs(modality, views.spectra_files[modality])
+    kept = None if every or epochs else kept_columns(connection, modality, wanted)
     try:
         if kept is not None:
             return _from_kept(connection, kept, where)
-        rows = spectra_sql({modality: views.spectra_files[modality]}, views.catalogues, wanted)
-        return connection.rows(f"SELECT release, spec_id FROM ({rows}) spectra WHERE (\n{where}\n)")
+        rows = spectra_sql({modality: views.spectra_files[modality]}, views.catalogues, wanted, epochs=epochs)
+        names = "release, spec_id, epoch" if epochs else "release, spec_id"
+        return connection.rows(f"SELECT {names} FROM ({rows}) spectra WHERE (\n{where}\n)")
     except QueryError as error:
         raise QueryError(
             f"The condition '{where}' cannot be used: {error.message.removeprefix('The statement cannot be run: ')}",
             f"Columns: {', '.join(columns)}.",
         ) from error
+
+
+def has_single_epochs(modality: str, files: Sequence[str]) -> bool:
+    """Whether spectra of single visits or exposures are in these shards, by their statistics."""
+    return get_modality(modality).has_epochs and _single_epochs(tuple(files), fingerprint(files))
+
+
+@lru_cache(maxsize=32)
+def _single_epochs(files: tuple[str, ...], changed: str) -> bool:
+    for file in files:
+        about = pq.read_metadata(file)
+        column = about.schema.to_arrow_schema().get_field_index("epoch")
+        for number in range(about.num_row_groups if column >= 0 else 0):
+            group = about.row_group(number)
+            place = next(i for i in range(group.num_columns) if group.column(i).path_in_schema == "epoch")
+            statistics = group.column(place).statistics
+            if statistics is None or statistics.null_count < group.num_rows:
+                return True
+    return False
 
 
 def _from_kept(connection: AtlasConnection, kept: pa.Table, where: str) -> AdmittedRows:
@@ -207,7 +232,10 @@ def rows_of_keys(table: KeyTable, keys: pa.Table) -> np.ndarray:
     """(n,) int64 rows, ascending, of a table with release and spec_id; spectra without a vector are left out."""
     rows, queries = table.all_rows_of(keys["spec_id"].to_numpy())
     wanted = _release_numbers(table, keys["release"])
-    return np.unique(rows[table.release[rows] == wanted[queries]])
+    same = table.release[rows] == wanted[queries]
+    if table.epoch is not None and "epoch" in keys.column_names:
+        same &= table.epoch[rows] == keys["epoch"].fill_null(COMBINED).to_numpy()[queries]
+    return np.unique(rows[same])
 
 
 def _ascending(rows: np.ndarray) -> np.ndarray:

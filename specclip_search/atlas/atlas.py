@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AtlasError
 from ..version import __version__
-from .files import write_text
+from .manifest import MARKER, change_marker, read_marker, recorded_stages
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from ..spectrum import Spectrum
 
 FORMAT_VERSION = 1
-MARKER = "atlas.toml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -62,7 +60,7 @@ class Atlas:
                 "Check --atlas (or SPECCLIP_ATLAS); `specclip-search ingest` creates one, "
                 "`specclip-search demo` an example atlas.",
             )
-        self._check_format(_read_toml(marker))
+        self._check_format(read_marker(self.path))
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> Atlas:
@@ -84,7 +82,7 @@ class Atlas:
                     "Name a new or empty folder for the atlas.",
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            _write_toml(folder / MARKER, {"format_version": FORMAT_VERSION, "created_by": __version__})
+            change_marker(folder, lambda _: {"format_version": FORMAT_VERSION, "created_by": __version__})
         return cls(folder)
 
     def _check_format(self, content: dict[str, Any]) -> None:
@@ -98,12 +96,12 @@ class Atlas:
     @property
     def active_model(self) -> str | None:
         """Name of the model whose vectors are searched by default; None before the first `embed`."""
-        return _read_toml(self.path / MARKER).get("active_model")
+        return read_marker(self.path).get("active_model")
 
     def use_model(self, name: str) -> None:
         """Make `name` the active model."""
-        content = _read_toml(self.path / MARKER)
-        _write_toml(self.path / MARKER, content | {"active_model": checked_name(name, "model")})
+        chosen = checked_name(name, "model")
+        change_marker(self.path, lambda content: content | {"active_model": chosen})
 
     def require_model(self, name: str | None = None) -> str:
         """`name` if given, else the active model; raises `AtlasError` if there is neither."""
@@ -119,7 +117,7 @@ class Atlas:
 
     def stage(self, folder: Path, label: str) -> Stage:
         """The stage in a folder of this atlas."""
-        return Stage(folder, label, self.partial if self.allow_partial else None)
+        return Stage(folder, label, self.partial if self.allow_partial else None, self.path)
 
     def spectra(self, modality: str) -> Stage:
         return self.stage(self.path / "spectra" / modality, f"{modality} spectra")
@@ -185,9 +183,12 @@ class Atlas:
         return [name for name in self._folders("models") if (self.model_folder(name) / "model.toml").exists()]
 
     def _folders(self, kind: str) -> list[str]:
-        """Folders of a kind; one that could not have been made here is not looked into, `doctor` names it."""
+        """Folders of a kind that are there or should be; what could not have been made here `doctor` names."""
         folder = self.path / kind
-        return sorted(p.name for p in folder.iterdir() if is_name(p.name) and p.is_dir()) if folder.is_dir() else []
+        there = {p.name for p in folder.iterdir() if is_name(p.name) and p.is_dir()} if folder.is_dir() else set()
+        recorded = (name.split("/") for name in recorded_stages(self.path))
+        named = {parts[1] for parts in recorded if parts[0] == kind and len(parts) == 2}
+        return sorted(there | {name for name in named if is_name(name)})
 
     def sql(self, statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows:
         """Run SQL over views of every stage; see `specclip_search.queries.sql.ask.run`.
@@ -276,18 +277,3 @@ def checked_name(name: str, what: str) -> str:
             "Use letters, digits, '_', '-' and '.', beginning with a letter or digit, at most 64 characters.",
         )
     return name
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AtlasError(
-            f"{path} is not valid TOML ({error}).", "Restore it from a backup, or rebuild the atlas."
-        ) from error
-
-
-def _write_toml(path: Path, content: dict[str, Any]) -> None:
-    import tomli_w
-
-    write_text(path, tomli_w.dumps(content))

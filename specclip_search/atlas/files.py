@@ -10,15 +10,17 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import AtlasError
 
-TEMPORARY_PREFIX = ".writing-"
+TEMPORARY_PREFIX, LOCK = ".writing-", ".lock"
 # of Linux: rename two paths into each other
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -28,10 +30,13 @@ def whole_file(target: Path) -> Iterator[Path]:
     """Yield a temporary path next to `target`; on a clean exit it is synced and renamed to `target`.
 
     If the body raises, the temporary file is removed and `target` is unchanged. If the
-    process dies, only a file beginning with ``.writing-`` is left; `remove_leftovers` removes it.
+    process dies, only a file beginning with ``.writing-`` is left; `remove_leftovers` removes it, or the next
+    `whole_file` of this target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    if not (target.parent / LOCK).exists():  # else its lock's holder has removed them all
+        remove_abandoned(target)
+    temporary = beside(target)
     try:
         yield temporary
         with open(temporary, "rb+") as handle:
@@ -41,6 +46,39 @@ def whole_file(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def beside(target: Path) -> Path:
+    """The name under which this process writes what will become `target`."""
+    return target.with_name(f"{TEMPORARY_PREFIX}{_host()}-{os.getpid()}-{target.name}")
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove what processes of this host that run no more have left of `target`, a file or a folder."""
+    if os.name != "posix":
+        return
+    mine = re.compile(rf"{re.escape(f'{TEMPORARY_PREFIX}{_host()}-')}(\d+)-{re.escape(target.name)}", re.ASCII)
+    with suppress(FileNotFoundError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if (found := mine.fullmatch(entry.name)) and not _runs(int(found[1])):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())[:32]
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -117,7 +155,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     owner = folder / ".writer"
-    lock = FileLock(str(folder / ".lock"), timeout=0)
+    lock = FileLock(str(folder / LOCK), timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -153,7 +191,7 @@ def exchange_folders(new: Path, old: Path) -> None:
     except (OSError, AttributeError, TypeError):
         done = False
     if not done:
-        aside = old.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{old.name}")
+        aside = beside(old)
         os.rename(old, aside)
         try:
             os.rename(new, old)

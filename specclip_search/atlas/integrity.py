@@ -14,20 +14,23 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import AtlasError
-from .files import file_digest, not_permitted
+from .files import file_digest, not_permitted, write_json
 
+Stat = tuple[int, int, int, int, int]
+DIGESTS = "files.json"
 _READERS = 4
 _FORMAT = "1"
 _lock = threading.Lock()
 # by folder, what vouches for its files: state of a file -> its digest
 _known: dict[str, dict[str, str]] = {}
 # files that this process has found intact: by path, what `stat` said of each, and its digest
-_intact_files: dict[str, tuple[tuple[int, ...], str]] = {}
+_intact_files: dict[str, tuple[Stat, str]] = {}
 
 
 def check_shards(files: Sequence[str | Path]) -> None:
@@ -38,9 +41,9 @@ def check_shards(files: Sequence[str | Path]) -> None:
     AtlasError
         If one has not; it is named.
     """
-    unknown = [file for file in files if not _found_intact(os.fspath(file), None)]
+    unknown = [path for file in files if not _found_intact(path := os.fspath(file), None)]
     if unknown:
-        _check([(Path(file), None) for file in unknown])
+        _check([(path, None) for path in unknown])
 
 
 def check_files(folder: Path, digests: Mapping[str, str]) -> None:
@@ -52,9 +55,70 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
         If one has not, or is not there; it is named.
     """
     root = os.fspath(folder)
-    unknown = [name for name, digest in digests.items() if not _found_intact(os.path.join(root, name), digest)]
+    expected: list[tuple[str, str | None]] = [(os.path.join(root, name), digest) for name, digest in digests.items()]
+    unknown = [one for one in expected if not _found_intact(*one)]
     if unknown:
-        _check([(folder / name, digests[name]) for name in unknown])
+        _check(unknown)
+
+
+def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
+    """Make sure that files of a folder have the digests that its `files.json` says; all of them unless some are named.
+
+    A folder without `files.json` is read as it is.
+
+    Raises
+    ------
+    AtlasError
+        If one has not, or is not there; it is named.
+    """
+    kept = _folder_digests(folder)
+    if kept is not None:
+        check_files(folder, {name: digest for name, digest in kept.items() if names is None or name in names})
+
+
+def note_folder(folder: Path, digests: Mapping[str, str]) -> None:
+    """Write the digests of a folder's files into its `files.json`."""
+    write_json(folder / DIGESTS, dict(digests))
+
+
+@contextmanager
+def changing_files(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Around the writing of files of a folder that may have a `files.json`: there they stand with new digests after it.
+
+    While they are written they do not stand there, so that a run that is killed leaves nothing that looks damaged.
+    """
+    kept = _folder_digests(folder)
+    if kept is None:
+        yield
+        return
+    others = {name: digest for name, digest in kept.items() if name not in names}
+    note_folder(folder, others)
+    yield
+    note_folder(folder, others | {name: file_digest(folder / name) for name in names if (folder / name).exists()})
+
+
+def _folder_digests(folder: Path) -> dict[str, str] | None:
+    path = folder / DIGESTS
+    try:
+        kept = json.loads(path.read_bytes())
+        if not isinstance(kept, dict) or not all(isinstance(digest, str) for digest in kept.values()):
+            raise ValueError("not names and digests")
+        if any(os.path.basename(name) != name for name in kept):
+            raise ValueError("names that lead out of the folder")
+        return kept
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise not_permitted(error) from error
+    except (OSError, ValueError) as error:
+        todo = "Copy this folder again from where it came from."
+        raise AtlasError(f"{path} cannot be read ({error}).", todo) from error
+
+
+def note_intact(path: Path, digest: str) -> None:
+    """Remember the digest of a file that was written just now."""
+    with _lock:
+        _keep(os.path.dirname(os.path.abspath(path)), {_state(path.name, _stat(path)): digest})
 
 
 def _found_intact(path: str, digest: str | None) -> bool:
@@ -68,34 +132,33 @@ def _found_intact(path: str, digest: str | None) -> bool:
         return False
 
 
-def _stat(path: str | Path) -> tuple[int, ...]:
+def _stat(path: str | Path) -> Stat:
     """What changes when a file's content may have: its times tell of writing in place, too."""
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def note_intact(path: Path, digest: str) -> None:
-    """Remember the digest of a file that was written just now."""
-    folder = str(path.parent.resolve())
-    with _lock:
-        _keep(folder, {_state(path, _stat(path)): digest})
+def _state(name: str, stat: Stat) -> str:
+    dev, ino, size, changed, inode_changed = stat
+    return f"{name}:{dev}:{ino}:{size}:{changed}:{inode_changed}"
 
 
-def _check(files: list[tuple[Path, str | None]]) -> None:
-    unknown: list[tuple[Path, str, str]] = []
+def _check(files: list[tuple[str, str | None]]) -> None:
+    unknown: list[tuple[str, str, str]] = []
     with _lock:
         for path, expected in files:
-            known = _of_folder(str(path.parent))
+            folder, name = os.path.split(path)
+            known = _of_folder(folder)
             try:
                 stat = _stat(path)
             except FileNotFoundError as error:
                 raise AtlasError(f"Expected a file at {path}; found none.", _TODO) from error
-            state = _state(path, stat)
+            state = _state(name, stat)
             found = known.get(state)
             if found is None or (expected is not None and found != expected):
                 unknown.append((path, state, expected or ""))
             else:
-                _intact_files[os.fspath(path)] = (stat, found)
+                _intact_files[path] = (stat, found)
     if not unknown:
         return
     if len(unknown) == 1:
@@ -105,11 +168,12 @@ def _check(files: list[tuple[Path, str | None]]) -> None:
             digests = list(readers.map(lambda one: _intact(one[0], one[2]), unknown))
     new: dict[str, dict[str, str]] = {}
     for (path, state, _), digest in zip(unknown, digests, strict=True):
-        # a file that changed while it was read vouches for nothing
+        folder, name = os.path.split(path)
         stat = _stat(path)
-        if _state(path, stat) == state:
-            new.setdefault(str(path.parent), {})[state] = digest
-            _intact_files[os.fspath(path)] = (stat, digest)
+        # a file that changed while it was read vouches for nothing
+        if _state(name, stat) == state:
+            new.setdefault(folder, {})[state] = digest
+            _intact_files[path] = (stat, digest)
     with _lock:
         for folder, states in new.items():
             _keep(folder, states)
@@ -121,8 +185,9 @@ _TODO = (
 )
 
 
-def _intact(path: Path, expected: str) -> str:
+def _intact(name: str, expected: str) -> str:
     """The digest of a file; an AtlasError where it is not the one expected."""
+    path = Path(name)
     wanted = expected or _from_sidecar(path)
     try:
         found = file_digest(path)
@@ -146,22 +211,19 @@ def _from_sidecar(path: Path) -> str:
         raise AtlasError(f"{sidecar} is not a readable shard sidecar ({error}).", _TODO) from error
 
 
-def _state(path: Path, stat: tuple[int, ...]) -> str:
-    return ":".join((path.name, *map(str, stat)))
-
-
 def _of_folder(folder: str) -> dict[str, str]:
     """What is known of a folder's files, from this user's earlier processes too."""
-    if folder not in _known:
-        known: dict[str, str] = {}
+    known = _known.get(folder)
+    if known is None:
+        known = _known[folder] = {}
         try:
-            for line in _cache_file(folder).read_text(encoding="utf-8").splitlines():
-                state, _, digest = line.rpartition(" ")
-                known[state] = digest
+            with open(_cache_file(folder), encoding="utf-8", newline="\n") as lines:
+                for line in lines:
+                    state, _, digest = line.rstrip("\n").rpartition(" ")
+                    known[state] = digest
         except (OSError, ValueError):
-            known = {}
-        _known[folder] = known
-    return _known[folder]
+            known.clear()
+    return known
 
 
 def _keep(folder: str, states: Mapping[str, str]) -> None:
@@ -172,7 +234,7 @@ def _keep(folder: str, states: Mapping[str, str]) -> None:
         return
     path = _cache_file(folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         # one short write at the end: lines of two processes do not mix, and a torn one vouches for nothing
         with open(path, "ab", buffering=0) as handle:
             handle.write(lines.encode("utf-8"))
@@ -181,10 +243,11 @@ def _keep(folder: str, states: Mapping[str, str]) -> None:
         return
 
 
-def _cache_file(folder: str) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256(f"{_FORMAT}:{folder}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    return root / "specclip-search" / "verified" / name
+def _cache_file(folder: str) -> str:
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    here = os.path.abspath(folder)
+    name = hashlib.sha256(f"{_FORMAT}:{here}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return os.path.join(root, "specclip-search", "verified", name)
 
 
 def forget(folders: Iterable[str | Path] = ()) -> None:
@@ -195,4 +258,4 @@ def forget(folders: Iterable[str | Path] = ()) -> None:
             _known.clear()
         for folder in map(str, folders):
             _known.pop(folder, None)
-            _cache_file(folder).unlink(missing_ok=True)
+            Path(_cache_file(folder)).unlink(missing_ok=True)

@@ -7,6 +7,9 @@ costs what writing the first one does.
 
 While a run writes, or where one was killed, the manifest is not `settled`: its numbers hold, its sums may be behind by
 the shards of that moment. The next writer counts again.
+
+A stage whose whole folder is missing could not be missed by what lies in the atlas. So `atlas.toml` names every stage
+that got a shard; readers name one that is named there and is not there.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import os
 import re
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,14 +28,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AtlasError
-from .files import not_permitted, write_text
+from .files import is_refusal, not_permitted, text_digest, write_text
 
 if TYPE_CHECKING:
     from .stage import Part
 
+MARKER = "atlas.toml"
 MANIFEST = "manifest.json"
 FORMAT = 1
-_LOCK = ".manifest.lock"
+_CHECK, _STAGES = "check", "stages"
+_LOCK, _MARKER_LOCK = ".manifest.lock", ".atlas.lock"
 _LOCK_S = 60.0
 # between the removal of an old sidecar and the new one a reader finds neither; writing one takes milliseconds
 PATIENCE_S = 5.0
@@ -110,11 +116,13 @@ class Manifest:
 
 def _sums(plus: Iterable[Part], minus: Iterable[Part]) -> tuple[int, int]:
     rows, digest = 0, 0
-    for sign, parts in ((1, plus), (-1, minus)):
-        for part in parts:
-            text = f"{part.number}:{part.rows}:{part.sidecar or part.digest}"
-            rows += sign * part.rows
-            digest += sign * int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+    sha256, number_of = hashlib.sha256, int.from_bytes
+    for part in plus:
+        rows += part.rows
+        digest += number_of(sha256(f"{part.number}:{part.rows}:{part.sidecar or part.digest}".encode()).digest(), "big")
+    if gone := list(minus):
+        fewer, less = _sums(gone, [])
+        return rows - fewer, digest - less
     return rows, digest
 
 
@@ -281,16 +289,19 @@ def listed(folder: Path) -> tuple[list[int], list[int], Manifest | None]:
     A shard that is being replaced is waited for.
     """
     until = time.monotonic() + PATIENCE_S
+    before: Manifest | None = None
     while True:
-        before = read_manifest(folder)
         sidecars, tables = shard_numbers(folder)
         manifest = read_manifest(folder)
         there = sidecars & tables
         # a sidecar without its shard is missed even where an older version kept no manifest
         gone = sorted({*([] if manifest is None else manifest.missing(there)), *(sidecars - tables)})
-        same = manifest == before
-        if (same and (not gone or manifest is None or manifest.settled)) or time.monotonic() > until:
+        if manifest is None or (not gone and len(there) == manifest.shards) or time.monotonic() > until:
             return sorted(there), gone, manifest
+        # one that has just come or gone stands in the one and not in the other: that is seen at a second look
+        if manifest == before and (not gone or manifest.settled):
+            return sorted(there), gone, manifest
+        before = manifest
         if gone:
             time.sleep(_LOOK_S)
 
@@ -313,6 +324,88 @@ def missing_shards(label: str, folder: Path, gone: list[int], shards: int) -> At
     )
 
 
+def missing_stage(label: str, folder: Path) -> AtlasError:
+    """The error to raise where a whole stage that should be there is not."""
+    return AtlasError(
+        f"Expected {label} in {folder}, which atlas.toml names; found nothing there.",
+        "Copy the atlas again, or run the command that makes this stage. "
+        "`specclip-search --allow-partial ...` answers from what is there; "
+        "`specclip-search doctor --forget-missing` gives it up.",
+    )
+
+
 def as_text(partial: Mapping[str, list[int]]) -> dict[str, Any]:
     """What an answer says of the shards that were missing for it."""
-    return {label: named_shards(numbers) for label, numbers in sorted(partial.items())}
+    return {label: named_shards(numbers) or "all shards" for label, numbers in sorted(partial.items())}
+
+
+def read_marker(root: Path) -> dict[str, Any]:
+    """What an atlas's `atlas.toml` says, without its own digest.
+
+    Raises
+    ------
+    AtlasError
+        If it is not valid TOML, or not what was written.
+    """
+    path = root / MARKER
+    try:
+        return dict(_parsed_marker(path, path.read_bytes()))
+    except PermissionError as error:
+        raise not_permitted(error) from error
+
+
+@lru_cache(maxsize=16)
+def _parsed_marker(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AtlasError(
+            f"{path} is not valid TOML ({error}).", "Restore it from a backup, or rebuild the atlas."
+        ) from error
+    check = content.pop(_CHECK, None)
+    if check is not None and check != _digest_of(content):
+        raise AtlasError(
+            f"{path} is damaged: it does not say what was written.",
+            "Restore it from a backup. If you changed it yourself, remove its line `check`.",
+        )
+    return content
+
+
+def change_marker(root: Path, step: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace `atlas.toml` by what `step` makes of its content; nothing is written where that is the same."""
+    import tomli_w
+    from filelock import FileLock
+
+    with FileLock(str(root / _MARKER_LOCK), timeout=_LOCK_S):
+        before = read_marker(root) if (root / MARKER).exists() else {}
+        after = step(before)
+        if after != before:
+            write_text(root / MARKER, tomli_w.dumps({_CHECK: _digest_of(after), **after}))
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return text_digest(json.dumps(content, sort_keys=True, default=str))
+
+
+def recorded_stages(root: Path) -> frozenset[str]:
+    """Folders of the stages that an atlas has, relative to it; those of an older version may lack here."""
+    stages = read_marker(root).get(_STAGES, [])
+    return frozenset(name for name in stages if isinstance(name, str)) if isinstance(stages, list) else frozenset()
+
+
+def record_stage(root: Path, folder: Path) -> None:
+    """Record that an atlas has a stage in `folder`."""
+    name = folder.relative_to(root).as_posix()
+    if name in recorded_stages(root):
+        return
+    try:
+        change_marker(root, lambda content: content | {_STAGES: sorted({*content.get(_STAGES, []), name})})
+    except OSError as error:
+        # the right to write a stage does not include that to write the atlas's own file
+        if not is_refusal(error):
+            raise
+
+
+def forget_stages(root: Path, names: set[str]) -> None:
+    """Give up stages: they are no longer missed."""
+    change_marker(root, lambda content: content | {_STAGES: sorted(set(content.get(_STAGES, [])) - names)})

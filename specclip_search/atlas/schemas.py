@@ -31,6 +31,9 @@ SPEC_ID = described(
 )
 SOURCE_ID = described("source_id", pa.int64(), "Gaia source_id of the star; null where unknown", ucd="meta.id")
 RELEASE = described("release", pa.string(), "data release the spectrum comes from")
+EPOCH = described(
+    "epoch", pa.int64(), "number of the visit or exposure; null for a combined spectrum", ucd="meta.id"
+)
 
 _COMMON = [
     SPEC_ID,
@@ -78,14 +81,15 @@ def observed_schema(has_epochs: bool) -> pa.Schema:
     is null unless the spectrum is not sampled at equal steps.
     """
     segment = pa.struct([("first", pa.float64()), ("step", pa.float64()), ("pixels", pa.int32())])
-    epoch = [described("epoch", pa.int64(), "number of the visit or exposure; null for a combined spectrum")]
     return pa.schema(
         [
             SPEC_ID,
             RELEASE,
-            *(epoch if has_epochs else []),
+            *([EPOCH] if has_epochs else []),
             described("source", pa.string(), "file the spectrum was read from, with #row inside a table"),
             described("frame", pa.string(), "barycentric, rest or observed: what the wavelengths are relative to"),
+            described("time", pa.float64(), "middle of the observation, modified Julian date", "d", "time.epoch"),
+            described("time_scale", pa.string(), "time scale of `time`, for example MJD_UTC"),
             described("flux_unit", pa.string(), "unit of flux * scale; null where the survey gives none"),
             described("scale", pa.float64(), "a power of ten; the delivered flux is flux * scale"),
             described("logarithmic", pa.bool_(), "whether the segments are steps in log10 of the wavelength"),
@@ -103,13 +107,14 @@ def _packed(name: str, kind: pa.DataType, description: str) -> pa.Field:
     return field.with_metadata({**field.metadata, ENCODING: b"BYTE_STREAM_SPLIT"})
 
 
-def vectors_schema(dim: int) -> pa.Schema:
+def vectors_schema(dim: int, has_epochs: bool = False) -> pa.Schema:
     """Columns of `vectors/<model>/<modality>` for vectors of `dim` numbers."""
     return pa.schema(
         [
             SPEC_ID,
             SOURCE_ID,
             RELEASE,
+            *([EPOCH] if has_epochs else []),
             described("vector", pa.list_(pa.float16(), dim), "shared vector of unit length"),
             described("norm", pa.float32(), "length of the vector before it was made unit"),
         ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from ..errors import AtlasError
 from ..version import __version__
 from .files import (
+    exchange_folders,
     file_digest,
     not_permitted,
     sync_folder,
@@ -38,14 +40,18 @@ from .manifest import (
     forget_missing,
     listed,
     missing_shards,
+    missing_stage,
     named_shards,
     read_manifest,
+    record_stage,
+    recorded_stages,
     settle,
     unsettle,
 )
 from .schemas import ENCODING
 
 SIDECAR_FORMAT = 1
+INCOMING = ".new-"
 # folders whose writer lock this process holds
 _held: set[str] = set()
 ROW_GROUP_ROWS = 2048
@@ -167,11 +173,14 @@ class Stage:
     partial
         Where answers from an incomplete stage are allowed: by label, the numbers that were missing
         are noted here instead of being refused.
+    atlas
+        Folder of the atlas, whose `atlas.toml` names its stages; None for a stage that stands outside.
     """
 
     folder: Path
     label: str
     partial: dict[str, list[int]] | None = None
+    atlas: Path | None = None
 
     def parquet_path(self, number: int) -> Path:
         return self.folder / f"{shard_name(number)}.parquet"
@@ -201,7 +210,18 @@ class Stage:
         if any(self.folder.glob("part-*.json")):
             return True
         manifest = read_manifest(self.folder)
+        if manifest is None and self._is_recorded:
+            if self.partial is None:
+                return True
+            self._note_partial([], f"{self.label} is missing as a whole; the answer is without it.")
         return manifest is not None and manifest.shards > 0
+
+    @property
+    def _is_recorded(self) -> bool:
+        """Whether the atlas says that there is such a stage, wherever it may have gone."""
+        if self.atlas is None or not self.folder.is_relative_to(self.atlas):
+            return False
+        return self.folder.relative_to(self.atlas).as_posix() in recorded_stages(self.atlas)
 
     def paths(self) -> list[str]:
         """Absolute paths of the committed shards in order of their numbers; sidecars are not read.
@@ -278,19 +298,24 @@ class Stage:
                     _looks.pop(next(iter(_looks)), None)
         if look.gone:
             self._tell(look)
+        elif not look.numbers and look.manifest is None and self._is_recorded:
+            if self.partial is None:
+                raise missing_stage(self.label, self.folder)
+            self._note_partial([], f"{self.label} is missing as a whole; the answer is without it.")
         return look
 
     def _tell(self, look: _Look) -> None:
         shards = len({*look.numbers, *look.gone})
         if self.partial is None:
             raise missing_shards(self.label, self.folder, look.gone, shards)
-        if self.partial.get(self.label) != look.gone:
-            self.partial[self.label] = look.gone
-            warnings.warn(
-                f"{self.label}: {len(look.gone):,} of {shards:,} shards are missing "
-                f"({named_shards(look.gone)}); the answer is without them.",
-                stacklevel=2,
-            )
+        text = f"{self.label}: {len(look.gone):,} of {shards:,} shards are missing ({named_shards(look.gone)})"
+        self._note_partial(look.gone, f"{text}; the answer is without them.")
+
+    def _note_partial(self, gone: list[int], text: str) -> None:
+        """Note what an answer is without, and say so once."""
+        if self.partial is not None and self.partial.get(self.label) != gone:
+            self.partial[self.label] = gone
+            warnings.warn(text, stacklevel=3)
 
     def _mixed(self, parts: list[Part], manifest: Manifest) -> AtlasError:
         surplus = [part.number for part in parts if part.number not in manifest]
@@ -385,9 +410,47 @@ class Stage:
                 yield
             finally:
                 try:
-                    settle(self.folder, self.parts, recount=False)
+                    if self.folder.exists():  # else it has taken the place of another
+                        settle(self.folder, self.parts, recount=False)
+                        if self.atlas is not None and self.exists:
+                            record_stage(self.atlas, self.folder)
                 finally:
                     _held.discard(root)
+
+    @contextmanager
+    def replaced(self) -> Iterator[Stage]:
+        """Write the whole stage again: yields an empty one beside it, which takes its place on a clean exit.
+
+        Call while holding `lock()`. Readers see all old shards or all new ones, and a killed run leaves the old ones.
+        """
+        new = Stage(self.incoming, f"new {self.label}")
+        shutil.rmtree(new.folder, ignore_errors=True)
+        try:
+            with new.lock():
+                yield new
+                self.give_way(new)
+        finally:
+            shutil.rmtree(new.folder, ignore_errors=True)
+
+    def give_way(self, new: Stage) -> None:
+        """Let a stage that was written beside this one take its place. Call while holding `lock()` of both.
+
+        The locks lie in the folders: that of the new one keeps other writers out until the old shards are gone.
+        """
+        settle(new.folder, new.parts, recount=False)
+        exchange_folders(new.folder, self.folder)
+        shutil.rmtree(new.folder, ignore_errors=True)
+
+    @property
+    def incoming(self) -> Path:
+        """Folder in which the stage is written again as a whole."""
+        return self.folder.with_name(f"{INCOMING}{self.folder.name}")
+
+    def tidy(self) -> None:
+        """Remove what a run left beside the stage that was killed after the two had changed places."""
+        if self.incoming.exists():
+            with suppress(AtlasError), self.lock():
+                shutil.rmtree(self.incoming, ignore_errors=True)
 
     def write(
         self,
@@ -420,8 +483,8 @@ class Stage:
                     writer.write_table(whole, row_group_size=ROW_GROUP_ROWS)
             digest = file_digest(temporary)
             before = self._before(number)
-            if before is not None:
-                unsettle(self.folder)
+            # also where none stands yet: a run killed before the manifest names this one must be counted again
+            unsettle(self.folder)
             # a replaced shard must not be vouched for by the old sidecar, not even for an instant
             self._sidecar_path(number).unlink(missing_ok=True)
             sync_folder(self.folder)

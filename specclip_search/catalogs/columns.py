@@ -11,7 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import SpecclipError
-from ..labels import KEY_NAMES, KNOWN, LABEL_NAMES, MAYBE_SOURCE_ID, plain_name, split_unit, standard_name
+from ..labels import (
+    KEY_NAMES,
+    KNOWN,
+    LABEL_NAMES,
+    MAYBE_SOURCE_ID,
+    WALK_NAMES,
+    plain_name,
+    split_unit,
+    standard_name,
+)
 from .ids import ids_to_int64
 from .values import POSITION, clean_label
 
@@ -140,9 +149,10 @@ def _target_names(
     """Our name of each column. Exact names win over other spellings; a second claimant keeps its own name."""
     plain = {name: sql_name(asked.get(name, name)) for name in names}
     taken: dict[str, str] = {}
+    walk = {name for name in names if plain[name] in WALK_NAMES and name not in asked}
     for name in sorted(names, key=lambda n: (n not in asked, plain[n] not in KNOWN)):
         standard = plain[name] if name in asked else standard_name(name)
-        if standard not in KNOWN:
+        if standard not in KNOWN or (len(walk) > 1 and name in walk):
             standard = plain[name]
         if plain[name] in MAYBE_SOURCE_ID and name not in asked and "source_id" not in taken.values() and (
                 looks_like_id(name)):
@@ -161,7 +171,7 @@ def _target_names(
 def _target_type(kind: pa.DataType, name: str, arrays: bool) -> tuple[pa.DataType | None, str]:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if name in KEY_NAMES:
+    if name in KEY_NAMES or name in WALK_NAMES:
         return pa.int64(), ""
     if (name in LABEL_NAMES or name in POSITION) and not pa.types.is_floating(kind) and not pa.types.is_nested(kind):
         return (None, "it is empty") if pa.types.is_null(kind) else (pa.float64(), "")
@@ -231,7 +241,7 @@ def convert_chunk(chunk: pa.Table, plan: ColumnPlan, *, keep_all: bool = False) 
     cleaned: dict[str, Counter[str]] = {}
     for column in plan.columns:
         values = chunk[column.source]
-        if column.name in KEY_NAMES:
+        if column.name in KEY_NAMES or column.name in WALK_NAMES:
             values, bad = ids_to_int64(values, column.source)
             if bad:
                 invalid[column.name] = bad

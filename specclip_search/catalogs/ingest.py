@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..atlas import Stage
-from ..atlas.files import exchange_folders, file_digest, not_permitted, text_digest, write_json
+from ..atlas.files import file_digest, not_permitted, text_digest, write_json
 from ..errors import AtlasError, SpecclipError
 from ..opening.guard import reading
 from .columns import NO_KEY, ColumnPlan, convert_chunk, plan_columns
@@ -78,7 +78,6 @@ def table_digest(table: pa.Table) -> str:
 
 MANIFEST = "catalog.json"
 CHECK = "check"
-INCOMING = ".new-"
 FORMAT = 1
 
 
@@ -184,6 +183,7 @@ def ingest_catalog(
     state = file_state(file)
     known = read_manifest(stage)
     if known is not None and known["options"] == options and known["source"] == state and _whole(stage, known):
+        stage.tidy()
         return _as_unchanged(known)
     opened = open_catalog(file, hdu)
     digest = content_digest(file)
@@ -191,6 +191,7 @@ def ingest_catalog(
     if known is not None and known["options"] == options and known["digest"] == digest and _whole(stage, known):
         with stage.lock():
             _write_manifest(stage.folder, {**known, **origin})
+        stage.tidy()
         return _as_unchanged(known)
     plan = plan_columns(opened.schema, columns, rename, arrays, lambda column: holds_ids(opened, column))
     return _write(stage, name, opened, plan, origin, progress)
@@ -221,6 +222,7 @@ def ingest_catalog_table(
     origin = {"options": options, "source": {"path": source}, "digest": table_digest(arrow)}
     known = read_manifest(stage)
     if known is not None and all(known[key] == value for key, value in origin.items()) and _whole(stage, known):
+        stage.tidy()
         return _as_unchanged(known)
     return _write(
         stage, name, table_in_memory(arrow), plan_columns(arrow.schema, columns, rename, arrays), origin, None
@@ -302,7 +304,7 @@ def _write(
     report = CatalogReport(name, renamed=plan.renamed, skipped=plan.skipped, keys=plan.keys, notes=opened.notes)
     ids: dict[str, list[np.ndarray]] = {key: [] for key in plan.keys}
     # written beside the catalogue that stands; a killed run is taken up there again
-    new = Stage(stage.folder.with_name(f"{INCOMING}{name}"), f"new catalogue '{name}'")
+    new = Stage(stage.incoming, f"new catalogue '{name}'")
     with warnings.catch_warnings(), stage.lock():
         # what is missing in the catalogue that is replaced is of no interest any more
         warnings.simplefilter("ignore", UserWarning)
@@ -314,11 +316,10 @@ def _write(
                 report.repeated_ids = {key: repeats for key, arrays in ids.items() if (repeats := _repeats(arrays))}
                 done = {**asdict(report), "parts_written": 0, "parts_current": 0}
                 _write_manifest(new.folder, {"format": FORMAT, **origin, "parts": digests, "report": done})
+                stage.give_way(new)
         except SpecclipError:
             shutil.rmtree(new.folder, ignore_errors=True)
             raise
-        exchange_folders(new.folder, stage.folder)
-    shutil.rmtree(new.folder, ignore_errors=True)
     return report
 
 

@@ -5,11 +5,11 @@ The maker of views uses these names itself, so that the two lists cannot drift a
 
 from __future__ import annotations
 
-WHOLE_ATLAS = ("stars", "spectra")
+WHOLE_ATLAS = ("stars", "spectra", "epochs")
 """Views over all instruments."""
 STAGE_PREFIXES = ("spectra", "observed", "vectors", "estimates", "rejected")
 """Views of one instrument are called by one of these, an underscore and the instrument."""
-RESULTS = ("translations", "neighbours", "anomalies", "emp", "map", "verdicts")
+RESULTS = ("translations", "neighbours", "anomalies", "emp", "map", "verdicts", "changes", "visit_changes")
 """Views of results that commands make."""
 FUNCTIONS = ("similar", "translate", "cone", "sky_match", "cosine", "separation_arcsec")
 """Functions of SQL that take the place of a table or a value."""

@@ -8,7 +8,9 @@ import platform
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +19,17 @@ from typing import Literal
 from ..atlas import Atlas, Stage
 from ..atlas.atlas import is_name
 from ..atlas.files import TEMPORARY_PREFIX, file_digest
-from ..atlas.manifest import MANIFEST, missing_shards, named_shards, read_manifest, shard_numbers
+from ..atlas.integrity import check_folder, forget
+from ..atlas.manifest import (
+    MANIFEST,
+    forget_stages,
+    missing_shards,
+    missing_stage,
+    named_shards,
+    read_manifest,
+    recorded_stages,
+    shard_numbers,
+)
 from ..catalogs.names import is_reserved
 from ..errors import SpecclipError
 from ..version import __version__
@@ -157,10 +169,19 @@ def examine_atlas(path: Path, deep: bool = False) -> list[Finding]:
     stages = _stages(atlas)
     for stage in stages:
         findings.extend(_examine_stage(stage, deep))
-    findings += _without_source({stage.label for stage in stages})
+    labels = {stage.label for stage in stages}
+    findings += [
+        Finding("problem", name, str(missing_stage(name, path / name)))
+        for name in sorted(recorded_stages(path) - labels)
+    ]
+    findings += _without_source(labels)
     findings += _odd_names(atlas)
     for manifest in sorted(atlas.path.glob("indexes/*/*/index.toml")):
         findings.extend(_examine_index(atlas, manifest.parent, deep))
+    for name in atlas.models():
+        findings += _examined(f"models/{name}", partial(_check_model, atlas.model_folder(name), deep))
+    for plan in sorted(atlas.path.glob("spectra/*/plan.parquet")) if deep else ():
+        findings += _examined(f"spectra/{plan.parent.name}/{plan.name}", partial(_check_plan, plan.parent))
     return findings
 
 
@@ -173,7 +194,10 @@ def forget_missing(path: Path) -> list[Finding]:
             gone = stage.forget_missing()
         if gone:
             findings.append(Finding("note", stage.label, f"given up: {named_shards(gone)}"))
-    return findings
+    whole = set(recorded_stages(path)) - {stage.label for stage in _stages(Atlas(path))}
+    if whole:
+        forget_stages(path, whole)
+    return [*findings, *(Finding("note", name, "given up: all of it") for name in sorted(whole))]
 
 
 def _stages(atlas: Atlas) -> list[Stage]:
@@ -288,6 +312,30 @@ def _examine_index(atlas: Atlas, folder: Path, deep: bool) -> list[Finding]:
     if not wrong:
         return [Finding("ok", label, "every file is there" + (" with the bytes it was written with" if deep else ""))]
     return [Finding("problem", label, f"{text}; run `specclip-search index build --fresh`") for text in wrong]
+
+
+def _examined(subject: str, look: Callable[[], str]) -> list[Finding]:
+    """What a look at a part of the atlas says, or the error it ends in."""
+    try:
+        return [Finding("ok", subject, look())]
+    except SpecclipError as error:
+        return [Finding("problem", subject, str(error))]
+    except OSError as error:
+        return [Finding("problem", subject, _not_readable(error))]
+
+
+def _check_model(folder: Path, deep: bool) -> str:
+    if deep:
+        forget([folder])
+    check_folder(folder, None if deep else ["model.toml"])
+    return "its files are those that were copied" if deep else "its card is the one that was copied"
+
+
+def _check_plan(folder: Path) -> str:
+    from specclip_search.ingest.plan import Plan
+
+    plan = Plan(folder)
+    return f"{sum(plan.files(part).num_rows for part in range(len(plan))):,} files in {len(plan):,} parts"
 
 
 def _not_readable(error: OSError) -> str:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -20,11 +21,13 @@ from .quick_start import read_plainly
 
 PROGRAM = "specclip-search"
 ALLOW_PARTIAL = "--allow-partial"
+NETWORK = "--network"
 
 # name -> one-line help. The module is specclip_search.cli.commands.<name with _>; it is
 # imported when the command runs, so that --help only needs to import typer.
 COMMANDS: dict[str, str] = {
     "demo": "Build a small atlas from real Gaia XP stars and run the three searches.",
+    "fetch": "Download Gaia XP spectra, LAMOST spectra or a catalogue from their archives.",
     "ingest": "Read LAMOST spectra, Gaia XP spectra or a catalogue into the atlas.",
     "link": "Find the Gaia star of each LAMOST spectrum, by id or by position.",
     "simulate": "Pair the atlas's Gaia XP stars with simulated LAMOST spectra.",
@@ -36,8 +39,10 @@ COMMANDS: dict[str, str] = {
     "index": "Build, inspect, check or tune the vector index.",
     "similar": "Find the spectra most similar to a given one.",
     "anomalies": "List the most anomalous stars, with reasons.",
+    "changes": "List stars whose spectra changed between visits, and how.",
     "emp": "List candidates for extremely metal-poor stars, with evidence.",
     "compare": "Compare labels of catalogues and of this atlas.",
+    "explain": "Say why two spectra are alike, or what a list has in common.",
     "map": "Plot a map of all spectra, coloured by any column.",
     "report": "Write the results of the searches as one HTML page.",
     "evaluate": "Score the searches on a simulated survey with known truth.",
@@ -47,6 +52,7 @@ COMMANDS: dict[str, str] = {
     "export": "Export a whole table for other programs.",
     "explore": "Look at the atlas, query it and judge its stars in a browser.",
     "mcp": "Serve the atlas to agents by the Model Context Protocol.",
+    "resident": "Keep the program loaded, so that commands answer at once.",
     "doctor": "Check the installation and the atlas, and report problems.",
 }
 
@@ -54,7 +60,20 @@ COMMANDS: dict[str, str] = {
 # words that people try first
 ALIASES = {"search": "similar", "neighbours": "similar", "neighbors": "similar", "query": "sql", "import": "ingest",
            "catalog": "ingest", "catalogue": "ingest", "lamost": "ingest", "anomaly": "anomalies", "umap": "map",
-           "match": "crossmatch", "xmatch": "crossmatch"}
+           "download": "fetch", "match": "crossmatch", "xmatch": "crossmatch"}
+
+
+@cache
+def built(name: str) -> Any:
+    """The command of that name, built once a process."""
+    module = import_module(f"specclip_search.cli.commands.{name.replace('-', '_')}")
+    return read_plainly(typer.main.get_command(module.app))
+
+
+@cache
+def program() -> Any:
+    """The whole program as one command."""
+    return read_plainly(typer.main.get_command(app))
 
 
 class LazyGroup(typer.core.TyperGroup):
@@ -64,10 +83,7 @@ class LazyGroup(typer.core.TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"specclip_search.cli.commands.{cmd_name.replace('-', '_')}")
-        return read_plainly(typer.main.get_command(module.app))
+        return built(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
@@ -103,11 +119,15 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
     partial: Annotated[
         bool, typer.Option(ALLOW_PARTIAL, help="Answer also from an atlas with missing files, and say which.")
+    ] = False,
+    network: Annotated[
+        bool, typer.Option(NETWORK, help="Ask CDS Sesame for names of stars that the atlas does not know.")
     ] = False,
 ) -> None:
     """Vector search and anomaly discovery for stellar spectra.
@@ -117,6 +137,10 @@ def _main(
     from .options import allow_partial
 
     allow_partial(partial)
+    if network:
+        from specclip_search.queries.space.resolve import names_online
+
+        ctx.with_resource(names_online())
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -132,7 +156,7 @@ def _guarded(arguments: list[str]) -> int:
     warnings.simplefilter("always", UserWarning)
     arguments = _global_first(arguments)
     try:
-        read_plainly(typer.main.get_command(app))(arguments, prog_name=PROGRAM)
+        program()(arguments, prog_name=PROGRAM)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except SpecclipError as error:
@@ -172,9 +196,8 @@ def _failed(error: Exception) -> int:
 def _global_first(arguments: list[str]) -> list[str]:
     """An option of the program may stand behind the command as well, as users expect of one that all commands have."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if ALLOW_PARTIAL not in arguments[:end]:
-        return arguments
-    return [ALLOW_PARTIAL, *(word for word in arguments[:end] if word != ALLOW_PARTIAL), *arguments[end:]]
+    first = [word for word in (ALLOW_PARTIAL, NETWORK) if word in arguments[:end]]
+    return [*first, *(word for word in arguments[:end] if word not in first), *arguments[end:]]
 
 
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,13 @@ def open_atlas(path: Path) -> Atlas:
     """The atlas at `path`; raises `AtlasError` if there is none."""
     from ..atlas import Atlas
 
+    if open_atlases and not _partial and (kept := open_atlases.get((os.getcwd(), str(path)))) is not None:
+        return kept
     return Atlas(path, allow_partial=_partial)
+
+
+open_atlases: dict[tuple[str, str], Atlas] = {}
+"""Atlases that a resident process keeps open, by working folder and path as given: messages name it as given."""
 
 
 def create_atlas(path: Path) -> Atlas:

@@ -11,6 +11,7 @@ _HOMES = {
     "ingest_catalog": "..catalogs.ingest",
     "ingest_catalog_table": "..catalogs.ingest",
     "ingest_library": ".library",
+    "ingest_mmu": ".mmu",
     "recalibrate": ".waiting",
     "IngestReport": "..stages.accounts",
 }

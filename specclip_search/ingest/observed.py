@@ -76,6 +76,8 @@ def _row(spectrum: Spectrum) -> dict[str, Any]:
         "epoch": one.epoch,
         "source": spectrum.meta.get("source"),
         "frame": one.frame,
+        "time": one.meta.get("time"),
+        "time_scale": one.meta.get("time_scale"),
         "flux_unit": one.meta.get("flux_unit"),
         "scale": scale,
         "logarithmic": logarithmic,

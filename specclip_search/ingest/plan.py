@@ -8,6 +8,7 @@ spec_id) of all spectra kept so far.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -94,6 +95,7 @@ def _by_release(release: np.ndarray) -> Iterator[tuple[str | None, np.ndarray]]:
 
 
 PLAN_FILE = "plan.parquet"
+_PARTS = "specclip_search.parts"
 # increase when the same file would give different rows: every part is then rebuilt
 REVISION = 1
 FILES_AT_ONCE = 8192
@@ -113,6 +115,8 @@ class Plan:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PLAN_FILE
+        # of each part, where the plan was written with them
+        self._digests: list[str] = []
         self._file = self._open()
 
     def _open(self) -> pq.ParquetFile | None:
@@ -122,8 +126,9 @@ class Plan:
             file = pq.ParquetFile(self.path)
             if file.schema_arrow.names != _SCHEMA.names:
                 raise pa.ArrowInvalid("other columns")
+            self._digests = _kept_digests(file)
             return file
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise AtlasError(f"{self.path} is not a readable ingest plan ({error}).",
                              "Remove it together with the shards next to it and ingest again.") from None
 
@@ -143,7 +148,18 @@ class Plan:
     def files(self, part: int) -> pa.Table:
         """Files of a part: path, size, mtime_ns, readable, release."""
         assert self._file is not None
-        return self._file.read_row_group(part)
+        try:
+            table = self._file.read_row_group(part)
+            same = not self._digests or inputs_digest(table, "") == self._digests[part]
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self._damaged(str(error)) from error
+        if not same:
+            raise self._damaged(f"part {part} has other files than were written")
+        return table
+
+    def _damaged(self, why: str) -> AtlasError:
+        return AtlasError(f"{self.path} is damaged: {why}.",
+                          "Copy it again, or remove it together with the shards next to it and ingest again.")
 
     def inputs(self, part: int, salt: str) -> str:
         """Digest of all inputs of a part."""
@@ -164,16 +180,31 @@ class Plan:
             waiting.unlink(missing_ok=True)
 
     def _write(self, known: _Known, new: pq.ParquetFile) -> None:
+        digests = []
         with whole_file(self.path) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
             for part in range(len(self)):
-                _write_part(writer, known.refreshed(part, self.files(part)))
+                digests.append(_write_part(writer, known.refreshed(part, self.files(part))))
             for part in range(new.num_row_groups):
-                _write_part(writer, new.read_row_group(part))
+                digests.append(_write_part(writer, new.read_row_group(part)))
+            writer.add_key_value_metadata({_PARTS: json.dumps(digests)})
         self._file = self._open()
 
 
-def _write_part(writer: pq.ParquetWriter, files: pa.Table) -> None:
+def _write_part(writer: pq.ParquetWriter, files: pa.Table) -> str:
+    """Write a part; returns its digest."""
     writer.write_table(files, row_group_size=max(1, files.num_rows))
+    return inputs_digest(files, "")
+
+
+def _kept_digests(file: pq.ParquetFile) -> list[str]:
+    """Digests of the parts of a plan; none where an older version wrote it."""
+    kept = (file.metadata.metadata or {}).get(_PARTS.encode())
+    if kept is None:
+        return []
+    digests = json.loads(kept)
+    if not isinstance(digests, list) or len(digests) != file.num_row_groups:
+        raise pa.ArrowInvalid("its parts are not those that were written")
+    return digests
 
 
 def inputs_digest(files: pa.Table, salt: str) -> str:

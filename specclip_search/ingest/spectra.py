@@ -12,12 +12,14 @@ from ..errors import SpecclipError, SpectrumError
 from ..opening.archives import ZIP_MAGIC, zip_members
 from ..opening.regular import shown_path
 from ..progress import Progress
-from ..readers.containers.archive_member import is_archive, iter_members
+from ..readers.containers.archive_member import is_archive, members_to_open
 from ..readers.content import Content, look, read_start
 from ..readers.gaia_bases import DEFAULT_RELEASE, release_named, release_of
 from ..readers.gaia_xp import iter_xp, to_spectra
 from ..readers.lamost import observe_lamost
+from ..readers.registry import ReadOptions
 from ..readers.survey_rows import Waiting
+from ..readers.surveys import mmu
 from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..surveys import GAIA_XP, LAMOST_LRS
@@ -107,7 +109,10 @@ def by_count(size: int) -> Grouping:
 
 
 def read_lamost_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
-    """The one spectrum of a LAMOST file, in the file's own precision."""
+    """The one spectrum of a LAMOST file, in the file's own precision, or the rows of the Multimodal Universe's."""
+    if path.endswith(".parquet"):
+        yield from mmu.read_mmu(look(path), ReadOptions(release=release, modality=LAMOST_LRS.name))
+        return
     spectrum = observe_lamost(Path(path), release)
     spectrum.meta["source"] = shown_path(path)
     yield spectrum
@@ -199,12 +204,17 @@ def xp_contents(path: str) -> Iterator[tuple[str, Content | SpectrumError]]:
         for name, file in zip_members(path):
             member = f"{path}!{name}"
             try:
+                if isinstance(file, SpectrumError):
+                    raise file
                 yield member, look(file)
-            except SpectrumError as error:
+            except SpectrumError as error:  # the other members are read all the same
                 yield member, SpectrumError(error.reason, error.message.replace(str(file), member), error.hint)
     elif is_archive(path):
-        for content in iter_members(path):
-            yield str(content.path), content
+        for member, opened in members_to_open(path):
+            try:
+                yield member, opened()
+            except SpectrumError as error:
+                yield member, error
     else:
         yield path, look(path)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import QueryError, Reason, SpectrumError
 from ..preparation.quality import MIN_GOOD_FRACTION
 from ..progress import Progress
-from ..readers.containers.archive_member import is_archive, iter_members
+from ..readers.containers.archive_member import is_archive, members_to_open
 from ..readers.content import Content, look
 from ..readers.registry import ReadOptions, reader_for
 from ..readers.survey_rows import Refused
@@ -79,8 +79,15 @@ def ingest_survey(atlas: Atlas, survey: str, paths: Sequence[str | os.PathLike[s
     return run_ingest(atlas, survey, plan, reading, workers, progress, settings, observed)
 
 
-def survey_reading(survey: str, *, epochs: bool = False) -> Reading:
+def survey_reading(survey: str, *, epochs: bool = False, assumed: bool = False) -> Reading:
     """The function that `run_ingest` calls with each file of a survey; it can be sent to another process.
+
+    Parameters
+    ----------
+    epochs
+        Whether single visits and exposures are wanted.
+    assumed
+        Whether files that do not say their survey are of it.
 
     Raises
     ------
@@ -90,22 +97,22 @@ def survey_reading(survey: str, *, epochs: bool = False) -> Reading:
     if survey not in MODALITIES or MODALITIES[survey].seen_as is None:
         known = ", ".join(name for name, modality in MODALITIES.items() if modality.seen_as is not None)
         raise QueryError(f"No encoder takes spectra of '{survey}'.", f"Choose one of: {known}.")
-    return partial(read_survey_file, survey=survey, epochs=epochs)
+    return partial(read_survey_file, survey=survey, epochs=epochs, assumed=assumed)
 
 
-def read_survey_file(path: str, release: str | None, *, survey: str, epochs: bool = False,
+def read_survey_file(path: str, release: str | None, *, survey: str, epochs: bool = False, assumed: bool = False,
                      ) -> Iterator[Spectrum | Refused]:
     """Every row of a file: a spectrum of `survey` on its encoder's pixels, or why there is none.
 
     Spectra of another survey in the same file (a ``mwmStar`` has those of BOSS and APOGEE) are refused by name, so
     that rows read are rows kept and rejected.
     """
-    options = ReadOptions(release=release, epochs=epochs)
-    for content in iter_members(path) if is_archive(path) else [look(path)]:
+    options = ReadOptions(release=release, epochs=epochs, modality=survey if assumed else None)
+    for source, opened in members_to_open(path) if is_archive(path) else [(path, partial(look, path))]:
         try:
-            yield from _rows(content, options, survey)
+            yield from _rows(opened(), options, survey)
         except SpectrumError as error:
-            yield Refused(str(content.path), None, release, error.reason, error.message)
+            yield Refused(source, None, release, error.reason, error.message)
 
 
 def _rows(content: Content, options: ReadOptions, survey: str) -> Iterator[Spectrum | Refused]:

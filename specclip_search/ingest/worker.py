@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import parent_process
 
 import pyarrow as pa
 
@@ -61,6 +64,15 @@ def start_worker(marks: str) -> None:
     global _marks
     limit_memory()
     _marks = Marks(marks)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker waits for its next task without end, also where the process that would give it was killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _mark(part: int, file: int, step: int) -> None:
@@ -127,8 +139,10 @@ def prepare_part(task: PartTask, modality: str, reading: Reading) -> PartRows:
     flush()
     rejected.append(refused_table(refused))
     uncalibrated.append(waiting_table(later))
-    tables = (pa.concat_tables(pieces).combine_chunks() for pieces in (kept, rejected, uncalibrated))
-    return PartRows(task.part, *tables, pa.concat_tables(observed) if task.observed else None)
+    rows, refusals = (pa.concat_tables(pieces).combine_chunks() for pieces in (kept, rejected))
+    # rows that wait are large: they are not copied into one piece
+    later_rows = pa.concat_tables(uncalibrated)
+    return PartRows(task.part, rows, refusals, later_rows, pa.concat_tables(observed) if task.observed else None)
 
 
 def _guarded(reading: Reading, path: str, release: str | None) -> Iterator[Spectrum | Refused]:

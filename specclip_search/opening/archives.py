@@ -19,7 +19,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 MAX_MEMBERS = 100_000
 
 
-def zip_members(path: PathLike) -> Iterator[tuple[str, Path]]:
+def zip_members(path: PathLike) -> Iterator[tuple[str, Path | SpectrumError]]:
     """Members of a zip archive, one after another, each in a temporary file that keeps its name.
 
     Folders are passed over. The temporary file is removed before the next member.
@@ -27,12 +27,13 @@ def zip_members(path: PathLike) -> Iterator[tuple[str, Path]]:
     Yields
     ------
     tuple
-        Name inside the archive, and where its content lies now.
+        Name inside the archive, and where its content lies now; or why this member cannot be opened, as where it is
+        damaged, encrypted or a link.
 
     Raises
     ------
     SpectrumError
-        `unreadable`, if the archive is damaged, or has members that are links, encrypted, or too large together.
+        `unreadable`, if the archive is damaged, or its members are too large together.
     """
     where = shown_path(path)
     with reading(path, "a zip archive"), open_regular(path) as handle, zipfile.ZipFile(handle) as archive:
@@ -43,14 +44,27 @@ def zip_members(path: PathLike) -> Iterator[tuple[str, Path]]:
                                 f"Unpack it first: unzip '{where}'.")
         read = 0
         for info in infos:
-            check_member(info, where)
             with tempfile.TemporaryDirectory(prefix="specclip-zip-") as folder:
                 # the base name alone: a member called ../../x must not leave the folder
                 target = Path(folder) / (Path(info.filename.replace("\\", "/")).name or "member")
-                with archive.open(info) as source, open(target, "wb") as sink:
-                    shutil.copyfileobj(_Counted(source, limit - read, where), sink, MIB)
-                    read += sink.tell()
-                yield info.filename, target
+                result: Path | SpectrumError = target
+                try:
+                    check_member(info, where)
+                    with (reading(f"{where}!{info.filename}", "a file in an archive"), archive.open(info) as source,
+                          open(target, "wb") as sink):
+                        try:
+                            shutil.copyfileobj(_Counted(source, limit - read, where), sink, MIB)
+                        finally:
+                            read += sink.tell()
+                except TooMuch:
+                    raise
+                except SpectrumError as error:
+                    result = error
+                yield info.filename, result
+
+
+class TooMuch(SpectrumError):
+    """An archive holds more than one of its size can."""
 
 
 class _Counted:
@@ -63,7 +77,7 @@ class _Counted:
         data = self._source.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise SpectrumError(Reason.UNREADABLE, f"{self._where} inflates to more than its size can honestly hold.",
+            raise TooMuch(Reason.UNREADABLE, f"{self._where} inflates to more than its size can honestly hold.",
                                 f"If the content is meant, unpack it first: unzip '{self._where}'.")
         return data
 

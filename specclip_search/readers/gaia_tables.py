@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Reason, SpectrumError
 from ..labels import MAYBE_SOURCE_ID, plain_name, standard_name
 from ..opening.regular import open_regular
 from ..opening.text_tables import TextLayout, text_batches, text_layout
@@ -26,7 +27,9 @@ CONTINUOUS = [
         "coefficients", "coefficient_errors", "coefficient_correlations", "coefficient_covariances",
         "standard_deviation", "n_parameters", "basis_function_id")),
 ]
-WANTED = frozenset([*SAMPLED, *CONTINUOUS, "wavelength", "sampling"])
+#: the Multimodal Universe's column of both bands' coefficients and their errors, BP before RP, without correlations
+NESTED = "spectral_coefficients"
+WANTED = frozenset([*SAMPLED, *CONTINUOUS, "wavelength", "sampling", NESTED])
 
 
 def file_names(content: Content) -> list[str]:
@@ -76,7 +79,49 @@ def iter_rows(content: Content) -> Iterator[Rows]:
     """
     ours = our_names(file_names(content))
     for rows in _rows_of(content, [name for name, our in ours.items() if our in WANTED]):
-        yield [{ours.get(name, name): value for name, value in row.items()} for row in rows]
+        named = [{ours.get(name, name): value for name, value in row.items()} for row in rows]
+        yield [_unnested(row) for row in named] if NESTED in ours.values() else named
+
+
+def _unnested(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the archive's columns in place of the nested one; its errors count as independent."""
+    nested = row.pop(NESTED)
+    if isinstance(nested, list) and nested and isinstance(nested[0], dict):
+        nested = {name: [part[name] for part in nested] for name in nested[0]}
+    if not isinstance(nested, dict) or nested.get("coeff") is None or nested.get("coeff_error") is None:
+        return row
+    values, errors = (np.asarray(nested[name], np.float64) for name in ("coeff", "coeff_error"))
+    half = len(values) // 2
+    for band, part in (("bp", slice(0, half)), ("rp", slice(half, None))):
+        count = len(values[part])
+        row |= {f"{band}_coefficients": values[part], f"{band}_coefficient_errors": errors[part],
+                f"{band}_coefficient_correlations": np.zeros(count * (count - 1) // 2)}
+    return row
+
+
+def source_ids(content: Content) -> Iterator[int]:
+    """The Gaia ids of a table, from its column, or the one in the name of a file of one star.
+
+    Raises
+    ------
+    SpectrumError
+        `unreadable`, if the file ends early; `layout_unknown`, if it says no id.
+    """
+    ours = our_names(file_names(content))
+    column = next((name for name, our in ours.items() if our == "source_id"), None)
+    if column is None:
+        named = id_in_name(content.path.name)
+        if named is None:
+            raise SpectrumError(
+                Reason.LAYOUT_UNKNOWN, f"{content.path} has no source_id, neither inside nor in its name.",
+                "Keep the file name given by the archive.")
+        yield named
+        return
+    for rows in _rows_of(content, [column]):
+        for row in rows:
+            digits = re.search(r"\d{5,19}$", str(next(iter(row.values()))).strip())
+            if digits is not None:
+                yield int(digits[0])
 
 
 def _rows_of(content: Content, wanted: list[str]) -> Iterator[Rows]:
@@ -212,7 +257,8 @@ def arrow_rows(batch: Any) -> Rows:
     columns: dict[str, list[Any]] = {}
     for place, name in enumerate(batch.schema.names):
         column = batch.column(place)
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        listed = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+        if listed and not pa.types.is_struct(column.type.value_type):
             lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
             columns[name] = _slices(column.flatten(), lengths, column.is_null().to_numpy(zero_copy_only=False))
         else:

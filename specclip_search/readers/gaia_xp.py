@@ -62,6 +62,8 @@ def is_gaia_xp(names: list[str], content: Content) -> bool:
     have = set(names)
     if {"source_id", "flux", "flux_error"} <= have or {"bp_coefficients", "rp_coefficients"} <= have:
         return True
+    if gaia_tables.NESTED in have:
+        return True
     # DataLink's table of one star has no id column
     named = b"source_id" in content.head or gaia_tables.is_xp_name(content.path.name)
     return {"wavelength", "flux", "flux_error"} <= have and named
@@ -95,7 +97,7 @@ def iter_xp(content: Content, release: str | None = None) -> Iterator[XpBatch]:
     start = 0
     said = release or gaia_bases.release_named(content.path.name)
     convert: Callable[[gaia_tables.Rows, int], XpBatch] = lambda rows, first: continuous(rows, first, said)  # noqa: E731
-    if "bp_coefficients" not in names:
+    if "bp_coefficients" not in names and gaia_tables.NESTED not in names:
         known = archive_sampling(content, names)
         convert = lambda rows, first: _sampled(rows, first, known)  # noqa: E731
     for rows in gaia_tables.iter_rows(content):

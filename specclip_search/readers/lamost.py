@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from .wavelengths import air_to_vacuum
 # sky and a shifted centre are set on usable pixels too
 UNUSABLE_BITS = 0b100111
 _NAME = re.compile(r"spec-(?P<lmjd>\d+)-(?P<planid>.+)_sp(?P<spid>\d+)-(?P<fiberid>\d+)")
+BEIJING_DAYS = 8.0 / 24.0
+_MJD_ZERO = datetime(1858, 11, 17)
 _NULLS = (-9999.0, -999.0, 99.0)
 
 
@@ -174,7 +177,25 @@ def meta(raw: RawLamost, path: Path, release: str | None = None) -> dict[str, An
         "fibermask": _whole(_first(header, "FIB_MASK", "FIBERMAS"), None, 2**15),
         "uid": _text(_first(header, "UID", "GP_ID")),
     }
+    values["time"] = _middle(header)
+    values["time_scale"] = None if values["time"] is None else "MJD_UTC"
     return values
+
+
+def _middle(header: dict[str, Any]) -> float | None:
+    """Middle of the observation, MJD in UTC: DATE-BEG and DATE-END are local, DATE-OBS is UTC."""
+    ends = [_mjd(header.get(name)) for name in ("DATE-BEG", "DATE-END")]
+    if ends[0] is not None and ends[1] is not None and ends[0] <= ends[1] < ends[0] + 1:
+        return (ends[0] + ends[1]) / 2 - BEIJING_DAYS
+    return _mjd(header.get("DATE-OBS"))
+
+
+def _mjd(value: Any) -> float | None:
+    try:
+        when = datetime.fromisoformat(str(value).strip()).replace(tzinfo=None)
+    except ValueError:
+        return None
+    return (when - _MJD_ZERO).total_seconds() / 86400.0
 
 
 def _first(header: dict[str, Any], *keys: str) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from ..atlas.schemas import described
+from ..atlas.schemas import EPOCH, described
 
 VISITS = (
-    described("epoch", pa.int64(), "number of the visit or exposure; null for a combined spectrum", ucd="meta.id"),
+    EPOCH,
     described("frame", pa.string(), "barycentric, rest or observed: what the wavelengths are relative to"),
     described("time", pa.float64(), "middle of the observation, modified Julian date", "d", "time.epoch"),
     described("time_scale", pa.string(), "time scale of `time`, for example MJD_UTC"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 import warnings
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..atlas.schemas import said_of
 from ..errors import QueryError
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from astropy.table import Column, QTable, Table
 
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML_RE2 = r"[^\t\n\r -\x{D7FF}\x{E000}-\x{FFFD}\x{10000}-\x{10FFFF}]"
 _WIDER = {pa.int8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
 
 
@@ -162,7 +166,7 @@ def write_votable(table: pa.Table, path: Path) -> None:
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
-    plain = to_table(table)
+    plain = to_table(for_xml(table))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         votable = from_table(plain)
@@ -170,8 +174,25 @@ def write_votable(table: pa.Table, path: Path) -> None:
             # VOTable's bit type has no null and few programs read it; boolean is fine
             if field.datatype == "bit":
                 field.datatype = "boolean"
-        votable.infos.extend(Info(name=name, value=text) for name, text in lines_of(table))
+        votable.infos.extend(Info(name=name, value=xml_text(text)) for name, text in lines_of(table))
         votable.to_xml(str(path), tabledata_format="tabledata")
+
+
+def xml_text(text: str) -> str:
+    """Text that XML 1.0 can hold: control characters and halves of characters, for which it has none, become '?'."""
+    return _NOT_XML.sub("?", text)
+
+
+def for_xml(table: pa.Table) -> pa.Table:
+    """The same table with names, descriptions and texts that XML can hold; see `xml_text`."""
+    fields, columns = [], []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        said = {name: xml_text(text) for name, text in said_of(field).items()}
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            column = pc.replace_substring_regex(column, _NOT_XML_RE2, "?")
+        fields.append(pa.field(xml_text(field.name), column.type, field.nullable, said or None))
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields, table.schema.metadata))
 
 
 def write_fits(table: pa.Table, path: Path) -> None:

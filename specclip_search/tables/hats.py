@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atlas.files import TEMPORARY_PREFIX, sync_folder, write_text
+from ..atlas.files import beside, remove_abandoned, sync_folder, write_text
 from ..atlas.schemas import described
 from ..errors import QueryError
 from ..version import __version__
@@ -86,7 +86,7 @@ MAX_ROWS = 1_000_000
 MARGIN_ARCSEC = 10.0
 # gives the margin's radius even if it contains no row and therefore does not exist
 MARGIN_REACH = "specclip_margin_arcsec"
-_GROUP_ROWS = 65_536
+GROUP_ROWS = 65_536
 INDEX_FIELD = described(INDEX, pa.int64(), "HEALPix cell of the position, order 29, nested", ucd="pos.healpix")
 _RESERVED = {"Norder", "Dir", "Npix"}
 
@@ -129,6 +129,7 @@ def write_hats(
     dec: str = "dec",
     max_rows: int = MAX_ROWS,
     margin_arcsec: float = MARGIN_ARCSEC,
+    group_rows: int = GROUP_ROWS,
     progress: Callable[[int], None] | None = None,
 ) -> HatsReport:
     """Write a HATS collection atomically: the catalogue and its margin.
@@ -152,6 +153,8 @@ def write_hats(
         Maximum rows per tile (a tile of order 10 may hold more).
     margin_arcsec
         Width of the margin: the largest radius of a cross-match against this catalogue.
+    group_rows
+        Rows of a row group, and in memory at a time.
     progress
         Called with the rows read so far.
 
@@ -163,12 +166,13 @@ def write_hats(
     target = Path(folder)
     _check(target, schema, ra, dec)
     name = _plain_name(name or target.name)
-    work = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    remove_abandoned(target)
+    work = beside(target)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
         plain = pa.schema([field for field in schema if field.name != INDEX])
-        staged = _Staged(work / "staged.parquet", pa.schema([INDEX_FIELD, *plain]), ra, dec)
+        staged = _Staged(work / "staged.parquet", pa.schema([INDEX_FIELD, *plain]), ra, dec, group_rows)
         staged.fill(batches, progress)
         if not staged.kept:
             raise QueryError(
@@ -223,8 +227,8 @@ def _plain_name(name: str) -> str:
 class _Staged:
     """Write all rows with their cell to one file, in input order."""
 
-    def __init__(self, path: Path, schema: pa.Schema, ra: str, dec: str) -> None:
-        self.path, self.schema, self._ra, self._dec = path, schema, ra, dec
+    def __init__(self, path: Path, schema: pa.Schema, ra: str, dec: str, group_rows: int) -> None:
+        self.path, self.schema, self._ra, self._dec, self._group = path, schema, ra, dec, group_rows
         self.counts = np.zeros(12 * 4**FINEST_TILE, np.int32)
         self.read = self.kept = 0
 
@@ -240,13 +244,13 @@ class _Staged:
                     kept = batch.take(pa.array(rows))
                     columns = [pa.array(cells), *(kept.column(field.name) for field in list(self.schema)[1:])]
                     # the margin is computed from this file later: small row groups keep that cheap
-                    writer.write_table(pa.Table.from_arrays(columns, schema=self.schema), row_group_size=_GROUP_ROWS)
+                    writer.write_table(pa.Table.from_arrays(columns, schema=self.schema), row_group_size=self._group)
                     self.kept += len(rows)
                 if progress is not None:
                     progress(self.read)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        yield from pq.ParquetFile(self.path).iter_batches(_GROUP_ROWS)
+        yield from pq.ParquetFile(self.path).iter_batches(self._group)
 
     def sorted(self) -> Iterator[pa.RecordBatch]:
         """Rows sorted by cell; rows of equal cells stay in input order."""
@@ -255,7 +259,7 @@ class _Staged:
         path = str(self.path).replace("'", "''")
         with duckdb.connect(config={"temp_directory": str(self.path.parent / "spill")}) as connection:
             rows = connection.sql(f"SELECT * FROM read_parquet('{path}') ORDER BY {INDEX}, file_row_number")
-            for batch in rows.to_arrow_reader(_GROUP_ROWS):
+            for batch in rows.to_arrow_reader(self._group):
                 yield pa.RecordBatch.from_arrays(
                     [column.cast(field.type) for column, field in zip(batch.columns, self.schema, strict=True)],
                     schema=self.schema,
@@ -283,7 +287,7 @@ def _write_catalogue(
                     open_tile, here = int(tile[start]), 0
                     writer = _tile_writer(folder, schema, int(tiles.order[open_tile]), int(tiles.pixel[open_tile]))
                 assert writer is not None
-                writer.write_batch(batch.slice(start, stop - start), row_group_size=_GROUP_ROWS)
+                writer.write_batch(batch.slice(start, stop - start), row_group_size=GROUP_ROWS)
                 rows, here = rows + stop - start, here + stop - start
                 most = max(most, here)
     finally:
@@ -328,7 +332,7 @@ def _write_margin(
     for number in filled:
         start, stop = np.searchsorted(tile, [number, number + 1])
         with _tile_writer(folder, staged.schema, int(cover.order[number]), int(cover.pixel[number])) as writer:
-            writer.write_table(table.slice(start, stop - start), row_group_size=_GROUP_ROWS)
+            writer.write_table(table.slice(start, stop - start), row_group_size=GROUP_ROWS)
         counts.append(int(stop - start))
     part = Tiles(cover.order[filled], cover.pixel[filled])
     write_metadata(folder, staged.schema, part, len(tile), max(counts), said | position)

@@ -105,10 +105,14 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     """
     import pandas as pd
 
-    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    for name in frame.columns:
-        if frame[name].dtype == "Int64" and not frame[name].isna().any():
-            frame[name] = frame[name].astype("int64")
+    numbers = [field.name for field in table.schema if field.type == pa.int64()]
+    if any(table[name].null_count for name in numbers):
+        frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        for name in numbers:
+            if not table[name].null_count:
+                frame[name] = frame[name].astype("int64")
+    else:
+        frame = table.to_pandas()
     frame.attrs = about_of(table)
     frame.attrs[COLUMNS] = {
         field.name: said_of(field)

@@ -16,6 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from specclip_search.queries.anomalies.verdicts import record
+
 from ..atlas.files import text_digest
 from ..errors import QueryError, SpecclipError
 from ..keys import parse_int64
@@ -27,7 +29,6 @@ from .resolve import resolve_target
 from .session import Busy, Session
 from .shell import StaticFile, login_html, shell_html, static_files
 from .tap.service import TapService
-from .verdict_log import reconcile, record
 
 if TYPE_CHECKING:
     from ..atlas import Atlas
@@ -70,8 +71,6 @@ def make_app(atlas: Atlas, settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         # in the main thread, before any request
         session.warm()
-        if not settings.read_only:
-            await run_in_threadpool(reconcile, atlas)
         try:
             yield
         finally:

@@ -29,7 +29,7 @@ KEPT_ANSWERS = 128
 # grids of millions of points: few, and made again when others are asked for
 KEPT_GRIDS = 6
 # what changes with every verdict, and hardly anything depends on
-VERDICTS = ("results/verdict_log", "results/anomaly_verdicts", "results")
+VERDICTS = ("results/verdict_log", "results")
 # a statement waits this long for a free process before the answer is to try again later
 SQL_WAIT_S = 15.0
 

@@ -82,7 +82,7 @@ def nearby_mean(vectors: np.ndarray, z: np.ndarray, judged: np.ndarray, value: n
 
 def ours(vectors: np.ndarray, z: np.ndarray, judged: np.ndarray, value: np.ndarray) -> np.ndarray:
     """What `specclip-search anomalies` does."""
-    from specclip_search.queries.anomalies.verdicts import STRENGTH, learned_shift, odd_patterns
+    from specclip_search.queries.statistics.learned_shift import STRENGTH, learned_shift, odd_patterns
 
     return STRENGTH * learned_shift(vectors, odd_patterns(z), judged, value)
 

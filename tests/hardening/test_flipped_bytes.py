@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,19 @@ import pyarrow as pa
 import pytest
 
 from specclip_search.atlas import Atlas
+from specclip_search.atlas.files import file_digest
 from specclip_search.atlas.integrity import check_shards, forget
 from specclip_search.catalogs.ingest import ingest_catalog_table
 from specclip_search.errors import AtlasError, SpecclipError
 from specclip_search.indexing.search.store import StoreWriter, VectorStore, row_sums
+from specclip_search.indexing.vectors.model_copy import keep_model
+from specclip_search.ingest.files import FoundFile
+from specclip_search.ingest.plan import Plan
+from specclip_search.ingest.spectra import by_count
 from specclip_search.queries.anomalies.anomalies import anomalies
 from specclip_search.queries.emp.candidates import emp_candidates
 from specclip_search.queries.similar.similar import similar
+from specclip_search.training.model import load_model
 
 from ..queries.toy_survey import FIRST_SOURCE, LRS, XP
 
@@ -34,7 +41,18 @@ def frame(answer: Any) -> Any:
     """Rows of an answer as text, in which NaN equals NaN; floats to the last digit."""
     if isinstance(answer, pa.Table):
         return repr((answer.to_pydict(), {f.name: dict(f.metadata or {}) for f in answer.schema}))
-    return answer.to_csv()
+    return answer if isinstance(answer, str) else answer.to_csv()
+
+
+def used_files(atlas: Atlas) -> list[Path]:
+    """Files of the atlas's model after it was loaded; `files.json` vouches for the others and says nothing itself."""
+    folder = load_model(atlas.model_folder("mini")).folder
+    assert folder is not None
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name not in (*NO_CONTENT, "files.json"))
+
+
+def planned_files(plan: Plan) -> pa.Table:
+    return pa.concat_tables([plan.files(part) for part in range(len(plan))])
 
 
 QUERIES: dict[str, Callable[[Atlas], Any]] = {
@@ -47,8 +65,38 @@ QUERIES: dict[str, Callable[[Atlas], Any]] = {
     "similar": lambda atlas: similar(atlas, f"gaia:{FIRST_SOURCE}", 40),
     "similar to lamost": lambda atlas: similar(atlas, "lamost:101001", 40, within=XP, where="snr > 1"),
     "anomalies": lambda atlas: anomalies(atlas, top=20),
+    "model": lambda atlas: repr([(p.name, file_digest(p)) for p in used_files(atlas)]),
+    "plan": lambda atlas: planned_files(Plan(atlas.spectra(XP).folder)),
     "emp": lambda atlas: emp_candidates(atlas, top=20, builtin_seeds=False),
 }
+
+
+# every kind of file that an atlas may hold, and what looks at its bytes before they are used
+CHECKED = {
+    r"atlas\.toml": "its own digest, at each reading",
+    r"catalogs/\w+/catalog\.json": "its own digest, at each reading",
+    r".*/manifest\.json": "its numbers and the digest of the shards",
+    r".*/part-\d+\.json": "the digest in the manifest",
+    r".*/part-\d+\.parquet": "the digest in its sidecar, at first use",
+    r"spectra/\w+/plan\.parquet": "digests of its parts, at each reading",
+    r"translations/\w+/model_error\.npz": "made again from the spectra; zip's own sums",
+    r"indexes/\w+/\w+/index\.toml": "its own digest, at each reading",
+    r"indexes/\w+/\w+/generation-\d+/store\.(f16|sums)": "a checksum a vector, at first use",
+    r"indexes/\w+/\w+/generation-\d+/files\.json": "the files it speaks of",
+    r"indexes/\w+/\w+/generation-\d+/(\w+\.npy|\w+\.json|index\.faiss)": "files.json, at first use",
+    r"indexes/\w+/means/\w+\.(npy|json)": "the digest of the mean, at each reading",
+    r"models/\w+/files\.json": "the files it speaks of",
+    r"models/\w+/[\w.]+": "files.json, at first use",
+}
+
+
+def test_every_kind_of_file_has_a_check(sound: tuple[Path, dict[str, Any]]) -> None:
+    """Who adds a kind of file to an atlas says here what notices a flipped bit in it, and the flips below try it."""
+    files = [file.as_posix() for some in kinds(sound[0]).values() for file in some]
+    unknown = [file for file in files if not any(re.fullmatch(kind, file) for kind in CHECKED)]
+    assert unknown == []
+    unused = [kind for kind in CHECKED if not any(re.fullmatch(kind, file) for file in files)]
+    assert unused == []
 
 
 def answers(folder: Path) -> dict[str, Any]:
@@ -79,6 +127,9 @@ def sound(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
     shutil.copytree(whole.atlas.path, folder)
     rows = pa.table({"source_id": FIRST_SOURCE + 128 * np.arange(50, dtype=np.int64), "teff": np.arange(50.0) + 4000})
     ingest_catalog_table(Atlas(folder), "truth_labels", rows)
+    keep_model(Atlas(folder), load_model("mini"))
+    plan = Plan(folder / "spectra" / XP)
+    plan.update([FoundFile(f"/data/{i}.csv", i, i, True) for i in range(400)], by_count(100), "dr3")
     first = answers(folder)
     assert not [error for error in first.values() if isinstance(error, Exception)], first
     # scores are made again where a catalogue has come; from here on all is stored

@@ -316,3 +316,79 @@ def test_a_folder_that_changed_just_now_is_not_taken_for_known(stage: Any, monke
     # a clock that knows whole seconds alone
     os.utime(stage.folder, (time.time(), int(time.time())))
     assert stage_module.stage_state(stage.folder) is None
+
+
+def test_only_statements_that_read_a_stage_are_refused(copied: Atlas, whole: Any) -> None:
+    lose(copied.path / "spectra/lamost_lrs")
+    for what in ("vectors", "translations"):
+        answered, right = (ask(atlas, what).sort_by("source_id")["source_id"] for atlas in (copied, whole.atlas))
+        assert answered.equals(right)
+    assert run_untrusted(copied, "SELECT count(*) AS n FROM translations").table["n"].to_pylist() == [
+        whole.atlas.sql("SELECT count(*) FROM translations").fetchall()[0][0]
+    ]
+    tables = copied.sql("SHOW TABLES").df().set_index("name")["meaning"]
+    assert set(tables.index) == set(whole.atlas.sql("SHOW TABLES").df()["name"])
+    assert "part-000001 missing" in tables["stars"]
+    assert "part-000001 missing" in tables["spectra_lamost_lrs"]
+    assert "missing" not in tables["vectors_gaia_xp"]
+    for statement in ("SELECT * FROM spectra_lamost_lrs", "DESCRIBE stars", "SELECT * FROM query_table('stars')"):
+        with pytest.raises(SpecclipError, match="part-000001 missing") as refused:
+            copied.sql(statement).arrow()
+        assert "--allow-partial" in refused.value.hint + refused.value.message
+
+
+WHOLE_STAGES = {
+    "spectra/gaia_xp": ("spectra", "stars"),
+    "spectra/lamost_lrs": ("spectra", "stars", "anomalies"),
+    "vectors/toy/gaia_xp": ("similar", "vectors", "anomalies", "emp"),
+    "vectors/toy/lamost_lrs": ("anomalies", "similar"),
+    "translations/toy": ("translations", "anomalies"),
+    "results/anomalies": ("stars",),
+    "results/emp": ("stars",),
+}
+
+
+@pytest.mark.parametrize("lost", WHOLE_STAGES)
+def test_a_whole_stage_is_missed(copied: Atlas, lost: str) -> None:
+    shutil.rmtree(copied.path / lost)
+    for what in WHOLE_STAGES[lost]:
+        with pytest.raises(SpecclipError, match=r"which atlas\.toml names; found nothing there") as refused:
+            ask(Atlas(copied.path), what)
+        assert lost in refused.value.message
+    assert lost in {f.subject for f in examine_atlas(copied.path) if f.status == "problem"}
+    partial = Atlas(copied.path, allow_partial=True)
+    if lost.startswith("results"):
+        with pytest.warns(UserWarning, match="missing as a whole"):
+            rows = ask(partial, "stars")
+        assert b"all shards" in rows.schema.metadata[b"specclip_search"]
+    assert "given up: all of it" in {f.finding for f in forget_missing(copied.path) if f.subject == lost}
+    assert not [f for f in examine_atlas(copied.path) if "names; found nothing" in f.finding]
+    ask(Atlas(copied.path), "stars")
+
+
+def test_a_search_answers_from_the_index_where_shards_of_vectors_are_missing(copied: Atlas, whole: Any) -> None:
+    lose(copied.path / "vectors/toy/gaia_xp", 2)
+    with pytest.raises(SpecclipError, match="part-000002 missing"):
+        ask(copied, "similar")
+    with pytest.warns(UserWarning, match=r"gaia_xp vectors of 'toy': 1 of 3 shards are missing \(part-000002\)"):
+        found = ask(partial := Atlas(copied.path, allow_partial=True), "similar")
+    assert found.equals(ask(whole.atlas, "similar"))
+    assert found.attrs["partial"] == {"gaia_xp vectors of 'toy'": "part-000002"}
+    last = whole.atlas.sql("SELECT max_by(spec_id, row) FROM (SELECT spec_id, file_row_number AS row FROM "
+                           f"read_parquet('{whole.atlas.vectors('toy', 'gaia_xp').paths()[2]}'))").fetchall()[0][0]
+    with pytest.raises(SpecclipError, match="part-000002"):
+        similar(partial, f"gaia:{last}", 5)
+
+
+def test_a_marker_that_was_changed_says_so(stage: Any) -> None:
+    with stage.lock():
+        write(stage, 0)
+    path = stage.folder.parents[1] / "atlas.toml"
+    text = path.read_text(encoding="utf-8")
+    assert 'stages = [\n    "results/things",\n]' in text
+    path.write_text(text.replace("things", "thongs"), encoding="utf-8")
+    with pytest.raises(AtlasError, match=r"atlas\.toml is damaged") as refused:
+        Atlas(path.parent)
+    assert "remove its line `check`" in refused.value.hint
+    path.write_text("".join(line for line in text.splitlines(keepends=True) if "check" not in line), encoding="utf-8")
+    assert Atlas(path.parent).result_names() == ["things"]

@@ -100,6 +100,7 @@ def make_survey(
     emission: int = 0,
     labelled: bool = True,
     hidden: np.ndarray | None = None,
+    release: str = "dr9",
 ) -> Survey:
     rng = np.random.default_rng(seed)
     hidden = rng.normal(0, 1, (stars, LATENT)) if hidden is None else hidden
@@ -126,7 +127,7 @@ def make_survey(
     atlas = Atlas.create(folder)
     for modality in (LRS, XP):
         ids = obsid if modality == LRS else source_id
-        write_spectra(atlas, modality, ids, source_id, *spectra[modality], shards=shards)
+        write_spectra(atlas, modality, ids, source_id, *spectra[modality], shards=shards, release=release)
     if labelled:
         write_labels(atlas, source_id, hidden)
     return Survey(atlas, LinearModel(), source_id, obsid, hidden, planted)

@@ -23,8 +23,12 @@ NAMES = {
     "ingest sdss": ["ingest_survey"],
     "ingest desi": ["ingest_survey"],
     "ingest lamost-mrs": ["ingest_survey"],
+    "ingest mmu": ["ingest_mmu"],
     "ingest catalog": ["ingest_catalog"],
     "ingest library": ["ingest_library"],
+    "fetch gaia-xp": ["fetch_gaia_xp"],
+    "fetch lamost": ["fetch_lamost"],
+    "fetch catalog": ["fetch_catalog"],
     "link": ["link_stars"],
     "simulate": ["simulate_pairs", "simulate_metal_poor", "simulate_survey"],
     "train": ["train", "train_estimators", "adapt_to_catalogue"],
@@ -46,6 +50,8 @@ NAMES = {
     "anomalies label": ["record_verdict"],
     "emp": ["emp_candidates"],
     "compare": ["compare", "plot_comparison"],
+    "changes": ["changes"],
+    "explain": ["explain_match", "explain_group"],
     "map": ["make_map", "map_table", "draw_map"],
     "report": ["write_report"],
     "evaluate": ["evaluate", "evaluate_real"],
@@ -57,8 +63,8 @@ NAMES = {
     "mcp": ["make_server"],
     "doctor": ["examine_installation", "examine_atlas", "rehearse"],
 }
-# a script of other commands
-NO_FUNCTION = {"demo"}
+# a script of other commands, and a process that runs them
+NO_FUNCTION = {"demo", "resident start", "resident stop", "resident status"}
 
 
 def commands(command: Any, path: str = "") -> Iterator[str]:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,8 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specclip_search.atlas.files import TEMPORARY_PREFIX, file_digest, sync_folder, whole_file, write_json, write_text
-from specclip_search.errors import CheckpointError
+from specclip_search.atlas.files import (
+    beside,
+    exchange_folders,
+    file_digest,
+    remove_abandoned,
+    sync_folder,
+    whole_file,
+    write_json,
+    write_text,
+)
+from specclip_search.atlas.integrity import check_folder
+from specclip_search.errors import AtlasError, CheckpointError
 from specclip_search.surveys import LRS, XP
 from specclip_search.version import __version__
 
@@ -37,7 +47,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     An existing `target` is replaced. If the body raises, nothing changes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    remove_abandoned(target)
+    temporary = beside(target)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -47,14 +58,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
         sync_folder(temporary)
-        old = target.with_name(f"{TEMPORARY_PREFIX}old-{os.getpid()}-{target.name}")
         if target.exists():
-            os.rename(target, old)
-        os.rename(temporary, target)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
+            exchange_folders(temporary, target)
+        else:
+            os.rename(temporary, target)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     sync_folder(target.parent)
 
 
@@ -249,6 +258,7 @@ def load_card(folder: Path) -> ModelCard:
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a model folder: it has no {TOML}.",
                               "Give a folder written by `train` or `model import`.")
+    check_model_files(folder, [TOML])
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -262,6 +272,22 @@ def load_card(folder: Path) -> ModelCard:
         raise CheckpointError(f"{path}: there is no model kind '{card.kind}'.",
                               f"Known kinds: mini, {', '.join(KINDS)}.")
     return card
+
+
+def check_model_files(folder: Path, names: Collection[str] | None = None) -> None:
+    """Make sure that files of an atlas's copy of a model are those that were copied; all unless some are named.
+
+    Raises
+    ------
+    CheckpointError
+        If one is damaged or missing.
+    """
+    try:
+        check_folder(folder, names)
+    except AtlasError as error:
+        raise CheckpointError(
+            error.message, "Copy the model folder again, or remove it and run `specclip-search embed` with that model."
+        ) from error
 
 
 def load_module(folder: Path, verify: bool = True) -> tuple[ModelCard, nn.Module]:

@@ -95,7 +95,7 @@ def _refuse_pickle(path: Path) -> None:
             f"{path} is a pickle, as those of SBI posteriors are: to read it is to run it. Label heads (.pt) were "
             "expected.",
             "Move it away. To use it, sample it in its own environment, save obsid or source_id, value and error as "
-            "CSV, and run: specclip-search ingest catalog FILE.csv --name sbi_labels",
+            "CSV, and run: specclip-search ingest catalog sbi_labels FILE.csv",
         )
 
 

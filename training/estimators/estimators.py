@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from specclip_search.atlas.files import file_digest, write_json
+from specclip_search.atlas.integrity import changing_files
 from specclip_search.errors import CheckpointError, QueryError
 from specclip_search.version import __version__
 
@@ -260,6 +261,13 @@ _AGAIN = "Train them: specclip-search train estimators --atlas ATLAS --model NAM
 def save_estimators(folder: Path, model_digest: str, instruments: dict[str, InstrumentEstimator],
                     metrics: dict[str, Any]) -> Estimators:
     """Write estimators next to the weights of a model: tensors as float16, then the card with their digest."""
+    with changing_files(folder, (TENSORS, CARD)):
+        _write(folder, model_digest, instruments, metrics)
+    return read_estimators(folder, model_digest)
+
+
+def _write(folder: Path, model_digest: str, instruments: dict[str, InstrumentEstimator],
+           metrics: dict[str, Any]) -> None:
     card_path = folder / CARD
     card_path.unlink(missing_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -272,7 +280,6 @@ def save_estimators(folder: Path, model_digest: str, instruments: dict[str, Inst
             "digest": file_digest(folder / TENSORS), "metrics": metrics,
             "instruments": {name: _card_of(one) for name, one in instruments.items()}}
     write_json(card_path, card)
-    return read_estimators(folder, model_digest)
 
 
 def _card_of(one: InstrumentEstimator) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specclip_search.atlas.files import whole_file
+from specclip_search.atlas.integrity import changing_files
 from specclip_search.errors import CheckpointError
 from specclip_search.surveys import LRS
 
@@ -238,7 +239,7 @@ def _at_knots(measures: np.ndarray, snr: np.ndarray, knots: np.ndarray) -> tuple
 
 def save_star_test(path: Path, test: StarTest) -> None:
     """Write a test as `.npz` atomically; the sample and the axes as float16."""
-    with whole_file(path) as beside, open(beside, "wb") as handle:
+    with changing_files(path.parent, [path.name]), whole_file(path) as beside, open(beside, "wb") as handle:
         np.savez(handle, format=FORMAT, model_digest=test.model_digest, threshold=test.threshold,
                  least_signal=test.least_signal, knots=test.knots,
                  middle=test.middle, spread=test.spread, center=test.center, axes=test.axes.astype(np.float16),

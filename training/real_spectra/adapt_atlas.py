@@ -70,7 +70,7 @@ def adapt_to_catalogue(
     """
     if modality not in model.modalities:
         raise QueryError(f"'{model.name}' takes {' and '.join(model.modalities)}; found '{modality}'.", "Name one.")
-    labels = _read_labels(atlas, catalogue)
+    labels = read_labels(atlas, catalogue)
     spectra, split = _labelled(atlas, modality, labels, settings.seed)
     train = spectra.take(np.flatnonzero(split < VALIDATION_SPLIT))
     held = spectra.take(np.flatnonzero(split == VALIDATION_SPLIT))
@@ -89,12 +89,12 @@ def adapt_to_catalogue(
     return Adapted(card, len(train), len(held), comparison, curve)
 
 
-def _read_labels(atlas: Atlas, catalogue: str) -> dict[str, dict[int, tuple[float, ...]]]:
+def read_labels(atlas: Atlas, catalogue: str) -> dict[str, dict[int, tuple[float, ...]]]:
     """(teff, logg, feh) by `source_id` and by `obsid`, of rows with at least one of them."""
     if catalogue not in atlas.catalogs():
         raise QueryError(
             f"The atlas has no catalogue '{catalogue}'; it has {', '.join(atlas.catalogs()) or 'none'}.",
-            "Ingest it: specclip-search ingest catalog FILE --name NAME.",
+            "Ingest it: specclip-search ingest catalog NAME FILE --atlas DIR",
         )
     stage = atlas.catalog(catalogue)
     names = set(pq.read_schema(stage.paths()[0]).names)

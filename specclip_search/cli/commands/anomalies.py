@@ -12,6 +12,7 @@ from ..options import FormatOption, ModelOption, OutputOption, open_atlas
 from ..progress import progress_bar
 from ..quick_start import keep_pandas_out
 from ..reports import deliver, say
+from .changes import FIRST_CHANGED
 
 # columns shown first on a terminal
 FIRST = ("rank", "source_id", "score", "q_value", "kind", "reason")
@@ -66,7 +67,8 @@ def anomalies(
     """List the most anomalous stars: translation errors compared with those of a star's neighbours, with reasons.
 
     Needs `translate` and `index build` first. The scores of all pairs are stored as the table `anomalies` in SQL.
-    --by ranks by one of the columns z_QUANTITY: identity finds wrong matches, emission emission lines.
+    --by ranks by one of the columns z_QUANTITY: identity finds wrong matches, emission emission lines. --by change
+    lists stars that changed between visits, as the command `changes` does.
 
     Example: specclip-search anomalies --atlas demo-atlas --top 10
     """
@@ -90,6 +92,13 @@ def anomalies(
         deliver(
             frame, format, output, FIRST_WITHIN if by is None else (*FIRST_WITHIN[:3], f"z_{by}", *FIRST_WITHIN[4:])
         )
+        return
+    if by == "change":
+        from specclip_search.queries.changes.changes import changes
+
+        with progress_bar("compare", "visits") as progress:
+            changed = changes(open_atlas(atlas), top, progress=progress)
+        deliver(changed, format, output, FIRST_CHANGED)
         return
     with progress_bar("score", "pairs") as progress:
         table = anomalies_table(

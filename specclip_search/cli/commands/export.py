@@ -31,9 +31,16 @@ def export(
             help="parquet, hats, votable, fits, csv or json; by default from the suffix of --output.",
         ),
     ] = None,
+    nested: Annotated[
+        bool,
+        typer.Option("--hats", help="hats, with a view of spectra's arrays and vectors as nested columns for LSDB."),
+    ] = False,
     rows: Annotated[
-        int, typer.Option("--rows", min=1, metavar="N", help="hats: maximum rows per HEALPix tile.")
-    ] = 1_000_000,
+        int | None,
+        typer.Option(
+            "--rows", min=1, metavar="N", help="hats: maximum rows per HEALPix tile; 1,000,000, nested 50,000."
+        ),
+    ] = None,
     margin: Annotated[
         float,
         typer.Option(
@@ -63,7 +70,7 @@ def export(
     from specclip_search.queries.sql.export import export_table
 
     target = output if bundle is None else bundle
-    if target is None or (bundle is not None and (output is not None or format is not None)):
+    if target is None or (bundle is not None and (output is not None or format is not None or nested)):
         raise QueryError(
             "Expected one of --output and --release-bundle; found "
             f"{'neither' if target is None else 'both'}.",
@@ -80,7 +87,8 @@ def export(
                 open_atlas(atlas),
                 table,
                 target,
-                format,
+                format or ("hats" if nested else None),
+                nested=nested,
                 max_rows=rows,
                 margin_arcsec=margin,
                 progress=lambda done: progress(done, None),

@@ -1,4 +1,4 @@
-"""`specclip-search ingest lamost | gaia-xp | sdss | desi | lamost-mrs | catalog | library`"""
+"""`specclip-search ingest lamost | gaia-xp | sdss | desi | lamost-mrs | mmu | catalog | library`"""
 
 from __future__ import annotations
 
@@ -194,6 +194,32 @@ def _ingest_survey(
             observed=observed,
         )
     say_accounts(title, report, report.observed)
+
+
+@app.command("mmu")
+def ingest_mmu_command(
+    paths: PathsArgument,
+    atlas: AtlasOption,
+    survey: Annotated[
+        str | None, typer.Option("--as", metavar="INSTRUMENT", help="Instrument of files that do not say it.")
+    ] = None,
+    release: ReleaseOption = None,
+    workers: WorkersOption = None,
+    shard_size: ShardOption = 2048,
+) -> None:
+    """Read the Multimodal Universe's Parquet files of LAMOST, Gaia XP, DESI and SDSS; columns tell which.
+
+    Example: specclip-search ingest mmu MultimodalUniverse/desi --atlas my-atlas
+    """
+    from ...ingest import ingest_mmu
+
+    target = create_atlas(atlas)
+    with progress_bar("ingest mmu", "spectra") as progress:
+        reports = ingest_mmu(
+            target, paths, survey=survey, release=release, workers=workers, shard_size=shard_size, progress=progress
+        )
+    for name, report in reports.items():
+        say_accounts(f"{name} spectra", report)
 
 
 @app.command("catalog")

@@ -31,8 +31,13 @@ def link(
         float, typer.Option("--lamost-epoch", metavar="YEAR", help="Epoch of LAMOST's positions.")
     ] = 2000.0,
     gaia_epoch: Annotated[
-        float, typer.Option("--gaia-epoch", metavar="YEAR", help="Epoch of the catalogue's positions.")
-    ] = 2016.0,
+        float | None,
+        typer.Option(
+            "--gaia-epoch",
+            metavar="YEAR",
+            help="Epoch of the catalogue's positions; by default its column ref_epoch, else that of its release.",
+        ),
+    ] = None,
 ) -> None:
     """Find the Gaia star of each LAMOST spectrum: by id if a catalogue gives it, else by position.
 
@@ -53,6 +58,9 @@ def link(
         f"+ {report.without_position:,} without position"
         + (f" + {report.elsewhere:,} whose star in a catalogue lies elsewhere" if report.elsewhere else "")
     )
+    say(f"Positions of the stars are of J{report.gaia_epoch:g}.")
+    if report.translated:
+        say(f"{report.translated:,} stars have another id in the catalogue; the cross-walk gave that of XP spectra.")
     if not report.spectra:
         say("The atlas holds only simulated LAMOST spectra, whose stars are known: there is nothing to link.")
     if report.elsewhere:

@@ -39,14 +39,19 @@ def train(
         str, typer.Option("--from", metavar="NAME|DIR", help="For adapt: the model that is adapted.")
     ] = "mini",
     labels: Annotated[
-        str, typer.Option("--labels", metavar="CATALOGUE", help="For adapt: catalogue with teff, logg or feh.")
+        str,
+        typer.Option("--labels", metavar="CATALOGUE", help="For adapt, estimators: a catalogue with teff, logg, feh."),
     ] = "",
     rank: Annotated[int, typer.Option("--rank", min=1, max=256, metavar="N", help="For adapt: rank of it.")] = 8,
     steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="For adapt: steps of training.")] = 300,
 ) -> None:
     """Train a model on the atlas's pairs: splits 0-7 for training, 8 for validation; split 9 is never used.
 
-    `train estimators` trains label estimators of a finished model, stored next to its weights.
+    `train estimators` trains label estimators of a finished model, stored next to its weights. With --labels it fits
+    the LAMOST estimators of a model in the atlas to your own catalogue, with errors from held-out stars:
+
+    specclip-search train estimators --labels my_labels --model mini --atlas my-atlas
+
     `train adapt` adapts a model's LAMOST side to your own labelled spectra by small low-rank changes:
 
     specclip-search train adapt --from mini --labels my_labels --rank 8 --output models/mine --atlas my-atlas
@@ -56,7 +61,10 @@ def train(
     Several GPUs: torchrun --nproc-per-node 4 -m specclip_search train mini --atlas my-atlas --output runs/mini
     """
     if recipe == ESTIMATORS:
-        train_estimators(open_atlas(atlas), model, device)
+        if labels:
+            fit_estimators(open_atlas(atlas), model, labels, device)
+        else:
+            train_estimators(open_atlas(atlas), model, device)
         return
     if recipe == ADAPT:
         train_adapter(open_atlas(atlas), base, labels, rank, steps, output, device)
@@ -106,6 +114,23 @@ def train_estimators(atlas: Atlas, model: str, device: str) -> None:
     for modality in made.modalities:
         say(*_lines(modality, made.metrics[modality]))
     say(f"The estimators are in {loaded.folder}. Use them with: specclip-search estimate --atlas {atlas.path}")
+
+
+def fit_estimators(atlas: Atlas, model: str, labels: str, device: str) -> None:
+    """Fit the LAMOST estimators of a model of the atlas to a catalogue, and report held-out stars before and after."""
+    from specclip_search.training.real_spectra.own_estimators import fit_to_catalogue
+
+    from ..options import chosen_model
+
+    made = fit_to_catalogue(atlas, chosen_model(atlas, model, device=device), labels)
+    say(f"{made.training:,} stars trained, {made.held:,} held out; scatter (bias) and share within the stated error on "
+        "these, before and after:")  # fmt: skip
+    for row in made.comparison:
+        sides = [f"{row[side]['scatter']:g} ({row[side]['bias']:+g}), {row[side]['within']:.2f}"
+                 for side in ("before", "after")]  # fmt: skip
+        say(f"  {row['label']:<6} {sides[0]:<28} {sides[1]}")
+    say(f"The estimators are those of the model in {atlas.path}. Use them with: specclip-search estimate "
+        f"--atlas {atlas.path}")  # fmt: skip
 
 
 def train_adapter(

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...errors import Reason, SpectrumError
@@ -88,12 +89,26 @@ def member_names(archive: str | os.PathLike[str]) -> list[str]:
 
 
 def iter_members(archive: str | os.PathLike[str]) -> Iterator[Content]:
-    """Every file of an archive as `Content`, in its order."""
+    """Every file of an archive as `Content`, in its order; the first that cannot be opened is an error."""
+    return (opened() for _, opened in members_to_open(archive))
+
+
+def members_to_open(archive: str | os.PathLike[str]) -> Iterator[tuple[str, Callable[[], Content]]]:
+    """Every file of an archive, in its order: ``archive!member``, and a function that opens it.
+
+    A member that cannot be opened is an error of that function alone; the others can be opened all the same.
+    """
     file = Path(archive)
     names = member_names(file)
     with _opened(file) as read:
         for name in names:
-            yield _content(Path(f"{file}!{name}"), read(name))
+            named = f"{file}!{name}"
+            yield named, partial(_opened_member, named, read, name)
+
+
+def _opened_member(named: str, read: Callable[[str], bytes], name: str) -> Content:
+    with reading(named, "a file in an archive"):
+        return _content(Path(named), read(name))
 
 
 def look_inside(path: str | os.PathLike[str]) -> Content:

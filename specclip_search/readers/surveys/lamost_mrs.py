@@ -20,7 +20,6 @@ from ..wavelengths import air_to_vacuum
 
 MODALITY = "lamost_mrs"
 RESOLUTION = 7500.0  # Liu et al. 2020, arXiv:2005.07210
-BEIJING_DAYS = 8.0 / 24.0
 _NAME = re.compile(r"med-(?P<lmjd>\d+)-(?P<planid>.+)_sp(?P<spid>\d+)-(?P<fiberid>\d+)")
 _EXPOSURE = re.compile(r"([BR])-(\d{6,10})")
 
@@ -65,7 +64,7 @@ def read_lamost_mrs(content: Content, options: ReadOptions) -> Iterator[Spectrum
     if options.epochs or not combined:
         for minute, parts in sorted(exposures.items()):
             exposure = number_of(parts[0].header.get("EXPTIME")) or 0.0
-            days = minute / 1440.0 + exposure / 2 / 86400.0 - BEIJING_DAYS
+            days = minute / 1440.0 + exposure / 2 / 86400.0 - lamost.BEIJING_DAYS
             yield _spectrum(parts, header, {**meta, "time": days, "time_scale": "MJD_UTC"}, key, minute)
 
 

@@ -16,6 +16,8 @@ from ..registry import Reader, ReadOptions
 from ..survey_rows import Refused, good_ivar, median_snr, whole
 
 _NESTED = "spectrum"
+#: LAMOST's files have the arrays in columns of their own
+_FLAT = {"spectrum_flux", "spectrum_wavelength"}
 _WAVELENGTH = ("lambda", "wavelength", "wave")
 #: survey: columns that only its files have, wavelength unit, prefix of its id
 _MARKS = {
@@ -30,7 +32,10 @@ _ANGSTROM_LOW, _ANGSTROM_HIGH = 2000.0, 30000.0
 
 def is_mmu(content: Content) -> bool:
     """Whether a Parquet file has the nested column; Gaia's XP coefficients have their own reader."""
-    return content.kind == "parquet" and _NESTED in {name.lower() for name in any_table.column_names(content)}
+    if content.kind != "parquet":
+        return False
+    names = {name.lower() for name in any_table.column_names(content)}
+    return _NESTED in names or names >= _FLAT
 
 
 def read_mmu(content: Content, options: ReadOptions) -> Iterator[Spectrum | Refused]:
@@ -41,17 +46,23 @@ def read_mmu(content: Content, options: ReadOptions) -> Iterator[Spectrum | Refu
     SpectrumError
         `layout_unknown`, where neither the file nor the caller says which survey it is of.
     """
-    survey = options.modality or survey_of(content)
+    survey = survey_of(content, options.modality)
     for number, row in enumerate(any_table.iter_table(content)):
         yield _spectrum(row, survey, f"{content.path}#{number}", options)
 
 
-def survey_of(content: Content) -> str:
-    """The survey of a file by its columns, then by the folders that it lies in."""
+def survey_of(content: Content, assumed: str | None = None) -> str:
+    """The survey of a file by its columns, else the one that is `assumed`, else by the folders that it lies in.
+
+    Raises
+    ------
+    SpectrumError
+        `layout_unknown`, where nothing says it.
+    """
     names = {name.lower() for name in any_table.column_names(content)}
     found = max(_MARKS, key=lambda survey: len(_MARKS[survey] & names))
-    if _MARKS[found] & names:
-        return found
+    if _MARKS[found] & names or assumed is not None:
+        return found if _MARKS[found] & names else str(assumed)
     parts = " ".join(part.lower() for part in content.path.parts[-4:])
     named = next((survey for survey in _FOLDERS if survey in parts), None)
     if named is None or named == "gaia":
@@ -67,6 +78,9 @@ def _spectrum(row: dict[str, Any], survey: str, source: str, options: ReadOption
     key = _key(row)
     release = options.release or (str(row["release"]) if row.get("release") else "mmu")
     nested = row.get(_NESTED)
+    if nested is None and row.get("spectrum_flux") is not None:
+        mark = "spectrum_"
+        nested = {name.removeprefix(mark): values for name, values in row.items() if name.startswith(mark)}
     if not isinstance(nested, dict):
         return Refused(source, key, release, Reason.LAYOUT_UNKNOWN, "the row's spectrum is missing")
     given = next((nested[name] for name in _WAVELENGTH if nested.get(name) is not None), None)

@@ -11,11 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from specclip_search.queries.anomalies.listing import listed
-from specclip_search.queries.anomalies.verdicts import read_verdicts
+from specclip_search.queries.anomalies.verdicts import read_log, read_verdicts
 
 from ...errors import QueryError
 from ..answers import Page, as_table, real_number, rows_json, whole_number
-from ..verdict_log import read_log
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -127,17 +126,11 @@ def _with_verdict(session: Session, queue: str, table: pa.Table) -> pa.Table:
     pairs = list(
         zip(table["lrs_spec_id"].fill_null(-1).to_pylist(), table["xp_spec_id"].fill_null(-1).to_pylist(), strict=True)
     )
-    if queue == "anomalies":
-        stored = read_verdicts(session.atlas)
-        ids = zip(stored.lrs_spec_id.tolist(), stored.xp_spec_id.tolist(), strict=True)
-        words = dict(zip(ids, [str(word) for word in stored.verdict], strict=True))
-    else:
-        words = {pair: entry.verdict for pair, entry in said.items() if entry.verdict}
     for name in ("verdict", "note", "judged_by"):
         if name in table.column_names:
             table = table.drop_columns([name])
     columns = {
-        "verdict": [words.get(pair) for pair in pairs],
+        "verdict": [said[pair].verdict if pair in said else None for pair in pairs],
         "note": [said[pair].note if pair in said else None for pair in pairs],
         "judged_by": [said[pair].users if pair in said else None for pair in pairs],
     }

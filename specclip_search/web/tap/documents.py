@@ -11,6 +11,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pyarrow as pa
 
+from ...tables.binary import for_xml, to_table, xml_text
+
 VOTABLE = "application/x-votable+xml"
 XML = "text/xml; charset=utf-8"
 _KINDS = {
@@ -29,12 +31,11 @@ def result_votable(table: pa.Table, overflow: bool) -> bytes:
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
-    from ...tables.binary import to_table
     from ...tables.meanings import with_known
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        votable = from_table(to_table(with_known(table)))
+        votable = from_table(to_table(for_xml(with_known(table))))
         for field in votable.get_first_table().fields:
             if field.datatype == "bit":
                 field.datatype = "boolean"
@@ -49,7 +50,7 @@ def error_votable(message: str) -> bytes:
     """An error as VOTable."""
     return (
         f'{_HEAD}<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE type="results">'
-        f'<INFO name="QUERY_STATUS" value="ERROR">{escape(_printable(message))}</INFO></RESOURCE></VOTABLE>'
+        f'<INFO name="QUERY_STATUS" value="ERROR">{escape(xml_text(message))}</INFO></RESOURCE></VOTABLE>'
     ).encode()
 
 
@@ -73,7 +74,7 @@ def tableset(views: Sequence[Mapping[str, Any]]) -> bytes:
                 f'<dataType xsi:type="vod:VOTableType"{size}>{kind}</dataType></column>'
             )
         text.append("</table>")
-    return _printable("".join([*text, "</schema></vosi:tableset>"])).encode()
+    return xml_text("".join([*text, "</schema></vosi:tableset>"])).encode()
 
 
 def _votable_kind(kind: str) -> str:
@@ -121,7 +122,7 @@ def capabilities(base: str, rows: int, seconds: float) -> bytes:
 def job_xml(job: Any, address: str) -> bytes:
     """A job of UWS 1.1."""
     parameters = "".join(
-        f"<uws:parameter id={quoteattr(name)}>{escape(_printable(value))}</uws:parameter>"
+        f"<uws:parameter id={quoteattr(name)}>{escape(xml_text(value))}</uws:parameter>"
         for name, value in job.parameters.items()
     )
     result = (
@@ -131,7 +132,7 @@ def job_xml(job: Any, address: str) -> bytes:
     )
     error = (
         '<uws:errorSummary type="transient" hasDetail="true"><uws:message>'
-        f"{escape(_printable(job.error))}</uws:message></uws:errorSummary>"
+        f"{escape(xml_text(job.error))}</uws:message></uws:errorSummary>"
         if job.phase == "ERROR"
         else ""
     )
@@ -154,10 +155,3 @@ def _moment(name: str, when: float | None) -> str:
 
 def _time(when: float) -> str:
     return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _printable(text: str) -> str:
-    """XML 1.0 has no place for control characters and halves of characters."""
-    return "".join(
-        c if c in "\t\n\r" or ((c >= " " and not "\ud800" <= c <= "\udfff") and c < "\ufffe") else "?" for c in text
-    )

@@ -11,7 +11,7 @@ import pytest
 from specclip_search.atlas import Atlas
 from specclip_search.atlas.arrays import table_from_columns
 from specclip_search.atlas.schemas import vectors_schema
-from specclip_search.errors import AtlasError, QueryError
+from specclip_search.errors import AtlasError, QueryError, VectorIndexError
 from specclip_search.indexing.build.build import build_index
 from specclip_search.indexing.vectors.keys import NO_SOURCE, KeyTable
 from specclip_search.indexing.vectors.table import VectorTable
@@ -106,3 +106,26 @@ def test_shards_without_a_row_are_told_from_none(tmp_path):
         stage.write(0, vectors_schema(8).empty_table(), schema=vectors_schema(8), inputs="x")
     with pytest.raises(VectorIndexError, match="every spectrum was rejected"):
         KeyTable.open(Atlas(tmp_path / "empty"), "mini", "gaia_xp")
+
+
+def test_a_combined_spectrum_wins_over_its_exposures_wherever_it_stands(tmp_path: Path) -> None:
+    """Of a survey with one file an exposure the combined spectrum may come last; epochs survive the index folder."""
+    made, schema, ids = Atlas.create(tmp_path / "epochs"), vectors_schema(4, has_epochs=True), 2**62 + 1
+    stage = made.vectors(MODEL, "sdss")
+    columns = {"spec_id": np.full(4, ids), "source_id": [None] * 4, "release": ["v1", "v1", "v1", "v0"],
+               "epoch": [3, 2**60 + 1, None, None], "vector": np.tile(np.eye(4, dtype=np.float32)[:1], (4, 1)),
+               "norm": np.ones(4, np.float32)}
+    with stage.lock():
+        stage.write(0, table_from_columns(columns, schema), schema=schema, inputs="x",
+                    extra={"model_digest": "sha256:tiny"})
+    keys = KeyTable.open(made, MODEL, "sdss")
+    assert keys.rows_of([ids]).tolist() == [2]
+    assert keys.rows_of([ids], "v0").tolist() == [3]
+    assert keys.epochs(np.arange(4)) == [3, 2**60 + 1, None, None]
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    keys.save(folder)
+    assert KeyTable.load(folder, "sdss").epochs(np.arange(4)) == [3, 2**60 + 1, None, None]
+    (folder / "epoch.npy").unlink()
+    with pytest.raises(VectorIndexError, match=r"epoch\.npy is damaged"):
+        KeyTable.load(folder, "sdss")

@@ -92,7 +92,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (heads / "lrs" / "teff.pkl").write_bytes(pickle.dumps({"inference": 1, "mean": 0.0, "std": 1.0}))
     with pytest.raises(CheckpointError, match="is a pickle, as those of SBI posteriors") as caught:
         read_heads(heads)
-    assert "ingest catalog FILE.csv --name sbi_labels" in caught.value.hint
+    assert "ingest catalog sbi_labels FILE.csv" in caught.value.hint
     (heads / "lrs" / "teff.pkl").unlink()
     (heads / "stats" / "lrs" / "mg_fe_mean_std.json").rename(heads / "elsewhere.json")
     with pytest.raises(CheckpointError, match=r"statistics .* were expected at .*mg_fe_mean_std\.json"):

@@ -12,13 +12,8 @@ import pytest
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
 from specclip_search.queries.anomalies.anomalies import anomalies
-from specclip_search.queries.anomalies.verdicts import (
-    give_verdict,
-    learned_shift,
-    odd_patterns,
-    read_verdicts,
-    record_verdict,
-)
+from specclip_search.queries.anomalies.verdicts import read_verdicts, record, record_verdict
+from specclip_search.queries.statistics.learned_shift import learned_shift, odd_patterns
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,8 @@ def test_ranking_learns_what_the_user_wants(judged: Any) -> None:
         if "verdict" in frame:
             frame = frame[frame.verdict.isna()]
         for row, good in list(zip(frame.itertuples(), wanted(judged, frame), strict=True))[:10]:
-            give_verdict(judged.atlas, row.lrs_spec_id, row.xp_spec_id, "interesting" if good else "artifact")
+            pair = int(row.lrs_spec_id), int(row.xp_spec_id)
+            record(judged.atlas, "anomalies", pair, "interesting" if good else "artifact")
         recall.append(wanted(judged, anomalies(judged.atlas, top=30)).mean())
     # the first ten of the list are nearly all wanted: what is not must be seen, too, before it can sink
     assert len(read_verdicts(judged.atlas)) == 30
@@ -60,8 +56,10 @@ def test_ranking_learns_what_the_user_wants(judged: Any) -> None:
 def test_a_verdict_replaces_the_one_before(judged: Any) -> None:
     row = anomalies(judged.atlas, top=1, learn=False).iloc[0]
     ids = int(row.lrs_spec_id), int(row.xp_spec_id)
-    count = len(give_verdict(judged.atlas, *ids, "interesting"))
-    verdicts = give_verdict(judged.atlas, *ids, "normal")
+    record(judged.atlas, "anomalies", ids, "interesting")
+    count = len(read_verdicts(judged.atlas))
+    record(judged.atlas, "anomalies", ids, "normal")
+    verdicts = read_verdicts(judged.atlas)
     assert len(verdicts) == count
     assert verdicts.verdict[(verdicts.lrs_spec_id == ids[0])].tolist() == ["normal"]
 
@@ -79,9 +77,9 @@ def test_a_verdict_by_key_is_kept_for_every_pair_of_the_spectrum(judged: Any) ->
 
 def test_wrong_verdicts_are_refused(judged: Any) -> None:
     with pytest.raises(QueryError, match="interesting, artifact, normal"):
-        give_verdict(judged.atlas, 1, 2, "boring")
+        record(judged.atlas, "anomalies", (1, 2), "boring")
     with pytest.raises(QueryError, match="no pair lamost:1 and gaia:2"):
-        give_verdict(judged.atlas, 1, 2, "normal")
+        record(judged.atlas, "anomalies", (1, 2), "normal")
 
 
 def turned(degrees: list[float]) -> np.ndarray:

@@ -13,7 +13,7 @@ from specclip_search.queries.emp import combination
 from specclip_search.queries.emp.combination import Combination, combination_for, learn, plain, to_json
 from specclip_search.queries.emp.estimates import log_odds
 from specclip_search.queries.emp.probability import logistic
-from specclip_search.queries.emp.scores import together
+from specclip_search.queries.emp.scores import combined_feh, together
 from specclip_search.training.xp_metallicity.networks import XpNetwork, load_network, pack, unpack
 from specclip_search.training.xp_metallicity.train_networks import (
     SIMULATED_BELOW,
@@ -190,6 +190,15 @@ def test_estimates_put_together() -> None:
     # two that disagree by a whole dex are worth less than either
     assert sigma[0] > 0.3
     np.testing.assert_allclose(sigma[1:], [0.1, np.nan])
+
+
+def test_labelled_neighbours_do_not_hold_a_poor_star_up() -> None:
+    others = np.array([-1.0, -2.5, -3.4, np.nan])
+    feh = np.stack([np.full(4, np.nan), others, others, np.array([-1.2, -2.2, -2.3, -2.2])])
+    found, error = combined_feh(feh, np.where(np.isfinite(feh), 0.2, np.nan))
+    # all weight above -2, half of it at -2.5, none at -3.4, all where there is nothing else
+    np.testing.assert_allclose(found, [-3.2 / 3, (-5.0 - 1.1) / 2.5, -3.4, -2.2], atol=0.002)
+    assert np.isfinite(error).all()
 
 
 def test_log_odds_are_bounded() -> None:

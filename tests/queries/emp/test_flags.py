@@ -12,7 +12,7 @@ from specclip_search.queries.emp.schema import ESTIMATES, INSTRUMENT_COLUMNS, IN
 from specclip_search.queries.emp.stars import Stars
 
 
-def flags_of(count: int, feh: float = -2.5, **columns: list[float]) -> tuple[list[str], list[bool]]:
+def flags_of(count: int, feh: float = -2.5, error: float = 0.1, **columns: list[float]) -> tuple[list[str], list[bool]]:
     """Flags of stars of which only these columns are known."""
     names = [f"{side}_{name}" for side in INSTRUMENTS for name in INSTRUMENT_COLUMNS] + list(ESTIMATES)
     parts = {name: np.array(columns.get(name, [np.nan] * count)) for name in names}
@@ -20,7 +20,7 @@ def flags_of(count: int, feh: float = -2.5, **columns: list[float]) -> tuple[lis
     snr = {modality: np.array(columns.get(f"{side}_snr", [100.0] * count)) for side, modality in INSTRUMENTS.items()}
     stars = Stars(np.arange(count), row, snr)
     space = cast(Any, SimpleNamespace(modalities=()))
-    words, hot = flag(space, stars, parts, np.full(count, feh), np.full(count, 0.1), np.zeros(count))
+    words, hot = flag(space, stars, parts, np.full(count, feh), np.full(count, error), np.zeros(count))
     return words.tolist(), hot.tolist()
 
 
@@ -64,3 +64,12 @@ def test_instruments_that_disagree_by_their_own_errors() -> None:
     told = {"lrs_est_feh": [-3.0, -3.0], "xp_est_feh": [-2.0, -2.0]}
     words, _ = flags_of(2, **told, lrs_est_feh_err=[0.1, 0.4], xp_est_feh_err=[0.1, 0.4])
     assert words == ["instruments_disagree", ""]
+
+
+def test_faint_stars_on_a_list_for_their_error_alone_cannot_lead() -> None:
+    faint = {"lrs_snr": [10.0, 30.0, 10.0], "xp_snr": [10.0, 10.0, 90.0]}
+    assert flags_of(3, error=0.2, **faint) == (["low_snr"] * 3, [False] * 3)
+    # one good spectrum is enough
+    assert flags_of(3, error=0.7, **faint)[1] == [True, False, False]
+    assert flags_of(1, error=float("nan"), lrs_snr=[10.0], xp_snr=[10.0])[1] == [True]
+    assert flags_of(1, error=0.7, lrs_snr=[np.nan], xp_snr=[np.nan])[1] == [False]

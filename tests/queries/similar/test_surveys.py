@@ -12,7 +12,10 @@ import pytest
 from specclip_search.atlas import Atlas
 from specclip_search.cli.main import run
 from specclip_search.errors import QueryError
+from specclip_search.indexing.vectors.keys import KeyTable
+from specclip_search.queries.similar.similar import similar
 from specclip_search.queries.space.file_spectrum import read_for_encoder
+from specclip_search.queries.space.spectra import read_spectra
 from specclip_search.queries.sql.sandbox import run_untrusted
 from specclip_search.readers import read_spectrum
 from specclip_search.surveys import LAMOST_LRS, own_encoders
@@ -153,3 +156,51 @@ def test_export_keeps_the_columns_of_the_survey(folder: Path, tmp_path: Path) ->
     assert table.num_rows == 8
     assert table.schema.field("rv").metadata[b"unit"] == b"km/s"
     assert set(table["spec_id"].to_pylist()) == {BOSS}
+
+
+def test_exposures_of_one_spectrum_are_never_taken_for_each_other(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seven exposures and their combined spectrum share survey, id and release; only the epoch tells them apart."""
+    atlas = Atlas(folder / "atlas")
+    key = f"sdss:{BOSS}"
+    own = {row[0]: row[1:] for row in atlas.sql("SELECT epoch, snr, flux FROM spectra_sdss").fetchall()}
+    assert len(own) == 8
+    # the key alone is the combined spectrum, wherever it is read
+    combined = read_spectra(atlas, "sdss", np.array([BOSS]))
+    assert np.allclose(combined.flux[0], own[None][1])
+    asked = [104933, None, 104927]
+    three = read_spectra(atlas, "sdss", np.array([BOSS] * 3), None, asked)
+    for number, epoch in enumerate(asked):
+        assert np.allclose(three.flux[number], own[epoch][1])
+    found = rows(capsys, "similar", key, "-k", "12", "--within", "sdss", "--atlas", str(folder / "atlas"))
+    assert {row["epoch"] for row in found} == set(own) - {None}
+    for row in found:
+        assert row["snr"] == pytest.approx(own[row["epoch"]][0], rel=1e-5)
+    # one vector a row, each that of its own spectrum
+    vectors = dict(atlas.sql("SELECT epoch, vector FROM vectors_sdss").fetchall())
+    assert set(vectors) == set(own)
+    assert len({tuple(one) for one in vectors.values()}) == 8
+    # a condition on the signal to noise picks its own exposures, not their neighbours
+    limit = sorted(one[0] for epoch, one in own.items() if epoch is not None)[3]
+    bright = similar(atlas, key, k=12, within="sdss", where=f"snr > {limit} AND epoch IS NOT NULL")
+    assert set(bright["epoch"]) == {epoch for epoch, one in own.items() if epoch and one[0] > limit}
+    # the index keeps them, too
+    assert KeyTable.open(atlas, "mini", "sdss").rows_of([BOSS])[0] == 0
+
+
+def test_epochs_are_rows_with_star_and_time(folder: Path) -> None:
+    atlas = Atlas(folder / "atlas")
+    sdss = atlas.sql(
+        f"SELECT epoch, time, time_scale, frame FROM epochs WHERE spec_id = {BOSS} ORDER BY epoch NULLS FIRST"
+    ).fetchall()
+    assert [row[0] for row in sdss] == [None, *range(104927, 104934)]
+    assert all(55181 < row[1] < 55182 for row in sdss[1:])
+    assert {row[2:] for row in sdss[1:]} == {("MJD_TAI", "barycentric")}
+    lamost = atlas.sql("SELECT time, time_scale, epoch FROM epochs WHERE modality = 'lamost_lrs'").fetchall()
+    assert len(lamost) == 5
+    assert {row[1:] for row in lamost} == {("MJD_UTC", None)}
+    # DATE-BEG 2011-10-24T19:33:56, DATE-END 21:27:25, both eight hours ahead of UTC
+    first = atlas.sql("SELECT time FROM epochs WHERE spec_id = 101001").fetchall()[0][0]
+    assert first == pytest.approx(55858 + (11 + 33 / 60 + 56 / 3600 + 13 + 27 / 60 + 25 / 3600) / 48, abs=1e-5)
+    assert "epochs" in {row[0] for row in atlas.sql("SELECT view_name FROM duckdb_views()").fetchall()}

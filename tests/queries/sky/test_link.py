@@ -159,3 +159,65 @@ def test_a_catalogue_whose_stars_lie_elsewhere_links_nothing(atlas):
     assert int(OBSID[2]) in links.spec_id.tolist()
     listed = atlas.sql("SELECT obsid, separation_arcsec > 3600 FROM links WHERE conflict").fetchall()
     assert listed == [(int(OBSID[1]), True)]
+
+
+def dr4_stars(atlas):
+    """Star 5, which moves 500 mas/yr north, as DR4 has it in 2017.5; ids are others than DR3's."""
+    rows = atlas.catalog("gaia").read()
+    dec = rows["dec"].to_numpy().copy()
+    dec[5] += 1.5 * 0.5 * ARCSEC
+    return {"source_id": GAIA + 7, "ra": rows["ra"], "dec": dec, "pmra": rows["pmra"], "pmdec": rows["pmdec"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "epoch"),
+    [
+        ("gaia", {}, 2016.0),
+        ("gaiadr4", {}, 2017.5),
+        ("positions", {"ref_epoch": np.full(8, 2017.5)}, 2017.5),
+        ("positions", {"release": ["Gaia DR4"] * 8}, 2017.5),
+    ],
+)
+def test_the_epoch_of_positions_follows_the_release(atlas, name, more, epoch):
+    if name != "gaia":
+        ingest_catalog_table(atlas, name, pa.table(dr4_stars(atlas) | more))
+    report = link_stars(atlas, name, radius_arcsec=0.5)
+    assert (report.gaia_epoch, report.by_position) == (epoch, 3)
+    separation = {row["obsid"]: row["separation_arcsec"] for row in atlas.catalog("links").read().to_pylist()}
+    assert separation[105] < 1e-3
+    wrong = link_stars(atlas, name, radius_arcsec=0.5, gaia_epoch=4033.5 - epoch)
+    assert wrong.by_position == 2
+
+
+def test_a_cross_walk_gives_the_ids_of_the_atlas_own_spectra(atlas):
+    """Positions of DR4, XP spectra of DR3: links name the ids that the spectra have."""
+    xp = get_modality("gaia_xp")
+    columns = {name: [None] * 8 for name in spectra_schema(xp.columns, 343).names}
+    columns |= {"spec_id": GAIA, "source_id": GAIA, "release": ["dr3"] * 8, "simulated": [False] * 8,
+                "flux": np.ones((8, 343)), "error": np.ones((8, 343))}
+    table = table_from_columns(columns, spectra_schema(xp.columns, 343))
+    with atlas.spectra("gaia_xp").lock():
+        atlas.spectra("gaia_xp").write(0, table, schema=table.schema, inputs="x")
+    ingest_catalog_table(atlas, "gaiadr4", pa.table(dr4_stars(atlas)))
+    # star 3 has two neighbours in DR4, the nearer one is it
+    walk = {"dr3_source_id": [*GAIA.tolist(), int(GAIA[3])], "dr4_source_id": [*(GAIA + 7).tolist(), 5],
+            "angular_distance": [*[0.1] * 8, 40.0]}
+    report = ingest_catalog_table(atlas, "walk", pa.table(walk))
+    assert report.keys == []
+    assert atlas.catalog("walk").read().schema.names == list(walk)
+    linked = link_stars(atlas, "gaiadr4", radius_arcsec=0.5)
+    assert (linked.by_position, linked.translated, linked.elsewhere) == (3, 3, 0)
+    rows = {row["obsid"]: row["source_id"] for row in atlas.catalog("links").read().to_pylist()}
+    assert (rows[103], rows[105]) == (GAIA[3], GAIA[5])
+    # ids that a catalogue gives are those of DR3: they are checked against their stars' positions in DR4
+    ingest_catalog_table(atlas, "lamost", pa.table({"obsid": OBSID[1:3], "source_id": GAIA[[5, 2]]}))
+    assert link_stars(atlas, "gaiadr4", radius_arcsec=0.5).elsewhere == 1
+
+
+def test_ids_in_text_and_lone_columns_of_a_cross_walk(atlas):
+    text = {"dr2_source_id": ["17", None], "dr3_source_id": ["4295806720", "x"]}
+    report = ingest_catalog_table(atlas, "older", pa.table(text))
+    assert report.invalid_ids == {"dr3_source_id": 1}
+    assert atlas.catalog("older").read()["dr3_source_id"].to_pylist() == [4295806720, None]
+    alone = ingest_catalog_table(atlas, "alone", pa.table({"dr4_source_id": GAIA}))
+    assert alone.keys == ["source_id"]

@@ -164,6 +164,7 @@ def test_views_are_made_when_named(atlas: Atlas) -> None:
         assert {row[0] for row in connection.execute("SHOW TABLES").fetchall()} == {
             "stars",
             "spectra",
+            "epochs",
             "spectra_gaia_xp",
             "spectra_lamost_lrs",
             "stellar",

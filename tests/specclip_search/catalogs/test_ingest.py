@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specclip_search.atlas import Atlas, Stage
+from specclip_search.atlas import stage as stages
 from specclip_search.catalogs import columns as catalog_columns
 from specclip_search.catalogs import ingest as catalog
 from specclip_search.catalogs.columns import sql_name
@@ -378,19 +379,20 @@ def test_a_replacement_that_ends_early_leaves_what_was_there(
     class Killed(BaseException):
         pass
 
-    usual, calls = getattr(catalog, moment), iter(range(100))
+    where = stages if moment == "exchange_folders" else catalog
+    usual, calls = getattr(where, moment), iter(range(100))
 
     def die(*given: object) -> object:
         if moment == "convert_chunk" and next(calls) < 2:
             return usual(*given)
         raise Killed
 
-    monkeypatch.setattr(catalog, moment, die)
+    monkeypatch.setattr(where, moment, die)
     with pytest.raises(Killed):
         ingest_catalog(atlas, "c", path)
     assert files_of(atlas) == before
     assert atlas.sql("SELECT count(*) FROM c").fetchall() == [(10,)]
-    monkeypatch.setattr(catalog, moment, usual)
+    monkeypatch.setattr(where, moment, usual)
     report = ingest_catalog(atlas, "c", path)
     assert report.parts_current > 0
     assert atlas.sql("SELECT count(*) FROM c").fetchall() == [(20,)]

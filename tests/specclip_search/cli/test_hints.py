@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,31 @@ def test_every_keyword_that_a_hint_names_exists(keywords: set[str]) -> None:
     found = [(place, name) for place, text in hints() for name in re.findall(r"\b([a-z_]+)=(?:\.\.\.|'|\(|\[)", text)]
     assert found
     assert [(place, name) for place, name in found if name not in keywords] == []
+
+
+def test_every_name_of_python_that_a_hint_gives_can_be_imported() -> None:
+    found = [(place, name) for place, text in hints() for name in re.findall(r"\bspecclip_search(?:\.\w+)+", text)]
+    assert found
+    for place, name in found:
+        module, _, last = name.rpartition(".")
+        try:
+            there = hasattr(import_module(module), last)
+        except ImportError:
+            there = False
+        assert there, f"{place}: {name}"
+
+
+def test_every_method_that_a_hint_gives_exists() -> None:
+    """`Model.embed`, `Atlas.create`: a class of ours and what it has."""
+    classes: dict[str, set[str]] = {}
+    for base in ("specclip_search", "queries", "indexing", "training"):
+        for file in (SOURCE / base).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    classes.setdefault(node.name, set()).update(
+                        item.name for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+                    )
+    found = [(place, owner, name) for place, text in hints()
+             for owner, name in re.findall(r"\b([A-Z]\w+)\.([a-z_]\w*)\b", text) if owner in classes]
+    assert found
+    assert [one for one in found if one[2] not in classes[one[1]]] == []

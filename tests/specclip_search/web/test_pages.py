@@ -265,12 +265,13 @@ def test_what_is_not_there_is_told(client: TestClient, opened: Any, own_atlas: A
 
 
 def test_a_changed_atlas_is_seen_at_once(opened: Any, own_atlas: Any) -> None:
-    from specclip_search.queries.anomalies.verdicts import give_verdict
+    from specclip_search.queries.anomalies.verdicts import record
 
     explorer = opened(own_atlas)
     before = explorer.get("/anomalies.json?top=3")
     row = as_table(before.json())
-    give_verdict(own_atlas, int(row["lrs_spec_id"][2].as_py()), int(row["xp_spec_id"][2].as_py()), "interesting")
+    pair = int(row["lrs_spec_id"][2].as_py()), int(row["xp_spec_id"][2].as_py())
+    record(own_atlas, "anomalies", pair, "interesting")
     after = explorer.get("/anomalies.json?top=600", headers={"If-None-Match": before.headers["etag"]})
     assert after.status_code == 200
     table = as_table(after.json())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
 from specclip_search.atlas import Atlas
 from specclip_search.errors import QueryError
-from specclip_search.queries.anomalies.verdicts import give_verdict, read_verdicts
-from specclip_search.web.verdict_log import Entry, Log, read_log, reconcile, record
+from specclip_search.queries.anomalies.verdicts import Entry, Log, read_log, read_verdicts, record, record_verdict
 
 from .conftest import as_table
 
@@ -109,12 +108,14 @@ def test_several_users_agree_by_majority() -> None:
     assert stands(entry("a", "normal"), entry("b", "artifact"), entry("b", "")) == "normal"
 
 
-def test_verdicts_of_the_command_line_are_heeded_and_kept(shown: Any, own_atlas: Atlas) -> None:
+def test_the_command_line_and_the_explorer_write_one_log(shown: Any, own_atlas: Atlas) -> None:
     first, second = pair_of(shown, 1), pair_of(shown, 2)
-    give_verdict(own_atlas, *first, "artifact")
+    record_verdict(own_atlas, f"lamost:{first[0]}", "artifact")
     record(own_atlas, "anomalies", second, "interesting", "anna")
     assert heeded(own_atlas) == {first: "artifact", second: "interesting"}
-    give_verdict(own_atlas, *second, "normal")
+    record_verdict(own_atlas, f"gaia:{second[1]}", "normal")
+    record(own_atlas, "anomalies", first, "normal", "bert")
+    # said again, as after a kill that came behind the writing, it is not said twice
     record(own_atlas, "anomalies", first, "normal", "bert")
     users = [(entry.user, entry.pair, entry.verdict) for entry in read_log(own_atlas).entries]
     assert users == [
@@ -126,37 +127,24 @@ def test_verdicts_of_the_command_line_are_heeded_and_kept(shown: Any, own_atlas:
     assert heeded(own_atlas) == {first: "normal", second: "normal"}
 
 
-def test_what_a_killed_server_began_is_finished(shown: Any, own_atlas: Atlas) -> None:
-    pair, other = pair_of(shown, 1), pair_of(shown, 2)
-    record(own_atlas, "anomalies", pair, "interesting", "anna")
-    before = own_atlas.path / "results" / "anomaly_verdicts"
-    kept = own_atlas.path.parent / "kept"
-    shutil.copytree(before, kept)
-    record(own_atlas, "anomalies", other, "artifact", "anna")
-    # killed after the log and before the verdicts that are heeded
-    shutil.rmtree(before)
-    shutil.copytree(kept, before)
-    reconcile(own_atlas)
-    assert heeded(own_atlas) == {pair: "interesting", other: "artifact"}
-    # or in the middle of replacing those: they have no sidecar
-    (before / "part-000000.json").unlink()
-    reconcile(own_atlas)
-    assert heeded(own_atlas) == {pair: "interesting", other: "artifact"}
-    # or between the new log and the end of the old one
-    log = own_atlas.results("verdict_log")
-    with log.lock():
-        rows = log.read()
-        log.write(0, rows, schema=rows.schema, inputs="users")
-    assert len(log.parts()) == 2
-    assert len(read_log(own_atlas).entries) == 2
-    reconcile(own_atlas)
-    assert len(log.parts()) == 1
+def test_verdicts_of_an_older_version_are_taken_over(shown: Any, own_atlas: Atlas) -> None:
+    pairs = [pair_of(shown, number) for number in (1, 2)]
+    older = own_atlas.results("anomaly_verdicts")
+    columns = {"lrs_spec_id": [pair[0] for pair in pairs], "xp_spec_id": [pair[1] for pair in pairs]}
+    table = pa.table({**columns, "verdict": ["artifact", "normal"]})
+    with older.lock():
+        older.write(0, table, schema=table.schema, inputs="user")
+    assert heeded(own_atlas) == dict(zip(pairs, ["artifact", "normal"], strict=True))
+    record(own_atlas, "anomalies", pairs[0], "interesting", "anna")
+    assert not older.folder.exists()
+    assert heeded(own_atlas) == dict(zip(pairs, ["interesting", "normal"], strict=True))
+    assert [entry.user for entry in read_log(own_atlas).entries] == ["command line", "command line", "anna"]
 
 
 _GIVER = """
 import sys
 from specclip_search.atlas import Atlas
-from specclip_search.web.verdict_log import record
+from specclip_search.queries.anomalies.verdicts import record
 atlas, lrs, xp = Atlas(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 for number in range(10_000):
     record(atlas, "anomalies", (lrs + number % 400, xp + 128 * (number % 400)), "normal", "anna")
@@ -179,7 +167,6 @@ def test_killed_in_the_middle_of_a_verdict_nothing_is_lost(shown: Any, own_atlas
     giver.send_signal(signal.SIGKILL)
     told += [int(line) for line in giver.stdout.read().split()]
     giver.wait()
-    reconcile(own_atlas)
     entries = read_log(own_atlas).entries
     assert len(entries) in (len(told), len(told) + 1)
     assert len(heeded(own_atlas)) == min(len(entries), 400)

@@ -15,7 +15,7 @@ from specclip_search.errors import QueryError
 from specclip_search.keys import ACCEPTANCE_SPLIT, split_of
 from specclip_search.training.checkpoints.folder import load_card
 from specclip_search.training.model import load_model
-from specclip_search.training.real_spectra.adapt_atlas import LABELS, _labelled, _read_labels
+from specclip_search.training.real_spectra.adapt_atlas import LABELS, _labelled, read_labels
 from specclip_search.training.real_spectra.low_rank import read_adapter
 
 
@@ -55,7 +55,7 @@ def test_the_adapted_model_is_compared_written_and_usable(atlas: Path, tmp_path:
 
 def test_labels_belong_to_their_stars_and_acceptance_stars_are_left_out(atlas: Path) -> None:
     made = Atlas(atlas)
-    labels = _read_labels(made, "apogee")
+    labels = read_labels(made, "apogee")
     spectra, split = _labelled(made, "lamost_lrs", labels, 1)
     assert (split != ACCEPTANCE_SPLIT).all()
     assert len(spectra) == len(split) > 100
@@ -78,3 +78,30 @@ def test_what_is_missing_is_named(atlas: Path, tmp_path: Path) -> None:
         assert isinstance(done.exception, QueryError)
         assert expected in str(done.exception)
     assert not (tmp_path / "mine").exists()
+
+
+def test_spaces_of_two_adapters_are_not_compared(atlas: Path, tmp_path: Path) -> None:
+    from specclip_search.indexing.build.build import build_index
+    from specclip_search.indexing.vectors.embed import embed
+    from specclip_search.queries.similar.similar import similar
+
+    made = Atlas(atlas)
+    models = []
+    for steps in ("2", "4"):
+        output = tmp_path / steps / "mine"
+        output.parent.mkdir()
+        done = run("train", "adapt", "--from", "mini", "--labels", "apogee", "--rank", "2", "--steps", steps,
+                   "--output", str(output), "--atlas", str(atlas))  # fmt: skip
+        assert done.exit_code == 0, done.output
+        models.append(load_model(output))
+    embed(made, models[0])
+    embed(made, models[1], ["lamost_lrs"])
+    for modality in ("lamost_lrs", "gaia_xp"):
+        build_index(made, "mine", modality)
+    spec_id = made.spectra("lamost_lrs").read(["spec_id"])["spec_id"][0].as_py()
+    with pytest.raises(QueryError, match="are from different weights") as caught:
+        similar(made, f"lamost:{spec_id}", k=3, within="gaia_xp")
+    assert "embed" in caught.value.hint
+    embed(made, models[1])
+    build_index(made, "mine", "gaia_xp")
+    assert len(similar(made, f"lamost:{spec_id}", k=3, within="gaia_xp")) == 3

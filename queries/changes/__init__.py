@@ -1,0 +1,1 @@
+"""What differs between the visits of a star: radial velocities, lines, a second set of lines."""
