@@ -101,6 +101,12 @@ def exclusion_lists(exclude: Sequence[np.ndarray] | np.ndarray | None, queries: 
     if len(exclude) != queries:
         raise QueryError(f"`exclude` must have one entry for each of {queries} queries; found {len(exclude)}.",
                          "Give an empty array for a query without exclusions.")
+    if isinstance(exclude, np.ndarray) and exclude.ndim == 2:
+        # all at once: a call of np.unique a query would cost as much as searching
+        rows = np.sort(exclude.astype(np.int64, copy=False), axis=1)
+        kept = rows >= 0
+        kept[:, 1:] &= rows[:, 1:] != rows[:, :-1]
+        return [row[keep] for row, keep in zip(rows, kept, strict=True)]
     lists = [np.unique(np.asarray(entry, np.int64).reshape(-1)) for entry in exclude]
     return [entry[entry >= 0] for entry in lists]
 
@@ -148,6 +154,15 @@ def without(rows: np.ndarray, similarity: np.ndarray, banned: list[np.ndarray] |
         out_rows[number, : len(keep)] = rows[number, keep]
         out[number, : len(keep)] = similarity[number, keep]
     return out_rows, out
+
+
+def without_some(ids: np.ndarray, banned: np.ndarray) -> np.ndarray:
+    """Sorted distinct ids without some others, sorted as well; far faster than `np.isin` for a few."""
+    if len(ids) == 0:
+        return ids
+    place = np.minimum(np.searchsorted(ids, banned), len(ids) - 1)
+    hit = ids[place] == banned
+    return np.delete(ids, place[hit]) if hit.any() else ids
 
 
 def as_result(rows: np.ndarray, similarity: np.ndarray, strategy: Strategy) -> SearchResult:
@@ -374,7 +389,7 @@ class VectorIndex:
             ids = np.sort(candidates[number])
             ids = ids[np.searchsorted(ids, 0) :]
             if banned is not None and len(banned[number]):
-                ids = ids[~np.isin(ids, banned[number])]
+                ids = without_some(ids, banned[number])
             scores = self.store.scores(ids, query)
             best = best_places(scores, k)
             rows[number, : len(best)] = ids[best]

@@ -77,6 +77,7 @@ def publish(atlas: Atlas, model: str, modality: str, building: Path, manifest: d
     The caller must hold the writer lock of the index folder.
     """
     root = atlas.index_folder(model, modality)
+    _remove_unpublished(root)
     name = _free_name(root)
     building.rename(root / name)
     content = {"format": FORMAT, "folder": name} | manifest
@@ -131,6 +132,17 @@ def rewrite_manifest(generation: Generation, changes: dict[str, Any]) -> Generat
     content = generation.manifest | changes
     _write_manifest(generation.folder.parent, content)
     return Generation(generation.folder, content)
+
+
+def _remove_unpublished(root: Path) -> None:
+    """Remove the folder of a build that was killed before `index.toml` named it."""
+    try:
+        named = tomllib.loads((root / MANIFEST).read_text(encoding="utf-8")).get("folder", "")
+    except FileNotFoundError:
+        named = ""
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return
+    remove_old_generations(root, str(named))
 
 
 def remove_old_generations(root: Path, keep: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from specclip_search.preparation.bands import BAND_CENTRES, JOIN, centred
 
-from ..statistics.robust_trend import fit_trend, median_and_sigma
+from ..statistics.robust_trend import Covariates, fit_trend, median_and_sigma
 
 NAMES = ("color", "calibration", "join")
 LEADING = 3
@@ -55,8 +55,9 @@ def broad_band(
     learn = learn & known
     if learn.sum() < LEAST_PAIRS:
         return {name: np.zeros(len(apart)) for name in NAMES}
+    learned_from = Covariates(covariates[learn])
     for band in range(apart.shape[1]):
-        apart[:, band] -= fit_trend(apart[learn, band], covariates[learn]).location(covariates)
+        apart[:, band] -= fit_trend(apart[learn, band], learned_from).location(covariates)
     apart = centred(apart)
     result = {name: np.zeros(len(apart)) for name in NAMES}
     group = _groups(covariates[:, XP_SNR], learn)

@@ -27,7 +27,7 @@ import numpy as np
 
 from specclip_search.surveys import LRS, XP
 
-from ..statistics.robust_trend import Trend, fit_trend, local_location_scale, median_and_sigma
+from ..statistics.robust_trend import Covariates, Trend, fit_trend, local_location_scale, median_and_sigma
 from .global_quantities import GLOBAL_NAMES, PLAIN_COVARIATES, global_quantities, standardised
 from .identity import IDENTITY, identity_sum
 from .pair_table import PairTable
@@ -188,9 +188,10 @@ def against_neighbours(
 ) -> np.ndarray:
     """(N, m) quantities to robust z: corrected for S/N and colour, then for the neighbours' location and scale."""
     result = np.zeros(values.shape, np.float32)
+    learned_from = Covariates(covariates[learn])
     for column in range(values.shape[1]):
         own = np.asarray(values[:, column], dtype=np.float64)
-        trend: Trend = fit_trend(own[learn], covariates[learn])
+        trend: Trend = fit_trend(own[learn], learned_from)
         standard = np.nan_to_num(trend.standardise(own, covariates))
         for start in range(0, len(own), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)

@@ -121,7 +121,7 @@ def score_within(
     patterns = [z[name] for name in (*PATTERNS[_side(modality)], "double_lined") if name in z]
     strongest = np.max(patterns, axis=0)
     named = surprise(strongest, strongest[reference_pairs(matrix, star)[0]])
-    found = calibrated(joined(z["density"], named, scores.score), matrix, star)
+    found = calibrated(joined(z["density"], z["isolation"], named, scores.score), matrix, star)
     return WithinScores(
         measured, tuple(z), matrix, found.score, found.p_value, found.q_value, found.reference,
         found.reference_stars, density,

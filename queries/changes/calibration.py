@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,12 @@ _DEGREES = 8
 _LEAST_FLOOR = 1.0
 # mean of min(z^2, 4) of a normal variable
 _CUT_SQUARE = 0.9205
-_QUARTILES = (0.25, 0.5, 0.75)
+_QUANTILES = (0.25, 0.5, 0.75, 0.9)
+# where a Gumbel distribution of scale 1 has them
+_GUMBEL = tuple(float(-np.log(-np.log(part))) for part in _QUANTILES)
+_LEAST_TAIL = 0.05
+
+Tail = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,20 @@ class Calibration:
     window_scale
         (W,) scatter of the windows' `sigma`.
     shape, second
-        Location and scale of the Gumbel distribution of the logarithm of the largest scaled |sigma| of all windows, and
-        of the strength of a second set of lines.
+        Median, and scales below and above it, of the Gumbel distributions of ln(largest scaled |sigma| of all windows)
+        and of the strength of a second set of lines.
     comparisons
         How many comparisons it was learned from.
+    tests
+        How many independent tests the three p-values of a comparison amount to; they share the same noise.
     """
 
     velocity_floor: float
     window_scale: np.ndarray
-    shape: tuple[float, float]
-    second: tuple[float, float]
+    shape: Tail
+    second: Tail
     comparisons: int
+    tests: float = 3.0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -54,6 +62,7 @@ class Calibration:
             "shape": list(self.shape),
             "second": list(self.second),
             "comparisons": self.comparisons,
+            "tests": self.tests,
         }
 
     @classmethod
@@ -67,8 +76,8 @@ class Calibration:
 def calibrate(comparisons: Sequence[Comparison]) -> Calibration:
     """Learn from repeats, most of which must be of unchanged stars.
 
-    Scatters are medians, and the Gumbel distributions (that of the largest of many values) are fitted to the quartiles,
-    so that up to a quarter of stars that did change do no harm.
+    Scatters are robust, and the Gumbel distributions (that of the largest of many values) are fitted to quantiles up to
+    0.9, so that up to a tenth of stars that did change do little harm.
     """
     velocity = np.array([one.shift.velocity for one in comparisons])
     error = np.array([one.shift.error for one in comparisons])
@@ -80,7 +89,10 @@ def calibrate(comparisons: Sequence[Comparison]) -> Calibration:
     scale = np.maximum(scale, _LEAST_SCALE)
     largest = np.log(np.nanmax(np.abs(sigma) / scale, axis=1))
     second = np.array([one.second.strength for one in comparisons])
-    return Calibration(floor, scale, _gumbel(largest), _gumbel(second), len(comparisons))
+    made = Calibration(floor, scale, _gumbel(largest), _gumbel(second), len(comparisons))
+    smallest = np.median([chances(one, made).smallest for one in comparisons])
+    # so that the p-value of the smallest of three has the median 1/2
+    return replace(made, tests=float(np.clip(np.log(0.5) / np.log1p(-smallest), 1.0, 3.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +102,27 @@ class Chances:
     velocity: float
     shape: float
     second: float
+    any: float
 
     @property
-    def any(self) -> float:
-        """Of the smallest of the three (Sidak)."""
-        return of_several([self.velocity, self.shape, self.second])
+    def smallest(self) -> float:
+        return min(self.velocity, self.shape, self.second)
 
 
 def chances(one: Comparison, known: Calibration) -> Chances:
     """p-values of a comparison."""
     pull = abs(one.shift.velocity) / np.hypot(one.shift.error, known.velocity_floor)
     largest = float(np.nanmax(np.abs(one.difference.sigma) / known.window_scale))
-    return Chances(
+    found = (
         float(2.0 * student_t.sf(pull, _DEGREES)),
         _gumbel_p(float(np.log(max(largest, 1e-12))), known.shape),
         _gumbel_p(one.second.strength, known.second),
     )
+    return Chances(*found, of_smallest(min(found), known.tests))
 
 
 def _floor(velocity: np.ndarray, error: np.ndarray) -> float:
-    """Scatter beyond the statistical errors: the mean of (v / total error)^2, cut at 4, is a normal variable's."""
+    """Scatter beyond the errors: the mean of (v / total error)^2, cut at 4, is that of a normal variable."""
     low, high = _LEAST_FLOOR, 100.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -120,18 +133,21 @@ def _floor(velocity: np.ndarray, error: np.ndarray) -> float:
     return (low + high) / 2
 
 
-def _gumbel(values: np.ndarray) -> tuple[float, float]:
-    low, middle, high = np.quantile(values, _QUARTILES)
-    quantile = -np.log(-np.log(np.array(_QUARTILES)))
-    scale = max(float((high - low) / (quantile[2] - quantile[0])), 0.05)
-    return float(middle - scale * quantile[1]), scale
+def _gumbel(values: np.ndarray) -> Tail:
+    """Median, and the scales that put quantiles below and above it where a Gumbel distribution has them."""
+    low, middle, *high = np.quantile(values, _QUANTILES)
+    below = (middle - low) / (_GUMBEL[1] - _GUMBEL[0])
+    above = np.mean([(one - middle) / (at - _GUMBEL[1]) for one, at in zip(high, _GUMBEL[2:], strict=True)])
+    return float(middle), max(float(below), _LEAST_TAIL), max(float(above), _LEAST_TAIL)
 
 
-def _gumbel_p(value: float, fitted: tuple[float, float]) -> float:
+def _gumbel_p(value: float, fitted: Tail) -> float:
     """Probability that the largest of many values is at least this."""
-    return float(-np.expm1(-np.exp(-(value - fitted[0]) / fitted[1])))
+    middle, below, above = fitted
+    place = _GUMBEL[1] + (value - middle) / (above if value > middle else below)
+    return float(-np.expm1(-np.exp(-place)))
 
 
-def of_several(p: Sequence[float]) -> float:
-    """p-value of the smallest of several independent ones (Sidak)."""
-    return float(-np.expm1(len(p) * np.log1p(-min(min(p), 1 - 1e-16))))
+def of_smallest(p: float, tests: float) -> float:
+    """p-value of the smallest of so many independent ones (Sidak)."""
+    return float(-np.expm1(tests * np.log1p(-min(p, 1 - 1e-16))))

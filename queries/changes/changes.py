@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from specclip_search.tables.provenance import stamp, to_frame
 from ..space.observed import observed_spectra
 from ..space.resolve import resolve
 from ..statistics.p_values import benjamini_hochberg
-from .calibration import LEAST_COMPARISONS, Calibration, calibrate, chances, of_several
+from .calibration import LEAST_COMPARISONS, Calibration, calibrate, chances, of_smallest
 from .compare import Comparison, Visit, compare, on_grid
 from .differences import WINDOWS
 from .schema import STARS, VISITS
@@ -142,13 +143,14 @@ def _update(atlas: Atlas, modalities: Sequence[str], progress: Progress | None) 
     """Bring both results up to date, a shard an instrument."""
     known = {name: number for number, name in enumerate(MODALITIES)}
     catalogues = [f"{name}:{atlas.catalog(name).digest}" for name in atlas.catalogs()]
-    made: dict[str, tuple[pa.Table, pa.Table, dict[str, Any]]] = {}
+    measured: dict[str, tuple[pa.Table, pa.Table, dict[str, Any]]] = {}
 
-    def of(modality: str, which: int) -> Made:
-        if modality not in made:
-            made[modality] = _measured(atlas, modality, progress)
-        table = made[modality][which]
-        return Made(table, table.schema, made[modality][2])
+    def made(which: int, modality: str) -> Made:
+        if modality not in measured:
+            measured[modality] = _measured(atlas, modality, progress)
+        visits, stars, counts = measured[modality]
+        table = stars if which else visits
+        return Made(table, table.schema, counts)
 
     shards = [
         Shard(
@@ -162,7 +164,7 @@ def _update(atlas: Atlas, modalities: Sequence[str], progress: Progress | None) 
     for which, result in enumerate(("visit_changes", "changes")):
         stage = atlas.results(result)
         with stage.lock():
-            run_stage(stage, shards, lambda modality, which=which: of(modality, which))
+            run_stage(stage, shards, partial(made, which))
 
 
 @dataclass
@@ -326,7 +328,8 @@ def _summary(
     }
     if known is None:
         return entry
-    p = {name: of_several([row[name] for row, _ in there]) for name in ("p_velocity", "p_lines", "p_second")}
+    names = ("p_velocity", "p_lines", "p_second")
+    p = {name: of_smallest(min(row[name] for row, _ in there), len(there)) for name in names}
     double, _ = min(there, key=lambda pair: pair[0]["p_second"])
     second = next(one for row, one in there if row is double).second
     if p["p_second"] < CHANGED:
@@ -337,7 +340,7 @@ def _summary(
             entry["kind"] = "none"
     told = min(there, key=lambda pair: min(pair[0][name] for name in p))[0]
     return entry | p | {
-        "p_value": of_several(list(p.values())),
+        "p_value": of_smallest(min(p.values()), known.tests),
         "rv_variable": p["p_velocity"] < CHANGED,
         "what": told["what"] if entry["kind"] != "none" else None,
     }

@@ -47,9 +47,9 @@ for _lo, _hi in _LEFT_OUT:
     USED &= ~((_lo < GRID) & (_hi > GRID))
 _WIDTH = GRID * LOG_STEP * np.log(10.0)
 
-# sigma in pixels of a visit's own level, and pixels of the running median of the ratio of two visits: flux calibration
-# tilts by factors between visits, over hundreds of Angstrom, and must not count
-_LEVEL, _RATIO, _RATIO_SMOOTHING = 60.0, 151, 40.0
+# sigma in pixels of a visit's level; of the ratio of two visits: sigma before, pixels of the running median, and sigma
+# after it. Flux calibration tilts by factors between visits, over hundreds of Angstrom, and must not count
+_LEVEL, _RATIO_FIRST, _RATIO, _RATIO_SMOOTHING = 60.0, 8.0, 151, 40.0
 # pixels in which the scatter corrects the survey's errors, and by how much it may
 _SCATTER, _CORRECTION = 301, (0.5, 5.0)
 # neighbouring pixels are not independent after resampling; a level is not known better than this
@@ -116,26 +116,38 @@ def residual(
     place = np.arange(SIZE) - velocity / PIXEL_KM_S
     other = np.interp(place, np.arange(SIZE), np.where(ivar[1] > 0, flux[1], np.nan), np.nan, np.nan)
     weight = np.where(np.isfinite(other), np.interp(place, np.arange(SIZE), ivar[1]), 0.0)
-    good = USED & (ivar[0] > 0) & (weight > 0)
-    levels = [_level(values, good) for values in (flux[0], np.where(good, other, 0.0))]
-    good &= (levels[0] > 0) & (levels[1] > 0) & (np.where(good, other, 0.0) > 0.05 * levels[1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(good, (flux[0] / levels[0]) / (other / levels[1]), 1.0)
-    ratio = gaussian_filter1d(median_filter(ratio, _RATIO, mode="nearest"), _RATIO_SMOOTHING)
-    good &= ratio > 0
-    scale = np.where(good, ratio * levels[0], 1.0)
-    own = np.where(good, flux[0], 0.0) / scale
-    left = np.where(good, own - np.where(good, other, 0.0) / np.where(good, levels[1], 1.0), 0.0)
-    variance = 1.0 / (np.where(good, ivar[0], 1.0) * scale**2)
-    variance += 1.0 / (np.where(good, weight, 1.0) * np.where(good, levels[1], 1.0) ** 2)
-    error = np.sqrt(variance)
+    measured = (ivar[0] > 0) & (weight > 0)
+    other = np.where(measured, other, 0.0)
+    level = _smoothed(other, measured, _LEVEL)
+    ratio = _flux_ratio(np.where(measured, flux[0], 0.0), other, measured)
+    good = USED & measured & (level > 0) & np.isfinite(ratio)
+    scale, safe = np.where(good, ratio, 1.0), np.where(good, level, 1.0)
+    left = np.where(good, (flux[0] / scale - other) / safe, 0.0)
+    variance = 1.0 / (np.where(good, ivar[0], 1.0) * scale**2) + 1.0 / np.where(good, weight, 1.0)
+    error = np.sqrt(variance) / safe
     scatter = 1.4826 * median_filter(np.where(good, np.abs(left / error), 0.6745), _SCATTER, mode="nearest")
     return left, np.where(good, error * np.clip(scatter, *_CORRECTION), np.inf)
 
 
-def _level(flux: np.ndarray, good: np.ndarray) -> np.ndarray:
-    weight = gaussian_filter1d(good.astype(np.float64), _LEVEL)
-    return np.asarray(gaussian_filter1d(np.where(good, flux, 0.0), _LEVEL) / np.maximum(weight, 1e-3))
+def _flux_ratio(one: np.ndarray, other: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """(SIZE,) low-order ratio of two visits' flux; NaN where it is unknown.
+
+    The logarithm is smoothed, which leaves a slope as it is, over all that was measured, the sky's bands too: cutting
+    them out would bend the ratio at every edge.
+    """
+    levels = [_smoothed(values, measured, _RATIO_FIRST) for values in (one, other)]
+    known = (levels[0] > 0) & (levels[1] > 0)
+    if not known.any():
+        return np.full(SIZE, np.nan)
+    pixels = np.arange(SIZE)
+    logarithm = np.log(np.where(known, levels[0], 1.0) / np.where(known, levels[1], 1.0))
+    logarithm = np.interp(pixels, pixels[known], logarithm[known])
+    return np.asarray(np.exp(gaussian_filter1d(median_filter(logarithm, _RATIO, mode="mirror"), _RATIO_SMOOTHING)))
+
+
+def _smoothed(flux: np.ndarray, measured: np.ndarray, width: float) -> np.ndarray:
+    weight = gaussian_filter1d(measured.astype(np.float64), width)
+    return np.asarray(gaussian_filter1d(np.where(measured, flux, 0.0), width) / np.maximum(weight, 1e-3))
 
 
 def difference(left: np.ndarray, error: np.ndarray) -> Difference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -28,6 +29,11 @@ LEAST_ERROR = 0.02
 LARGEST_SHIFT = 12
 _SCALE = (0.7, 1.4)
 _IN_RANGE = (RANGE[0] < GRID) & (RANGE[1] > GRID)
+_BANDS = (4000.0, 4350.0, 4700.0, 5150.0, 5600.0)
+_BAND_SLICES = tuple(slice(*np.searchsorted(GRID, ends)) for ends in pairwise(_BANDS))
+_BAND_MASKS = np.zeros((len(_BAND_SLICES), SIZE))
+for _number, _band in enumerate(_BAND_SLICES):
+    _BAND_MASKS[_number, _band] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +87,9 @@ def shifted(template: Normalised, pixels: np.ndarray) -> np.ndarray:
 def velocity_shift(one: Normalised, other: Normalised) -> Shift | None:
     """Shift of `one` against `other`; None where they share less than half of the range.
 
-    The template is scaled between 0.7 and 1.4, because metallic lines are diluted by scattered light. The error is
-    that of the parabola around the minimum, for the chi2 that is found and for noise correlated by the smoothing; what
-    visits differ by beyond it (wavelength calibration) is measured on repeats, see
+    In each of four bands the template is scaled between 0.7 and 1.4, because lines are diluted by scattered light. The
+    error is that of the parabola around the minimum, for the chi2 that is found, for noise correlated by the smoothing,
+    and enlarged where the bands disagree; what visits differ by beyond it is measured on repeats, see
     `specclip_search.queries.changes.calibration`.
     """
     weight = weights(one, other)
@@ -91,20 +97,42 @@ def velocity_shift(one: Normalised, other: Normalised) -> Shift | None:
         return None
 
     def chi2(pixels: np.ndarray) -> np.ndarray:
+        """(bands, K): each band with a scale of its own."""
         moved = shifted(other, pixels)
-        scale = (moved * one.flux) @ weight / np.maximum((moved * moved) @ weight, 1e-300)
-        left = one.flux - np.clip(scale, *_SCALE)[:, None] * moved
-        return np.asarray((left * left) @ weight)
+        scale = _BAND_MASKS @ (moved * one.flux * weight).T
+        scale = np.clip(scale / np.maximum(_BAND_MASKS @ (moved * moved * weight).T, 1e-300), *_SCALE)
+        return np.stack(
+            [
+                (one.flux[band] - scale[number][:, None] * moved[:, band]) ** 2 @ weight[band]
+                for number, band in enumerate(_BAND_SLICES)
+            ]
+        )
 
     coarse = np.arange(-LARGEST_SHIFT, LARGEST_SHIFT + 1.0)
-    best = coarse[int(np.argmin(chi2(coarse)))]
-    fine = best + np.arange(-1.2, 1.21, 0.3)
-    values = chi2(fine)
-    place = int(np.clip(np.argmin(values), 1, len(fine) - 2))
-    curve, slope, level = np.polyfit(fine[place - 1 : place + 2] - fine[place], values[place - 1 : place + 2], 2)
+    of_bands = chi2(coarse)
+    best = coarse[int(np.argmin(of_bands.sum(axis=0)))]
+    fine = best + np.arange(-3.0, 3.01, 0.3)
+    of_bands = chi2(fine)
+    found = _minimum(fine, of_bands.sum(axis=0))
+    if found is None:
+        return None
+    vertex, curve, level = found
+    least = max(level, 1e-9) / np.count_nonzero(weight)
+    variance = least * CORRELATED / curve
+    # where stretches of the spectrum disagree, the wavelength calibration is at fault (Birge 1932, Phys. Rev. 40, 207)
+    parts = [part for part in (_minimum(fine, values) for values in of_bands) if part is not None]
+    if len(parts) > 1:
+        place, weight_of = np.array([part[0] for part in parts]), np.array([part[1] for part in parts])
+        spread = weight_of @ (place - weight_of @ place / weight_of.sum()) ** 2 / (least * CORRELATED)
+        variance *= max(1.0, spread / (len(parts) - 1))
+    return Shift(float(vertex * PIXEL_KM_S), float(np.sqrt(variance) * PIXEL_KM_S), float(least))
+
+
+def _minimum(pixels: np.ndarray, values: np.ndarray) -> tuple[float, float, float] | None:
+    """Place, curvature and value of the minimum, by a parabola; None where there is none inside."""
+    place = int(np.clip(np.argmin(values), 1, len(pixels) - 2))
+    curve, slope, level = np.polyfit(pixels[place - 1 : place + 2] - pixels[place], values[place - 1 : place + 2], 2)
     if not curve > 0:
         return None
-    vertex = -slope / (2 * curve)
-    least = max(level - slope**2 / (4 * curve), 1e-9) / np.count_nonzero(weight)
-    error = np.sqrt(least * CORRELATED / curve)
-    return Shift(float((fine[place] + vertex) * PIXEL_KM_S), float(error * PIXEL_KM_S), float(least))
+    vertex = float(np.clip(-slope / (2 * curve), -1.0, 1.0))
+    return float(pixels[place] + vertex), float(curve), float(level - slope**2 / (4 * curve))

@@ -24,12 +24,11 @@ FEWEST = 200
 """Fewest learning spectra; with less everything has the same factor."""
 BLOCK_ROWS = 1024
 LEAST_VARIANCE = 1e-7
-LOW_SNR_SHARE = 0.35
+LOW_SNR_SHARE = 0.15
 """Spectra below this quantile of S/N are compared with others of their S/N: noise scatters vectors."""
-POWER = 4.0
-OTHERS_SHARE = 0.5
-OTHERS_WEIGHT = 0.7
-"""Weight of the score from the other quantities beside local density and named patterns."""
+DENSITY_WEIGHT, ISOLATION_WEIGHT, NAMED_WEIGHT, OTHERS_WEIGHT = 1.5, 1.0, 0.5, 0.4
+OTHERS_SHARE = 0.6
+"""Least share of the score from the other quantities that counts, whatever its rank."""
 
 
 @dataclass(frozen=True)
@@ -154,23 +153,26 @@ def rank_evidence(values: np.ndarray) -> np.ndarray:
     return np.asarray(-np.log10(1.0 - (rankdata(values) - 0.5) / len(values)))
 
 
-def joined(density: np.ndarray, named: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) joint score: a spectrum is anomalous by its neighbourhood, by a named pattern, or by the rest together.
+def joined(density: np.ndarray, isolation: np.ndarray, named: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) joint score: weighted sum of what the neighbourhood, named patterns and the rest together say.
+
+    Chosen by leaving one kind of odd object out at a time (docs/anomalies.md): a sum does better than the larger of
+    the parts, because composite and variable stars are a little odd in several ways and very odd in none.
 
     Parameters
     ----------
-    density
-        (N,) robust z of `local_density`; enters by its rank.
+    density, isolation
+        (N,) robust z of `local_density` and of the distance to the k-th neighbour; each enters by its rank.
     named
         (N,) -log10 p of the strongest named pattern (emission, carbon, ...), which keeps growing beyond the ranks
         (`specclip_search.queries.statistics.p_values.surprise`): a line of 30 sigma is not only rare.
     others
         (N,) score of all quantities of `specclip_search.queries.anomalies.one_instrument` together, in -log10 p; enters
-        by its rank, or with half its value if that is more.
+        by its rank, or with 0.6 of its value if that is more.
     """
     rest = np.maximum(OTHERS_WEIGHT * rank_evidence(others), OTHERS_SHARE * others)
-    parts = (rank_evidence(density), named, rest)
-    return np.asarray(sum(part**POWER for part in parts) ** (1.0 / POWER))
+    neighbourhood = DENSITY_WEIGHT * rank_evidence(density) + ISOLATION_WEIGHT * rank_evidence(isolation)
+    return np.asarray(neighbourhood + NAMED_WEIGHT * np.maximum(named, 0.0) + rest)
 
 
 def density_reason(factor: float) -> str:

@@ -111,12 +111,41 @@ def _additive(knots: tuple[np.ndarray, ...], heights: tuple[np.ndarray, ...], co
     total = np.zeros(len(covariates))
     for column, (x, y) in enumerate(zip(knots, heights, strict=True)):
         if len(x):
-            total += np.interp(np.nan_to_num(covariates[:, column], nan=float(np.median(x))), x, y)
+            values = covariates[:, column]
+            unknown = ~np.isfinite(values)
+            total += np.interp(np.nan_to_num(values, nan=float(np.median(x))) if unknown.any() else values, x, y)
     return total
 
 
+class Covariates:
+    """(N, c) covariates with the order of each, which many quantities' trends share.
+
+    Parameters
+    ----------
+    values
+        (N, c); non-finite ones are replaced by the median where a trend is evaluated.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self._columns: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def column(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of one covariate's finite values, in their order, and these values."""
+        if number not in self._columns:
+            x = self.values[:, number]
+            known = np.flatnonzero(np.isfinite(x))
+            rows = known[np.argsort(x[known], kind="stable")]
+            self._columns[number] = (rows, x[rows])
+        return self._columns[number]
+
+    def of(self, good: np.ndarray) -> Covariates:
+        """Those of some rows."""
+        return self if good.all() else Covariates(self.values[good])
+
+
 def fit_trend(
-    values: np.ndarray, covariates: np.ndarray, bins: int = 20, min_per_bin: int = 25, rounds: int = 3
+    values: np.ndarray, covariates: np.ndarray | Covariates, bins: int = 20, min_per_bin: int = 25, rounds: int = 3
 ) -> Trend:
     """Learn the median and the scatter of a quantity as functions of covariates such as log S/N.
 
@@ -128,21 +157,23 @@ def fit_trend(
     values
         (N,) quantity; non-finite values are ignored.
     covariates
-        (N, c); non-finite covariates are replaced by the median.
+        (N, c); non-finite covariates are replaced by the median. Give the same `Covariates` for several quantities.
     """
     good = np.isfinite(values)
-    x, y = covariates[good], values[good].astype(np.float64)
+    ordered = covariates if isinstance(covariates, Covariates) else Covariates(covariates)
+    ordered = ordered.of(good)
+    x, y = ordered.values, values[good].astype(np.float64)
     if len(y) == 0:
-        empty = tuple(np.empty(0) for _ in range(covariates.shape[1]))
+        empty = tuple(np.empty(0) for _ in range(x.shape[1]))
         return Trend(empty, empty, 0.0, empty, empty)
     offset = float(np.median(y))
-    knots, centres = _backfit(y - offset, x, bins, min_per_bin, rounds)
+    knots, centres = _backfit(y - offset, ordered, bins, min_per_bin, rounds)
     residual = np.abs(y - offset - _additive(knots, centres, x))
     floor = 1e-3 * max(float(np.median(residual)), 1e-9)
     # the median of log|r| of a normal distribution is log(0.6745 sigma)
     log_scale = np.log(np.maximum(residual, floor)) + np.log(MAD_TO_SIGMA)
     middle = float(np.median(log_scale))
-    scale_knots, log_scales = _backfit(log_scale - middle, x, max(bins // 2, 1), 2 * min_per_bin, rounds)
+    scale_knots, log_scales = _backfit(log_scale - middle, ordered, max(bins // 2, 1), 2 * min_per_bin, rounds)
     return Trend(knots, centres, offset, *_with_constant(scale_knots, log_scales, middle))
 
 
@@ -156,28 +187,29 @@ def _with_constant(
 
 
 def _backfit(
-    values: np.ndarray, covariates: np.ndarray, bins: int, min_per_bin: int, rounds: int
+    values: np.ndarray, covariates: Covariates, bins: int, min_per_bin: int, rounds: int
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    count = covariates.shape[1]
+    count = covariates.values.shape[1]
     knots: list[np.ndarray] = [np.empty(0)] * count
     heights: list[np.ndarray] = [np.empty(0)] * count
     fitted = np.zeros((count, len(values)))
     for _ in range(rounds if count > 1 else 1):
         for column in range(count):
             partial = values - fitted.sum(axis=0) + fitted[column]
-            knots[column], heights[column] = _running_median(covariates[:, column], partial, bins, min_per_bin)
-            fitted[column] = _additive((knots[column],), (heights[column],), covariates[:, [column]])
+            knots[column], heights[column] = _running_median(covariates, column, partial, bins, min_per_bin)
+            fitted[column] = _additive((knots[column],), (heights[column],), covariates.values[:, [column]])
     return tuple(knots), tuple(heights)
 
 
-def _running_median(x: np.ndarray, y: np.ndarray, bins: int, min_per_bin: int) -> tuple[np.ndarray, np.ndarray]:
-    known = np.isfinite(x)
-    number = min(bins, int(known.sum()) // min_per_bin)
-    if number < 2 or np.ptp(x[known]) == 0:
+def _running_median(
+    covariates: Covariates, column: int, y: np.ndarray, bins: int, min_per_bin: int
+) -> tuple[np.ndarray, np.ndarray]:
+    rows, x = covariates.column(column)
+    number = min(bins, len(rows) // min_per_bin)
+    if number < 2 or x[0] == x[-1]:
         return np.empty(0), np.empty(0)
-    order = np.argsort(x[known], kind="stable")
-    knots = _chunk_medians(x[known][order], number)
-    heights = _chunk_medians(y[known][order], number)
+    knots = _chunk_medians(x, number)
+    heights = _chunk_medians(y[rows], number)
     knots, first = np.unique(knots, return_index=True)
     return knots, heights[first]
 

@@ -42,10 +42,26 @@ def whole_file(target: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and is_full(error):
+            raise no_room(error, target) from error
         raise
     sync_folder(target.parent)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or what this user may take of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def no_room(error: OSError, target: Path) -> AtlasError:
+    """What did not fit, and what to do about it."""
+    return AtlasError(
+        f"There is no room for {target}: {os.strerror(error.errno or errno.ENOSPC)}.",
+        f"Make room (`df -h '{target.parent}'` says how much there is) and run the command again; what stood before "
+        "is kept, and so are finished shards.",
+    )
 
 
 def beside(target: Path) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -170,11 +171,11 @@ def _guarded(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        from ..atlas.files import is_refusal, not_permitted
+        from ..atlas.files import is_full, is_refusal, no_room, not_permitted
 
-        if not is_refusal(error) or os.environ.get("SPECCLIP_DEBUG"):
+        if not (is_refusal(error) or is_full(error)) or os.environ.get("SPECCLIP_DEBUG"):
             return _failed(error)
-        refused = not_permitted(error)
+        refused = no_room(error, Path(error.filename or ".")) if is_full(error) else not_permitted(error)
         _complain(refused.message, refused.hint)
         return refused.exit_code
     except Exception as error:

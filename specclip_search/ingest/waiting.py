@@ -18,6 +18,7 @@ from ..spectrum import Spectrum
 from ..stages.accounts import IngestReport
 from ..stages.run import Shard
 from ..surveys import XP
+from .observed import batches, observed_inputs
 from .pipeline import commit_spectra, duplicates
 from .plan import KeyLedger, key_columns, keys_of
 from .pool import prepare_in_order, usable_cores
@@ -70,7 +71,12 @@ def recalibrate(atlas: Atlas, *, workers: int | None = None, progress: Progress 
             keys = pq.read_table(part.path, columns=key_columns(XP))
             ledger.add(keys["release"].to_numpy(zero_copy_only=False), keys_of(keys))
         total, done = sum(part.rows for part in todo), 0
-        tasks = iter([PartTask(part.number, [(str(part.path), None)]) for part in todo])
+        tasks = iter(
+            [
+                PartTask(part.number, [(str(part.path), None)], observed=_observed(atlas, part) is not None)
+                for part in todo
+            ]
+        )
         count = min(usable_cores() if workers is None else workers, max(1, len(todo)))
         for rows in prepare_in_order(lambda: next(tasks, None), XP, read_waiting, count):
             _add(atlas, standing[rows.part], rows, ledger)
@@ -121,12 +127,29 @@ def _add(atlas: Atlas, part: Part, rows: PartRows, ledger: KeyLedger) -> None:
     if not new.num_rows + refused.num_rows:
         return
     taken = ledger.taken(release, keys)
+    if rows.observed is not None:
+        _add_observed(atlas, part, _unknown(rows.observed, known).filter(pa.array(~taken)))
     ledger.add(release[~taken], keys[~taken])
     rejected += [refused, duplicates(new.filter(pa.array(taken)))]
     kept = pa.concat_tables([kept, new.filter(pa.array(~taken))]).combine_chunks()
     extra: dict[str, Any] = {name: value for name, value in part.extra.items() if name != "accounts"}
     shard = Shard(part.number, part.inputs, kept.num_rows)
     commit_spectra(atlas, XP, shard, kept, pa.concat_tables(rejected).combine_chunks(), waiting.cast(WAITING), extra)
+
+
+def _observed(atlas: Atlas, part: Part) -> Part | None:
+    """The shard of observed spectra beside one of spectra, or of rows that wait; None where they are not kept."""
+    found = atlas.observed(XP).part(part.number)
+    return found if found is not None and found.inputs == observed_inputs(part.inputs) else None
+
+
+def _add_observed(atlas: Atlas, part: Part, new: pa.Table) -> None:
+    """Add the observed spectra of new rows, before the spectra themselves, as `Ingest` does."""
+    stands, stage = _observed(atlas, part), atlas.observed(XP)
+    assert stands is not None
+    with stage.lock():
+        whole = pa.concat_tables([_unknown(pq.read_table(stands.path), new["source"]), new])
+        stage.write(part.number, batches(whole), schema=whole.schema, inputs=stands.inputs)
 
 
 def _unknown(table: pa.Table, sources: pa.ChunkedArray) -> pa.Table:

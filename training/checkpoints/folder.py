@@ -261,7 +261,7 @@ def load_card(folder: Path) -> ModelCard:
     check_model_files(folder, [TOML])
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid TOML ({error}).", "Copy the model folder again.") from error
     version = table.get("format_version")
     if version != FORMAT_VERSION:
@@ -271,6 +271,15 @@ def load_card(folder: Path) -> ModelCard:
     if card.kind not in ("mini", LABEL_HEAD, *KINDS):
         raise CheckpointError(f"{path}: there is no model kind '{card.kind}'.",
                               f"Known kinds: mini, {', '.join(KINDS)}.")
+    if card.kind != LABEL_HEAD:
+        expected = kind_dim(card.kind, card.sizes, card.published), kind_modalities(card.kind)
+        if (card.dim, card.modalities) != expected:
+            raise CheckpointError(f"{path}: a model '{card.kind}' of these sizes has dim {expected[0]} and takes "
+                                  f"{' and '.join(expected[1])}; found {card.dim} and {', '.join(card.modalities)}.",
+                                  "Copy the model folder again.")
+    if card.dtype not in _DTYPES:
+        raise CheckpointError(f"{path}: weights cannot be stored as '{card.dtype}'.",
+                              f"Known types: {', '.join(_DTYPES)}.")
     return card
 
 
@@ -310,15 +319,51 @@ def load_module(folder: Path, verify: bool = True) -> tuple[ModelCard, nn.Module
     if verify and file_digest(path) != card.digest:
         raise CheckpointError(f"{path} does not match {TOML}: its digest differs.",
                               "Copy the complete model folder again.")
-    module = build_module(card, "meta")
-    fill_module(module, cast(load_tensors(path), torch.float32), str(path))
+    state = load_tensors(path)
+    _refuse_too_many_layers(card, state, folder / TOML)
+    try:
+        module = build_module(card, "meta")
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / TOML}: there is no model of these sizes ({type(error).__name__}: {error}).",
+                              "Copy the complete model folder again.") from error
+    fill_module(module, cast(state, torch.float32), str(path))
     return card, module.eval().requires_grad_(False)
 
 
+def _refuse_too_many_layers(card: ModelCard, state: Mapping[str, Tensor], where: Path) -> None:
+    """Layers are built before they are compared with the weights: a damaged card may ask for a billion.
+
+    Raises
+    ------
+    CheckpointError
+        If a number of layers is beyond the number of weights.
+    """
+    for name in ("lrs_layers", "lrs_blocks", "xp_blocks", "layers"):
+        wanted = getattr(card.sizes, name, getattr(card.published, name, 0))
+        if wanted > len(state):
+            raise CheckpointError(f"{where}: {name} = {wanted:,} layers; its weights are {len(state):,} arrays.",
+                                  "Copy the complete model folder again.")
+
+
 def load_metrics(folder: Path) -> dict[str, Any]:
-    """Metrics of a model; empty if there are none."""
+    """Metrics of a model; empty if there are none.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read.
+    """
     path = folder / METRICS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not a table of names and values")
+        return content
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a readable file of metrics ({str(error)[:120]}).",
+                              "Copy it again, or remove it: a model works without its metrics.") from error
 
 
 def export_model(folder: Path, output: Path, dtype: str = "float16", name: str | None = None) -> ModelCard:

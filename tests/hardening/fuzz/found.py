@@ -48,5 +48,12 @@ FOUND: list[tuple[str, Change]] = [
     ("catalogue csv", swap(b"4000.0", b"<4000")),
     ("catalogue parquet", swap(b"PAR1", b"PARE")),
     ("checkpoint file", swap(b"PK\x03\x04", b"PK\x03\x05")),
+    # a card of a model that asks for what its weights are not: a billion layers, none, an instrument of another name
+    ("model.toml", swap(b"lrs_layers = 1", b"lrs_layers = 999999999")),
+    ("model.toml", swap(b"lrs_width = 8", b"lrs_width = 0")),
+    ("model.toml", swap(b'"lamost_lrs"', b'"lamooost_lrs"')),
+    ("model.toml", swap(b"lrs_layers = 1", b"lrs_layers = " + b"[" * 3000)),
+    ("metrics.json", swap(b"{", b"\xff")),
+    ("metrics.json", swap(b"{", b"[" * 100_000)),
     ("checkpoint pickle", swap(b"state_dict", b"state_dicu")),
 ]

@@ -26,7 +26,8 @@ def apply(data: bytes, splices: Sequence[Splice]) -> bytes:
 
 
 def mutate(data: bytes, kind: str, rng: random.Random) -> list[Splice]:
-    """One to four mutations of `data`, fit to its kind: ``fits``, ``text``, ``xml`` or ``binary``."""
+    """One to four mutations of `data`, fit to its kind: ``fits``, ``text``, ``xml``, ``settings``,
+    ``safetensors`` or ``binary``."""
     made: list[Splice] = []
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
         own = _OWN[kind]
@@ -151,6 +152,35 @@ def _attribute(data: bytes, rng: random.Random) -> Splice:
     return found.start() + 2, found.end() - 1, rng.choice((*_NUMBERS, b"text", b"", b"2x3x*", b"double", b"utf-16"))
 
 
+# -- JSON and TOML --------------------------------------------------------------------------------
+
+
+def _value(data: bytes, rng: random.Random) -> Splice:
+    """Another value for a name of JSON or TOML; in a safetensors file, of its header."""
+    value = rb'(?<=[=:\[,])\s*("[^"\n]*"|[-+.\w]+|\[[^\[\]]{0,200}\]|\{[^{}]{0,200}\})'
+    found = list(re.finditer(value, data[:60_000]))
+    if not found:
+        return _flip(data, rng)
+    chosen = rng.choice(found)
+    own = chosen[1]
+    others = (*_NUMBERS, b'"text"', b"[]", b"{}", b"true", b"null", b"[[1]]", b"[" * 3000, own + own, own[1:-1], b'""',
+              b"3", b"16", b"65536", b"1000000", b'"lamost_lrs"', b'"split"', b"-0.0", b"[0, 9223372036854775807]")
+    new = rng.choice(others)
+    # the length of a safetensors header stands before it: most changes keep it
+    if len(new) < len(own) and rng.random() < 0.8:
+        new = new.ljust(len(own))
+    return chosen.start(1), chosen.end(1), new
+
+
+def _name(data: bytes, rng: random.Random) -> Splice:
+    """Another name in JSON or TOML."""
+    found = list(re.finditer(rb'\w+(?="?\s*[=:])', data[:60_000]))
+    if not found:
+        return _flip(data, rng)
+    chosen = rng.choice(found)
+    return chosen.start(), chosen.end(), rng.choice((b"x", b"__class__", chosen[0] + b"s", chosen[0][::-1]))
+
+
 # -- other binary forms ------------------------------------------------------------------------------
 
 
@@ -164,5 +194,5 @@ def _integer(data: bytes, rng: random.Random) -> Splice:
 
 _OWN: dict[str, tuple[Callable[[bytes, random.Random], Splice], ...]] = {
     "fits": (_card, _card, _swap_name), "text": (_field, _delimiter, _line), "xml": (_tag, _attribute, _field),
-    "binary": (_integer, _flip),
+    "binary": (_integer, _flip), "settings": (_value, _value, _name), "safetensors": (_value, _value, _name, _integer),
 }

@@ -126,11 +126,10 @@ def batch(seed: Seed, first: int, count: int) -> Tally:
     return tally
 
 
-def run(shared: Path, inputs: int, first: int, seconds: float | None, done: set[tuple[str, int]]) -> Iterator[
-    tuple[str, int, Tally]
-]:
+def run(shared: Path, inputs: int, first: int, seconds: float | None, done: set[tuple[str, int]],
+        forms: str = "") -> Iterator[tuple[str, int, Tally]]:
     """Fuzz every seed with its share of the inputs, a batch of each in turn; `done` are left out."""
-    found = seeds(shared)
+    found = [seed for seed in seeds(shared) if seed.name.startswith(forms)]
     share = max(1, inputs // len(found))
     stop = None if seconds is None else time.monotonic() + seconds
     for start in range(first, first + share, BATCH):
@@ -146,6 +145,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=100_000, help="inputs in all")
     parser.add_argument("--seed", type=int, default=0, help="number of the first input of each form")
+    parser.add_argument("--forms", default="", help="only forms whose name begins with this")
     parser.add_argument("--seconds", type=float, help="stop after about so many seconds")
     parser.add_argument("--keep", type=Path, help="append every batch to this file, and skip those that it holds")
     options = parser.parse_args()
@@ -157,7 +157,7 @@ def main() -> int:
     done = {(one["form"], one["first"]) for one in map(json.loads, kept)}
     forms: dict[str, Counter[str]] = {}
     kinds: set[tuple[str, str]] = set()
-    for name, first, tally in run(shared, options.inputs, options.seed, options.seconds, done):
+    for name, first, tally in run(shared, options.inputs, options.seed, options.seconds, done, options.forms):
         counts = forms.setdefault(name, Counter())
         counts.update(tally.outcomes)
         for fault, (number, splices, trace) in tally.faults.items():

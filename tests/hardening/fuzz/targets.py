@@ -15,6 +15,8 @@ import numpy as np
 from specclip_search.errors import SpecclipError
 from specclip_search.surveys import LRS, XP
 
+from .model_folders import KINDS, damaged, sound
+
 ACCEPTED, REFUSED = "accepted", "refused"
 
 
@@ -133,7 +135,19 @@ def seeds(shared: Path) -> list[Seed]:
         found.append(Seed(f"xp {name}", ingest_as(XP), kind, content(gaia + name)))
     text = "# wavelength flux err\n" + "".join(f"{3700 + i * 4.0} {1 + i % 7 / 10} 0.01\n" for i in range(1400))
     found.append(Seed("plain text spectrum", read_one, "text", text.encode()))
-    return [*found, *_catalogues(), *_checkpoints()]
+    folders = [Seed(f"model folder {file}", _model_folder(file), kind, sound()[file]) for file, kind in KINDS.items()]
+    return [*found, *_catalogues(), *_checkpoints(), *folders]
+
+
+def _model_folder(file: str) -> Callable[[Path], str]:
+    """As commands load a model folder."""
+    def run(path: Path) -> str:
+        try:
+            return damaged(file)(path)
+        except SpecclipError as error:
+            return _refusal(error)
+
+    return run
 
 
 def _catalogues() -> list[Seed]:

@@ -47,9 +47,10 @@ def test_a_star_beside_a_crowd_is_odd_and_a_sparse_region_is_not() -> None:
 def test_any_of_three_grounds_leads_and_controls_are_alike() -> None:
     rng = np.random.default_rng(3)
     density, patterns, others = rng.normal(size=1000), rng.normal(size=(1000, 2)), rng.normal(size=1000)
+    isolation = rng.normal(size=1000)
     density[1], patterns[2, 1], others[3] = 9.0, 9.0, 9.0
     named = surprise(patterns.max(axis=1), patterns.max(axis=1))
-    score = joined(density, named, others)
+    score = joined(density, isolation, named, others)
     assert set(np.argsort(-score)[:25]) >= {1, 2, 3}
     like = np.column_stack([rng.normal(12, 2, 1000), rng.normal(0.8, 0.2, 1000)])
     assert (matched_percentile(score, np.array([1, 2, 3]), like, (0.5, 0.1)) > 0.95).all()

@@ -96,6 +96,10 @@ def test_recalibrated_spectra_are_those_of_an_ingest_with_the_bases(
             patch.setattr("specclip_search.ingest.waiting._belongs", lambda part, standing: True)
             report = recalibrate(late, workers=1)
     assert (report.read, report.kept, report.waiting, report.rejected) == (2 * STARS, 2 * STARS, 0, {})
+    observed = [atlas.observed(XP).read() for atlas in (late, early)]
+    assert observed[0].drop_columns(["flux", "ivar"]).equals(observed[1].drop_columns(["flux", "ivar"]))
+    for one, two in zip(*(table["flux"].to_pylist() for table in observed), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-2)
     one, two = (atlas.spectra(XP).read() for atlas in (late, early))
     assert one.drop_columns(["flux", "error"]).equals(two.drop_columns(["flux", "error"]))
     for name in ("flux", "error"):
