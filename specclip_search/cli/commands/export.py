@@ -70,7 +70,7 @@ def export(
     from specclip_search.queries.sql.export import export_table
 
     target = output if bundle is None else bundle
-    if target is None or (bundle is not None and (output is not None or format is not None)):
+    if target is None or (bundle is not None and (output is not None or format is not None or nested)):
         raise QueryError(
             "Expected one of --output and --release-bundle; found "
             f"{'neither' if target is None else 'both'}.",
