@@ -106,12 +106,17 @@ def test_output_and_exit_codes_are_the_same(searched: Any, environment: dict[str
 
 def test_an_interrupt_reaches_the_command(searched: Any, environment: dict[str, str]) -> None:
     process = started(environment)
-    words = [*CALL, "sql", SLOW, "--atlas", str(searched.atlas.path)]
+    # a shell starts what runs in the background with interrupts ignored: here they count
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    words = [CALL[0], "-c", heed + CALL[2], "sql", SLOW, "--atlas", str(searched.atlas.path)]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         until(lambda: bool(copies(process)))
         time.sleep(0.5)
         running.send_signal(signal.SIGINT)
-        said = running.communicate(timeout=LONG_S)
+        try:
+            said = running.communicate(timeout=LONG_S)
+        finally:
+            running.kill()
     assert (running.returncode, *said) == (130, "", "")
     until(lambda: not copies(process))
     # a caller that is killed takes its command along
