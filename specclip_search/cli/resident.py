@@ -30,6 +30,8 @@ IDLE_S = 1800.0
 MOST_ATLASES = 4
 LONGEST_REQUEST = 1 << 24
 _STATUS = struct.Struct(">i")
+#: signals that end a command, sent to the copy that runs it
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 
 def loaded_state() -> tuple[tuple[str, int], ...]:
@@ -181,9 +183,14 @@ class Resident:
             content = _received(line, handed)
             if content is None or len(handed) != 3:
                 return
-            child = os.fork()
-            if child == 0:
-                _child(content, handed)
+            # a signal that reaches the copy before it has set its own handlers would be lost in those of this process
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+            try:
+                child = os.fork()
+                if child == 0:
+                    _child(content, handed)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             with suppress(OSError):
                 os.setpgid(child, child)
             self._running[child] = line
@@ -304,6 +311,7 @@ def _child(content: bytes, handed: list[int]) -> None:
         for caught in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(caught, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         os.setpgid(0, 0)
         encodings, mask, folder, arguments, environment = _parsed(content)
         for place, number in enumerate(handed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -166,8 +167,11 @@ class Statements:
             while not done.wait(_LOOK_S):
                 pass
         except KeyboardInterrupt:
-            self.connection.duckdb.interrupt()
-            done.wait(_GRACE_S)
+            # again and again: an interrupt before the statement has begun is lost
+            end = time.monotonic() + _GRACE_S
+            while not done.is_set() and time.monotonic() < end:
+                self.connection.duckdb.interrupt()
+                done.wait(_LOOK_S)
             raise
         if isinstance(ended[0], BaseException):
             raise ended[0]

@@ -177,19 +177,15 @@ def by_size(shard_size: int, bytes_a_row: int = BYTES_A_ROW) -> Grouping:
 def read_xp_file(path: str, release: str | None) -> Iterator[Spectrum | Refused]:
     """Spectra of one XP file, row by row, and the rows that cannot be used."""
     for name, content in xp_contents(path):
-        if name == path and not isinstance(content, SpectrumError):
+        if isinstance(content, SpectrumError):
+            yield Refused(name, None, release, content.reason, content.message)
+        elif name == path:
             yield from _rows_of_xp(content, release, path)
-            continue
-        try:
-            if isinstance(content, SpectrumError):
-                raise content
-            yield from _rows_of_xp(content, release, name)
-        except SpectrumError as error:  # the other members are read all the same
-            yield Refused(name, None, release, error.reason, error.message.replace(_place(content), name))
-
-
-def _place(content: Content | SpectrumError) -> str:
-    return str(content.path) if isinstance(content, Content) else ""
+        else:
+            try:
+                yield from _rows_of_xp(content, release, name)
+            except SpectrumError as error:  # the other members are read all the same
+                yield Refused(name, None, release, error.reason, error.message.replace(str(content.path), name))
 
 
 def xp_contents(path: str) -> Iterator[tuple[str, Content | SpectrumError]]:
@@ -203,9 +199,10 @@ def xp_contents(path: str) -> Iterator[tuple[str, Content | SpectrumError]]:
     if read_start(Path(path), 4) == ZIP_MAGIC:
         for name, file in zip_members(path):
             member = f"{path}!{name}"
+            if isinstance(file, SpectrumError):
+                yield member, file
+                continue
             try:
-                if isinstance(file, SpectrumError):
-                    raise file
                 yield member, look(file)
             except SpectrumError as error:  # the other members are read all the same
                 yield member, SpectrumError(error.reason, error.message.replace(str(file), member), error.hint)

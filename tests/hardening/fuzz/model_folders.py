@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from specclip_search.atlas.files import bytes_digest
 from specclip_search.surveys import LRS, XP
 
 TOML, WEIGHTS, METRICS = "model.toml", "weights.safetensors", "metrics.json"
@@ -68,13 +68,17 @@ def damaged(file: str) -> Callable[[Path], str]:
 
 def _consistent(files: dict[str, bytes]) -> dict[str, bytes]:
     """The cards name the digests of the files beside them."""
-    old, new = (bytes_digest(one[WEIGHTS]).encode() for one in (sound(), files))
-    tensors = tuple(bytes_digest(one[TENSORS]).encode() for one in (sound(), files))
+    old, new = (_digest(one[WEIGHTS]) for one in (sound(), files))
+    tensors = tuple(_digest(one[TENSORS]) for one in (sound(), files))
     if old != new:  # its own digest lies within its arrays
         del files[STAR_TEST]
     files[TOML] = files[TOML].replace(old, new)
     files[CARD] = files[CARD].replace(old, new).replace(*tensors)
     return files
+
+
+def _digest(content: bytes) -> bytes:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}".encode()
 
 
 def use(folder: Path) -> None:

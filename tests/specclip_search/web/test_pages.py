@@ -252,8 +252,13 @@ def test_the_sky_counts_every_star_once_in_equal_areas(client: TestClient, shown
 def test_what_is_not_there_is_told(client: TestClient, opened: Any, own_atlas: Any) -> None:
     import shutil
 
-    for name in ("map", "anomalies", "emp"):
+    from specclip_search.atlas.manifest import forget_stages
+
+    names = ("map", "anomalies", "emp")
+    for name in names:
         shutil.rmtree(own_atlas.path / "results" / name)
+    assert "run the command that makes this stage" in opened(own_atlas).get("/map.json").json()["hint"]
+    forget_stages(own_atlas.path, {f"results/{name}" for name in names})
     bare = opened(own_atlas)
     for page, command in (("map", "map"), ("anomalies", "anomalies"), ("emp", "emp")):
         answer = bare.get(f"/{page}.json")
