@@ -1,12 +1,13 @@
 # CPU image; docs/install.md has the arguments for NVIDIA GPUs.
 FROM python:3.12-slim AS build
 ARG EXTRAS=cpu,demo,plots,web
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# address of an index of torch builds, as torch's installation page gives it; by default pip's own
+ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # torch apart, so that a change of this package does not download it again
-RUN pip install --index-url "$TORCH_INDEX" torch
+RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 COPY . /src
 RUN pip install "/src[$EXTRAS]"
 
