@@ -102,6 +102,7 @@ class Statements:
         self.seconds = seconds
         self.connection = connect(atlas)
         self.ran = 1
+        self._abandoned = False
         self._sandbox: Sandbox | None = None
         if sandbox:
             usual = Limits()
@@ -162,16 +163,20 @@ class Statements:
             finally:
                 done.set()
 
-        threading.Thread(target=work, daemon=True).start()
+        # opened here: two threads that open it on demand would have two, of which the wrong one is interrupted
+        running = self.connection.duckdb
+        thread = threading.Thread(target=work, daemon=True)
         try:
+            thread.start()
             while not done.wait(_LOOK_S):
                 pass
         except KeyboardInterrupt:
             # again and again: an interrupt before the statement has begun is lost
             end = time.monotonic() + _GRACE_S
             while not done.is_set() and time.monotonic() < end:
-                self.connection.duckdb.interrupt()
+                running.interrupt()
                 done.wait(_LOOK_S)
+            self._abandoned = not done.is_set()
             raise
         if isinstance(ended[0], BaseException):
             raise ended[0]
@@ -203,7 +208,8 @@ class Statements:
         """Close the connection and the sandbox process."""
         if self._sandbox is not None:
             self._sandbox.close()
-        self.connection.close()
+        if not self._abandoned:  # closing would wait for a statement that does not heed interrupts
+            self.connection.close()
 
     def __enter__(self) -> Statements:
         return self
