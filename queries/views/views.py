@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -240,13 +241,26 @@ class AtlasViews:
             try:
                 fields = view.fields()
             except AtlasError:
-                # a view that the statement did not read
-                continue
+                # a view that the statement did not read; of the two over the whole atlas, what needs no damaged part
+                fields = []
+                if view.name == WHOLE_ATLAS[0]:
+                    fields = star_fields(self._whole_catalogues(), [])
+                elif view.name == WHOLE_ATLAS[1]:
+                    fields = spectra_fields(self._whole_catalogues())
             for field in fields:
                 before = known.setdefault(field.name, field)
                 if _unit(before) != _unit(field):
                     unsure.add(field.name)
         return {name: field for name, field in known.items() if name not in unsure and field.metadata}
+
+    def _whole_catalogues(self) -> list[Catalogue]:
+        """Catalogues of which nothing is missing or damaged."""
+        found = []
+        for name in catalogue_names(self.atlas):
+            with suppress(AtlasError):
+                if (catalogue := open_catalogue(self.atlas, name)) is not None:
+                    found.append(catalogue)
+        return found
 
     def missing_hint(self) -> str:
         """Available views, and the commands that create the missing ones."""
