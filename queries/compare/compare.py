@@ -232,7 +232,7 @@ def _bins(aligned: Aligned, by: str | None) -> list[tuple[dict[str, Any], Aligne
     return result
 
 
-def _reference(aligned: Aligned, pairs: Sequence[Pair], asked: str | None) -> int:
+def _reference(aligned: Aligned, asked: str | None) -> int:
     if asked is not None and asked in aligned.sources:
         return aligned.sources.index(asked)
     quoted = np.isfinite(aligned.errors).sum(axis=0)
@@ -242,7 +242,7 @@ def _reference(aligned: Aligned, pairs: Sequence[Pair], asked: str | None) -> in
 
 def _solved(aligned: Aligned, asked: str | None) -> tuple[list[Pair], Offsets, int]:
     pairs = compare_pairs(aligned.values, aligned.errors)
-    reference = _reference(aligned, pairs, asked)
+    reference = _reference(aligned, asked)
     return pairs, solve_offsets(pairs, len(aligned.sources), reference), reference
 
 
@@ -250,9 +250,10 @@ def _offset_rows(aligned: Aligned, asked: str | None, told: dict[str, Any]) -> l
     pairs, offsets, reference = _solved(aligned, asked)
     odd = odd_ones_out(aligned.values, offsets)
     judged = np.count_nonzero(odd.source >= 0)
+    causes = [(pair, _note(aligned, pair)) for pair in pairs]
     rows = []
     for s, name in enumerate(aligned.sources):
-        notes = [_note(aligned, pair) for pair in pairs if s in (pair.a, pair.b)]
+        notes = [note for pair, note in causes if s in (pair.a, pair.b)]
         told_note = [note for note in notes if note.startswith(name) or f"of {name} " in note]
         told_note += [aligned.told[name]] if name in aligned.told else []
         apart = np.count_nonzero((odd.source == s) & (odd.sigmas > STAR_SIGMAS))

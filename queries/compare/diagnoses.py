@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from specclip_search.constants import C_KM_S
+
 from ..statistics.robust_trend import MAD_TO_SIGMA
 from .offsets import Pair
 
-SPEED_OF_LIGHT_KM_S = 299_792.458
 #: refractivity of standard air at 5000 A times c: velocity by which air wavelengths read as vacuum are off [km/s]
-AIR_KM_S = 2.7789e-4 * SPEED_OF_LIGHT_KM_S
+AIR_KM_S = 2.7789e-4 * C_KM_S
 AIR_TOLERANCE_KM_S = 7.0
 _SCALES = (
-    (SPEED_OF_LIGHT_KM_S, "a redshift z against km/s"),
+    (C_KM_S, "a redshift z against km/s"),
     (1000.0, "m/s against km/s"),
 )
 SCALE_TOLERANCE = 0.15

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specclip_search.labels import LABELS
+from specclip_search.surveys import get_modality
 
 from ..views.label_sources import Catalogue, catalogues
 from ..views.parquet import identifier, read_parquet_sql
@@ -90,8 +91,7 @@ def label_sources(atlas: Atlas) -> list[Source]:
     modalities = atlas.modalities()
     for one in star_estimates(atlas, atlas.active_model, modalities):
         names = {field.name for field in one.columns.values()}
-        short = next(iter(one.columns.values())).name.rsplit("_", 1)[-1]
-        short = "lrs" if any(name.endswith("_lrs") for name in names) else short
+        short = get_modality(one.modality).short
         values = {label: f"{label}_{short}" for label in COMPARED if f"{label}_{short}" in names}
         errors = {label: f"{label}_{short}_err" for label in values if f"{label}_{short}_err" in names}
         found.append(Source(short, "stars", values, errors))

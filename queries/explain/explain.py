@@ -69,10 +69,10 @@ def explain_match(atlas: Atlas, first: str, second: str, model: str | None = Non
         np.concatenate([left.flux, right.flux]), np.concatenate([left.error, right.error]),
         np.zeros(left.flux.shape[1]), windows.members,
     )  # fmt: skip
-    plain = np.concatenate([left.flux, right.flux]) @ _weights(windows)
+    plain = windows.plain_means(np.concatenate([left.flux, right.flux]))
     # a translation has no error: its plain mean, and no noise
     means = np.where(np.isfinite(means), means, plain)
-    population = sample_fluxes(atlas, left.modality, SAMPLE, seed) @ _weights(windows)
+    population = windows.plain_means(sample_fluxes(atlas, left.modality, SAMPLE, seed))
     means, population = without_colour(windows.names, means, population)
     names = windows.names if means.shape[1] == len(windows) else (*windows.names, COLOUR)
     variances = np.column_stack([variances, np.zeros((2, len(names) - len(windows)))])
@@ -86,10 +86,6 @@ def explain_match(atlas: Atlas, first: str, second: str, model: str | None = Non
 def _row(v: WindowVerdict, note: str) -> dict[str, Any]:
     return {"window": v.name, "meaning": note, "first": round(v.first, 3), "second": round(v.second, 3),
             "difference": round(v.difference, 3), "significance": round(v.significance, 2), "verdict": v.verdict}
-
-
-def _weights(windows: WindowSet) -> np.ndarray:
-    return np.asarray((windows.members / windows.members.sum(axis=1, keepdims=True)).T)
 
 
 def _in_instrument(atlas: Atlas, modality: str, one: SpectrumRows, model: str | None) -> tuple[SpectrumRows, str]:
@@ -196,8 +192,8 @@ def _galactic(ra: np.ndarray, dec: np.ndarray) -> dict[str, np.ndarray]:
 def _window_traits(atlas: Atlas, modality: str, spectra: Sequence[SpectrumKey], seed: int) -> list[Trait]:
     windows = WindowSet.of(get_modality(encoder_of(modality)))
     own = read_spectra(atlas, modality, np.array([k.spec_id for k in spectra if k.modality == modality], np.int64))
-    near = own.flux[own.found] @ _weights(windows)
-    rest = sample_fluxes(atlas, modality, SAMPLE, seed) @ _weights(windows)
+    near = windows.plain_means(own.flux[own.found])
+    rest = windows.plain_means(sample_fluxes(atlas, modality, SAMPLE, seed))
     near, rest = without_colour(windows.names, near, rest)
     names = (*windows.names, COLOUR)[: near.shape[1]]
     return common_traits(*({name: side[:, i] for i, name in enumerate(names)} for side in (near, rest)))

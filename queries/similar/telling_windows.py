@@ -74,8 +74,8 @@ def telling_windows(
     """
     windows = WindowSet.of(modality)
     ends = {window.name: (window.lo, window.hi) for window in modality.windows}
-    near = _means(neighbours, windows)
-    shared = _shared(near, _means(sample, windows))
+    near = windows.plain_means(neighbours)
+    shared = _shared(near, windows.plain_means(sample))
     apart = _apart(query, error, near, windows)
     line = np.array([family(name) != "continuum" for name in windows.names])
     if min((shared[windows.names.index(name)] for name in BALMER if name in windows.names), default=0.0) > HOT_BALMER:
@@ -94,11 +94,6 @@ def telling_windows(
                 marked.append(MarkedWindow(windows.names[i], lo, hi, float(z[i]), is_apart))
                 taken += 1
     return sorted(marked, key=lambda window: window.lo)
-
-
-def _means(flux: np.ndarray, windows: WindowSet) -> np.ndarray:
-    """(N, w) plain mean of each window."""
-    return flux @ (windows.members / windows.members.sum(axis=1, keepdims=True)).T
 
 
 def _shared(near: np.ndarray, sample: np.ndarray) -> np.ndarray:

@@ -45,6 +45,10 @@ class WindowSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    def plain_means(self, flux: np.ndarray) -> np.ndarray:
+        """(N, w) unweighted mean of spectra (N, n) in each window."""
+        return np.asarray(flux @ (self.members / self.members.sum(axis=1, keepdims=True)).T)
+
 
 def window_means(
     residual: np.ndarray, noise: np.ndarray, model_error: np.ndarray, members: np.ndarray

@@ -1,4 +1,4 @@
-"""The Gaia archive, and other TAP services, through astroquery: with time limits, and failures told apart."""
+"""The Gaia archive, and other TAP services, through astroquery: with time limits and a reason for each failure."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_an_interrupt_reaches_the_command(searched: Any, environment: dict[str, 
             said = running.communicate(timeout=LONG_S)
         finally:
             running.kill()
-    # on a busy machine the interrupt may come before the statement: then it is told of
+    # on a busy machine the interrupt may come before the statement: then a message says so
     assert (running.returncode, said[0]) == (130, "")
     until(lambda: not copies(process))
     # a caller that is killed takes its command along
